@@ -1,0 +1,89 @@
+"""The project's checks: `nox` runs all but the demonstration, `nox -s NAME` one of them."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.sessions = ["lint", "types", "core", "torch", "peers", "build"]
+nox.options.error_on_missing_interpreters = True
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+
+
+def install(session: nox.Session, *packages: str, group: str | None = None) -> None:
+    """Install at the versions that everything was tested with."""
+    wanted = [*packages, *(nox.project.dependency_groups(PROJECT, group) if group else ())]
+    session.install("-c", "constraints.txt", *wanted)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style and common mistakes (ruff)."""
+    install(session, group="lint")
+    session.run("ruff", "check", *session.posargs)
+    session.run("ruff", "format", "--check")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Types, strictly (mypy)."""
+    install(session, "-e", ".[demo]", group="types")
+    session.run("mypy", *session.posargs)
+
+
+@nox.session
+def core(session: nox.Session) -> None:
+    """The core's tests, where no third-party package is but pytest and hypothesis."""
+    install(session, ".", group="core-test")
+    session.run("pytest", "tests/core", *session.posargs)
+
+
+@nox.session
+def torch(session: nox.Session) -> None:
+    """All tests that need PyTorch, numpy, the command line or the plots."""
+    install(session, ".[demo]", group="test")
+    session.run(
+        "pytest",
+        "--ignore=tests/core",
+        "--ignore=tests/peers",
+        "--ignore=tests/readme",
+        *session.posargs,
+    )
+
+
+@nox.session
+def peers(session: nox.Session) -> None:
+    """Every preset beside the library it stands for."""
+    install(session, ".[torch]")
+    install(session, group="peers")
+    install(session, "--no-deps", group="peers-alone")
+    session.run("pytest", "tests/peers", *session.posargs)
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """The demonstration on real data; arguments go to it: `nox -s demo -- --seeds 1`."""
+    install(session, ".[demo]")
+    session.run("cosanneal", "demo", *session.posargs)
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """The wheel, installed by itself: imported bare, then the README's code is run."""
+    dist = Path(session.create_tmp()) / "dist"
+    shutil.rmtree(dist, ignore_errors=True)
+    install(session, "build")
+    session.run("python", "-m", "build", "--outdir", str(dist))
+    (wheel,) = dist.glob("*.whl")
+    install(session, str(wheel))
+    tests = Path("tests/readme").resolve()
+    with tempfile.TemporaryDirectory() as elsewhere, session.chdir(elsewhere):
+        session.run("python", "-c", "import cosanneal; print(cosanneal.__version__)")
+        session.run("cosanneal", "--version", success_codes=[1])  # the cli extra is missing
+    install(session, f"{wheel}[torch]", group="core-test")
+    session.run("pytest", str(tests), *session.posargs)

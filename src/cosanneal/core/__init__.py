@@ -1,0 +1,1 @@
+"""Rates and cycle boundaries, exactly. Standard library only."""

@@ -1,0 +1,203 @@
+"""Schedules as plain data for JSON, exactly, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any, Final
+
+from .errors import ScheduleError, shown
+from .table import CycleRule, Level, Phase
+
+FORMAT: Final = "cosanneal.schedule"
+VERSION: Final = 1
+
+
+def rules_to_dict(rules: tuple[CycleRule, ...]) -> dict[str, Any]:
+    """The description that `rules_from_dict` reads."""
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "rules": [_rule_to_dict(rule) for rule in rules],
+    }
+
+
+def rules_from_dict(data: object) -> tuple[CycleRule, ...]:
+    """The rules that a description stands for.
+
+    Raises:
+        ScheduleError: not such a description, one of an unknown version, or
+            one with a bad field, whose path is named.
+    """
+    if not isinstance(data, Mapping) or data.get("format") != FORMAT:
+        raise ScheduleError(
+            f"A schedule's description must be a dict whose 'format' is {FORMAT!r}, as "
+            f"Schedule.to_dict() gives it. Received: {shown(data)}"
+        )
+    version = data.get("version")
+    if version != VERSION or isinstance(version, bool):
+        raise ScheduleError(
+            f"A schedule's description must have version {VERSION}, the one this cosanneal "
+            f"reads. Received: version={shown(version)}; a newer cosanneal may read it"
+        )
+    reader = _Reader(data, "")
+    reader.only("format", "version", "rules")
+    return tuple(_rule_from_dict(rule) for rule in reader.items("rules"))
+
+
+def _rule_to_dict(rule: CycleRule) -> dict[str, Any]:
+    return {
+        "count": rule.count,
+        "length": _exact_to_json(rule.length),
+        "growth": _exact_to_json(rule.growth),
+        "rounding": rule.rounding,
+        "phases": [
+            {
+                "steps": None if phase.steps is None else _exact_to_json(phase.steps),
+                "first": _level_to_dict(phase.first),
+                "last": _level_to_dict(phase.last),
+                "curve": phase.curve,
+                "exponent": phase.exponent,
+                "k": phase.k,
+                "endpoint": phase.endpoint,
+                "whole_cycle": phase.whole_cycle,
+                "lead": _exact_to_json(phase.lead),
+            }
+            for phase in rule.phases
+        ],
+    }
+
+
+def _level_to_dict(level: Level) -> dict[str, float]:
+    return {"value": level.value, "decay": level.decay, "base": level.base}
+
+
+def _rule_from_dict(rule: _Reader) -> CycleRule:
+    rule.only("count", "length", "growth", "rounding", "phases")
+    return CycleRule(
+        count=rule.count("count"),
+        length=rule.exact("length"),
+        growth=Fraction(rule.exact("growth")),
+        rounding=rule.value("rounding"),
+        phases=tuple(_phase_from_dict(phase) for phase in rule.items("phases")),
+    )
+
+
+def _phase_from_dict(phase: _Reader) -> Phase:
+    phase.only(
+        "steps", "first", "last", "curve", "exponent", "k", "endpoint", "whole_cycle", "lead"
+    )
+    return Phase(
+        steps=None if phase.value("steps") is None else phase.exact("steps"),
+        first=_level_from_dict(phase.item("first")),
+        last=_level_from_dict(phase.item("last")),
+        curve=phase.value("curve"),
+        exponent=phase.number("exponent"),
+        k=phase.number("k"),
+        endpoint=phase.flag("endpoint"),
+        whole_cycle=phase.flag("whole_cycle"),
+        lead=phase.exact("lead"),
+    )
+
+
+def _level_from_dict(level: _Reader) -> Level:
+    level.only("value", "decay", "base")
+    return Level(level.number("value"), decay=level.number("decay"), base=level.number("base"))
+
+
+def _exact_to_json(value: int | Fraction) -> int | str:
+    """An int as it is; a fraction as 'p/q', in hexadecimal where decimal would be refused."""
+    if value.denominator == 1:
+        return int(value)
+    # Python refuses decimal conversions of more than 4300 digits.
+    write = str if max(value.numerator.bit_length(), value.denominator.bit_length()) < 1024 else hex
+    return f"{write(value.numerator)}/{write(value.denominator)}"
+
+
+class _Reader:
+    """Reads one dict of a description; every error names the path of its field."""
+
+    def __init__(self, data: object, path: str) -> None:
+        if not isinstance(data, Mapping):
+            raise ScheduleError(f"in '{path}': must be a dict. Received: {shown(data)}")
+        self._data = data
+        self._path = path
+
+    def _error(self, name: str, what: str) -> ScheduleError:
+        value = shown(self._data.get(name))
+        return ScheduleError(f"in '{self._at(name)}': must be {what}. Received: {value}")
+
+    def _at(self, name: str) -> str:
+        return f"{self._path}.{name}" if self._path else name
+
+    def only(self, *names: str) -> None:
+        for name in names:
+            if name not in self._data:
+                raise ScheduleError(f"in '{self._at(name)}': the field is missing")
+        for name in self._data:
+            if name not in names:
+                raise ScheduleError(f"in '{self._at(str(name))}': no such field is known")
+
+    def value(self, name: str) -> Any:
+        return self._data[name]
+
+    def item(self, name: str) -> _Reader:
+        return _Reader(self._data[name], self._at(name))
+
+    def items(self, name: str) -> list[_Reader]:
+        values = self.value(name)
+        if not isinstance(values, list | tuple):
+            raise self._error(name, "a list")
+        return [_Reader(value, f"{self._at(name)}[{i}]") for i, value in enumerate(values)]
+
+    def flag(self, name: str) -> bool:
+        if not isinstance(self.value(name), bool):
+            raise self._error(name, "true or false")
+        return bool(self.value(name))
+
+    def number(self, name: str) -> float:
+        value = self.value(name)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise self._error(name, "a number")
+        try:
+            return float(value)
+        except OverflowError:
+            raise self._error(name, "a number within the range of floats") from None
+
+    def count(self, name: str) -> int | None:
+        value = self.value(name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+            raise self._error(name, "an integer or null")
+        return value
+
+    def exact(self, name: str) -> int | Fraction:
+        value = self.value(name)
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value
+        if isinstance(value, str):
+            numerator, slash, denominator = value.partition("/")
+            try:
+                return Fraction(int(numerator, 0), int(denominator, 0)) if slash else int(value, 0)
+            except (ValueError, ZeroDivisionError):
+                pass
+        raise self._error(name, "an integer or a fraction 'p/q'")
+
+
+def first_difference(old: Any, new: Any, path: str = "") -> tuple[str, Any, Any] | None:
+    """Where two descriptions first differ: the path, the old value and the new; None if nowhere."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for name in [*old, *(name for name in new if name not in old)]:
+            at = f"{path}.{name}" if path else str(name)
+            if name not in old or name not in new:
+                return at, old.get(name, "nothing"), new.get(name, "nothing")
+            if (found := first_difference(old[name], new[name], at)) is not None:
+                return found
+        return None
+    if isinstance(old, list | tuple) and isinstance(new, list | tuple):
+        if len(old) != len(new):
+            return f"the number of {path}", len(old), len(new)
+        for i, (before, after) in enumerate(zip(old, new, strict=True)):
+            if (found := first_difference(before, after, f"{path}[{i}]")) is not None:
+                return found
+        return None
+    return None if old == new else (path, old, new)

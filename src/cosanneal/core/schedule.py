@@ -1,0 +1,440 @@
+"""A schedule: an exact table of segments, and the rate at every step of it.
+
+A step is one optimizer update, counted from 0, and every interval is
+half-open. The table is exact: boundaries are integers or Fractions, a step is
+found by integer arithmetic and bisection, and floats appear only when a rate
+is finally evaluated.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any, overload
+
+from .errors import ScheduleError, shown
+from .records import rules_from_dict, rules_to_dict
+from .table import CycleRule, Layout, check_cycles, check_rules
+from .table import Segment as Segment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cycle:
+    """One cycle: a warmup, perhaps, and an annealing.
+
+    Args:
+        index: the cycle's number, from 0.
+        start: its first step.
+        stop: the step after its last; the snapshot is taken after update `stop - 1`.
+        max_lr: the upper end of its annealing, which starts there unless it rises.
+        min_lr: the lower end of its annealing.
+    """
+
+    index: int
+    start: int
+    stop: int
+    max_lr: float
+    min_lr: float
+
+    @property
+    def length(self) -> int:
+        """Its number of optimizer steps, warmup included."""
+        return self.stop - self.start
+
+    @property
+    def last_step(self) -> int:
+        """Its last step: the update after which its snapshot is taken."""
+        return self.stop - 1
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Schedule:
+    """The learning rate of every step, from an exact table of segments.
+
+    Made by `CyclicCosine` or read back by `Schedule.from_dict`; immutable,
+    hashable, compared by content, safe to share between threads.
+
+    Args:
+        rules: the runs of cycles, one after another.
+
+    Raises:
+        ScheduleError: a rule that cannot be, with the path of the bad field.
+
+    Example:
+        >>> import cosanneal as ca
+        >>> schedule = ca.CyclicCosine(max_lr=0.2, total_steps=100, num_cycles=4)
+        >>> schedule.rate(0), schedule(25), schedule.rate(100)
+        (0.2, 0.2, 0.0)
+        >>> schedule.cycle_ends()
+        [24, 49, 74, 99]
+    """
+
+    rules: tuple[CycleRule, ...]
+    _layouts: tuple[Layout, ...] = field(init=False, compare=False)
+    _starts: tuple[int, ...] = field(init=False, compare=False)
+    _only: Callable[[int], float] | None = field(init=False, compare=False)  # of a single rule
+    _total: int | None = field(init=False, compare=False)
+    _count: int | None = field(init=False, compare=False)
+    _end: float = field(init=False, compare=False)  # total_steps, or infinity
+    _floor: float = field(init=False, compare=False)  # the rate after the end
+
+    def __post_init__(self) -> None:
+        layouts: list[Layout] = []
+        origin, index = Fraction(0), 0
+        set_field = object.__setattr__
+        set_field(self, "rules", tuple(self.rules))
+        check_rules(self.rules)
+        for number, rule in enumerate(self.rules):
+            layout = Layout(rule, origin=origin, index=index)
+            if origin.denominator != 1 and rule.rounding != self.rules[number - 1].rounding:
+                raise ScheduleError(
+                    f"in 'rules[{number}].rounding': must be that of the rule before, "
+                    f"{self.rules[number - 1].rounding!r}, which does not end at a whole step. "
+                    f"Received: {rule.rounding!r}"
+                )
+            check_cycles(layout, number)
+            layouts.append(layout)
+            if rule.count is not None:
+                origin, index = layout.exact(rule.count), index + rule.count
+        final = layouts[-1]
+        endless = final.rule.count is None
+        total = None if endless else final.boundary(final.rule.count or 0)
+        set_field(self, "_layouts", tuple(layouts))
+        set_field(self, "_starts", tuple(layout.boundary(0) for layout in layouts))
+        set_field(self, "_only", final.rate if len(layouts) == 1 else None)
+        set_field(self, "_total", total)
+        set_field(self, "_count", None if endless else index)
+        set_field(self, "_end", math.inf if total is None else total)
+        set_field(self, "_floor", final.rule.phases[-1].last.at(index - 1) if not endless else 0.0)
+
+    def __repr__(self) -> str:
+        cycle = self.cycle_at(0)
+        size = (
+            "endless"
+            if self._total is None
+            else f"{self._count} cycle{'s' if self._count != 1 else ''}, {self._total} steps"
+        )
+        return (
+            f"<Schedule: {size}, first cycle {cycle.length} steps "
+            f"from {cycle.max_lr:g} to {cycle.min_lr:g}>"
+        )
+
+    def __getstate__(self) -> tuple[CycleRule, ...]:
+        return self.rules
+
+    def __setstate__(self, state: tuple[CycleRule, ...]) -> None:
+        object.__setattr__(self, "rules", state)
+        self.__post_init__()
+
+    @property
+    def total_steps(self) -> int | None:
+        """The number of optimizer steps until the schedule ends; None when it has no end."""
+        return self._total
+
+    @property
+    def num_cycles(self) -> int | None:
+        """The number of cycles; None when they have no end."""
+        return self._count
+
+    def rate(self, step: int) -> float:
+        """The rate that update number `step` uses.
+
+        `last + (first - last) * sin(pi * remaining / 2) ** 2` on an annealing,
+        with `remaining = (stop - step) / length` formed exactly: within 8 ulp
+        of the exact value at every step. After a finite schedule, its floor.
+
+        Args:
+            step: the optimizer step, counted from 0.
+
+        Raises:
+            ScheduleError: a negative step, or one that is no integer.
+        """
+        if type(step) is not int or step < 0:
+            step = _check_step("step", step)
+        if step >= self._end:
+            return self._floor
+        if self._only is not None:
+            return self._only(step)
+        return self._layouts[bisect_right(self._starts, step) - 1].rate(step)
+
+    __call__ = rate
+
+    def rate_at(self, time: float | Fraction) -> float:
+        """The rate at an instant, which may lie between two steps: `rate` at whole ones.
+
+        Args:
+            time: in optimizer steps, counted from 0.
+
+        Raises:
+            ScheduleError: a negative instant, or one that is no finite number.
+
+        Example:
+            >>> import cosanneal as ca
+            >>> ca.CyclicCosine(0.2, cycle_steps=3).rate_at(1.5)
+            0.09999999999999998
+        """
+        try:
+            exact = None if isinstance(time, bool | str) else Fraction(time)
+        except (TypeError, ValueError, OverflowError):
+            exact = None
+        if exact is None or exact < 0:
+            raise ScheduleError(
+                "Argument `time` must be a finite number of at least 0 (optimizer steps). "
+                f"Received: time={shown(time)}"
+            )
+        step = math.floor(exact)
+        if exact == step or step >= self._end:
+            return self.rate(step)
+        # Clocks that are real-valued hand over between two steps.
+        upcoming = [
+            segment
+            for segment in self.segments(step, step + 2)
+            if segment.start == step + 1 and step < segment.origin <= exact
+        ]
+        segment = upcoming[-1] if upcoming else next(self.segments(step))
+        return segment.rate(exact)
+
+    def rates(self, start: int = 0, stop: int | None = None) -> list[float]:
+        """The rates of the steps `start <= step < stop`.
+
+        Args:
+            start: the first step.
+            stop: the step after the last; by default the end of the schedule.
+
+        Raises:
+            ScheduleError: a negative step, `stop` before `start`, or no `stop`
+                for a schedule without end.
+        """
+        start = _check_step("start", start)
+        stop = self._check_stop(stop)
+        if stop < start:
+            raise ScheduleError(
+                f"Argument `stop` must not lie before `start`. Received: start={start}, stop={stop}"
+            )
+        rate = self.rate
+        return [rate(step) for step in range(start, stop)]
+
+    def segments(self, start: int = 0, stop: int | None = None) -> Iterator[Segment]:
+        """The rows of the table that rule the steps `start <= step < stop`, in order.
+
+        After a finite schedule comes one last row, which holds its floor.
+        Without `stop`, the rows of an endless schedule have no end.
+        """
+        start = _check_step("start", start)
+        return self._segments(start, None if stop is None else _check_step("stop", stop))
+
+    def _segments(self, start: int, end: int | None) -> Iterator[Segment]:
+        total = self._total
+        while (end is None or start < end) and (total is None or start < total):
+            number, i, cycle_start, cycle_stop = self._find(start)
+            for segment in self._layouts[number].segments(i, cycle_start, cycle_stop):
+                if (segment.stop or 0) > start and (end is None or segment.start < end):
+                    yield segment
+            start = cycle_stop
+        if total is not None and (end is None or start < end):
+            floor = self._floor
+            yield Segment(
+                start=total,
+                stop=None,
+                origin=total,
+                length=1,
+                first=floor,
+                last=floor,
+                curve="constant",
+            )
+
+    def cycle_at(self, step: int) -> Cycle:
+        """The cycle to which `step` belongs.
+
+        Raises:
+            ScheduleError: a negative step, or one after the end of the schedule.
+        """
+        step = _check_step("step", step)
+        if self._total is not None and step >= self._total:
+            raise ScheduleError(
+                f"Argument `step` must lie in a cycle. Received: step={shown(step)}, and the "
+                f"schedule ended after step {self._total - 1}; from there on the rate holds its "
+                "floor"
+            )
+        number, i, start, stop = self._find(step)
+        return self._cycle(number, i, start, stop)
+
+    def cycles(self) -> CycleSequence:
+        """All cycles, in order: a sequence that makes each one when asked.
+
+        It can be iterated and indexed; `len` needs a schedule with an end.
+
+        Example:
+            >>> import cosanneal as ca
+            >>> endless = ca.CyclicCosine(max_lr=0.1, cycle_steps=10, cycle_mult=2)
+            >>> endless.cycles()[3]
+            Cycle(index=3, start=70, stop=150, max_lr=0.1, min_lr=0.0)
+        """
+        return CycleSequence(self)
+
+    def cycle_ends(self, stop: int | None = None) -> list[int]:
+        """The last step of every cycle that ends before step `stop`.
+
+        Args:
+            stop: by default the end of the schedule.
+
+        Raises:
+            ScheduleError: no `stop` for a schedule without end.
+        """
+        stop = self._check_stop(stop)
+        return [cycle.last_step for cycle in self.cycles_completed(0, stop)]
+
+    def is_cycle_end(self, step: int) -> bool:
+        """Whether update `step` is the last of its cycle."""
+        step = _check_step("step", step)
+        if self._total is not None and step >= self._total:
+            return False
+        return self._find(step)[3] == step + 1
+
+    def cycles_completed(self, before: int, after: int) -> tuple[Cycle, ...]:
+        """The cycles that ended while the number of updates done went from `before` to `after`.
+
+        A cycle is found by crossing its end (`before < cycle.stop <= after`),
+        so that several updates at once miss none.
+
+        Args:
+            before: optimizer updates done at the last look.
+            after: optimizer updates done now.
+
+        Raises:
+            ScheduleError: a negative count, or `after` smaller than `before`.
+        """
+        before = _check_step("before", before)
+        after = _check_step("after", after)
+        if after < before:
+            raise ScheduleError(
+                "Argument `after` must not be smaller than `before`. "
+                f"Received: before={before}, after={after}"
+            )
+        found: list[Cycle] = []
+        end = after if self._total is None else min(after, self._total)
+        while before < end:
+            cycle = self._cycle(*self._find(before))
+            if cycle.stop > end:
+                break
+            found.append(cycle)
+            before = cycle.stop
+        return tuple(found)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The whole table as plain data for JSON; exact, and read back by `from_dict`."""
+        return rules_to_dict(self.rules)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Schedule:
+        """The schedule that `to_dict` described.
+
+        Raises:
+            ScheduleError: not such a description, one of an unknown version,
+                or one with a bad field, whose path is named.
+        """
+        return cls(rules_from_dict(data))
+
+    def _check_stop(self, stop: int | None) -> int:
+        if stop is not None:
+            return _check_step("stop", stop)
+        if self._total is None:
+            raise ScheduleError(
+                "Argument `stop` must be given, since this schedule has no end. Received: stop=None"
+            )
+        return self._total
+
+    def _find(self, step: int) -> tuple[int, int, int, int]:
+        """(rule, cycle within the rule, the cycle's start, its stop), for a step before the end."""
+        number = bisect_right(self._starts, step) - 1 if len(self._starts) > 1 else 0
+        layout = self._layouts[number]
+        i = layout.find(step)
+        return number, i, layout.boundary(i), layout.boundary(i + 1)
+
+    def _cycle(self, number: int, i: int, start: int, stop: int) -> Cycle:
+        layout = self._layouts[number]
+        index = layout.index + i
+        ends = layout.annealing.first.at(index), layout.annealing.last.at(index)
+        return Cycle(
+            index=index,
+            start=start,
+            stop=stop,
+            max_lr=max(ends),
+            min_lr=min(ends),
+        )
+
+    def _cycle_number(self, index: int) -> Cycle:
+        number = bisect_right([layout.index for layout in self._layouts], index) - 1
+        layout = self._layouts[number]
+        i = index - layout.index
+        return self._cycle(number, i, layout.boundary(i), layout.boundary(i + 1))
+
+
+class CycleSequence(Sequence[Cycle]):
+    """The cycles of a schedule, made when asked."""
+
+    __slots__ = ("_schedule",)
+
+    def __init__(self, schedule: Schedule) -> None:
+        self._schedule = schedule
+
+    def __len__(self) -> int:
+        count = self._schedule.num_cycles
+        if count is None:
+            raise TypeError("a schedule without end has no number of cycles")
+        return count
+
+    @overload
+    def __getitem__(self, index: int) -> Cycle: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Cycle]: ...
+    def __getitem__(self, index: int | slice) -> Cycle | Sequence[Cycle]:
+        count = self._schedule.num_cycles
+        if isinstance(index, slice):
+            if count is None:
+                first, last = index.start or 0, index.stop or 0
+                far_end = index.start if (index.step or 1) < 0 else index.stop
+                if far_end is None or min(first, last) < 0:
+                    raise IndexError("a slice of endless cycles needs bounds, counted from 0")
+                count = max(first, last) + 1
+            return tuple(self._schedule._cycle_number(i) for i in range(*index.indices(count)))
+        number = operator.index(index)
+        if number < 0 and count is not None:
+            number += count
+        if number < 0 or (count is not None and number >= count):
+            size = "they have no end, and count from 0" if count is None else f"there are {count}"
+            raise IndexError(f"no cycle {index}: {size}")
+        return self._schedule._cycle_number(number)
+
+    def __iter__(self) -> Iterator[Cycle]:
+        count = self._schedule.num_cycles
+        number = 0
+        while count is None or number < count:
+            yield self._schedule._cycle_number(number)
+            number += 1
+
+    def __repr__(self) -> str:
+        return f"<cycles of {self._schedule!r}>"
+
+
+def _check_step(name: str, value: object) -> int:
+    """A step as an int; steps have no upper bound, so that no run can fail at one."""
+    try:
+        step = None if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        step = None
+    if step is None:
+        raise ScheduleError(
+            f"Argument `{name}` must be an integer (optimizer steps, counted from 0). "
+            f"Received: {name}={shown(value)}"
+        )
+    if step < 0:
+        raise ScheduleError(
+            f"Argument `{name}` must not be negative: steps count from 0. "
+            f"Received: {name}={shown(step)}"
+        )
+    return step
