@@ -4,6 +4,7 @@ Importing cosanneal imports no third-party package. Each framework has its
 adapter, imported by name: `cosanneal.adapters.torch`.
 """
 
+from .core import presets as presets
 from .core.cyclic import CyclicCosine as CyclicCosine
 from .core.errors import CosannealError as CosannealError
 from .core.errors import EnsembleError as EnsembleError
@@ -26,4 +27,5 @@ __all__ = [
     "Segment",
     "SnapshotError",
     "__version__",
+    "presets",
 ]
