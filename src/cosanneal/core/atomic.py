@@ -1,0 +1,59 @@
+"""Files that are all there or not there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from .errors import CosannealError
+
+
+@contextlib.contextmanager
+def replacing(
+    path: Path, *, error: type[CosannealError] = CosannealError, advice: str = ""
+) -> Iterator[BinaryIO]:
+    """A temporary sibling of `path`, which takes its name once it is durable.
+
+    The temporary file is synced before the rename and the folder after it. If
+    anything fails, or is interrupted, it is removed and `path` is as it was.
+
+    Args:
+        path: the file to write.
+        error: what to raise when the file system fails.
+        advice: what to do then, for the message.
+
+    Raises:
+        CosannealError: (or `error`) the file system fails; with the path.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        try:
+            with temporary.open("xb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise
+        sync_folder(path.parent)
+    except OSError as failure:
+        raise error(
+            f"{path} could not be written: {failure.strerror or failure}{advice}"
+        ) from failure
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the folder's names durable; Windows, where folders cannot be synced, sees to it."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

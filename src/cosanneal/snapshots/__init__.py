@@ -1,0 +1,6 @@
+"""Snapshots: one self-describing safetensors file each, in a folder that is the truth."""
+
+from .store import Snapshot as Snapshot
+from .store import SnapshotStore as SnapshotStore
+
+__all__ = ["Snapshot", "SnapshotStore"]

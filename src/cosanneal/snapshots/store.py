@@ -1,0 +1,295 @@
+"""A folder of snapshots. The files are the truth; there is no manifest beside them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from ..core.atomic import sync_folder
+from ..core.errors import ScheduleError, SnapshotError
+from ..core.schedule import Schedule
+from .file import (
+    TensorBytes,
+    read_metadata,
+    read_tensors,
+    verify_file,
+    write_file,
+)
+
+FORMAT_VERSION: Final = 1
+
+_NAME: Final = re.compile(r"cycle-(\d{4,20})-step-(\d{10,20})\.safetensors")
+_LEFTOVER: Final = re.compile(r"\.cycle-\d+-step-\d+\.safetensors\.[0-9a-f]+\.tmp")
+
+
+class Snapshot:
+    """One snapshot in a store.
+
+    Attributes:
+        path: its file.
+        cycle: the index of the cycle at whose end it was taken, from 0.
+        step: the number of optimizer updates its weights have seen.
+    """
+
+    __slots__ = ("_metadata", "cycle", "path", "step")
+
+    def __init__(self, path: Path, *, cycle: int, step: int) -> None:
+        self.path = path
+        self.cycle = cycle
+        self.step = step
+        self._metadata: dict[str, Any] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Snapshot: cycle {self.cycle}, step {self.step}, {str(self.path)!r}>"
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What its header says, read once.
+
+        `format`, `cycle`, `step`, `rate` (of the update before it), `schedule`
+        (see `Schedule.to_dict`), `framework`, `versions`, `metrics` (the
+        user's own) and `digest`.
+
+        Raises:
+            SnapshotError: the file is no snapshot that this version reads.
+        """
+        if self._metadata is None:
+            self._metadata = _parse_metadata(self, read_metadata(self.path))
+        return self._metadata
+
+    @property
+    def schedule(self) -> Schedule:
+        """The schedule under which it was taken."""
+        try:
+            return Schedule.from_dict(self.metadata["schedule"])
+        except ScheduleError as error:
+            raise SnapshotError(
+                f"Snapshot {self.path} holds no readable schedule: {error}"
+            ) from error
+
+    def load(self, *, framework: str = "numpy", verify: bool = True) -> dict[str, Any]:
+        """Its tensors by name.
+
+        Args:
+            framework: "numpy", "pt" (torch), "flax" or "tf", as safetensors
+                names them.
+            verify: compare the file with its digest first.
+
+        Raises:
+            SnapshotError: the file cannot be read, or is not what was written.
+        """
+        if verify:
+            self.verify()
+        return read_tensors(self.path, framework)
+
+    def verify(self) -> None:
+        """Read the whole file and compare it with its digest and its name.
+
+        Raises:
+            SnapshotError: it is damaged; the message names the file.
+        """
+        verify_file(self.path)
+        self._metadata = None
+        _ = self.metadata
+
+
+class SnapshotStore:
+    """A folder of snapshots.
+
+    Args:
+        folder: its path; made when the first snapshot is written.
+
+    Example:
+        >>> import tempfile
+        >>> store = SnapshotStore(tempfile.mkdtemp())
+        >>> store.list()
+        []
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+
+    def __repr__(self) -> str:
+        return f"SnapshotStore({str(self.folder)!r})"
+
+    def list(self) -> list[Snapshot]:
+        """The snapshots of the folder, oldest first.
+
+        Only whole ones: a snapshot has its name from the moment it is durable.
+        Other files and symbolic links are passed over.
+        """
+        try:
+            with os.scandir(self.folder) as entries:
+                files = [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise SnapshotError(
+                f"Folder {self.folder} could not be read: {error.strerror or error}"
+            ) from error
+        found = [
+            Snapshot(self.folder / name, cycle=int(match[1]), step=int(match[2]))
+            for name in files
+            if (match := _NAME.fullmatch(name))
+        ]
+        return sorted(found, key=lambda snapshot: (snapshot.step, snapshot.cycle))
+
+    def write(
+        self,
+        tensors: Mapping[str, TensorBytes],
+        *,
+        cycle: int,
+        step: int,
+        rate: float,
+        schedule: Schedule,
+        framework: str,
+        versions: Mapping[str, str],
+        metrics: Mapping[str, Any] | None = None,
+    ) -> Snapshot:
+        """Write one snapshot; when this returns, it is durable.
+
+        Args:
+            tensors: the weights by name.
+            cycle: the index of the cycle that ended.
+            step: the number of updates done.
+            rate: the rate of the last of them.
+            schedule: the schedule of the run.
+            framework: the framework of the weights, such as "torch".
+            versions: the versions of the libraries involved.
+            metrics: the user's own numbers, by name.
+
+        Raises:
+            SnapshotError: the file cannot be written, or metrics are no plain data.
+        """
+        try:
+            encoded_metrics = json.dumps(dict(metrics or {}), default=_as_number, sort_keys=True)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise SnapshotError(
+                "Argument `metrics` must be a dict of numbers, strings and lists of them. "
+                f"Received: {metrics!r} ({error})"
+            ) from error
+        metadata = {
+            "cosanneal": str(FORMAT_VERSION),
+            "cycle": str(cycle),
+            "step": str(step),
+            "rate": repr(float(rate)),
+            "schedule": json.dumps(schedule.to_dict(), separators=(",", ":")),
+            "framework": framework,
+            "versions": json.dumps(dict(versions), sort_keys=True),
+            "metrics": encoded_metrics,
+        }
+        snapshot = Snapshot(self.folder / _name(cycle, step), cycle=cycle, step=step)
+        write_file(snapshot.path, tensors, metadata)
+        return snapshot
+
+    def verify(self) -> int:
+        """Verify every snapshot.
+
+        Returns:
+            How many there are.
+
+        Raises:
+            SnapshotError: some are damaged; the message names each.
+        """
+        snapshots = self.list()
+        damaged: list[str] = []
+        for snapshot in snapshots:
+            try:
+                snapshot.verify()
+            except SnapshotError as error:
+                damaged.append(str(error))
+        if damaged:
+            raise SnapshotError(
+                f"{len(damaged)} of {len(snapshots)} snapshots in {self.folder} are damaged:\n"
+                + "\n".join(damaged)
+            )
+        return len(snapshots)
+
+    def prepare(self) -> None:
+        """Make the folder, and clear away what an interrupted write left.
+
+        Raises:
+            SnapshotError: the folder cannot be made or written to.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with os.scandir(self.folder) as entries:
+                leftovers = [entry.path for entry in entries if _LEFTOVER.fullmatch(entry.name)]
+            for leftover in leftovers:
+                Path(leftover).unlink(missing_ok=True)
+        except OSError as error:
+            raise SnapshotError(
+                f"Folder {self.folder} must be a folder that can be written to. "
+                f"Received: {error.strerror or error}"
+            ) from error
+        if not os.access(self.folder, os.W_OK | os.X_OK):
+            raise SnapshotError(
+                f"Folder {self.folder} must be a folder that can be written to. "
+                "Received: a read-only one; mend its permissions or choose another"
+            )
+
+    def remove_after(self, step: int) -> tuple[Snapshot, ...]:
+        """Remove, newest first, the snapshots whose weights have seen more than `step` updates.
+
+        Returns:
+            Those that were removed.
+        """
+        beyond = [snapshot for snapshot in self.list() if snapshot.step > step]
+        try:
+            for snapshot in reversed(beyond):
+                snapshot.path.unlink()
+            if beyond:
+                sync_folder(self.folder)
+        except OSError as error:
+            raise SnapshotError(
+                f"A snapshot in {self.folder} could not be removed: {error.strerror or error}"
+            ) from error
+        return tuple(beyond)
+
+
+def _name(cycle: int, step: int) -> str:
+    return f"cycle-{cycle:04d}-step-{step:010d}.safetensors"
+
+
+def _as_number(value: object) -> Any:
+    """Zero-dimensional arrays and tensors stand for their number."""
+    item = getattr(value, "item", None)
+    if item is None:
+        raise TypeError(f"{type(value).__name__} is no number")
+    return item()
+
+
+def _parse_metadata(snapshot: Snapshot, raw: Mapping[str, str]) -> dict[str, Any]:
+    version = raw.get("cosanneal")
+    if version != str(FORMAT_VERSION):
+        raise SnapshotError(
+            f"Snapshot {snapshot.path} must be of format version {FORMAT_VERSION}, the one this "
+            f"cosanneal reads. Received: {version!r}"
+            + ("; a newer cosanneal may read it" if version else ", no snapshot of cosanneal's")
+        )
+    try:
+        metadata = {
+            "format": FORMAT_VERSION,
+            "cycle": int(raw["cycle"]),
+            "step": int(raw["step"]),
+            "rate": float(raw["rate"]),
+            "schedule": json.loads(raw["schedule"]),
+            "framework": raw["framework"],
+            "versions": json.loads(raw["versions"]),
+            "metrics": json.loads(raw["metrics"]),
+            "digest": raw["digest"],
+        }
+    except (KeyError, ValueError, RecursionError) as error:
+        raise SnapshotError(
+            f"Snapshot {snapshot.path} could not be read: bad metadata ({error!r})"
+        ) from error
+    if (metadata["cycle"], metadata["step"]) != (snapshot.cycle, snapshot.step):
+        raise SnapshotError(
+            f"Snapshot {snapshot.path} must bear the name of its content, "
+            f"{_name(metadata['cycle'], metadata['step'])}. It was renamed or copied over another"
+        )
+    return metadata
