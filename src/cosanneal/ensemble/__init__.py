@@ -1,0 +1,6 @@
+"""From snapshots to one prediction, and what it is worth."""
+
+from .metrics import error_rate as error_rate
+from .metrics import log_loss as log_loss
+
+__all__ = ["error_rate", "log_loss"]
