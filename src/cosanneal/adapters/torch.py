@@ -1,0 +1,655 @@
+"""PyTorch: the scheduler, the snapshot recorder and the snapshot ensemble."""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
+
+from ..core.errors import EnsembleError, MissingExtraError, ScheduleError, SnapshotError
+from ..core.presets import torch_cosine_annealing, torch_warm_restarts
+from ..core.records import first_difference
+from ..core.schedule import Cycle, Schedule
+from ..core.table import Level, Phase, preceded
+
+try:
+    import torch
+    from torch import Tensor, nn
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import (
+        CosineAnnealingLR,
+        CosineAnnealingWarmRestarts,
+        LinearLR,
+        LRScheduler,
+        SequentialLR,
+    )
+
+    from ..ensemble.base import BaseEnsemble, Outputs, first_mismatch
+    from ..snapshots.file import TensorBytes
+    from ..snapshots.recorder import BaseRecorder, Metrics, check_schedule
+    from ..snapshots.store import Snapshot, SnapshotStore
+except ModuleNotFoundError as error:
+    if error.name not in ("torch", "numpy", "safetensors"):
+        raise
+    raise MissingExtraError.for_extra(
+        "torch", package=error.name, needed_by="cosanneal.adapters.torch"
+    ) from error
+
+__all__ = ["CyclicCosineLR", "SnapshotEnsemble", "SnapshotRecorder", "from_torch"]
+
+
+class CyclicCosineLR(LRScheduler):
+    """Sets each parameter group's rate from a schedule; step it after every optimizer step.
+
+    `group["lr"] = schedule.rate(t) * initial_lr / max(initial_lr of all groups)`
+
+    where `t` (`last_epoch`) counts the calls of `step()`. The group with the
+    highest initial rate follows the schedule itself, to the last bit, and the
+    others keep their ratio to it: the schedule's `max_lr` says what it says, and
+    the optimizer's `lr` is only the ratio. With a list of schedules, one for
+    each group, each group follows its own.
+
+    A group added later joins at the next `step()`, with the ratio of its own
+    `lr` to the highest initial rate the optimizer had when the scheduler was
+    made. (With a list, append its schedule to `schedules`.)
+
+    Args:
+        optimizer: the optimizer. Rates that are tensors are filled in place.
+        schedule: the schedule, or one for each parameter group.
+        chainable: multiply the group's current rate by the ratio of two
+            successive rates of the schedule, in place of setting it: for use
+            under ChainedScheduler, so that factors of other schedulers stay.
+            A factor survives a rate of 0.
+        last_epoch: the number of the last update done, to go on from there on
+            an optimizer at its initial rates; -1 starts. To resume from a
+            checkpoint, `load_state_dict` is all that is needed.
+
+    Raises:
+        ScheduleError: no schedule, a list whose length is not the number of
+            groups, or no group with a positive rate.
+
+    Example:
+        >>> import torch
+        >>> import cosanneal as ca
+        >>> model = torch.nn.Linear(2, 1)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+        >>> schedule = ca.CyclicCosine(max_lr=0.2, total_steps=6, num_cycles=2)
+        >>> scheduler = CyclicCosineLR(optimizer, schedule)
+        >>> rates = []
+        >>> for _ in range(4):
+        ...     rates.append(optimizer.param_groups[0]["lr"])
+        ...     optimizer.step()
+        ...     scheduler.step()
+        >>> [round(rate, 9) for rate in rates]
+        [0.2, 0.15, 0.05, 0.2]
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        schedule: Schedule | Sequence[Schedule],
+        *,
+        chainable: bool = False,
+        last_epoch: int = -1,
+    ) -> None:
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"{type(optimizer).__name__} is not an Optimizer")
+        groups = optimizer.param_groups
+        self.schedules: list[Schedule]
+        # Whether every group follows the one schedule at its ratio.
+        self._shared = not isinstance(schedule, list | tuple)
+        if self._shared:
+            self.schedules = [check_schedule(schedule)]
+        else:
+            self.schedules = [check_schedule(each) for each in cast(Sequence[Schedule], schedule)]
+            if len(self.schedules) != len(groups):
+                raise ScheduleError(
+                    "Argument `schedule` must be one schedule, or a list with one for each of the "
+                    f"optimizer's {len(groups)} parameter groups. Received: a list of "
+                    f"{len(self.schedules)}"
+                )
+        initial = [float(group.get("initial_lr", group["lr"])) for group in groups]
+        self._reference = max(initial)
+        if self._shared and not self._reference > 0:
+            raise ScheduleError(
+                "The optimizer must have a parameter group with a positive rate, since a group's "
+                f"rate is its ratio to the highest. Received: lr={initial}"
+            )
+        if last_epoch >= 0:
+            for group in groups:  # torch asks for these, and would refuse a fresh optimizer
+                group.setdefault("initial_lr", _copied(group["lr"]))
+        self.chainable = chainable
+        self._factors = [1.0] * len(groups)  # what other schedulers multiplied each rate by
+        self._own: list[float] = []  # the rates of our own making, before those factors
+        # How often a state was loaded, and at which step: a recorder that
+        # follows the scheduler must not take the jump for a training run.
+        self._loads = 0
+        self._loaded_step = 0
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[float | Tensor]:
+        """The rates for `last_epoch`; for the rates in force, see `get_last_lr`."""
+        if not self._get_lr_called_within_step:
+            warnings.warn(
+                "To get the last learning rate computed by the scheduler, please use "
+                "`get_last_lr()`.",
+                UserWarning,
+                stacklevel=2,
+            )
+        self._adopt_groups()
+        if self.chainable:
+            self._note_factors()
+        self._own = self._rates()
+        if not self.chainable:
+            return list(self._own)
+        return [rate * factor for rate, factor in zip(self._own, self._factors, strict=True)]
+
+    def _get_closed_form_lr(self) -> list[float | Tensor]:
+        # torch calls this, and not get_lr, where a step is jumped to.
+        self._adopt_groups()
+        self._own = self._rates()
+        self._factors = [1.0] * len(self._own)
+        return list(self._own)
+
+    @property
+    def T_cur(self) -> float:  # noqa: N802 - the name in torch's warm restarts
+        """The steps since the last restart (of the first schedule); they count on after its end."""
+        return self.last_epoch - self._cycle().start
+
+    @property
+    def T_i(self) -> int:  # noqa: N802 - the name in torch's warm restarts
+        """The length of the current cycle (of the first schedule), in steps."""
+        return self._cycle().length
+
+    def _cycle(self) -> Cycle:
+        schedule = self.schedules[0]
+        step = max(math.floor(self.last_epoch), 0)
+        if schedule.total_steps is not None:
+            step = min(step, schedule.total_steps - 1)
+        return schedule.cycle_at(step)
+
+    def _rates(self) -> list[float]:
+        # An int, but for torch's deprecated `step(epoch)`, which takes fractions.
+        step = self.last_epoch
+        rates = [
+            schedule.rate(step) if isinstance(step, int) else schedule.rate_at(step)
+            for schedule in self.schedules
+        ]
+        if self._shared:
+            # A ratio of 1 leaves the schedule's own rate, bit for bit.
+            return [rates[0] * (float(base) / self._reference) for base in self.base_lrs]
+        return rates
+
+    def _adopt_groups(self) -> None:
+        groups = self.optimizer.param_groups
+        for group in groups[len(self.base_lrs) :]:
+            self.base_lrs.append(_copied(group.setdefault("initial_lr", _copied(group["lr"]))))
+            self._factors.append(1.0)
+        if not self._shared and len(self.schedules) != len(groups):
+            raise ScheduleError(
+                "The scheduler must have a schedule for each parameter group. Received: "
+                f"{len(groups)} groups and {len(self.schedules)} schedules; append the new "
+                "group's to scheduler.schedules"
+            )
+
+    def _note_factors(self) -> None:
+        """Find out by what others multiplied each rate since we last set it."""
+        for i, group in enumerate(self.optimizer.param_groups):
+            now = float(group["lr"])
+            # Older releases of torch do not say when the step is the initial one.
+            if getattr(self, "_is_initial", False) or i >= len(self._own):
+                before = float(self.base_lrs[i])
+            elif now == float(self._last_lr[i]):
+                continue  # nobody did; and so no rounding gathers
+            else:
+                before = self._own[i]
+            if before > 0:  # at a rate of 0 a factor leaves no trace
+                self._factors[i] = now / before
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state as plain data (numbers, strings, lists, dicts), which `weights_only` loads."""
+        last = [float(rate) for rate in self._last_lr]
+        now = [float(group["lr"]) for group in self.optimizer.param_groups[: len(last)]]
+        return {
+            "schedules": [schedule.to_dict() for schedule in self.schedules],
+            "last_epoch": self.last_epoch,
+            "_step_count": self._step_count,
+            "base_lrs": [float(rate) for rate in self.base_lrs],
+            "_last_lr": last,
+            "chainable": self.chainable,
+            "reference": self._reference,
+            "factors": list(self._factors),
+            "own": list(self._own),
+            # Under SequentialLR another scheduler may have the word at present.
+            "in_charge": now == last,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any], *, strict: bool = True) -> None:
+        """Go on from a state, on this or on a fresh optimizer; the rates are set at once.
+
+        Args:
+            state_dict: what `state_dict` returned.
+            strict: False takes over the step from a run under another
+                schedule; this scheduler's own schedule stays.
+
+        Raises:
+            ScheduleError: not a state of this class; one of another schedule
+                (the difference is named); more parameter groups than there are.
+        """
+        missing = sorted(_STATE - state_dict.keys())
+        if missing:
+            raise ScheduleError(
+                "Argument `state_dict` must be the state of a CyclicCosineLR. Received: a dict "
+                f"without {missing}"
+            )
+        ours = [schedule.to_dict() for schedule in self.schedules]
+        difference = first_difference(state_dict["schedules"], ours, "schedules")
+        if strict and difference is not None:
+            path, theirs, mine = difference
+            raise ScheduleError(
+                "The state must be of the same schedule as this scheduler's. Received: "
+                f"{path} = {theirs} in the state, {mine} here; to go on under this schedule "
+                "from the state's step, give strict=False"
+            )
+        groups = self.optimizer.param_groups
+        if len(state_dict["base_lrs"]) > len(groups):
+            raise ScheduleError(
+                "The optimizer must have as many parameter groups as the state's. Received: "
+                f"{len(groups)} groups, and {len(state_dict['base_lrs'])} in the state; add the "
+                "others with add_param_group first"
+            )
+        known = len(state_dict["base_lrs"])
+        self.base_lrs = [*state_dict["base_lrs"], *self.base_lrs[known:]]
+        self._factors = [*state_dict["factors"], *self._factors[known:]]
+        self._reference = state_dict["reference"]
+        self.last_epoch = state_dict["last_epoch"]
+        self._step_count = state_dict["_step_count"]
+        self._own = list(state_dict["own"])
+        self._last_lr = list(state_dict["_last_lr"])
+        self._loads += 1
+        self._loaded_step = max(math.floor(self.last_epoch), 0)
+        if state_dict["in_charge"]:
+            self._apply()
+
+    def _apply(self) -> None:
+        """Set the groups' rates to those of `last_epoch`."""
+        self._adopt_groups()
+        self._own = self._rates()
+        for group, rate, factor in zip(
+            self.optimizer.param_groups, self._own, self._factors, strict=True
+        ):
+            _fill(group, rate * factor if self.chainable else rate)
+        self._last_lr = [_copied(group["lr"]) for group in self.optimizer.param_groups]
+
+
+def from_torch(scheduler: LRScheduler) -> CyclicCosineLR:
+    """The CyclicCosineLR that goes on where a scheduler of torch's stands.
+
+    In mid-run, with each parameter group on the curve it had: put it in the
+    other's place, and drop the other. It takes CosineAnnealingLR and
+    CosineAnnealingWarmRestarts, also behind a LinearLR warmup in SequentialLR.
+
+    Args:
+        scheduler: the live scheduler. It is left as it is; its optimizer's
+            rates are set to the exact ones of the same step.
+
+    Raises:
+        ScheduleError: a scheduler of another kind, or one whose floor lies
+            above a group's rate.
+
+    Example:
+        >>> import torch
+        >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+        >>> peer = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, T_0=4)
+        >>> for _ in range(6):
+        ...     optimizer.step()
+        ...     peer.step()
+        >>> scheduler = from_torch(peer)
+        >>> scheduler.last_epoch, [round(rate, 9) for rate in scheduler.get_last_lr()]
+        (6, [0.05])
+    """
+    warmup, milestone, annealing = _parts(scheduler)
+    position = scheduler.last_epoch
+    if isinstance(annealing, CosineAnnealingWarmRestarts) and position >= milestone:
+        # `step(epoch)` leaves the fraction here, and only the whole step there.
+        position += annealing.T_cur % 1
+    schedules: list[Schedule] = []
+    for base in annealing.base_lrs:
+        schedule = _peer_schedule(annealing, float(base))
+        if warmup is not None:
+            phases = _linear_phases(warmup, float(base), milestone)
+            schedule = Schedule(preceded(schedule.rules, phases))
+        schedules.append(schedule)
+    ours = CyclicCosineLR(scheduler.optimizer, schedules)
+    ours.last_epoch = position
+    ours._step_count = getattr(annealing, "_step_count", 1)
+    ours._apply()
+    return ours
+
+
+def _parts(scheduler: LRScheduler) -> tuple[LinearLR | None, int, LRScheduler]:
+    """The warmup, the step at which it ends, and the annealing."""
+    parts, milestones = [scheduler], [0]
+    if isinstance(scheduler, SequentialLR):
+        parts, milestones = scheduler._schedulers, scheduler._milestones
+    warmup = parts[0] if len(parts) == 2 and isinstance(parts[0], LinearLR) else None
+    known = isinstance(parts[-1], CosineAnnealingLR | CosineAnnealingWarmRestarts)
+    if not known or (warmup is None) == (len(parts) == 2) or len(parts) > 2:
+        kinds = ", ".join(type(part).__name__ for part in parts)
+        raise ScheduleError(
+            "Argument `scheduler` must be a CosineAnnealingLR or a CosineAnnealingWarmRestarts of "
+            f"torch's, alone or after a LinearLR in SequentialLR. Received: {kinds}"
+        )
+    return warmup, milestones[0], parts[-1]
+
+
+def _peer_schedule(peer: LRScheduler, base: float) -> Schedule:
+    if isinstance(peer, CosineAnnealingWarmRestarts):
+        return torch_warm_restarts(base, peer.T_0, peer.T_mult, peer.eta_min)
+    if not isinstance(peer, CosineAnnealingLR):
+        raise TypeError(type(peer).__name__)
+    return torch_cosine_annealing(base, peer.T_max, peer.eta_min)
+
+
+def _linear_phases(warmup: LinearLR, base: float, steps: int) -> tuple[Phase, ...]:
+    """The warmup up to the milestone: a line, and its end held where it is over before."""
+    total = warmup.total_iters
+    low, high = base * warmup.start_factor, base * warmup.end_factor
+    line = min(steps, total)
+    end = Level(low + (high - low) * line / total if total else low)
+    phases: list[Phase] = []
+    if line:
+        phases.append(Phase(steps=line, first=Level(low), last=end, curve="linear"))
+    if steps > line:
+        phases.append(Phase(steps=steps - line, first=end, last=end, curve="constant"))
+    return tuple(phases)
+
+
+_STATE = {
+    "schedules",
+    "last_epoch",
+    "_step_count",
+    "base_lrs",
+    "_last_lr",
+    "chainable",
+    "reference",
+    "factors",
+    "own",
+    "in_charge",
+}
+
+
+class SnapshotRecorder(BaseRecorder):
+    """Records the model's weights and buffers at the end of every cycle.
+
+    Args:
+        folder: the folder of the snapshots; made if it is not there.
+        model: the model. Its whole state is recorded: parameters and buffers.
+        schedule: the schedule; or the CyclicCosineLR, whose step is then
+            followed, so that resuming the scheduler resumes the recorder.
+        resume_from: the number of updates the run had done when it was
+            interrupted. Snapshots up to there are kept, later ones removed (the
+            run will make them again). 0 starts over and removes all of them.
+            Not needed where the scheduler's state is loaded.
+
+    Raises:
+        SnapshotError: the folder cannot be written to; it holds snapshots, and
+            the run is not resumed; or it was written under another schedule.
+
+    Example:
+        >>> import tempfile, torch
+        >>> import cosanneal as ca
+        >>> model = torch.nn.Linear(2, 1)
+        >>> schedule = ca.CyclicCosine(max_lr=0.2, total_steps=6, num_cycles=2)
+        >>> with SnapshotRecorder(tempfile.mkdtemp(), model, schedule) as recorder:
+        ...     [recorder.step() for _ in range(6)]
+        [False, False, True, False, False, True]
+        >>> [snapshot.step for snapshot in recorder.store.list()]
+        [3, 6]
+    """
+
+    framework = "torch"
+    framework_version = str(torch.__version__)
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str] | SnapshotStore,
+        model: nn.Module,
+        schedule: Schedule | CyclicCosineLR,
+        *,
+        resume_from: int | None = None,
+    ) -> None:
+        if not isinstance(model, nn.Module):
+            raise SnapshotError(
+                f"Argument `model` must be a torch.nn.Module. Received: {type(model).__name__}"
+            )
+        self.model = model
+        self._scheduler: CyclicCosineLR | None = None
+        self._loads = 0
+        if isinstance(schedule, CyclicCosineLR):
+            self._scheduler = schedule
+            schedule = _followed(schedule)
+        super().__init__(folder, check_schedule(schedule), resume_from=resume_from)
+        if self._scheduler is not None:
+            self._loads = self._scheduler._loads
+            done = max(math.floor(self._scheduler.last_epoch), 0)
+            if resume_from is None and self._loads:
+                self.resume(done)
+            elif resume_from is None:
+                self._updates = done
+
+    def step(self, metrics: Metrics = None) -> bool:
+        """Note that an update was done; call it after `optimizer.step()` and `scheduler.step()`.
+
+        Args:
+            metrics: the user's own numbers for the snapshot: a dict, or a
+                function that returns one and is called only if a cycle ended.
+
+        Returns:
+            Whether a cycle ended and its snapshot was recorded.
+
+        Raises:
+            SnapshotError: the snapshot could not be written, or the recorder is closed.
+        """
+        if self._scheduler is None:
+            return self._advance(self._updates + 1, metrics)
+        if self._loads != self._scheduler._loads:
+            # The scheduler's state was loaded: it did not train its way here.
+            self._loads = self._scheduler._loads
+            self.resume(self._scheduler._loaded_step)
+        return self._advance(max(math.floor(self._scheduler.last_epoch), 0), metrics)
+
+    def _capture(self) -> dict[str, TensorBytes]:
+        return {name: _tensor_bytes(name, value) for name, value in self.model.state_dict().items()}
+
+
+class SnapshotEnsemble(BaseEnsemble[Tensor]):
+    """Predicts with the mean of the last snapshots' predictions.
+
+    The model is only borrowed: it comes back with its own weights, mode,
+    device and hooks. It predicts in evaluation mode and without gradients.
+
+    Args:
+        model: a model of the kind that was recorded, on the device to use.
+        folder: the folder of the snapshots.
+        last: how many of the newest to use; by default all.
+        outputs: what the model returns: "logits" (a softmax over the class axis
+            makes probabilities of them), "probabilities", or "values" of a
+            regression.
+        class_axis: the axis of the classes in the logits.
+
+    Raises:
+        EnsembleError: an argument that cannot be, or fewer snapshots than asked for.
+
+    Example:
+        >>> import tempfile, torch
+        >>> import cosanneal as ca
+        >>> model = torch.nn.Linear(2, 3)
+        >>> folder = tempfile.mkdtemp()
+        >>> schedule = ca.CyclicCosine(max_lr=0.2, total_steps=6, num_cycles=2)
+        >>> with SnapshotRecorder(folder, model, schedule) as recorder:
+        ...     for _ in range(6):
+        ...         _ = recorder.step()
+        >>> ensemble = SnapshotEnsemble(model, folder, last=2)
+        >>> ensemble.predict(torch.zeros(5, 2)).shape
+        torch.Size([5, 3])
+
+    Source: Huang et al., "Snapshot Ensembles" (2017), section 3.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        folder: str | os.PathLike[str] | SnapshotStore,
+        *,
+        last: int | None = None,
+        outputs: Outputs = "logits",
+        class_axis: int = -1,
+    ) -> None:
+        super().__init__(folder, last=last, outputs=outputs, class_axis=class_axis)
+        self.model = model
+        self._verified: set[Snapshot] = set()
+
+    def _predict_member(self, snapshot: Snapshot, x: Any, batch_size: int | None) -> Tensor:
+        weights = self._weights(snapshot)
+        arguments = x if isinstance(x, tuple) else (x,)
+        samples = _samples(arguments)
+        size = batch_size or max(samples, 1)
+        device = next((tensor.device for tensor in weights.values()), torch.device("cpu"))
+        parts: list[Tensor] = []
+        with _evaluating(self.model), torch.no_grad():
+            for start in range(0, max(samples, 1), size):
+                batch = tuple(each[start : start + size].to(device) for each in arguments)
+                output = torch.func.functional_call(
+                    # Tied tensors stand in a snapshot under each of their names.
+                    self.model,
+                    weights,
+                    batch,
+                    tie_weights=False,
+                )
+                parts.append(self._prediction(output))
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _weights(self, snapshot: Snapshot) -> dict[str, Tensor]:
+        """The member's tensors, where the model has its own."""
+        own = self.model.state_dict(keep_vars=True)
+        # A file is read as a whole once; it does not change under its name.
+        loaded = snapshot.load(framework="pt", verify=snapshot not in self._verified)
+        self._verified.add(snapshot)
+        mismatch = first_mismatch(_layout(loaded), _layout(own))
+        if mismatch is not None:
+            raise EnsembleError(f"Snapshot {snapshot.path} must fit the model: {mismatch}")
+        return {name: value.to(own[name].device) for name, value in loaded.items()}
+
+    def _prediction(self, output: Any) -> Tensor:
+        if not isinstance(output, Tensor):
+            raise EnsembleError(
+                "The model must return one tensor. Received: "
+                f"{type(output).__name__}; wrap the model so that it returns the tensor to average"
+            )
+        if self.outputs != "logits":
+            return output
+        if output.ndim < 2 or output.shape[self.class_axis] < 2:
+            raise EnsembleError(
+                "Logits must have at least two classes along the class axis "
+                f"{self.class_axis}. Received: an output of shape {tuple(output.shape)}; for a "
+                "regression give outputs='values', for one probability outputs='probabilities'"
+            )
+        return output.softmax(self.class_axis)
+
+    def _widen(self, prediction: Tensor) -> Tensor:
+        # Apple's GPUs have no float64; their sums go through the CPU.
+        device = "cpu" if prediction.device.type == "mps" else prediction.device
+        return prediction.to(device=device, dtype=torch.float64)
+
+    def _narrow(self, mean: Tensor, like: Tensor) -> Tensor:
+        return mean.to(device=like.device, dtype=like.dtype)
+
+
+def _followed(scheduler: CyclicCosineLR) -> Schedule:
+    """The schedule whose cycles a recorder follows."""
+    first = scheduler.schedules[0]
+    layouts = [
+        [(rule.count, rule.length, rule.growth, rule.rounding) for rule in each.rules]
+        for each in scheduler.schedules
+    ]
+    if any(layout != layouts[0] for layout in layouts):
+        raise ScheduleError(
+            "The parameter groups' schedules must have the same cycles for a recorder to follow "
+            "the scheduler. Received: schedules that differ; give the recorder the one to follow"
+        )
+    return first
+
+
+def _copied(rate: float | Tensor) -> float | Tensor:
+    return rate.clone() if isinstance(rate, Tensor) else rate
+
+
+def _fill(group: dict[str, Any], rate: float) -> None:
+    """Set a group's rate; one that is a tensor is filled in place, as captured graphs need."""
+    if isinstance(group["lr"], Tensor):
+        group["lr"].fill_(rate)
+    else:
+        group["lr"] = rate
+
+
+def _tensor_bytes(name: str, value: object) -> TensorBytes:
+    if not isinstance(value, Tensor):
+        raise SnapshotError(
+            f"The model's state must consist of tensors. Received: {name!r}, a "
+            f"{type(value).__name__}; keep extra state out of state_dict(), or make it a buffer"
+        )
+    if nn.parameter.is_lazy(value):
+        raise SnapshotError(
+            f"The model must be built before it is recorded. Received: {name!r} is not "
+            "initialized; run a batch through the lazy modules first"
+        )
+    if value.layout != torch.strided or value.is_quantized:
+        raise SnapshotError(
+            f"The model's tensors must be dense. Received: {name!r} of layout {value.layout}"
+        )
+    tensor = value.detach().resolve_conj().resolve_neg().cpu().contiguous()
+    flat = tensor.reshape(-1)
+    data = flat.view(torch.uint8).numpy().data if flat.numel() else memoryview(b"")
+    return TensorBytes(
+        dtype=str(tensor.dtype).removeprefix("torch."), shape=tuple(tensor.shape), data=data
+    )
+
+
+def _layout(state: Mapping[str, object]) -> dict[str, tuple[tuple[int, ...], str]]:
+    return {
+        name: (tuple(value.shape), str(value.dtype))
+        for name, value in state.items()
+        if isinstance(value, Tensor)  # extra state, which no snapshot holds
+    }
+
+
+def _samples(arguments: tuple[Any, ...]) -> int:
+    if not arguments or not all(isinstance(each, Tensor) and each.ndim for each in arguments):
+        kinds = ", ".join(type(each).__name__ for each in arguments)
+        raise EnsembleError(
+            "Argument `x` must be a tensor with the samples along its first axis, or a tuple of "
+            f"such. Received: {kinds or 'an empty tuple'}; predict batch by batch for a loader"
+        )
+    sizes = {len(each) for each in arguments}
+    if len(sizes) != 1:
+        raise EnsembleError(
+            "The tensors of `x` must have the same number of samples. Received: "
+            f"{[len(each) for each in arguments]}"
+        )
+    return sizes.pop()
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode; afterwards each module has its own mode again."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
