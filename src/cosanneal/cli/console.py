@@ -1,0 +1,27 @@
+"""Where the commands write: rich consoles that stay readable when piped."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.text import Text
+
+
+def output_console() -> Console:
+    """A console on stdout: the terminal's width, or 80 columns when piped."""
+    # Highlighting would colour numbers inside sentences.
+    return Console(highlight=False)
+
+
+def print_error(message: str) -> None:
+    """Write `message` to stderr: wrapped at words in a terminal, otherwise on one line."""
+    _print_to_stderr(Text.assemble(("Error: ", "bold red"), message))
+
+
+def print_note(message: str) -> None:
+    """Write `message` to stderr, where it does not mix with a command's output."""
+    _print_to_stderr(Text(message))
+
+
+def _print_to_stderr(text: Text) -> None:
+    console = Console(stderr=True, highlight=False)
+    console.print(text, soft_wrap=not console.is_terminal)

@@ -1,0 +1,494 @@
+"""`cosanneal plan`: what a schedule will do, before any training is paid for."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ..core.cyclic import CyclicCosine
+from ..core.errors import MAX_STEPS, CosannealError, ScheduleError, shown
+from ..core.schedule import Cycle, Schedule
+from .compare import (
+    compare_presets,
+    comparison_document,
+    comparison_figure,
+    show_comparison,
+)
+from .console import output_console, print_note
+from .preset import Preset, choose_preset, choose_quoted_preset, parse_number, show_presets
+from .sketch import sketch
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# What is shown of cycles without end, unless `--steps` says otherwise.
+_ENDLESS_CYCLES = 6
+# More rows than this are shortened to the first and the last ones.
+_MOST_ROWS, _FIRST_ROWS, _LAST_ROWS = 10, 6, 2
+# More cycles than this would be a solid block in the terminal: the first ones are drawn.
+_MOST_DRAWN, _FIRST_DRAWN = 20, 10
+_WIDEST_SKETCH = 100
+_WIDEST_AIRY = 12  # characters in a cell, for air between the columns
+# A list beyond this is a mistake: it would fill the memory before it is printed.
+_MOST_LISTED = 100_000
+
+_LENGTH, _RATE, _PRESET, _OUTPUT = "Length", "Rate", "Presets", "Output"
+
+
+def _list_presets(wanted: bool) -> None:
+    if wanted:
+        show_presets(output_console())
+        raise typer.Exit
+
+
+def plan(
+    context: typer.Context,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="KEY=VALUE",
+            help="The arguments of --preset: T_0=10, t_mul=3/2, prefix=true, periods=10,20.",
+            show_default=False,
+        ),
+    ] = None,
+    total_steps: Annotated[
+        int | None,
+        typer.Option(
+            help="The budget in optimizer steps, warmups included; needs --num-cycles.",
+            rich_help_panel=_LENGTH,
+        ),
+    ] = None,
+    num_cycles: Annotated[
+        int | None,
+        typer.Option(
+            help="The number of cycles; with --cycle-steps and without this, they have no end.",
+            rich_help_panel=_LENGTH,
+        ),
+    ] = None,
+    cycle_steps: Annotated[
+        str | None,
+        typer.Option(
+            help="The first cycle's length in steps, or every cycle's: 10,20,40.",
+            metavar="N or N,N,..",
+            rich_help_panel=_LENGTH,
+        ),
+    ] = None,
+    cycle_mult: Annotated[
+        str,
+        typer.Option(
+            help="The factor from one cycle's length to the next: 2, 1.5 or 3/2.",
+            metavar="FACTOR",
+            rich_help_panel=_LENGTH,
+        ),
+    ] = "1",
+    max_lr: Annotated[
+        float, typer.Option(help="The peak of the first cycle.", rich_help_panel=_RATE)
+    ] = 0.1,
+    min_lr: Annotated[
+        float, typer.Option(help="The floor of every cycle.", rich_help_panel=_RATE)
+    ] = 0.0,
+    cycle_decay: Annotated[
+        float,
+        typer.Option(
+            help="The factor from one cycle's peak to the next, in (0, 1].", rich_help_panel=_RATE
+        ),
+    ] = 1.0,
+    warmup_steps: Annotated[
+        int,
+        typer.Option(
+            help="So many of the first cycle's steps rise from --warmup-lr to its peak.",
+            rich_help_panel=_RATE,
+        ),
+    ] = 0,
+    warmup_lr: Annotated[
+        float, typer.Option(help="The rate at which that warmup starts.", rich_help_panel=_RATE)
+    ] = 0.0,
+    restart_warmup_steps: Annotated[
+        int,
+        typer.Option(
+            help="So many of each later cycle's steps rise from the floor to its peak.",
+            rich_help_panel=_RATE,
+        ),
+    ] = 0,
+    endpoint: Annotated[
+        bool,
+        typer.Option(
+            "--endpoint",
+            help="The last step of a cycle uses the floor exactly, not one step above it.",
+            rich_help_panel=_RATE,
+        ),
+    ] = False,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="Another library's schedule, in its own arguments, instead of the options above.",
+            metavar="NAME",
+            rich_help_panel=_PRESET,
+        ),
+    ] = None,
+    _presets: Annotated[
+        bool,
+        typer.Option(
+            "--presets",
+            help="List the presets with their arguments, and exit.",
+            is_eager=True,
+            callback=_list_presets,
+            rich_help_panel=_PRESET,
+        ),
+    ] = False,
+    compare: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A preset and its arguments, quoted; repeated, to see where they differ.",
+            metavar="'NAME KEY=VALUE ..'",
+            rich_help_panel=_PRESET,
+        ),
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            help=f"Look at the first so many steps; by default at all, or at {_ENDLESS_CYCLES} "
+            "cycles of those without end.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json", help="Print JSON: the schedule and its cycles.", rich_help_panel=_OUTPUT
+        ),
+    ] = False,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also draw the rate into this file: .png, .svg or .pdf.",
+            metavar="FILE",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = None,
+) -> None:
+    """Show a cyclic cosine schedule: its cycles, its rates, its snapshots.
+
+    Give --total-steps and --num-cycles, or --cycle-steps; or a --preset with its
+    arguments; or several presets to --compare.
+
+    A step is one optimizer update, counted from 0. A snapshot is taken after
+    each cycle's last step, and named after the updates done by then.
+    """
+    if preset is None and words:
+        raise CosannealError(
+            f"Arguments KEY=VALUE must come with --preset NAME. Received: {shown(words[0])}"
+        )
+    if preset is not None or compare:
+        _refuse_own_options(context, "--compare" if preset is None else "--preset")
+    presets = [] if preset is None else [choose_preset(preset, words or [])]
+    presets += [choose_quoted_preset(text, option="--compare") for text in compare or []]
+    if compare:
+        comparison = compare_presets(presets, _steps_for_all(presets, steps))
+        _put_out(
+            as_json=as_json,
+            plot=plot,
+            document=lambda: comparison_document(comparison),
+            figure=lambda: comparison_figure(comparison),
+            text=lambda console: show_comparison(comparison, console),
+        )
+        return
+    if presets:
+        schedule = presets[0].schedule
+    else:
+        try:
+            schedule = CyclicCosine(
+                max_lr,
+                total_steps=total_steps,
+                cycle_steps=None if cycle_steps is None else _parse_lengths(cycle_steps),
+                num_cycles=num_cycles,
+                min_lr=min_lr,
+                cycle_mult=_parse_factor(cycle_mult),
+                cycle_decay=cycle_decay,
+                warmup_steps=warmup_steps,
+                warmup_lr=warmup_lr,
+                restart_warmup_steps=restart_warmup_steps,
+                endpoint=endpoint,
+            )
+        except ScheduleError as error:
+            raise ScheduleError(_in_options(str(error))) from error
+    look = look_at(schedule, steps, preset=presets[0] if presets else None)
+    _put_out(
+        as_json=as_json,
+        plot=plot,
+        document=lambda: as_document(look),
+        figure=lambda: _figure(look),
+        text=lambda console: show(look, console),
+    )
+
+
+def _refuse_own_options(context: typer.Context, used: str) -> None:
+    """Refuse the options that describe a CyclicCosine, where presets take their place."""
+    for name in inspect.signature(CyclicCosine).parameters:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name != "DEFAULT":
+            raise CosannealError(
+                f"Option --{name.replace('_', '-')} must not be given with {used}: a preset takes "
+                f"arguments of its own, written key=value. Received: "
+                f"--{name.replace('_', '-')}={context.params[name]}"
+            )
+
+
+def _put_out(
+    *,
+    as_json: bool,
+    plot: Path | None,
+    document: Callable[[], dict[str, Any]],
+    figure: Callable[[], Figure],
+    text: Callable[[Console], None],
+) -> None:
+    # Whatever can fail comes before the first line of output.
+    listed = json.dumps(document(), indent=2) if as_json else None
+    if plot is not None:
+        from ..report.plots import save_figure
+
+        save_figure(figure(), plot)
+    if listed is not None:
+        typer.echo(listed)
+    else:
+        text(output_console())
+    if plot is not None:
+        print_note(f"Wrote {plot}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """A schedule and how far to look.
+
+    Args:
+        schedule: the schedule.
+        steps: the steps `0 <= step < steps` are looked at.
+        count: the number of cycles that begin before `steps`.
+        preset: the preset that the schedule is, if it is one.
+    """
+
+    schedule: Schedule
+    steps: int
+    count: int
+    preset: Preset | None = None
+
+
+def look_at(schedule: Schedule, steps: int | None = None, *, preset: Preset | None = None) -> Look:
+    """What to show of a schedule: so many steps, or all, or the first few endless cycles.
+
+    Raises:
+        ScheduleError: `steps` is no number of steps.
+    """
+    total = schedule.total_steps
+    if steps is None:
+        steps = total or _some_cycles(schedule)
+    elif not 1 <= steps <= MAX_STEPS:
+        raise ScheduleError(
+            f"Option --steps must be an integer from 1 to 2**63. Received: --steps={steps}"
+        )
+    last = steps - 1 if total is None else min(steps, total) - 1
+    count = schedule.cycle_at(last).index + 1
+    return Look(schedule=schedule, steps=steps, count=count, preset=preset)
+
+
+def _steps_for_all(presets: Sequence[Preset], steps: int | None) -> int:
+    """How far to look at several schedules: where the last one with an end has it, if any has."""
+    looks = [look_at(preset.schedule, steps) for preset in presets]
+    return max(
+        (look.steps for look in looks if look.schedule.total_steps is not None),
+        default=max(look.steps for look in looks),
+    )
+
+
+def _some_cycles(schedule: Schedule) -> int:
+    """Where the first few cycles of an endless schedule end, or fewer where they grow fast."""
+    stops = [cycle.stop for cycle in schedule.cycles()[:_ENDLESS_CYCLES]]
+    return max((stop for stop in stops if stop <= MAX_STEPS), default=MAX_STEPS)
+
+
+def as_document(look: Look) -> dict[str, Any]:
+    """The plan as plain data for JSON.
+
+    `cycles` are those that begin before `steps`, whole; `cycle_ends` are the
+    last steps, before `steps`, of those that end there.
+
+    Raises:
+        CosannealError: more cycles than can sensibly be listed.
+    """
+    if look.count > _MOST_LISTED:
+        raise CosannealError(
+            f"Option --json lists at most {_MOST_LISTED} cycles. Received: a plan of {look.count}; "
+            "give a smaller --steps"
+        )
+    schedule = look.schedule
+    return {
+        **({} if look.preset is None else {"preset": look.preset.to_dict()}),
+        "schedule": schedule.to_dict(),
+        "total_steps": schedule.total_steps,
+        "num_cycles": schedule.num_cycles,
+        "steps": look.steps,
+        "cycles": [
+            {
+                "index": cycle.index,
+                "start": cycle.start,
+                "stop": cycle.stop,
+                "length": cycle.length,
+                "last_step": cycle.last_step,
+                "max_lr": cycle.max_lr,
+                "min_lr": cycle.min_lr,
+            }
+            for cycle in schedule.cycles()[: look.count]
+        ],
+        "cycle_ends": schedule.cycle_ends(look.steps),
+    }
+
+
+def show(look: Look, console: Console) -> None:
+    """Print the plan for people: a summary, the table of cycles, a small curve."""
+    if look.preset is not None:
+        console.print(look.preset.heading())
+    console.print(_summary(look))
+    console.print(_cycle_table(look, ellipsis="..." if console.options.ascii_only else "…"))
+    if look.count > _MOST_ROWS and look.count <= _MOST_LISTED:
+        console.print(Text("--json lists all cycles.", style="dim"))
+    console.print()
+    _show_sketch(look, console)
+
+
+def _summary(look: Look) -> Text:
+    schedule = look.schedule
+    first = schedule.cycles()[0]
+    total, count = schedule.total_steps, schedule.num_cycles
+    if total is None or count is None:
+        size = "Cycles without end"
+    else:
+        size = f"{_plural(count, 'cycle')} in {_plural(total, 'step')}"
+    text = Text.assemble((size, "bold"), f", peak {first.max_lr:.6g}, floor {first.min_lr:.6g}")
+    if total is None or look.steps != total:
+        text.append(f"; shown up to step {look.steps - 1} (--steps)")
+    return text
+
+
+def _cycle_table(look: Look, *, ellipsis: str) -> Table:
+    cycles, count = look.schedule.cycles(), look.count
+    if count <= _MOST_ROWS:
+        head, tail = range(count), range(0)
+    else:
+        head, tail = range(_FIRST_ROWS), range(count - _LAST_ROWS, count)
+    shown = [cycles[index] for index in (*head, *tail)]
+    # Columns of the largest steps leave no room for air in 80 columns, nor for
+    # a last step, which is the step before the snapshot's.
+    airy = max(len(_whole(cycle.stop)) for cycle in shown) <= _WIDEST_AIRY
+    headings = ["cycle", "first step", "last step", "snapshot", "length", "peak", "floor"]
+    if not airy:
+        headings.remove("last step")
+    table = Table(
+        box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1) if airy else 0, show_edge=False
+    )
+    for heading in headings:
+        table.add_column(heading, justify="right", overflow="fold")
+    for place, cycle in enumerate(shown):
+        if tail and place == len(head):
+            left_out = f"{count - len(shown)} more"
+            table.add_row(ellipsis, left_out, *[ellipsis] * (len(headings) - 2), style="dim")
+        cells = _cells(cycle)
+        table.add_row(*(cells[heading] for heading in headings))
+    return table
+
+
+def _cells(cycle: Cycle) -> dict[str, str]:
+    return {
+        "cycle": _whole(cycle.index),
+        "first step": _whole(cycle.start),
+        "last step": _whole(cycle.last_step),
+        # Named as its file is, after the updates that its weights have seen.
+        "snapshot": _whole(cycle.stop),
+        "length": _whole(cycle.length),
+        "peak": f"{cycle.max_lr:.6g}",
+        "floor": f"{cycle.min_lr:.6g}",
+    }
+
+
+def _whole(number: int) -> str:
+    # A fast-growing endless cycle may stop far beyond any step that is ever reached.
+    return str(number) if number <= MAX_STEPS else f"{Decimal(number):.3e}"
+
+
+def _show_sketch(look: Look, console: Console) -> None:
+    steps, title = look.steps, "rate"
+    if look.count > _MOST_DRAWN:
+        steps = look.schedule.cycles()[_FIRST_DRAWN - 1].stop
+        title = f"rate in the first {_FIRST_DRAWN} cycles"
+    ascii_only = console.options.ascii_only
+    mark = "^" if ascii_only else "▲"
+    console.print(Text.assemble((title, "bold"), ", ", (mark, "magenta"), " snapshot"))
+    width = min(console.width, _WIDEST_SKETCH)
+    for line in sketch(look.schedule, steps, width=width, ascii_only=ascii_only):
+        console.print(line, no_wrap=True, crop=False)
+
+
+def _figure(look: Look) -> Figure:
+    from ..report.plots import plot_schedule
+
+    figure = plot_schedule(look.schedule, stop=look.steps)
+    if look.preset is not None:
+        figure.axes[0].set_xlabel(f"step ({look.preset.unit})")
+    return figure
+
+
+def _parse_lengths(text: str) -> int | list[int]:
+    try:
+        lengths = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ScheduleError(
+            "Option --cycle-steps must be a whole number or several, as in 10,20,40. "
+            f"Received: {_short(text)}"
+        ) from None
+    return lengths if "," in text else lengths[0]
+
+
+def _parse_factor(text: str) -> int | float | Fraction:
+    try:
+        return parse_number(text)
+    except (ValueError, ZeroDivisionError):
+        raise ScheduleError(
+            "Option --cycle-mult must be a positive number, as in 2, 1.5 or 3/2. "
+            f"Received: {_short(text)}"
+        ) from None
+
+
+def _short(text: str) -> str:
+    return repr(text) if len(text) <= 60 else repr(text[:57] + "...")
+
+
+_ARGUMENT = "|".join(inspect.signature(CyclicCosine).parameters)
+
+
+def _in_options(message: str) -> str:
+    """An error's text with the arguments named as the options that set them."""
+
+    def option(match: re.Match[str]) -> str:
+        return "--" + match[1].replace("_", "-")
+
+    message = message.replace("Argument `", "Option `").replace("arguments `", "options `")
+    message = re.sub(rf"\(with ({_ARGUMENT})\)", lambda match: f"(with {option(match)})", message)
+    message = re.sub(rf"\b({_ARGUMENT})=None\b", lambda match: f"no {option(match)}", message)
+    message = re.sub(rf"`({_ARGUMENT})(\[\d+\])?`", lambda m: option(m) + (m[2] or ""), message)
+    return re.sub(rf"\b({_ARGUMENT})(?=(?:\[\d+\])?=)", option, message)
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -1,0 +1,193 @@
+"""The console script in processes of its own: start-up, imports, missing extras."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+import cosanneal
+
+pytest.importorskip("typer")
+pytest.importorskip("rich")
+
+
+def run_python(code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    # Colours as if nobody had asked for or against them.
+    inherited = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "FORCE_COLOR")}
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        env={**inherited, "PYTHONIOENCODING": "utf-8", "COLUMNS": "80", **environment},
+        check=False,
+        timeout=60,
+    )
+
+
+MAIN = "import sys; from cosanneal.cli import main; main()"
+
+# A finder that says of one top-level package, or of one module, that it is not there.
+BLOCK = """
+import sys
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name == {name!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Block())
+from cosanneal.cli import main
+main()
+"""
+
+
+def test_python_m_cosanneal_runs_the_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "cosanneal", "--version"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0
+    assert done.stdout == f"cosanneal {cosanneal.__version__}\n"
+    assert done.stderr == ""
+
+
+def test_no_command_shows_the_help() -> None:
+    done = run_python(MAIN)
+    assert "Usage: cosanneal" in done.stdout + done.stderr
+    assert "plan" in done.stdout + done.stderr
+
+
+def test_the_plan_is_printed_without_escapes_when_piped() -> None:
+    done = run_python(MAIN, "plan", "--total-steps", "1000", "--num-cycles", "5")
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert "\x1b" not in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+def test_colours_are_used_where_forced_and_not_with_no_color() -> None:
+    arguments = ("plan", "--total-steps", "1000", "--num-cycles", "5")
+    forced = run_python(MAIN, *arguments, FORCE_COLOR="1", TERM="xterm-256color")
+    assert "\x1b[36m█" in forced.stdout
+    plain = run_python(MAIN, *arguments, FORCE_COLOR="1", TERM="xterm-256color", NO_COLOR="1")
+    assert "\x1b[36m" not in plain.stdout
+    assert "█" in plain.stdout
+
+
+def test_an_error_is_one_line_without_a_traceback() -> None:
+    done = run_python(MAIN, "plan", "--total-steps", "3", "--num-cycles", "4")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("Error: Option --num-cycles must leave every cycle at least one")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["plan", "--help"], ["--version"]])
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    code = f"""
+import sys
+from cosanneal.cli import main
+try:
+    main()
+finally:
+    heavy = ["torch", "numpy", "matplotlib", "keras", "tensorflow", "jax", "safetensors"]
+    sys.stderr.write(repr([name for name in heavy + {["json"]} if name in sys.modules]))
+"""
+    done = run_python(code, *arguments)
+    assert done.returncode == 0, done.stderr
+    # json stands for a module that is imported: the look into sys.modules is not blind.
+    assert done.stderr == "['json']"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--cycle-steps", "10"],
+        ["--preset", "sgdr", "eta_max=0.1", "T_0=10"],
+        # So many steps that they are sampled.
+        ["--compare=sgdr eta_max=1 T_0=9", "--compare=sgdr eta_max=1 T_0=8", "--steps=1000000"],
+    ],
+    ids=["plan", "preset", "compare"],
+)
+def test_a_plan_without_a_plot_imports_nothing_heavy(arguments: list[str]) -> None:
+    code = """
+import sys
+from cosanneal.cli import main
+try:
+    main()
+finally:
+    sys.stderr.write(repr([name for name in ("numpy", "matplotlib") if name in sys.modules]))
+"""
+    done = run_python(code, "plan", *arguments, "--json")
+    assert json.loads(done.stdout)["steps"] > 0
+    assert done.stderr == "[]"
+
+
+def test_importing_the_package_needs_the_standard_library_only() -> None:
+    code = """
+import sys, cosanneal.cli
+print([name for name in ("typer", "rich", "click") if name in sys.modules])
+"""
+    assert run_python(code).stdout == "[]\n"
+
+
+@pytest.mark.parametrize("name", ["typer", "rich"])
+def test_a_missing_package_is_named_with_the_command_that_installs_it(name: str) -> None:
+    done = run_python(BLOCK.format(name=name), "--help")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr == (
+        f"The command line needs typer and rich (No module named '{name}'). "
+        "Install them with: python -m pip install 'cosanneal[cli]'\n"
+    )
+
+
+def test_another_import_error_is_not_masked() -> None:
+    done = run_python(BLOCK.format(name="cosanneal.core.cyclic"), "--help")
+    assert done.returncode == 1
+    assert "ModuleNotFoundError: No module named 'cosanneal.core.cyclic'" in done.stderr
+    assert "pip install" not in done.stderr
+
+
+def test_a_plot_without_matplotlib_names_its_extra() -> None:
+    done = run_python(
+        BLOCK.format(name="matplotlib"), "plan", "--cycle-steps", "5", "--plot", "plan.png"
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr == (
+        "Error: Drawing a figure needs the package 'matplotlib', which is not installed. "
+        "Install it with: python -m pip install 'cosanneal[plot]'\n"
+    )
+
+
+def test_a_broken_matplotlib_is_not_masked() -> None:
+    pytest.importorskip("matplotlib")
+    done = run_python(
+        BLOCK.format(name="matplotlib._path"), "plan", "--cycle-steps", "5", "--plot", "plan.png"
+    )
+    assert done.returncode == 1
+    assert "No module named 'matplotlib._path'" in done.stderr
+    assert "pip install" not in done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes close otherwise there")
+def test_a_closed_pipe_is_no_traceback() -> None:
+    command = [sys.executable, "-c", MAIN, "plan", "--total-steps", "99999"]
+    with subprocess.Popen(
+        [*command, "--num-cycles", "50000", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        if process.stdout is None or process.stderr is None:
+            pytest.fail("no pipes")
+        assert process.stdout.readline() == "{\n"
+        process.stdout.close()
+        assert "Traceback" not in process.stderr.read()
