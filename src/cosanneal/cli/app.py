@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 from ..core.errors import CosannealError
 from ..core.version import __version__
 from .console import print_error
+from .demo import demo
 from .plan import plan
 
 BAD_INPUT = 2  # the exit code of usage errors, in typer as in most commands
@@ -63,3 +64,4 @@ def _common(
 
 
 app.command()(plan)
+app.command()(demo)

@@ -1,0 +1,5 @@
+"""The built-in demonstration: real scans of digits, and three ways to spend one budget on them.
+
+The task, the budget and the report are shared; each framework adds one model
+and one training function.
+"""
