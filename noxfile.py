@@ -9,7 +9,7 @@ from pathlib import Path
 import nox
 
 nox.needs_version = ">=2025.2.9"
-nox.options.sessions = ["lint", "types", "core", "torch", "peers", "build"]
+nox.options.sessions = ["lint", "types", "core", "torch", "jax", "peers", "build"]
 nox.options.error_on_missing_interpreters = True
 
 PROJECT = nox.project.load_toml("pyproject.toml")
@@ -50,10 +50,18 @@ def torch(session: nox.Session) -> None:
     session.run(
         "pytest",
         "--ignore=tests/core",
+        "--ignore=tests/jax",
         "--ignore=tests/peers",
         "--ignore=tests/readme",
         *session.posargs,
     )
+
+
+@nox.session
+def jax(session: nox.Session) -> None:
+    """The adapter for JAX and Optax."""
+    install(session, ".[jax]", group="jax-test")
+    session.run("pytest", "tests/jax", *session.posargs)
 
 
 @nox.session

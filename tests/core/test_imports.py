@@ -29,6 +29,12 @@ ALLOWED: dict[str, set[str]] = {
 # The parts that know no framework.
 FRAMEWORKS = {"torch", "tensorflow", "keras", "jax", "jaxlib", "optax", "flax", "equinox"}
 WITHOUT_FRAMEWORK = {"root", "core", "snapshots", "ensemble", "report"}
+# An adapter knows its own.
+OWN_FRAMEWORKS = {
+    "torch": {"torch"},
+    "keras": {"keras"},
+    "jax": {"jax", "jaxlib", "optax"},
+}
 
 
 def _module(file: Path, source: Path) -> str:
@@ -90,9 +96,11 @@ def forbidden_arrows(source: Path) -> list[str]:
             top = target.partition(".")[0]
             if top != source.name:
                 foreign = part == "core" or part == "root"
-                if (foreign and top not in sys.stdlib_module_names) or (
-                    part in WITHOUT_FRAMEWORK and top in FRAMEWORKS
-                ):
+                frameworks = FRAMEWORKS if part in WITHOUT_FRAMEWORK else set()
+                if part == "adapters":
+                    adapter = "".join(module.split(".")[2:3])
+                    frameworks = FRAMEWORKS - OWN_FRAMEWORKS.get(adapter, set())
+                if (foreign and top not in sys.stdlib_module_names) or top in frameworks:
                     found.append(f"{module}:{line} imports {target}")
                 continue
             to = _part(target, source)
@@ -145,6 +153,7 @@ def tree(tmp_path: Path) -> Path:
         ("ensemble/some.py", "from cosanneal import Schedule"),
         ("adapters/torch.py", "import torch\nfrom ..ensemble import some"),
         ("adapters/torch.py", "from . import torch"),
+        ("adapters/jax.py", "import jax.numpy, optax\nfrom jax import lax"),
         ("report/some.py", "from ..ensemble.some import thing"),
         ("demo/some.py", "from ..adapters.torch import thing\nfrom ..report import some"),
         ("cli/some.py", "def f():\n    from ..demo import some\n    import torch"),
@@ -182,6 +191,9 @@ def test_an_allowed_arrow_is_let_pass(tree: Path, file: str, code: str) -> None:
         ("adapters/torch.py", "import cosanneal.adapters.keras", "cosanneal.adapters.keras"),
         ("adapters/__init__.py", "from .torch import x", "cosanneal.adapters.torch"),
         ("adapters/torch.py", "from ..report import some", "cosanneal.report.some"),
+        ("adapters/jax.py", "from torch import Tensor", "torch"),
+        ("adapters/jax.py", "def f():\n    import flax.linen", "flax.linen"),
+        ("adapters/__init__.py", "import torch", "torch"),
         ("report/some.py", "from cosanneal.adapters import torch", "cosanneal.adapters.torch"),
         ("demo/some.py", "class A:\n    def f(s):\n        import cosanneal.cli", "cosanneal.cli"),
         (

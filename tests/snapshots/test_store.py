@@ -70,6 +70,20 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
     assert [path.name for path in store.folder.iterdir()] == [written.path.name]
 
 
+def test_the_layout_is_read_from_the_header_alone(tmp_path: Path) -> None:
+    snapshot = write(SnapshotStore(tmp_path))
+    wanted = {name: (array.shape, array.dtype.name) for name, array in ARRAYS.items()}
+    assert snapshot.layout() == wanted
+    content = snapshot.path.read_bytes()
+    snapshot.path.write_bytes(content[:-1])
+    assert snapshot.layout() == wanted
+    for wrong in (b'"I64"', b'"X64"'), (b'"shape":[5]', b'"shape":511'), (b'"dtype":', b'"dtyqe":'):
+        assert wrong[0] in content
+        snapshot.path.write_bytes(content.replace(*wrong).ljust(len(content)))
+        with pytest.raises(ca.SnapshotError, match=r"could not be read"):
+            snapshot.layout()
+
+
 def test_any_reader_of_safetensors_opens_it(tmp_path: Path) -> None:
     snapshot = write(SnapshotStore(tmp_path))
     loaded = safetensors.numpy.load_file(snapshot.path)

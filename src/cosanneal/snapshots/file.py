@@ -25,7 +25,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
+import numpy as np
 import safetensors
+from numpy.typing import NDArray
 
 from ..core.atomic import replacing
 from ..core.errors import SnapshotError
@@ -52,6 +54,9 @@ DTYPES: Final[Mapping[str, tuple[str, int]]] = {
     "float64": ("F64", 64),
     "complex64": ("C64", 64),
 }
+
+# safetensors' code -> the framework's name.
+_NAMES: Final[Mapping[str, str]] = {code: name for name, (code, _) in DTYPES.items()}
 
 _CHUNK_BYTES: Final = 1 << 22
 
@@ -127,8 +132,26 @@ def verify_file(path: Path) -> None:
         )
 
 
+def read_layout(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
+    """The shape and the dtype of each tensor by name, from the header alone."""
+    with _opened(path) as file:
+        header, _ = _read_header(path, file)
+    header.pop("__metadata__", None)
+    try:
+        return {
+            name: (tuple(int(size) for size in entry["shape"]), _NAMES[entry["dtype"]])
+            for name, entry in header.items()
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        raise SnapshotError(f"Snapshot {path} could not be read: bad tensor ({error!r})") from error
+
+
 def read_tensors(path: Path, framework: str) -> dict[str, Any]:
-    """The tensors by name, as arrays of the framework (safetensors' names for them)."""
+    """The tensors by name, as arrays of the framework (safetensors' names for them).
+
+    Of numpy's, dtypes that another package has added to numpy (ml_dtypes, which
+    comes with jax) are known once that package is imported.
+    """
     with _safetensors(path, framework) as file:
         tensors: dict[str, Any] = {}
         for name in file.keys():  # noqa: SIM118 - safe_open is no mapping
@@ -136,11 +159,32 @@ def read_tensors(path: Path, framework: str) -> dict[str, Any]:
                 tensors[name] = file.get_tensor(name)
             except (TypeError, AttributeError) as error:
                 dtype = file.get_slice(name).get_dtype()
+                added = _added_dtype(dtype) if framework == "numpy" else None
+                if added is not None:
+                    tensors[name] = _read_raw(path, name, added)
+                    continue
                 raise SnapshotError(
                     f"Tensor {name!r} of snapshot {path} has dtype {dtype}, which {framework} "
                     "does not know. Load it with framework='pt'"
                 ) from error
         return tensors
+
+
+def _added_dtype(code: str) -> np.dtype[Any] | None:
+    """The dtype of safetensors' code, if a package has taught it to numpy."""
+    try:
+        return np.dtype(_NAMES[code])
+    except (KeyError, TypeError):
+        return None
+
+
+def _read_raw(path: Path, name: str, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """A tensor by its bytes. The layout has been checked by safetensors' reader."""
+    with _opened(path) as file:
+        header, start = _read_header(path, file)
+        begin, end = header[name]["data_offsets"]
+        file.seek(start + begin)
+        return np.ndarray(header[name]["shape"], dtype, buffer=bytearray(file.read(end - begin)))
 
 
 def _header(

@@ -14,6 +14,7 @@ from ..core.errors import ScheduleError, SnapshotError
 from ..core.schedule import Schedule
 from .file import (
     TensorBytes,
+    read_layout,
     read_metadata,
     read_tensors,
     verify_file,
@@ -70,6 +71,14 @@ class Snapshot:
             raise SnapshotError(
                 f"Snapshot {self.path} holds no readable schedule: {error}"
             ) from error
+
+    def layout(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        """The shape and the dtype's name of each of its tensors by name, from the header alone.
+
+        Raises:
+            SnapshotError: the header cannot be read.
+        """
+        return read_layout(self.path)
 
     def load(self, *, framework: str = "numpy", verify: bool = True) -> dict[str, Any]:
         """Its tensors by name.

@@ -1,0 +1,528 @@
+"""JAX and Optax: the schedule, the snapshot recorder and the snapshot ensemble."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any, NamedTuple, cast
+
+from ..core.curve import half_cosine
+from ..core.errors import (
+    EnsembleError,
+    MissingExtraError,
+    ScheduleError,
+    SnapshotError,
+    check_steps,
+    shown,
+)
+from ..core.lowering import Lowered, lower
+from ..core.schedule import Schedule
+
+try:
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+    import optax
+    from jax import lax
+    from numpy.typing import NDArray
+
+    from ..ensemble.base import BaseEnsemble, Outputs, first_mismatch
+    from ..snapshots.file import TensorBytes
+    from ..snapshots.recorder import BaseRecorder, Metrics, check_schedule
+    from ..snapshots.store import Snapshot, SnapshotStore
+except ModuleNotFoundError as error:
+    if error.name not in ("jax", "jaxlib", "numpy", "optax", "safetensors"):
+        raise
+    raise MissingExtraError.for_extra(
+        "jax", package=error.name, needed_by="cosanneal.adapters.jax"
+    ) from error
+
+__all__ = ["SnapshotEnsemble", "SnapshotRecorder", "cyclic_cosine_schedule"]
+
+# Up to so many rows all starts are compared at once; beyond, they are bisected.
+_COMPARED_ROWS = 64
+
+
+def cyclic_cosine_schedule(schedule: Schedule) -> optax.Schedule:
+    """The schedule as a pure function of the step, for Optax and for any traced code.
+
+    `rate(step) = low + (high - low) * sin(pi * share / 2) ** 2`
+
+    `share` is the part of the annealing between the step and its low end,
+    counted in integers, over its length. The schedule is lowered once into small
+    constant arrays; the graph has one lookup and one sine, however many cycles
+    there are. It works under `jit`, `vmap`, `lax.scan` and `grad` (which it
+    passes no gradient), and computes in the default precision: within 8 ulp of
+    the exact rate in float32, and in float64 where x64 is enabled, with the
+    peak itself at every restart.
+
+    Args:
+        schedule: the schedule. Graphs hold it up to step 2**31 - 1, or 2**62
+            where x64 is enabled.
+
+    Returns:
+        A function of the step: a Python or numpy integer, or a jax array of
+        integers, whose elements it maps. Rates are arrays of jax's default
+        float dtype. Inside a graph nothing can be raised, so an array's
+        negative steps count as step 0, and steps beyond the last as the last.
+        A Python or numpy integer that is negative, or beyond the last, is a
+        ScheduleError.
+
+    Raises:
+        ScheduleError: no schedule; one that would need a table of more than
+            32,768 rows; one with an exponent or a k of its own; or one whose
+            rates are beyond the range of the float dtype.
+
+    Example:
+        >>> import jax, optax
+        >>> import cosanneal as ca
+        >>> schedule = ca.CyclicCosine(max_lr=0.2, total_steps=6, num_cycles=2)
+        >>> rate = cyclic_cosine_schedule(schedule)
+        >>> tx = optax.sgd(rate, momentum=0.9)
+        >>> [round(float(jax.jit(rate)(step)), 6) for step in range(7)]
+        [0.2, 0.15, 0.05, 0.2, 0.15, 0.05, 0.0]
+
+    Source: Loshchilov and Hutter, "SGDR" (2017), Eq. 5.
+    """
+    schedule = check_schedule(schedule)
+    # By the index dtype, for x64 may be switched on or off between two calls.
+    tables: dict[str, _Table] = {}
+
+    def table() -> _Table:
+        wide = jnp.result_type(float) == np.float64
+        name = "int64" if wide else "int32"
+        if name not in tables:
+            limit = 2**62 if wide else 2**31 - 1
+            tables[name] = _Table.of(lower(schedule, limit), limit, wide=wide)
+        return tables[name]
+
+    def rate(step: Any) -> jax.Array:
+        rows = table()
+        steps = rows.step(step)
+        if not steps.ndim:
+            return rows.rate(steps)
+        return jax.vmap(rows.rate)(steps.ravel()).reshape(steps.shape)
+
+    table()  # what cannot be lowered is said here, and not inside of a graph
+    return cast(optax.Schedule, rate)
+
+
+class _Table(NamedTuple):
+    """A lowered schedule as constant arrays of one precision."""
+
+    limit: int
+    starts: NDArray[Any]
+    integers: NDArray[Any]  # a row each: anchor, direction, top, cosine
+    floats: NDArray[Any]  # a row each: offset, coarse, fine, low, height, high
+    repeats: tuple[int, int | None, int] | None
+
+    @classmethod
+    def of(cls, lowered: Lowered, limit: int, *, wide: bool) -> _Table:
+        index, number = (np.int64, np.float64) if wide else (np.int32, np.float32)
+        floats: list[list[float]] = []
+        for row in lowered.rows:
+            coarse, fine = _split(row.length, 20 if wide else 5)
+            offset = float(row.offset / row.length) if row.offset else 0.0
+            floats.append([offset, coarse, fine, row.low, row.high - row.low, row.high])
+        with np.errstate(over="ignore"):
+            rounded = np.array(floats, np.float64).astype(number)
+        if not np.isfinite(rounded).all():
+            raise ScheduleError(
+                f"The rates of the schedule must be in the range of {np.dtype(number)}. Received: "
+                f"a peak of {max(row.high for row in lowered.rows)}; enable x64, or choose "
+                "smaller rates"
+            )
+        integers = [[row.anchor, row.direction, row.top, row.cosine] for row in lowered.rows]
+        return cls(
+            limit=limit,
+            starts=np.array([row.start for row in lowered.rows], index),
+            integers=np.array(integers, index),
+            floats=rounded,
+            repeats=lowered.repeats,
+        )
+
+    def step(self, value: Any) -> jax.Array:
+        """The step in the index dtype, in [0, limit]."""
+        index = self.starts.dtype
+        if not isinstance(value, jax.Array):  # as tracers are
+            step = check_steps("step", value)
+            if step > self.limit:
+                raise ScheduleError(
+                    f"Argument `step` must be at most {self.limit}, the largest step of a graph. "
+                    f"Received: step={shown(value)}"
+                    + ("; enable x64 for larger ones" if index == np.int32 else "")
+                )
+            return jnp.asarray(step, index)
+        if not jnp.issubdtype(value.dtype, jnp.integer):
+            raise ScheduleError(
+                "Argument `step` must be an integer (optimizer steps, counted from 0). "
+                f"Received: an array of {value.dtype}"
+            )
+        if jnp.iinfo(value.dtype).max > self.limit:
+            value = lax.min(value, lax.full_like(value, self.limit))
+        value = value.astype(index)
+        return lax.max(value, lax.full_like(value, 0))
+
+    def rate(self, step: jax.Array) -> jax.Array:
+        """The rate at one step that `step` has checked."""
+        if self.repeats is not None:
+            start, stop, period = self.repeats
+            again = lax.rem(step - start if start else step, lax.full_like(step, period))
+            again = again + start if start else again
+            inside = [step >= start] if start else []
+            inside += [step < stop] if stop is not None else []
+            for condition in inside:
+                again = lax.select(condition, again, step)
+            step = again
+        integers, floats = self._row(step)
+        anchor, direction, top, cosine = integers
+        offset, coarse, fine, low, height, high = floats
+        passed = (step - anchor) * direction
+        # passed / length, to little more than one rounding: the reciprocal's
+        # coarse part has so few bits that its products with either half of the
+        # bits of `passed` are exact, and the fine part's rounding is far below.
+        lower_bits = 2 ** (33 if self.starts.dtype == np.int64 else 12) - 1
+        number = self.floats.dtype
+        small = (passed & lower_bits).astype(number)
+        large = (passed & ~lower_bits).astype(number)
+        rest = passed.astype(number) * fine + offset
+        share = lax.max(large * coarse + (small * coarse + rest), lax.full_like(rest, 0))
+        kinds = self.integers[:, 3]
+        weight = half_cosine(share, jnp.sin) if kinds.any() else share
+        if kinds.any() and not kinds.all():
+            weight = lax.select(cosine == 1, weight, share)
+        # The height may have been rounded up; a rate never exceeds its peak.
+        rate = lax.min(low + height * weight, high)
+        return lax.select(passed > top, high, rate)
+
+    def _row(self, step: jax.Array) -> tuple[list[jax.Array], list[jax.Array]]:
+        """The integers and the floats of the row that rules the step."""
+        if len(self.starts) == 1:
+            integers, floats = jnp.asarray(self.integers[0]), jnp.asarray(self.floats[0])
+        else:
+            method = "compare_all" if len(self.starts) <= _COMPARED_ROWS else "scan"
+            later = jnp.asarray(self.starts[1:])
+            i = jnp.searchsorted(later, step, side="right", method=method).astype(jnp.uint32)
+            integers, floats = (
+                lax.dynamic_index_in_dim(jnp.asarray(table), i, keepdims=False)
+                for table in (self.integers, self.floats)
+            )
+        return list(jnp.unstack(integers)), list(jnp.unstack(floats))
+
+
+def _split(length: int | Fraction, bits: int) -> tuple[float, float]:
+    """The reciprocal of a length as its leading bits and a float of the rest."""
+    n, d = length.numerator, length.denominator
+    mantissa, exponent = math.frexp(d / n)
+    coarse = math.ldexp(math.floor(math.ldexp(mantissa, bits)), exponent - bits)
+    a, b = coarse.as_integer_ratio()
+    return coarse, (d * b - a * n) / (n * b)  # quotients of integers are rounded correctly
+
+
+class SnapshotRecorder(BaseRecorder):
+    """Records the params, any pytree of arrays, at the end of every cycle.
+
+    A tensor's name is its path in the pytree: `params["dense"]["kernel"]` is
+    `dense.kernel`.
+
+    Args:
+        folder: the folder of the snapshots; made if it is not there.
+        schedule: the schedule of the run.
+        resume_from: the number of updates the run had done when it was
+            interrupted. Snapshots up to there are kept, later ones removed (the
+            run will make them again). 0 starts over and removes all of them.
+
+    Raises:
+        SnapshotError: the folder cannot be written to; it holds snapshots, and
+            the run is not resumed; or it was written under another schedule.
+
+    Example:
+        >>> import tempfile
+        >>> import jax.numpy as jnp
+        >>> import cosanneal as ca
+        >>> params = {"dense": {"kernel": jnp.ones((2, 3)), "bias": jnp.zeros(3)}}
+        >>> schedule = ca.CyclicCosine(max_lr=0.2, total_steps=6, num_cycles=2)
+        >>> with SnapshotRecorder(tempfile.mkdtemp(), schedule) as recorder:
+        ...     [recorder.step(params) for _ in range(6)]
+        [False, False, True, False, False, True]
+        >>> list(recorder.store.list()[-1].load())
+        ['dense.bias', 'dense.kernel']
+    """
+
+    framework = "jax"
+    framework_version = str(jax.__version__)
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str] | SnapshotStore,
+        schedule: Schedule,
+        *,
+        resume_from: int | None = None,
+    ) -> None:
+        self._params: Any = None
+        super().__init__(folder, check_schedule(schedule), resume_from=resume_from)
+
+    def step(self, params: Any, metrics: Metrics = None) -> bool:
+        """Note that an update was done; call it with the params that the update returned.
+
+        Where no cycle ends, the params are not looked at. At a cycle's end they
+        are copied before this returns: their buffers may then be donated.
+
+        Args:
+            params: the pytree of arrays to record: the weights, and whatever
+                else the model needs to predict (such as batch statistics).
+            metrics: the user's own numbers for the snapshot: a dict, or a
+                function that returns one and is called only if a cycle ended.
+
+        Returns:
+            Whether a cycle ended and its snapshot was recorded.
+
+        Raises:
+            SnapshotError: params that cannot be recorded, or whose structure is
+                not that of the snapshot before (the first tensor that differs
+                is named); the snapshot could not be written; or the recorder is
+                closed.
+        """
+        self._params = params
+        try:
+            return self._advance(self._updates + 1, metrics)
+        finally:
+            self._params = None  # they must not live longer for having been recorded
+
+    def _capture(self) -> dict[str, TensorBytes]:
+        leaves, _ = _named_leaves(self._params, SnapshotError)
+        tensors = {name: _tensor_bytes(name, leaf) for name, leaf in leaves.items()}
+        before = self.store.list()
+        if before:
+            layout = {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
+            mismatch = first_mismatch(before[-1].layout(), layout)
+            if mismatch is not None:
+                raise SnapshotError(
+                    "Argument `params` must keep its structure from snapshot to snapshot. "
+                    f"Received: params unlike those in {before[-1].path}: {mismatch}; record "
+                    "another model into another folder"
+                )
+        return tensors
+
+
+class SnapshotEnsemble(BaseEnsemble[Any]):
+    """Predicts with the mean of the last snapshots' predictions.
+
+    Args:
+        apply_fn: the model as a function `apply_fn(params, *x)`, jitted for
+            speed. It should predict as in evaluation: no dropout.
+        folder: the folder of the snapshots.
+        like: params of the structure that was recorded; members get its pytree
+            type, its devices and its kind of arrays. Only its structure is
+            kept, so it may be donated later, and may be what `jax.eval_shape`
+            gives.
+        last: how many of the newest to use; by default all.
+        outputs: what the model returns: "logits" (a softmax over the class axis
+            makes probabilities of them), "probabilities", or "values" of a
+            regression.
+        class_axis: the axis of the classes in the logits.
+
+    Raises:
+        EnsembleError: an argument that cannot be, or fewer snapshots than asked for.
+
+    Example:
+        >>> import tempfile
+        >>> import jax, jax.numpy as jnp
+        >>> import cosanneal as ca
+        >>> params = {"kernel": jnp.ones((2, 3)), "bias": jnp.zeros(3)}
+        >>> folder = tempfile.mkdtemp()
+        >>> schedule = ca.CyclicCosine(max_lr=0.2, total_steps=6, num_cycles=2)
+        >>> with SnapshotRecorder(folder, schedule) as recorder:
+        ...     for _ in range(6):
+        ...         _ = recorder.step(params)
+        >>> apply_fn = jax.jit(lambda params, x: x @ params["kernel"] + params["bias"])
+        >>> ensemble = SnapshotEnsemble(apply_fn, folder, like=params, last=2)
+        >>> ensemble.predict(jnp.zeros((5, 2))).shape
+        (5, 3)
+
+    Source: Huang et al., "Snapshot Ensembles" (2017), section 3.
+    """
+
+    def __init__(
+        self,
+        apply_fn: Callable[..., Any],
+        folder: str | os.PathLike[str] | SnapshotStore,
+        like: Any,
+        *,
+        last: int | None = None,
+        outputs: Outputs = "logits",
+        class_axis: int = -1,
+    ) -> None:
+        super().__init__(folder, last=last, outputs=outputs, class_axis=class_axis)
+        if not callable(apply_fn):
+            raise EnsembleError(
+                "Argument `apply_fn` must be a function of the params and the input. "
+                f"Received: {type(apply_fn).__name__}"
+            )
+        self.apply_fn = apply_fn
+        leaves, self._structure = _named_leaves(like, EnsembleError)
+        self._leaves = {name: _Leaf.of(leaf) for name, leaf in leaves.items()}
+        self._verified: set[Snapshot] = set()
+
+    def params(self, snapshot: Snapshot) -> Any:
+        """A member's params, in the structure of `like`.
+
+        Raises:
+            SnapshotError: the snapshot is damaged.
+            EnsembleError: it does not fit `like`; the message names the first
+                tensor that differs.
+        """
+        # A file is read as a whole once; it does not change under its name.
+        loaded = snapshot.load(verify=snapshot not in self._verified)
+        self._verified.add(snapshot)
+        found = {name: (value.shape, str(value.dtype)) for name, value in loaded.items()}
+        expected = {name: (leaf.shape, leaf.dtype) for name, leaf in self._leaves.items()}
+        mismatch = first_mismatch(found, expected)
+        if mismatch is not None:
+            raise EnsembleError(f"Snapshot {snapshot.path} must fit the model: {mismatch}")
+        return jax.tree_util.tree_unflatten(
+            self._structure, [leaf.restore(loaded[name]) for name, leaf in self._leaves.items()]
+        )
+
+    def _predict_member(self, snapshot: Snapshot, x: Any, batch_size: int | None) -> Any:
+        arguments = x if isinstance(x, tuple) else (x,)
+        samples = _samples(arguments)
+        params = self.params(snapshot)
+        size = batch_size or max(samples, 1)
+        parts = [
+            self._prediction(
+                self.apply_fn(params, *(each[start : start + size] for each in arguments))
+            )
+            for start in range(0, max(samples, 1), size)
+        ]
+        return parts[0] if len(parts) == 1 else jnp.concatenate(parts)
+
+    def _prediction(self, output: Any) -> jax.Array:
+        if not isinstance(output, jax.Array | np.ndarray):
+            raise EnsembleError(
+                "The model must return one array. Received: "
+                f"{type(output).__name__}; let apply_fn return the array to average"
+            )
+        if self.outputs != "logits":
+            return jnp.asarray(output)
+        if output.ndim < 2 or output.shape[self.class_axis] < 2:
+            raise EnsembleError(
+                "Logits must have at least two classes along the class axis "
+                f"{self.class_axis}. Received: an output of shape {tuple(output.shape)}; for a "
+                "regression give outputs='values', for one probability outputs='probabilities'"
+            )
+        return jax.nn.softmax(output, axis=self.class_axis)
+
+    def _widen(self, prediction: Any) -> Any:
+        # Without x64, jax has no float64: sums are the host's.
+        return np.asarray(prediction).astype(np.float64)
+
+    def _narrow(self, mean: Any, like: Any) -> Any:
+        return jax.device_put(mean.astype(like.dtype), like.sharding)
+
+
+class _Leaf(NamedTuple):
+    """What is kept of a leaf of `like`, whose buffer may be donated meanwhile."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    restore: Callable[[NDArray[Any]], Any]
+
+    @classmethod
+    def of(cls, leaf: Any) -> _Leaf:
+        sharding = getattr(leaf, "sharding", None)
+        if _is_key(leaf):
+            data = jax.eval_shape(jax.random.key_data, leaf)
+            kind = jax.random.key_impl(leaf)
+
+            def wrapped(array: NDArray[Any]) -> Any:
+                return jax.random.wrap_key_data(jnp.asarray(array), impl=kind)
+
+            return cls(tuple(data.shape), str(data.dtype), wrapped)
+        if isinstance(leaf, np.ndarray | np.generic):
+            return cls(leaf.shape, str(leaf.dtype), lambda array: array)
+        if not hasattr(leaf, "shape"):  # a number of Python's
+            leaf = jnp.asarray(leaf)
+        return cls(
+            tuple(leaf.shape), str(leaf.dtype), lambda array: jax.device_put(array, sharding)
+        )
+
+
+def _named_leaves(
+    tree: Any, error: type[EnsembleError] | type[SnapshotError]
+) -> tuple[dict[str, Any], Any]:
+    """The leaves of a pytree by their paths, in the pytree's order, and its structure."""
+    paths, structure = jax.tree_util.tree_flatten_with_path(tree)
+    leaves: dict[str, Any] = {}
+    for path, leaf in paths:
+        name = ".".join(_key_name(key) for key in path) or "params"
+        if name in leaves:
+            raise error(
+                "The params must have a path of its own for every tensor. Received: two whose path "
+                f"reads {name!r}; rename one"
+            )
+        known = isinstance(leaf, bool | int | float | complex)
+        if not known and not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
+            raise error(
+                f"The params must consist of arrays. Received: {name!r}, a {type(leaf).__name__}; "
+                "leave out what is none, as equinox.filter(model, equinox.is_array) does"
+            )
+        leaves[name] = leaf
+    if not leaves:
+        raise error(f"The params must hold at least one array. Received: {shown(tree)}")
+    return leaves, structure
+
+
+def _key_name(key: Any) -> str:
+    for attribute in ("key", "idx", "name"):
+        if hasattr(key, attribute):
+            return str(getattr(key, attribute))
+    return str(key)
+
+
+def _is_key(leaf: Any) -> bool:
+    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _tensor_bytes(name: str, leaf: Any) -> TensorBytes:
+    """A copy of a leaf."""
+    if isinstance(leaf, jax.core.Tracer):
+        raise SnapshotError(
+            f"The recorder must be stepped outside of jit. Received: {name!r} as a tracer"
+        )
+    if not hasattr(leaf, "shape"):
+        leaf = jnp.asarray(leaf)
+    if _is_key(leaf):
+        leaf = jax.random.key_data(leaf)
+    if isinstance(leaf, jax.Array) and leaf.is_deleted():
+        raise SnapshotError(
+            f"The params must be those that the update returned. Received: {name!r}, whose buffer "
+            "was deleted or donated"
+        )
+    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+        raise SnapshotError(
+            f"The params must be in this process's reach. Received: {name!r}, sharded over "
+            "several; gather it first"
+        )
+    array = np.array(leaf, order="C")
+    data = array.reshape(-1).view(np.uint8).data if array.size else memoryview(b"")
+    return TensorBytes(dtype=str(array.dtype), shape=array.shape, data=data)
+
+
+def _samples(arguments: tuple[Any, ...]) -> int:
+    arrays = all(isinstance(each, jax.Array | np.ndarray) and each.ndim for each in arguments)
+    if not arguments or not arrays:
+        kinds = ", ".join(type(each).__name__ for each in arguments)
+        raise EnsembleError(
+            "Argument `x` must be an array with the samples along its first axis, or a tuple of "
+            f"such. Received: {kinds or 'an empty tuple'}; predict batch by batch for a loader"
+        )
+    sizes = {len(each) for each in arguments}
+    if len(sizes) != 1:
+        raise EnsembleError(
+            "The arrays of `x` must have the same number of samples. Received: "
+            f"{[len(each) for each in arguments]}"
+        )
+    return sizes.pop()
