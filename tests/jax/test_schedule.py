@@ -205,12 +205,13 @@ SCHEDULE, ORACLE = plan("warmed")
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "int32", "uint32", "int64", "uint64"])
 def test_every_integer_dtype_is_a_step(dtype: str, wide: bool) -> None:
-    if "64" in dtype and not wide:
-        pytest.skip("jax has no 64-bit arrays without x64")
     rate = cyclic_cosine_schedule(SCHEDULE)
     expected = float(ORACLE.rate(40))
-    for step in (jnp.asarray(40, dtype), np.dtype(dtype).type(40), np.array(40, dtype)):
+    for step in (np.dtype(dtype).type(40), np.array(40, dtype)):
         assert_close([rate(step)], [expected], [40], dtype)
+    if "64" in dtype and not wide:
+        return  # jax has no 64-bit arrays without x64, numpy has
+    assert_close([rate(jnp.asarray(40, dtype))], [expected], [40], dtype)
     assert_close([jax.jit(rate)(jnp.asarray(40, dtype))], [expected], [40], dtype)
     largest = jnp.iinfo(dtype).max
     got = float(jax.jit(rate)(jnp.asarray(largest, dtype)))
