@@ -451,7 +451,7 @@ def test_models_of_several_inputs_and_of_none(tmp_path: Path) -> None:
     assert ensemble.predict((a[:0], b[:0])).shape == (0, 3)
     with pytest.raises(ca.EnsembleError, match=r"same number of samples.*\[7, 6\]"):
         ensemble.predict((a, b[:6]))
-    with pytest.raises(ca.EnsembleError, match=r"`x` must be a tensor.*list"):
+    with pytest.raises(ca.EnsembleError, match=r"`x` must be an array.*list"):
         ensemble.predict([a, b])
 
 

@@ -28,7 +28,7 @@ try:
     from jax import lax
     from numpy.typing import NDArray
 
-    from ..ensemble.base import BaseEnsemble, Outputs, first_mismatch
+    from ..ensemble.base import BaseEnsemble, Outputs, count_samples, first_mismatch
     from ..snapshots.file import TensorBytes
     from ..snapshots.recorder import BaseRecorder, Metrics, check_schedule
     from ..snapshots.store import Snapshot, SnapshotStore
@@ -388,7 +388,7 @@ class SnapshotEnsemble(BaseEnsemble[Any]):
 
     def _predict_member(self, snapshot: Snapshot, x: Any, batch_size: int | None) -> Any:
         arguments = x if isinstance(x, tuple) else (x,)
-        samples = _samples(arguments)
+        samples = count_samples(arguments, jax.Array | np.ndarray)
         params = self.params(snapshot)
         size = batch_size or max(samples, 1)
         parts = [
@@ -407,12 +407,7 @@ class SnapshotEnsemble(BaseEnsemble[Any]):
             )
         if self.outputs != "logits":
             return jnp.asarray(output)
-        if output.ndim < 2 or output.shape[self.class_axis] < 2:
-            raise EnsembleError(
-                "Logits must have at least two classes along the class axis "
-                f"{self.class_axis}. Received: an output of shape {tuple(output.shape)}; for a "
-                "regression give outputs='values', for one probability outputs='probabilities'"
-            )
+        self._check_logits(output.shape)
         return jax.nn.softmax(output, axis=self.class_axis)
 
     def _widen(self, prediction: Any) -> Any:
@@ -509,20 +504,3 @@ def _tensor_bytes(name: str, leaf: Any) -> TensorBytes:
     array = np.array(leaf, order="C")
     data = array.reshape(-1).view(np.uint8).data if array.size else memoryview(b"")
     return TensorBytes(dtype=str(array.dtype), shape=array.shape, data=data)
-
-
-def _samples(arguments: tuple[Any, ...]) -> int:
-    arrays = all(isinstance(each, jax.Array | np.ndarray) and each.ndim for each in arguments)
-    if not arguments or not arrays:
-        kinds = ", ".join(type(each).__name__ for each in arguments)
-        raise EnsembleError(
-            "Argument `x` must be an array with the samples along its first axis, or a tuple of "
-            f"such. Received: {kinds or 'an empty tuple'}; predict batch by batch for a loader"
-        )
-    sizes = {len(each) for each in arguments}
-    if len(sizes) != 1:
-        raise EnsembleError(
-            "The arrays of `x` must have the same number of samples. Received: "
-            f"{[len(each) for each in arguments]}"
-        )
-    return sizes.pop()

@@ -27,7 +27,7 @@ try:
         SequentialLR,
     )
 
-    from ..ensemble.base import BaseEnsemble, Outputs, first_mismatch
+    from ..ensemble.base import BaseEnsemble, Outputs, count_samples, first_mismatch
     from ..snapshots.file import TensorBytes
     from ..snapshots.recorder import BaseRecorder, Metrics, check_schedule
     from ..snapshots.store import Snapshot, SnapshotStore
@@ -516,7 +516,7 @@ class SnapshotEnsemble(BaseEnsemble[Tensor]):
     def _predict_member(self, snapshot: Snapshot, x: Any, batch_size: int | None) -> Tensor:
         weights = self._weights(snapshot)
         arguments = x if isinstance(x, tuple) else (x,)
-        samples = _samples(arguments)
+        samples = count_samples(arguments, Tensor)
         size = batch_size or max(samples, 1)
         device = next((tensor.device for tensor in weights.values()), torch.device("cpu"))
         parts: list[Tensor] = []
@@ -552,12 +552,7 @@ class SnapshotEnsemble(BaseEnsemble[Tensor]):
             )
         if self.outputs != "logits":
             return output
-        if output.ndim < 2 or output.shape[self.class_axis] < 2:
-            raise EnsembleError(
-                "Logits must have at least two classes along the class axis "
-                f"{self.class_axis}. Received: an output of shape {tuple(output.shape)}; for a "
-                "regression give outputs='values', for one probability outputs='probabilities'"
-            )
+        self._check_logits(output.shape)
         return output.softmax(self.class_axis)
 
     def _widen(self, prediction: Tensor) -> Tensor:
@@ -625,22 +620,6 @@ def _layout(state: Mapping[str, object]) -> dict[str, tuple[tuple[int, ...], str
         for name, value in state.items()
         if isinstance(value, Tensor)  # extra state, which no snapshot holds
     }
-
-
-def _samples(arguments: tuple[Any, ...]) -> int:
-    if not arguments or not all(isinstance(each, Tensor) and each.ndim for each in arguments):
-        kinds = ", ".join(type(each).__name__ for each in arguments)
-        raise EnsembleError(
-            "Argument `x` must be a tensor with the samples along its first axis, or a tuple of "
-            f"such. Received: {kinds or 'an empty tuple'}; predict batch by batch for a loader"
-        )
-    sizes = {len(each) for each in arguments}
-    if len(sizes) != 1:
-        raise EnsembleError(
-            "The tensors of `x` must have the same number of samples. Received: "
-            f"{[len(each) for each in arguments]}"
-        )
-    return sizes.pop()
 
 
 @contextmanager

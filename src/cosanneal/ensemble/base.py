@@ -109,6 +109,14 @@ class BaseEnsemble(ABC, Generic[ArrayT]):
         steps = ", ".join(str(snapshot.step) for snapshot in self._members)
         return f"<{type(self).__name__} of {len(self)} snapshots of {self.store.folder}: {steps}>"
 
+    def _check_logits(self, shape: tuple[int, ...]) -> None:
+        if len(shape) < 2 or shape[self.class_axis] < 2:
+            raise EnsembleError(
+                f"Logits must have at least two classes along the class axis {self.class_axis}. "
+                f"Received: an output of shape {tuple(shape)}; for a regression give "
+                "outputs='values', for one probability outputs='probabilities'"
+            )
+
     @abstractmethod
     def _predict_member(self, snapshot: Snapshot, x: Any, batch_size: int | None) -> ArrayT:
         """The prediction of one member for all of `x`."""
@@ -120,6 +128,30 @@ class BaseEnsemble(ABC, Generic[ArrayT]):
     @abstractmethod
     def _narrow(self, mean: ArrayT, like: ArrayT) -> ArrayT:
         """The mean in the dtype of a member's prediction."""
+
+
+def count_samples(arguments: tuple[Any, ...], array: Any) -> int:
+    """The number of samples in a model's arguments, which lie along their first axes.
+
+    Args:
+        arguments: what the model takes.
+        array: the framework's kind of array, as `isinstance` takes it.
+
+    Raises:
+        EnsembleError: arguments of another kind, none, or of differing lengths.
+    """
+    if not arguments or not all(isinstance(each, array) and each.ndim for each in arguments):
+        kinds = ", ".join(type(each).__name__ for each in arguments)
+        raise EnsembleError(
+            "Argument `x` must be an array with the samples along its first axis, or a tuple of "
+            f"such. Received: {kinds or 'an empty tuple'}; predict batch by batch for a loader"
+        )
+    sizes = [len(each) for each in arguments]
+    if len(set(sizes)) != 1:
+        raise EnsembleError(
+            f"The arrays of `x` must have the same number of samples. Received: {sizes}"
+        )
+    return sizes[0]
 
 
 def first_mismatch(
