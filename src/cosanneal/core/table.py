@@ -228,8 +228,8 @@ class Layout:
             self.rate = self._rate_periodic
         elif alike:
             self.rate = self._turning()
-        elif rule.rounding == "boundaries" and self._is_plain():
-            self.rate = self._growing()
+        elif self._is_plain():
+            self.rate = self._direct()
         else:
             self.rate = self._rate_single
 
@@ -290,31 +290,43 @@ class Layout:
         return rate
 
     def _is_plain(self) -> bool:
-        """Whether each cycle is one cosine from the same peak to the same floor."""
-        phase = self.annealing
-        return (
-            len(self.rule.phases) == 1
-            and phase.curve == "cosine"
-            and phase.exponent == phase.k == 1.0
-            and phase.first.decay == phase.last.decay == 1.0
-            and phase.first.at(0) >= phase.last.at(0)
-            and not phase.endpoint
-            and not phase.lead
+        """Whether a cycle's parts follow from its boundaries, each with a clock of its own."""
+        return self.rule.rounding == "boundaries" and all(
+            not (phase.endpoint or phase.lead or phase.whole_cycle)
+            and (phase.steps is None or phase.steps.denominator == 1)
+            for phase in self.rule.phases
         )
 
-    def _growing(self) -> Callable[[int], float]:
-        """The rate at a step of plain cycles that grow: no row for each, their number is large."""
-        last, first = self.annealing.last.at(0), self.annealing.first.at(0)
+    def _direct(self) -> Callable[[int], float]:
+        """The rate at a step of plain cycles that differ: no row for each, they may be many."""
+        parts = [
+            (phase, None if phase.steps is None else int(phase.steps)) for phase in self.rule.phases
+        ]
+        fixed = int(self.fixed)
 
         def rate(step: int) -> float:
             known = self._known
             if known and step < known[-1]:
-                i = bisect_right(known, step)
-                start, stop = known[i - 1], known[i]
+                i = bisect_right(known, step) - 1
+                start, stop = known[i], known[i + 1]
             else:
                 i = self.find(step)
                 start, stop = self.boundary(i), self.boundary(i + 1)
-            return evaluator(origin=start, length=stop - start, first=first, last=last)(step)
+            index, rest = self.index + i, stop - start - fixed
+            for phase, steps in parts:
+                length = rest if steps is None else steps
+                if step < start + length:
+                    return evaluator(
+                        origin=start,
+                        length=length,
+                        first=phase.first.at(index),
+                        last=phase.last.at(index),
+                        curve=phase.curve,
+                        exponent=phase.exponent,
+                        k=phase.k,
+                    )(step)
+                start += length
+            raise AssertionError(f"step {step} lies in no phase of its cycle")
 
         return rate
 
