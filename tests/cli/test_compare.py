@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import re
@@ -9,9 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-pytest.importorskip("typer")
-pytest.importorskip("rich")
 
 from cosanneal import Schedule, presets
 from cosanneal.cli.compare import ULPS, compare_presets
@@ -246,7 +244,6 @@ def test_piped_output_fits_80_columns_and_holds_no_escapes(arguments: list[str])
 
 class TestPlots:
     def test_both_are_drawn_into_a_file_of_sensible_size(self, tmp_path: Path) -> None:
-        pytest.importorskip("matplotlib")
         path = tmp_path / "both.png"
         result = call(*TWO, "--plot", str(path))
         assert (result.exit_code, result.stderr) == (0, f"Wrote {path}\n")
@@ -266,7 +263,7 @@ class TestPlots:
     def test_the_lines_are_named_as_in_the_text(
         self, texts: list[str], unit: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        plots = pytest.importorskip("cosanneal.report.plots")
+        plots = importlib.import_module("cosanneal.report.plots")
         figures: list[Any] = []
         monkeypatch.setattr(plots, "save_figure", lambda figure, _: figures.append(figure))
         assert call(*all_of(*texts), "--steps", "30", "--plot", "x.png").exit_code == 0
@@ -343,8 +340,6 @@ ERRORS: list[tuple[list[str], str]] = [
 def test_bad_input_is_one_line_on_stderr_and_exit_code_2(
     arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if "--plot" in arguments:
-        pytest.importorskip("matplotlib")
     monkeypatch.chdir(tmp_path)
     assert error_of(*arguments) == message
     assert list(tmp_path.iterdir()) == []

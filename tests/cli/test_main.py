@@ -11,9 +11,6 @@ import pytest
 
 import cosanneal
 
-pytest.importorskip("typer")
-pytest.importorskip("rich")
-
 
 def run_python(code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     # Colours as if nobody had asked for or against them.
@@ -168,7 +165,6 @@ def test_a_plot_without_matplotlib_names_its_extra() -> None:
 
 
 def test_a_broken_matplotlib_is_not_masked() -> None:
-    pytest.importorskip("matplotlib")
     done = run_python(
         BLOCK.format(name="matplotlib._path"), "plan", "--cycle-steps", "5", "--plot", "plan.png"
     )

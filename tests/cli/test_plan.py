@@ -8,10 +8,6 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("typer")
-pytest.importorskip("rich")
-
 from typer.testing import CliRunner
 
 from cosanneal import CyclicCosine, Schedule
@@ -278,7 +274,6 @@ def test_json_keeps_huge_numbers_exact() -> None:
 
 @pytest.mark.parametrize("arguments", [FIVE, ENDLESS], ids=["finite", "endless"])
 def test_a_plot_is_a_png_of_sensible_size(arguments: list[str], tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
     path = tmp_path / "plan.png"
     result = call(*arguments, "--plot", str(path))
     assert result.exit_code == 0
@@ -290,7 +285,6 @@ def test_a_plot_is_a_png_of_sensible_size(arguments: list[str], tmp_path: Path) 
 
 
 def test_with_a_plot_the_json_is_still_alone_on_stdout(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
     path = tmp_path / "plan.svg"
     result = call(*FIVE, "--json", "--plot", str(path))
     assert json.loads(result.stdout)["steps"] == 1000
@@ -382,8 +376,6 @@ ERRORS: list[tuple[list[str], str]] = [
 def test_bad_input_is_one_line_on_stderr_and_exit_code_2(
     arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if "--plot" in arguments:
-        pytest.importorskip("matplotlib")
     monkeypatch.chdir(tmp_path)
     result = call(*arguments)
     assert result.exit_code == 2
