@@ -19,7 +19,9 @@ def replacing(
     """A temporary sibling of `path`, which takes its name once it is durable.
 
     The temporary file is synced before the rename and the folder after it. If
-    anything fails, or is interrupted, it is removed and `path` is as it was.
+    anything up to the rename fails, or is interrupted, it is removed and `path`
+    is as it was. If the folder's sync fails, `path` is whole, and a power cut
+    may yet take it.
 
     Args:
         path: the file to write.
@@ -30,6 +32,7 @@ def replacing(
         CosannealError: (or `error`) the file system fails; with the path.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    done = "written"
     try:
         try:
             with temporary.open("xb") as file:
@@ -41,10 +44,11 @@ def replacing(
             with contextlib.suppress(OSError):
                 temporary.unlink()
             raise
+        done = "made durable"
         sync_folder(path.parent)
     except OSError as failure:
         raise error(
-            f"{path} could not be written: {failure.strerror or failure}{advice}"
+            f"{path} could not be {done}: {failure.strerror or failure}{advice}"
         ) from failure
 
 

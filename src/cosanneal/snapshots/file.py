@@ -20,7 +20,8 @@ import json
 import math
 import os
 import struct
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -60,6 +61,9 @@ _NAMES: Final[Mapping[str, str]] = {code: name for name, (code, _) in DTYPES.ite
 
 _CHUNK_BYTES: Final = 1 << 22
 
+# From so much data on, syncing takes long enough to be begun early.
+_LARGE_BYTES: Final = 1 << 24
+
 
 @dataclass(frozen=True, slots=True)
 class TensorBytes:
@@ -73,32 +77,52 @@ class TensorBytes:
 def write_file(path: Path, tensors: Mapping[str, TensorBytes], metadata: Mapping[str, str]) -> None:
     """Write a snapshot file so that `path` is either all there, durably, or not there.
 
+    The digest is computed beside the writing, and put into the header at the end.
+
     Raises:
         SnapshotError: a tensor that the format cannot hold, or an error of the
             file system, with the path. Nothing is left behind.
     """
     header, order = _header(tensors, metadata)
-    digest = hashlib.sha256(_canonical(header))
-    for name in order:
-        digest.update(tensors[name].data)
-    header["__metadata__"]["digest"] = f"sha256:{digest.hexdigest()}"
-    encoded = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-    # Padded with spaces, so that the data starts at a multiple of eight bytes.
-    encoded += b" " * (-len(encoded) % 8)
+    data = [tensors[name].data for name in order]
+    canonical = _canonical(header)
+    encoded = _encoded(header, "0" * 64)
     if len(encoded) > MAX_HEADER_BYTES:
         raise SnapshotError(
             f"The header of a snapshot must be at most {MAX_HEADER_BYTES} bytes. Received: "
             f"{len(encoded)} bytes for {path.name}; shorten the metrics or the tensors' names"
         )
     advice = (
-        ". The snapshots written before it are untouched; free space or mend the folder, "
-        "then resume"
+        ". The snapshots written before it are untouched; free space or mend the folder, then go "
+        "on without this one, or resume from before it"
     )
     with replacing(path, error=SnapshotError, advice=advice) as file:
         file.write(struct.pack("<Q", len(encoded)))
         file.write(encoded)
-        for name in order:
-            file.write(tensors[name].data)
+        with _digesting(canonical, data) as digest:
+            for part in data:
+                file.write(part)
+            if sum(part.nbytes for part in data) >= _LARGE_BYTES:
+                # The disk has long to do; it may begin before the digest is there.
+                file.flush()
+                os.fsync(file.fileno())
+        file.seek(8)
+        file.write(_encoded(header, digest()))
+
+
+def check_tensor(name: str, dtype: str) -> None:
+    """Refuse a tensor that the format cannot hold.
+
+    Raises:
+        SnapshotError: its name is safetensors' own, or its dtype has no code.
+    """
+    if name == "__metadata__":
+        raise SnapshotError("A tensor must not be named '__metadata__': safetensors owns it")
+    if dtype not in DTYPES:
+        raise SnapshotError(
+            f"Tensor {name!r} must have a dtype that safetensors holds ({', '.join(DTYPES)}). "
+            f"Received: {dtype}; convert it, or leave it out of the model's state"
+        )
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -192,13 +216,7 @@ def _header(
 ) -> tuple[dict[str, Any], list[str]]:
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
     for name, tensor in tensors.items():
-        if name == "__metadata__":
-            raise SnapshotError("A tensor must not be named '__metadata__': safetensors owns it")
-        if tensor.dtype not in DTYPES:
-            raise SnapshotError(
-                f"Tensor {name!r} must have a dtype that safetensors holds ({', '.join(DTYPES)}). "
-                f"Received: {tensor.dtype}; convert it, or leave it out of the model's state"
-            )
+        check_tensor(name, tensor.dtype)
         expected = math.prod(tensor.shape) * DTYPES[tensor.dtype][1] // 8
         if tensor.data.nbytes != expected:
             raise SnapshotError(
@@ -218,6 +236,44 @@ def _header(
         }
         offset = end
     return header, order
+
+
+def _encoded(header: Mapping[str, Any], digest: str) -> bytes:
+    """The header with its digest, whose length is always the same."""
+    metadata = {**header["__metadata__"], "digest": f"sha256:{digest}"}
+    encoded = json.dumps(
+        {**header, "__metadata__": metadata}, ensure_ascii=False, separators=(",", ":")
+    ).encode()
+    # Padded with spaces, so that the data starts at a multiple of eight bytes.
+    return encoded + b" " * (-len(encoded) % 8)
+
+
+@contextlib.contextmanager
+def _digesting(canonical: bytes, data: Sequence[memoryview]) -> Iterator[Callable[[], str]]:
+    """Compute the digest in a thread while the body runs; afterwards the call has it."""
+    found: list[str] = []
+
+    def work() -> None:
+        digest = hashlib.sha256(canonical)
+        for part in data:
+            digest.update(part)
+        found.append(digest.hexdigest())
+
+    def digest() -> str:
+        if not found:  # there was no thread to be had
+            work()
+        return found[0]
+
+    thread = threading.Thread(target=work, name="cosanneal-digest")
+    try:
+        thread.start()
+    except RuntimeError:
+        yield digest
+        return
+    try:
+        yield digest
+    finally:
+        thread.join()
 
 
 def _canonical(header: Mapping[str, Any]) -> bytes:
