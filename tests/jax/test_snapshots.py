@@ -78,6 +78,7 @@ class Training:
         self.recorder.step(params, {"seen": self.recorder.updates})
 
     def save(self, path: Path) -> None:
+        self.recorder.wait()
         path.write_bytes(pickle.dumps((jax.device_get(self.state), self.recorder.updates)))
 
     @classmethod
@@ -107,10 +108,13 @@ def test_a_killed_run_resumed_from_a_checkpoint_is_the_run_that_was_not(
         broken.update()
     if saved == killed:
         broken.save(tmp_path / "checkpoint")
+    broken.recorder.close()
 
     resumed = Training.load(tmp_path / "checkpoint", tmp_path / "broken")
     for _ in range(20 - saved):
         resumed.update()
+    for run in (whole, resumed):
+        run.recorder.close()
 
     for left, right in zip(*map(jax.tree.leaves, (whole.state, resumed.state)), strict=True):
         assert np.array_equal(left, right)
@@ -125,6 +129,7 @@ def test_snapshots_are_the_params_after_each_cycles_last_update(tmp_path: Path) 
         run.update()
         if SCHEDULE.is_cycle_end(step):
             expected[step + 1] = jax.tree.map(lambda leaf: np.array(leaf), run.state[0])
+    run.recorder.wait()
     snapshots = run.recorder.store.list()
     assert [(snapshot.cycle, snapshot.step) for snapshot in snapshots] == [
         (0, 5),
@@ -336,6 +341,7 @@ def trained(folder: Path) -> Any:
     run = Training(folder)
     for _ in range(20):
         run.update()
+    run.recorder.close()
     return run.state[0]
 
 

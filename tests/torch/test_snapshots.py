@@ -58,6 +58,7 @@ class Training:
         self.recorder.step({"seen": self.scheduler.last_epoch})
 
     def save(self, path: Path) -> None:
+        self.recorder.wait()
         torch.save(
             {
                 "model": self.model.state_dict(),
@@ -97,12 +98,15 @@ def test_a_killed_run_resumed_from_a_checkpoint_is_the_run_that_was_not(
         broken.update()
     if saved == killed:
         broken.save(tmp_path / "checkpoint.pt")
+    broken.recorder.close()
 
     torch.manual_seed(999)  # another process, with another random state
     resumed = Training(tmp_path / "broken", lr=0.5)
     resumed.load(tmp_path / "checkpoint.pt")
     for _ in range(20 - saved):
         resumed.update()
+    for run in (whole, resumed):
+        run.recorder.close()
 
     for name, value in whole.model.state_dict().items():
         assert torch.equal(value, resumed.model.state_dict()[name]), name
@@ -117,6 +121,7 @@ def test_snapshots_are_the_weights_after_each_cycles_last_update(tmp_path: Path)
         run.update()
         if SCHEDULE.is_cycle_end(step):
             expected[step + 1] = clone(run.model)
+    run.recorder.wait()
     snapshots = run.recorder.store.list()
     assert [snapshot.step for snapshot in snapshots] == [5, 10, 15, 20] == [*expected]
     assert [snapshot.cycle for snapshot in snapshots] == [0, 1, 2, 3]
@@ -204,6 +209,7 @@ def test_a_recorder_made_after_the_state_was_loaded_takes_the_run_up(tmp_path: P
     run = Training(tmp_path)
     for _ in range(12):
         run.update()
+    run.recorder.close()
     state = run.scheduler.state_dict()
     scheduler = CyclicCosineLR(torch.optim.SGD(run.model.parameters(), lr=1.0), SCHEDULE)
     scheduler.load_state_dict(state | {"base_lrs": [1.0], "factors": [1.0]})
@@ -350,6 +356,7 @@ def trained(folder: Path) -> nn.Sequential:
     run = Training(folder)
     for _ in range(20):
         run.update()
+    run.recorder.close()
     return run.model
 
 

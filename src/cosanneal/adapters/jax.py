@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Callable
 from fractions import Fraction
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, Unpack, cast
 
 from ..core.curve import half_cosine
 from ..core.errors import (
@@ -29,8 +29,7 @@ try:
     from numpy.typing import NDArray
 
     from ..ensemble.base import BaseEnsemble, Outputs, count_samples, first_mismatch
-    from ..snapshots.file import TensorBytes
-    from ..snapshots.recorder import BaseRecorder, Metrics, check_schedule
+    from ..snapshots.recorder import BaseRecorder, Metrics, RecorderOptions, check_schedule
     from ..snapshots.store import Snapshot, SnapshotStore
 except ModuleNotFoundError as error:
     if error.name not in ("jax", "jaxlib", "numpy", "optax", "safetensors"):
@@ -224,19 +223,22 @@ def _split(length: int | Fraction, bits: int) -> tuple[float, float]:
 class SnapshotRecorder(BaseRecorder):
     """Records the params, any pytree of arrays, at the end of every cycle.
 
+    They are copied when the cycle ends, and written in the background: see
+    `BaseRecorder`.
+
     A tensor's name is its path in the pytree: `params["dense"]["kernel"]` is
     `dense.kernel`.
 
     Args:
         folder: the folder of the snapshots; made if it is not there.
         schedule: the schedule of the run.
-        resume_from: the number of updates the run had done when it was
-            interrupted. Snapshots up to there are kept, later ones removed (the
-            run will make them again). 0 starts over and removes all of them.
+        options: `resume_from`, `background`, `max_pending` and `on_error`, as
+            BaseRecorder has them.
 
     Raises:
-        SnapshotError: the folder cannot be written to; it holds snapshots, and
-            the run is not resumed; or it was written under another schedule.
+        SnapshotError: the folder cannot be written to, or another recorder is
+            writing to it; it holds snapshots, and the run is not resumed; or it
+            was written under another schedule.
 
     Example:
         >>> import tempfile
@@ -258,11 +260,10 @@ class SnapshotRecorder(BaseRecorder):
         self,
         folder: str | os.PathLike[str] | SnapshotStore,
         schedule: Schedule,
-        *,
-        resume_from: int | None = None,
+        **options: Unpack[RecorderOptions],
     ) -> None:
         self._params: Any = None
-        super().__init__(folder, check_schedule(schedule), resume_from=resume_from)
+        super().__init__(folder, check_schedule(schedule), **options)
 
     def step(self, params: Any, metrics: Metrics = None) -> bool:
         """Note that an update was done; call it with the params that the update returned.
@@ -277,13 +278,13 @@ class SnapshotRecorder(BaseRecorder):
                 function that returns one and is called only if a cycle ended.
 
         Returns:
-            Whether a cycle ended and its snapshot was recorded.
+            Whether a cycle ended and its snapshot was taken.
 
         Raises:
-            SnapshotError: params that cannot be recorded, or whose structure is
-                not that of the snapshot before (the first tensor that differs
-                is named); the snapshot could not be written; or the recorder is
-                closed.
+            SnapshotError: params or metrics that cannot be recorded, or params
+                whose structure is not that of the snapshot before (the first
+                tensor that differs is named); an earlier snapshot could not be
+                written; or the recorder is closed.
         """
         self._params = params
         try:
@@ -291,20 +292,25 @@ class SnapshotRecorder(BaseRecorder):
         finally:
             self._params = None  # they must not live longer for having been recorded
 
-    def _capture(self) -> dict[str, TensorBytes]:
+    def _weights(self) -> dict[str, Any]:
         leaves, _ = _named_leaves(self._params, SnapshotError)
-        tensors = {name: _tensor_bytes(name, leaf) for name, leaf in leaves.items()}
-        before = self.store.list()
-        if before:
-            layout = {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
-            mismatch = first_mismatch(before[-1].layout(), layout)
+        arrays = {name: _array(name, leaf) for name, leaf in leaves.items()}
+        latest = self._last_layout()
+        if latest is not None:
+            which, before = latest
+            layout = {name: (tuple(a.shape), str(a.dtype)) for name, a in arrays.items()}
+            mismatch = first_mismatch(before, layout)
             if mismatch is not None:
                 raise SnapshotError(
                     "Argument `params` must keep its structure from snapshot to snapshot. "
-                    f"Received: params unlike those in {before[-1].path}: {mismatch}; record "
-                    "another model into another folder"
+                    f"Received: params unlike those of the snapshot before, {which}: {mismatch}; "
+                    "record another model into another folder"
                 )
-        return tensors
+        # All are on their way before the first is waited for.
+        for array in arrays.values():
+            if isinstance(array, jax.Array):
+                array.copy_to_host_async()
+        return arrays
 
 
 class SnapshotEnsemble(BaseEnsemble[Any]):
@@ -481,8 +487,8 @@ def _is_key(leaf: Any) -> bool:
     return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-def _tensor_bytes(name: str, leaf: Any) -> TensorBytes:
-    """A copy of a leaf."""
+def _array(name: str, leaf: Any) -> Any:
+    """A leaf as an array that numpy takes, and has the bytes of."""
     if isinstance(leaf, jax.core.Tracer):
         raise SnapshotError(
             f"The recorder must be stepped outside of jit. Received: {name!r} as a tracer"
@@ -501,6 +507,4 @@ def _tensor_bytes(name: str, leaf: Any) -> TensorBytes:
             f"The params must be in this process's reach. Received: {name!r}, sharded over "
             "several; gather it first"
         )
-    array = np.array(leaf, order="C")
-    data = array.reshape(-1).view(np.uint8).data if array.size else memoryview(b"")
-    return TensorBytes(dtype=str(array.dtype), shape=array.shape, data=data)
+    return leaf

@@ -7,7 +7,7 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any, Unpack, cast
 
 from ..core.errors import EnsembleError, MissingExtraError, ScheduleError, SnapshotError
 from ..core.presets import torch_cosine_annealing, torch_warm_restarts
@@ -28,9 +28,10 @@ try:
     )
 
     from ..ensemble.base import BaseEnsemble, Outputs, count_samples, first_mismatch
-    from ..snapshots.file import TensorBytes
-    from ..snapshots.recorder import BaseRecorder, Metrics, check_schedule
+    from ..snapshots.file import TensorBytes, check_tensor
+    from ..snapshots.recorder import BaseRecorder, Metrics, RecorderOptions, check_schedule
     from ..snapshots.store import Snapshot, SnapshotStore
+    from ..snapshots.writer import HostBuffers
 except ModuleNotFoundError as error:
     if error.name not in ("torch", "numpy", "safetensors"):
         raise
@@ -382,22 +383,95 @@ _STATE = {
 }
 
 
+class _Buffers(HostBuffers):
+    """Held tensors; pinned ones, filled by a stream of their own, for those on CUDA devices."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._tensors: dict[str, tuple[Tensor, TensorBytes]] = {}
+        self._streams: dict[torch.device, torch.cuda.Stream] = {}
+        self._events: list[torch.cuda.Event] = []
+
+    def copy(self, weights: Mapping[str, Tensor]) -> dict[str, TensorBytes]:
+        for name in self._tensors.keys() - weights.keys():
+            del self._tensors[name]
+        on_device: dict[torch.device, list[str]] = {}
+        for name, value in weights.items():
+            held = self._fitting(name, value)
+            if value.is_cuda:
+                on_device.setdefault(value.device, []).append(name)
+            else:
+                held.copy_(value)
+        for device, names in on_device.items():
+            self._copy_from(device, {name: weights[name] for name in names})
+        return {name: data for name, (_, data) in self._tensors.items()}
+
+    def arrive(self) -> None:
+        while self._events:
+            self._events.pop().synchronize()
+
+    def _fitting(self, name: str, value: Tensor) -> Tensor:
+        held = self._tensors[name][0] if name in self._tensors else None
+        if (
+            held is None
+            or (held.shape, held.dtype) != (value.shape, value.dtype)
+            or held.is_pinned() != value.is_cuda
+        ):
+            dtype = str(value.dtype).removeprefix("torch.")
+            check_tensor(name, dtype)
+            self._tensors.pop(name, None)
+            held = torch.empty(value.shape, dtype=value.dtype, pin_memory=value.is_cuda)
+            flat = held.view(-1)
+            data = flat.view(torch.uint8).numpy().data if flat.numel() else memoryview(b"")
+            self._tensors[name] = held, TensorBytes(dtype, tuple(value.shape), data)
+        return held
+
+    def _copy_from(self, device: torch.device, weights: Mapping[str, Tensor]) -> None:
+        """Have a device copy its tensors, without the host or the other streams waiting.
+
+        On the device, the copy waits for the update that was queued last, and
+        the next update for the copy.
+        """
+        training = torch.cuda.current_stream(device)
+        if device not in self._streams:
+            self._streams[device] = torch.cuda.Stream(device)
+        stream = self._streams[device]
+        stream.wait_stream(training)
+        with torch.cuda.stream(stream):
+            for name, value in weights.items():
+                self._tensors[name][0].copy_(value, non_blocking=True)
+                # Its memory must not be given to others before it was read.
+                value.record_stream(stream)
+            # A thread that waits for it sleeps, in place of spinning.
+            event = torch.cuda.Event(blocking=True)
+            event.record(stream)
+        training.wait_event(event)
+        self._events.append(event)
+
+
 class SnapshotRecorder(BaseRecorder):
     """Records the model's weights and buffers at the end of every cycle.
+
+    The weights are copied when the cycle ends, and written in the background:
+    see `BaseRecorder`. From a CUDA device the copy goes to pinned memory on a
+    stream of its own, and only the device waits for it before it goes on.
+
+    Names are those of the plain model: what torch.compile, DataParallel and
+    DistributedDataParallel put before them is taken off.
 
     Args:
         folder: the folder of the snapshots; made if it is not there.
         model: the model. Its whole state is recorded: parameters and buffers.
         schedule: the schedule; or the CyclicCosineLR, whose step is then
             followed, so that resuming the scheduler resumes the recorder.
-        resume_from: the number of updates the run had done when it was
-            interrupted. Snapshots up to there are kept, later ones removed (the
-            run will make them again). 0 starts over and removes all of them.
-            Not needed where the scheduler's state is loaded.
+        options: `resume_from` (not needed where the scheduler's state is
+            loaded), `background`, `max_pending` and `on_error`, as BaseRecorder
+            has them.
 
     Raises:
-        SnapshotError: the folder cannot be written to; it holds snapshots, and
-            the run is not resumed; or it was written under another schedule.
+        SnapshotError: the folder cannot be written to, or another recorder is
+            writing to it; it holds snapshots, and the run is not resumed; or it
+            was written under another schedule.
 
     Example:
         >>> import tempfile, torch
@@ -413,14 +487,14 @@ class SnapshotRecorder(BaseRecorder):
 
     framework = "torch"
     framework_version = str(torch.__version__)
+    _buffers = _Buffers
 
     def __init__(
         self,
         folder: str | os.PathLike[str] | SnapshotStore,
         model: nn.Module,
         schedule: Schedule | CyclicCosineLR,
-        *,
-        resume_from: int | None = None,
+        **options: Unpack[RecorderOptions],
     ) -> None:
         if not isinstance(model, nn.Module):
             raise SnapshotError(
@@ -429,17 +503,17 @@ class SnapshotRecorder(BaseRecorder):
         self.model = model
         self._scheduler: CyclicCosineLR | None = None
         self._loads = 0
+        done = 0
         if isinstance(schedule, CyclicCosineLR):
             self._scheduler = schedule
+            self._loads = schedule._loads
+            done = max(math.floor(schedule.last_epoch), 0)
             schedule = _followed(schedule)
-        super().__init__(folder, check_schedule(schedule), resume_from=resume_from)
-        if self._scheduler is not None:
-            self._loads = self._scheduler._loads
-            done = max(math.floor(self._scheduler.last_epoch), 0)
-            if resume_from is None and self._loads:
-                self.resume(done)
-            elif resume_from is None:
-                self._updates = done
+        if options.get("resume_from") is None and self._loads:
+            options["resume_from"] = done
+        super().__init__(folder, check_schedule(schedule), **options)
+        if options.get("resume_from") is None:
+            self._updates = done
 
     def step(self, metrics: Metrics = None) -> bool:
         """Note that an update was done; call it after `optimizer.step()` and `scheduler.step()`.
@@ -449,10 +523,11 @@ class SnapshotRecorder(BaseRecorder):
                 function that returns one and is called only if a cycle ended.
 
         Returns:
-            Whether a cycle ended and its snapshot was recorded.
+            Whether a cycle ended and its snapshot was taken.
 
         Raises:
-            SnapshotError: the snapshot could not be written, or the recorder is closed.
+            SnapshotError: the weights or the metrics cannot be recorded; an
+                earlier snapshot could not be written; or the recorder is closed.
         """
         if self._scheduler is None:
             return self._advance(self._updates + 1, metrics)
@@ -462,8 +537,9 @@ class SnapshotRecorder(BaseRecorder):
             self.resume(self._scheduler._loaded_step)
         return self._advance(max(math.floor(self._scheduler.last_epoch), 0), metrics)
 
-    def _capture(self) -> dict[str, TensorBytes]:
-        return {name: _tensor_bytes(name, value) for name, value in self.model.state_dict().items()}
+    def _weights(self) -> dict[str, Tensor]:
+        state = _unwrapped(self.model).state_dict()
+        return {_plain_name(name): _dense(name, value) for name, value in state.items()}
 
 
 class SnapshotEnsemble(BaseEnsemble[Tensor]):
@@ -519,13 +595,15 @@ class SnapshotEnsemble(BaseEnsemble[Tensor]):
         samples = count_samples(arguments, Tensor)
         size = batch_size or max(samples, 1)
         device = next((tensor.device for tensor in weights.values()), torch.device("cpu"))
+        # What wraps the model would compile anew for each member, or talk to other processes.
+        model = _unwrapped(self.model)
         parts: list[Tensor] = []
         with _evaluating(self.model), torch.no_grad():
             for start in range(0, max(samples, 1), size):
                 batch = tuple(each[start : start + size].to(device) for each in arguments)
                 output = torch.func.functional_call(
                     # Tied tensors stand in a snapshot under each of their names.
-                    self.model,
+                    model,
                     weights,
                     batch,
                     tie_weights=False,
@@ -534,15 +612,18 @@ class SnapshotEnsemble(BaseEnsemble[Tensor]):
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _weights(self, snapshot: Snapshot) -> dict[str, Tensor]:
-        """The member's tensors, where the model has its own."""
-        own = self.model.state_dict(keep_vars=True)
+        """The member's tensors, where the model has its own, and by its names."""
+        own = _unwrapped(self.model).state_dict(keep_vars=True)
         # A file is read as a whole once; it does not change under its name.
         loaded = snapshot.load(framework="pt", verify=snapshot not in self._verified)
         self._verified.add(snapshot)
-        mismatch = first_mismatch(_layout(loaded), _layout(own))
+        names = {_plain_name(name): name for name in own}
+        mismatch = first_mismatch(
+            _layout(loaded), _layout({plain: own[name] for plain, name in names.items()})
+        )
         if mismatch is not None:
             raise EnsembleError(f"Snapshot {snapshot.path} must fit the model: {mismatch}")
-        return {name: value.to(own[name].device) for name, value in loaded.items()}
+        return {names[plain]: value.to(own[names[plain]].device) for plain, value in loaded.items()}
 
     def _prediction(self, output: Any) -> Tensor:
         if not isinstance(output, Tensor):
@@ -591,7 +672,8 @@ def _fill(group: dict[str, Any], rate: float) -> None:
         group["lr"] = rate
 
 
-def _tensor_bytes(name: str, value: object) -> TensorBytes:
+def _dense(name: str, value: object) -> Tensor:
+    """A tensor of the model's state, which must be one that can be copied as bytes."""
     if not isinstance(value, Tensor):
         raise SnapshotError(
             f"The model's state must consist of tensors. Received: {name!r}, a "
@@ -602,16 +684,32 @@ def _tensor_bytes(name: str, value: object) -> TensorBytes:
             f"The model must be built before it is recorded. Received: {name!r} is not "
             "initialized; run a batch through the lazy modules first"
         )
+    if value.is_meta:
+        raise SnapshotError(
+            f"The model's tensors must have data. Received: {name!r} on the meta device; load or "
+            "initialize the weights first"
+        )
     if value.layout != torch.strided or value.is_quantized:
         raise SnapshotError(
             f"The model's tensors must be dense. Received: {name!r} of layout {value.layout}"
         )
-    tensor = value.detach().resolve_conj().resolve_neg().cpu().contiguous()
-    flat = tensor.reshape(-1)
-    data = flat.view(torch.uint8).numpy().data if flat.numel() else memoryview(b"")
-    return TensorBytes(
-        dtype=str(tensor.dtype).removeprefix("torch."), shape=tuple(tensor.shape), data=data
-    )
+    return value.detach()
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    """The model itself, out of what wraps it to compile it or to train it in parallel."""
+    while True:
+        if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            model = model.module
+        elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
+            model = inner
+        else:
+            return model
+
+
+def _plain_name(name: str) -> str:
+    """The name without what torch.compile puts before the tensors of a module inside."""
+    return ".".join(part for part in name.split(".") if part != "_orig_mod")
 
 
 def _layout(state: Mapping[str, object]) -> dict[str, tuple[tuple[int, ...], str]]:

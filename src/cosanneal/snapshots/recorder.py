@@ -4,50 +4,129 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
+import time
+import warnings
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from types import TracebackType
-from typing import Any, Self, TypeAlias
+from typing import Any, Literal, Self, TypeAlias, TypedDict, Unpack, get_args
 
 import safetensors
 
-from ..core.errors import ScheduleError, SnapshotError, check_steps
+from ..core.errors import ScheduleError, SnapshotError, check_steps, shown
 from ..core.records import first_difference
-from ..core.schedule import Schedule
+from ..core.schedule import Cycle, Schedule
 from ..core.version import __version__
 from .file import TensorBytes
-from .store import SnapshotStore
+from .lock import FolderLock
+from .store import Snapshot, SnapshotStore, plain_metrics
+from .writer import HostBuffers, Writer
 
 _log = logging.getLogger(__name__)
 
 Metrics: TypeAlias = Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None
+OnError: TypeAlias = Literal["raise", "warn"]
+
+
+class RecorderOptions(TypedDict, total=False):
+    """What every recorder takes by keyword; `BaseRecorder` says what each does."""
+
+    resume_from: int | None
+    background: bool
+    max_pending: int
+    on_error: OnError
+
+
+@dataclass(slots=True, kw_only=True)
+class Statistics:
+    """What recording has done and cost so far.
+
+    Attributes:
+        taken: the snapshots whose weights were copied.
+        durable: those of them that are on the disk.
+        failed: those that were lost, or may be, to an error of the file system.
+        data_bytes: the bytes of the durable ones' weights.
+        held_seconds: how long the training thread was held in all, the metrics
+            aside.
+        waited_seconds: how much of that it waited for an earlier snapshot to
+            become durable; more `max_pending`, or a faster disk, would help.
+        copied_seconds: how much of it the weights were copied.
+        writing_seconds: how long the writing took, in the background or not.
+    """
+
+    taken: int = 0
+    durable: int = 0
+    failed: int = 0
+    data_bytes: int = 0
+    held_seconds: float = 0.0
+    waited_seconds: float = 0.0
+    copied_seconds: float = 0.0
+    writing_seconds: float = 0.0
+
+    @property
+    def pending(self) -> int:
+        """Those that were taken and are not durable yet."""
+        return self.taken - self.durable - self.failed
 
 
 class BaseRecorder(ABC):
     """Records a snapshot whenever the count of updates crosses the end of a cycle.
 
+    At a cycle's end the training thread copies the weights into held memory and
+    goes on; a thread in the background makes a durable file of the copy. An
+    error there is raised by the next call of the recorder, once: by then that
+    call's own work is done, so that a loop that catches it goes on without the
+    snapshot that was lost. An interpreter that ends writes what was taken, also
+    where the recorder was not closed. (What a kill takes is at most
+    `max_pending` snapshots, so call `wait()` before a checkpoint is saved: a run
+    resumed from there does not take the earlier ones again.)
+
+    Updates may come from any thread, one at a time. A forked child process
+    cannot use the recorder of its parent.
+
     Args:
-        folder: the folder of the snapshots; made if it is not there.
+        folder: the folder of the snapshots; made if it is not there. It is
+            locked against other recorders until `close`, or the process' end.
         schedule: the schedule of the run.
         resume_from: the number of updates the run had done when it was
             interrupted. Snapshots up to there are kept, later ones removed (the
             run will make them again). 0 starts over and removes all.
+        background: False writes within the call that takes the snapshot, and
+            raises errors there.
+        max_pending: so many snapshots are in flight at most, each with held
+            memory for one copy of the weights. The next one waits.
+        on_error: what a snapshot that cannot be written does: "raise" a
+            SnapshotError at the next call, or "warn" there. Tensors or metrics
+            that cannot be recorded are always raised, where they came.
 
     Raises:
-        SnapshotError: the folder cannot be written to; it holds snapshots and
+        SnapshotError: an argument that cannot be; the folder cannot be written
+            to, or another recorder is writing to it; it holds snapshots and
             `resume_from` is not given; or it was written under another schedule.
     """
 
     framework: str  # the adapter's, as it stands in a snapshot's metadata
     framework_version: str
+    _buffers: type[HostBuffers] = HostBuffers
 
     def __init__(
         self,
         folder: str | os.PathLike[str] | SnapshotStore,
         schedule: Schedule,
-        *,
-        resume_from: int | None = None,
+        **options: Unpack[RecorderOptions],
     ) -> None:
+        max_pending = options.get("max_pending", 1)
+        check_count("max_pending", max_pending)
+        self._on_error: OnError = options.get("on_error", "raise")
+        if self._on_error not in get_args(OnError):
+            raise SnapshotError(
+                "Argument `on_error` must be 'raise' or 'warn'. "
+                f"Received: on_error={shown(self._on_error)}"
+            )
         self.store = folder if isinstance(folder, SnapshotStore) else SnapshotStore(folder)
         self.schedule = schedule
         self._updates = 0
@@ -55,9 +134,24 @@ class BaseRecorder(ABC):
         # Whether the folder's snapshots are known to be this run's. A state may
         # yet be loaded, so that it is asked when the first update comes.
         self._claimed = False
-        self.store.prepare()
-        if resume_from is not None:
-            self.resume(resume_from)
+        self._statistics = Statistics()
+        self._latest: tuple[str, dict[str, tuple[tuple[int, ...], str]]] | None = None
+        self._process = os.getpid()
+        self._one_at_a_time = threading.RLock()
+        self._writer = Writer(
+            [self._buffers() for _ in range(max_pending)],
+            background=options.get("background", True),
+        )
+        self._lock = FolderLock(self.store.folder)
+        self._finalizer = weakref.finalize(self, _dropped, self._writer, self._lock, os.getpid())
+        try:
+            self.store.prepare()
+            resume_from = options.get("resume_from")
+            if resume_from is not None:
+                self.resume(resume_from)
+        except BaseException:
+            self._lock.release()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -68,7 +162,19 @@ class BaseRecorder(ABC):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except SnapshotError as failure:
+            if error is None:
+                raise
+            # It must not hide what ended the block.
+            _log.error("%s", failure)
+            error.add_note(f"While the recorder was closed: {failure}")
+
+    @property
+    def statistics(self) -> Statistics:
+        """What recording has done and cost so far."""
+        return replace(self._statistics)
 
     @property
     def updates(self) -> int:
@@ -82,6 +188,7 @@ class BaseRecorder(ABC):
             SnapshotError: the snapshots kept were taken under another schedule.
         """
         updates = check_steps("resume_from", updates)
+        self._writer.wait()
         kept = [snapshot for snapshot in self.store.list() if snapshot.step <= updates]
         for snapshot in kept:
             difference = first_difference(snapshot.metadata["schedule"], self.schedule.to_dict())
@@ -100,11 +207,34 @@ class BaseRecorder(ABC):
                 len(removed),
                 self.store.folder,
             )
+        self._warn_of_a_gap(updates, kept)
         self._updates = updates
         self._claimed = True
+        self._latest = None
+
+    def _warn_of_a_gap(self, updates: int, kept: list[Snapshot]) -> None:
+        """Say so if the cycle before the resumed step has no snapshot: it will never have one."""
+        total = self.schedule.total_steps
+        over = total is not None and updates >= total
+        next_cycle = self.schedule.num_cycles if over else self.schedule.cycle_at(updates).index
+        if not next_cycle:
+            return
+        if all(snapshot.cycle != next_cycle - 1 for snapshot in kept):
+            _log.warning(
+                "Resuming at step %d without the snapshot of cycle %d, which is not in %s. Call "
+                "the recorder's wait() before a checkpoint is saved, so that this cannot happen",
+                updates,
+                next_cycle - 1,
+                self.store.folder,
+            )
 
     def state_dict(self) -> dict[str, Any]:
-        """The recorder's state as plain data."""
+        """The recorder's state as plain data, once the snapshots taken are durable.
+
+        Raises:
+            SnapshotError: one of them could not be written, as `wait` says.
+        """
+        self.wait()
         return {"updates": self._updates}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -116,16 +246,68 @@ class BaseRecorder(ABC):
             )
         self.resume(state_dict["updates"])
 
+    def wait(self) -> None:
+        """Return when every snapshot taken is durable.
+
+        Raises:
+            SnapshotError: one could not be written (with on_error="raise"), and
+                no call has said so yet.
+        """
+        if self._is_ours():
+            self._writer.wait()
+            self._surface()
+
     def close(self) -> None:
-        """Finish. Every snapshot taken is durable when this returns; calling it twice is fine."""
-        self._closed = True
+        """Finish: wait for the snapshots taken, and let others write to the folder.
+
+        Calling it twice is fine.
+
+        Raises:
+            SnapshotError: as `wait` does. The recorder is closed nevertheless.
+        """
+        if not self._is_ours():
+            return
+        with self._one_at_a_time:
+            self._closed = True
+            self._writer.wait()
+            self._lock.release()
+            self._finalizer.detach()
+            self._surface()
+
+    def _is_ours(self) -> bool:
+        """Whether this process is the recorder's, and not forked from it."""
+        return self._process == os.getpid()
+
+    def _surface(self) -> None:
+        """Raise, or warn of, what failed in the background since the last look."""
+        failures: list[Exception] = []
+        while self._writer.failures:
+            failures.append(self._writer.failures.pop(0))
+        if not failures:
+            return
+        if self._on_error == "warn":
+            for failure in failures:
+                warnings.warn(str(failure), RuntimeWarning, stacklevel=2)
+        elif len(failures) == 1:
+            raise failures[0]
+        else:
+            raise SnapshotError("\n".join(map(str, failures))) from failures[0]
 
     def _advance(self, updates: int, metrics: Metrics) -> bool:
         """Note that so many updates are done now; record if a cycle ended since the last look.
 
         Returns:
-            Whether a snapshot was recorded.
+            Whether a snapshot was taken.
         """
+        with self._one_at_a_time:
+            return self._advance_alone(updates, metrics)
+
+    def _advance_alone(self, updates: int, metrics: Metrics) -> bool:
+        if not self._is_ours():
+            raise SnapshotError(
+                f"The recorder belongs to process {self._process}, and this one, {os.getpid()}, "
+                "was forked from it. Record in the process that made the recorder"
+            )
         if self._closed:
             raise SnapshotError(
                 "The recorder is closed. Step it inside its `with` block, or make a new one with "
@@ -143,14 +325,28 @@ class BaseRecorder(ABC):
         # only the last has weights to show.
         ended = self.schedule.cycles_completed(self._updates, updates)
         self._updates = updates
-        if not ended:
-            return False
-        values = metrics() if callable(metrics) else metrics
-        self.store.write(
-            self._capture(),
-            cycle=ended[-1].index,
-            step=updates,
-            rate=self.schedule.rate(updates - 1),
+        if ended:
+            self._take(ended[-1], metrics)
+        # Only now, so that who goes on after an earlier snapshot's error has
+        # lost neither the update nor this snapshot.
+        self._surface()
+        return bool(ended)
+
+    def _take(self, cycle: Cycle, metrics: Metrics) -> None:
+        values = plain_metrics(metrics() if callable(metrics) else metrics)
+        began = time.perf_counter()
+        weights = self._weights()
+        asked = time.perf_counter()
+        buffers = self._writer.free_buffers()
+        free = time.perf_counter()
+        tensors = buffers.copy(weights)
+        copied = time.perf_counter()
+        write = partial(
+            self.store.write,
+            tensors,
+            cycle=cycle.index,
+            step=self._updates,
+            rate=self.schedule.rate(self._updates - 1),
             schedule=self.schedule,
             framework=self.framework,
             versions={
@@ -160,7 +356,17 @@ class BaseRecorder(ABC):
             },
             metrics=values,
         )
-        return True
+        statistics = self._statistics
+        statistics.taken += 1
+        self._latest = f"of step {self._updates}", _layout(tensors)
+        # The job must not know the recorder, which could then not be dropped.
+        self._writer.submit(
+            buffers,
+            partial(_write, buffers, tensors, write, statistics),
+        )
+        statistics.waited_seconds += free - asked
+        statistics.copied_seconds += copied - free
+        statistics.held_seconds += time.perf_counter() - began
 
     def _refuse_foreign(self) -> None:
         """A new run must not mix its snapshots with those of an earlier one."""
@@ -173,9 +379,61 @@ class BaseRecorder(ABC):
                 "another folder"
             )
 
+    def _last_layout(self) -> tuple[str, dict[str, tuple[tuple[int, ...], str]]] | None:
+        """Which the run's latest snapshot is, and its tensors' shapes and dtypes."""
+        if self._latest is None and (found := self.store.list()):
+            self._latest = str(found[-1].path), found[-1].layout()
+        return self._latest
+
     @abstractmethod
-    def _capture(self) -> Mapping[str, TensorBytes]:
-        """The weights as they are now, by name."""
+    def _weights(self) -> Mapping[str, Any]:
+        """The weights as they are now, by name, as `_buffers` copies them."""
+
+
+def _write(
+    buffers: HostBuffers,
+    tensors: Mapping[str, TensorBytes],
+    write: Callable[[], Snapshot],
+    statistics: Statistics,
+) -> None:
+    """Make the copied weights durable."""
+    began = time.perf_counter()
+    try:
+        buffers.arrive()
+        write()
+    except BaseException:
+        statistics.failed += 1
+        raise
+    finally:
+        statistics.writing_seconds += time.perf_counter() - began
+    statistics.data_bytes += sum(tensor.data.nbytes for tensor in tensors.values())
+    statistics.durable += 1
+
+
+def _dropped(writer: Writer, lock: FolderLock, process: int) -> None:
+    """At the end of a recorder that nobody closed, or of the interpreter."""
+    if process != os.getpid():
+        return
+
+    def finish() -> None:
+        while writer.failures:
+            _log.error("%s", writer.failures.pop(0))
+        lock.release()
+
+    writer.at_rest(finish)
+
+
+def _layout(tensors: Mapping[str, TensorBytes]) -> dict[str, tuple[tuple[int, ...], str]]:
+    return {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
+
+
+def check_count(name: str, value: object) -> None:
+    """Refuse what is no positive number of snapshots."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise SnapshotError(
+            f"Argument `{name}` must be a positive integer (snapshots). "
+            f"Received: {name}={shown(value)}"
+        )
 
 
 def check_schedule(value: object) -> Schedule:

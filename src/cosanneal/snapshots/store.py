@@ -174,13 +174,6 @@ class SnapshotStore:
         Raises:
             SnapshotError: the file cannot be written, or metrics are no plain data.
         """
-        try:
-            encoded_metrics = json.dumps(dict(metrics or {}), default=_as_number, sort_keys=True)
-        except (TypeError, ValueError, RecursionError) as error:
-            raise SnapshotError(
-                "Argument `metrics` must be a dict of numbers, strings and lists of them. "
-                f"Received: {metrics!r} ({error})"
-            ) from error
         metadata = {
             "cosanneal": str(FORMAT_VERSION),
             "cycle": str(cycle),
@@ -189,7 +182,7 @@ class SnapshotStore:
             "schedule": json.dumps(schedule.to_dict(), separators=(",", ":")),
             "framework": framework,
             "versions": json.dumps(dict(versions), sort_keys=True),
-            "metrics": encoded_metrics,
+            "metrics": json.dumps(plain_metrics(metrics), sort_keys=True),
         }
         snapshot = Snapshot(self.folder / _name(cycle, step), cycle=cycle, step=step)
         write_file(snapshot.path, tensors, metadata)
@@ -241,6 +234,29 @@ class SnapshotStore:
                 "Received: a read-only one; mend its permissions or choose another"
             )
 
+    def delete(self, *snapshots: Snapshot) -> None:
+        """Delete snapshots, for good when this returns; one that is gone already is passed over.
+
+        Raises:
+            SnapshotError: a snapshot of another folder, or one that cannot be deleted.
+        """
+        for snapshot in snapshots:
+            if snapshot.path.parent != self.folder:
+                raise SnapshotError(
+                    f"The snapshots to delete must be of folder {self.folder}. Received: "
+                    f"{snapshot.path}; ask the store of its folder"
+                )
+        try:
+            for snapshot in snapshots:
+                snapshot.path.unlink(missing_ok=True)
+            if snapshots:
+                sync_folder(self.folder)
+        except OSError as error:
+            raise SnapshotError(
+                f"A snapshot in {self.folder} could not be deleted: {error.strerror or error}. "
+                "Mend the folder's permissions, or delete it by hand"
+            ) from error
+
     def remove_after(self, step: int) -> tuple[Snapshot, ...]:
         """Remove, newest first, the snapshots whose weights have seen more than `step` updates.
 
@@ -248,20 +264,28 @@ class SnapshotStore:
             Those that were removed.
         """
         beyond = [snapshot for snapshot in self.list() if snapshot.step > step]
-        try:
-            for snapshot in reversed(beyond):
-                snapshot.path.unlink()
-            if beyond:
-                sync_folder(self.folder)
-        except OSError as error:
-            raise SnapshotError(
-                f"A snapshot in {self.folder} could not be removed: {error.strerror or error}"
-            ) from error
+        self.delete(*reversed(beyond))
         return tuple(beyond)
 
 
 def _name(cycle: int, step: int) -> str:
     return f"cycle-{cycle:04d}-step-{step:010d}.safetensors"
+
+
+def plain_metrics(metrics: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A copy of the user's metrics as they stand in a snapshot.
+
+    Raises:
+        SnapshotError: they are no plain data.
+    """
+    try:
+        plain: dict[str, Any] = json.loads(json.dumps(dict(metrics or {}), default=_as_number))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise SnapshotError(
+            "Argument `metrics` must be a dict of numbers, strings and lists of them. "
+            f"Received: {metrics!r} ({error})"
+        ) from error
+    return plain
 
 
 def _as_number(value: object) -> Any:

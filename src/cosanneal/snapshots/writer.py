@@ -1,0 +1,145 @@
+"""The background writer: held copies of the weights, and the thread that makes files of them."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .file import TensorBytes, check_tensor
+
+Job: TypeAlias = Callable[[], None]
+
+
+class HostBuffers:
+    """Host memory for one copy of the weights, held from snapshot to snapshot.
+
+    This one copies whatever numpy.asarray takes. An adapter whose framework
+    copies faster, or from a device, brings one of its own.
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[str, tuple[NDArray[Any], TensorBytes]] = {}
+
+    def copy(self, weights: Mapping[str, Any]) -> dict[str, TensorBytes]:
+        """Copy the weights, which may change from then on.
+
+        The bytes returned may be read once `arrive` has returned, and until the
+        next copy.
+
+        Raises:
+            SnapshotError: a tensor that a snapshot cannot hold.
+        """
+        for name in self._held.keys() - weights.keys():
+            del self._held[name]
+        for name, value in weights.items():
+            array = np.asarray(value)
+            held = self._held[name][0] if name in self._held else None
+            if held is None or (held.shape, held.dtype) != (array.shape, array.dtype):
+                check_tensor(name, array.dtype.name)
+                self._held.pop(name, None)
+                held = np.empty(array.shape, array.dtype.newbyteorder("="))
+                # A view of no elements cannot be cast to bytes.
+                data = held.reshape(-1).view(np.uint8).data if held.size else memoryview(b"")
+                self._held[name] = held, TensorBytes(array.dtype.name, array.shape, data)
+            np.copyto(held, array)
+        return {name: data for name, (_, data) in self._held.items()}
+
+    def arrive(self) -> None:
+        """Wait until copies that are under way have arrived; the writer's thread calls it."""
+
+
+class Writer:
+    """Runs jobs one after another, in a thread that lives while there are any.
+
+    The thread is no daemon: an interpreter that ends waits for it, so that what
+    was taken is written even where nobody waits for it or closes the recorder.
+
+    Args:
+        buffers: held memory, once for each job that may be in flight.
+        background: False runs each job when it is submitted.
+    """
+
+    def __init__(self, buffers: Sequence[HostBuffers], *, background: bool) -> None:
+        self._buffers = buffers
+        self._background = background
+        self._condition = threading.Condition()
+        # The first is being done. No other record says which buffers are in use,
+        # so that an interrupt, at whatever line, leaves none lost.
+        self._jobs: deque[tuple[HostBuffers, Job]] = deque()
+        self._thread: threading.Thread | None = None
+        self._last_wish: Job | None = None
+        # Of the jobs that failed, for whoever asks next to take and to say.
+        self.failures: list[Exception] = []
+
+    @property
+    def pending(self) -> int:
+        """The number of jobs that are not done."""
+        return len(self._jobs)
+
+    def free_buffers(self) -> HostBuffers:
+        """Buffers that no job uses, waited for if all are in flight."""
+        with self._condition:
+            self._see_to_it()
+            self._condition.wait_for(lambda: len(self._jobs) < len(self._buffers))
+            used = [buffers for buffers, _ in self._jobs]
+            # The first of them: those never used need no memory.
+            return next(buffers for buffers in self._buffers if buffers not in used)
+
+    def submit(self, buffers: HostBuffers, job: Job) -> None:
+        """Have the job done, after which the buffers are free again."""
+        # The end of the interpreter waits for threads that were there when it began.
+        if self._background and threading.main_thread().is_alive():
+            with self._condition:
+                self._jobs.append((buffers, job))
+                self._see_to_it()
+        else:
+            self.wait()
+            self._do(job)
+
+    def wait(self) -> None:
+        """Return when all jobs are done."""
+        with self._condition:
+            self._see_to_it()
+            self._condition.wait_for(lambda: not self._jobs)
+
+    def at_rest(self, wish: Job) -> None:
+        """Have something done when all jobs are, without waiting; it may be done twice."""
+        # The collector may call this in any thread and between any two lines,
+        # also those of `_work`, which therefore looks for the wish last.
+        self._last_wish = wish
+        if not self._jobs:
+            wish()
+
+    def _see_to_it(self) -> None:
+        """Have a thread at work if there are jobs."""
+        if not self._jobs or (self._thread is not None and self._thread.is_alive()):
+            return
+        self._thread = threading.Thread(target=self._work, name="cosanneal-writer")
+        try:
+            self._thread.start()
+        except RuntimeError:  # there is no thread to be had
+            self._work()
+
+    def _work(self) -> None:
+        more = True
+        while more:
+            self._do(self._jobs[0][1])
+            with self._condition:
+                self._jobs.popleft()
+                more = bool(self._jobs)
+                if not more:
+                    self._thread = None
+                self._condition.notify_all()
+        if self._last_wish is not None:
+            self._last_wish()
+
+    def _do(self, job: Job) -> None:
+        try:
+            job()
+        except Exception as error:
+            self.failures.append(error)

@@ -1,0 +1,194 @@
+"""One recorder at a time writes to a folder; readers are not asked."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import cosanneal as ca
+from cosanneal.snapshots import SnapshotStore
+from cosanneal.snapshots.lock import LOCK_NAME, FolderLock
+
+from .recording import EVERY_STEP, ArrayRecorder, filled
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="fork and fcntl are POSIX'")
+
+HOLDER = """
+import sys
+from pathlib import Path
+from cosanneal.snapshots.lock import FolderLock
+lock = FolderLock(Path(sys.argv[1]))
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def holder(folder: Path) -> subprocess.Popen[str]:
+    child = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stdout is not None
+    assert child.stdout.readline() == "held\n"
+    return child
+
+
+def test_a_second_recorder_of_another_process_is_refused_until_the_first_is_killed(
+    tmp_path: Path,
+) -> None:
+    with holder(tmp_path) as child:
+        with pytest.raises(ca.SnapshotError, match=rf"process {child.pid} on \S+ is writing to;"):
+            ArrayRecorder(tmp_path, EVERY_STEP)
+        assert SnapshotStore(tmp_path).list() == []
+        child.kill()
+        child.wait()
+        assert (tmp_path / LOCK_NAME).exists()  # what the killed one left does not lock
+        with ArrayRecorder(tmp_path, EVERY_STEP) as recorder:
+            recorder.step(filled(1))
+    assert [path.name for path in tmp_path.iterdir()] == ["cycle-0000-step-0000000001.safetensors"]
+
+
+def test_a_second_recorder_of_this_process_is_refused(tmp_path: Path) -> None:
+    first = ArrayRecorder(tmp_path / "run", EVERY_STEP)
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+    for name in ("run", "link"):
+        with pytest.raises(ca.SnapshotError, match=r"another recorder of this process is writing"):
+            ArrayRecorder(tmp_path / name, EVERY_STEP)
+        # The refusal must not have cost the first its lock.
+        script = HOLDER.replace("print", "sys.exit('taken') #")
+        other = [sys.executable, "-c", script, str(tmp_path / "run")]
+        done = subprocess.run(other, capture_output=True, text=True, check=False)
+        assert f"process {os.getpid()} on" in done.stderr
+        assert "taken" not in done.stderr.splitlines()
+    with ArrayRecorder(tmp_path / "other", EVERY_STEP):
+        first.step(filled(1))
+    first.close()
+    with ArrayRecorder(tmp_path / "run", EVERY_STEP, resume_from=1) as second:
+        first.close()  # closed already: not the second's lock
+        with pytest.raises(ca.SnapshotError, match=r"another recorder of this process"):
+            FolderLock(tmp_path / "run")
+        second.step(filled(2))
+    assert [snapshot.step for snapshot in second.store.list()] == [1, 2]
+
+
+def test_a_recorder_that_could_not_be_made_or_was_dropped_holds_no_lock(tmp_path: Path) -> None:
+    with ArrayRecorder(tmp_path, EVERY_STEP) as recorder:
+        recorder.step(filled(1))
+    with pytest.raises(ca.SnapshotError, match=r"schedule it began with"):
+        ArrayRecorder(tmp_path, ca.CyclicCosine(0.1, cycle_steps=2), resume_from=1)
+    dropped = ArrayRecorder(tmp_path, EVERY_STEP, resume_from=1)
+    del dropped
+    gc.collect()
+    ArrayRecorder(tmp_path, EVERY_STEP, resume_from=1).close()
+
+
+@posix
+def test_a_child_process_neither_has_nor_ends_its_parents_lock(tmp_path: Path) -> None:
+    lock = FolderLock(tmp_path)
+    child = os.fork()
+    if not child:  # pragma: no cover
+        try:
+            FolderLock(tmp_path)
+        except ca.SnapshotError as error:
+            os._exit(0 if f"process {os.getppid()} on" in str(error) else 2)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    with pytest.raises(ca.SnapshotError, match=r"another recorder of this process"):
+        FolderLock(tmp_path)
+    lock.release()
+    lock.release()
+    FolderLock(tmp_path).release()
+
+
+@posix
+def test_a_child_that_outlives_a_killed_run_does_not_keep_the_lock(tmp_path: Path) -> None:
+    script = HOLDER.replace(
+        "print(", "import os, time\nif not os.fork(): time.sleep(60)\nelse: print("
+    )
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"held\n"
+        children = Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()
+        child.kill()
+        child.wait()
+        try:
+            FolderLock(tmp_path).release()
+        finally:
+            os.kill(int(children[0]), 9)
+
+
+def test_a_folder_that_was_replaced_is_another(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    old = FolderLock(folder)
+    folder.rename(tmp_path / "moved")
+    new = FolderLock(folder)
+    old.release()
+    assert (folder / LOCK_NAME).exists()  # which is not the old one's to remove
+    with pytest.raises(ca.SnapshotError, match=r"another recorder of this process"):
+        FolderLock(folder)
+    shutil.rmtree(folder)
+    new.release()
+
+
+@posix
+def test_a_lock_file_that_its_holder_removes_meanwhile_is_not_taken_for_the_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fcntl
+
+    real, calls = fcntl.lockf, []
+
+    def lockf(descriptor: int, *rest: Any) -> None:
+        calls.append(descriptor)
+        if len(calls) == 1:  # the former holder is done between our open and our lock
+            (tmp_path / LOCK_NAME).unlink()
+        real(descriptor, *rest)
+
+    monkeypatch.setattr(fcntl, "lockf", lockf)
+    lock = FolderLock(tmp_path)
+    assert len(calls) == 2
+    assert (tmp_path / LOCK_NAME).exists()
+    lock.release()
+
+
+@posix
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP, errno.EIO])
+def test_a_file_system_without_locks_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, code: int
+) -> None:
+    import fcntl
+
+    def lockf(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "lockf", lockf)
+    if code == errno.EIO:
+        with pytest.raises(ca.SnapshotError, match=r"written to\. Received: Input/output error"):
+            FolderLock(tmp_path)
+        return
+    with caplog.at_level(logging.WARNING), ArrayRecorder(tmp_path, EVERY_STEP) as recorder:
+        recorder.step(filled(1))
+    assert "on a file system without locks" in caplog.text
+    assert recorder.store.verify() == 1
+
+
+def test_the_lock_file_is_no_snapshot_and_goes_with_the_recorder(tmp_path: Path) -> None:
+    with ArrayRecorder(tmp_path, EVERY_STEP) as recorder:
+        recorder.step(filled(1))
+        recorder.wait()
+        assert (tmp_path / LOCK_NAME).exists()
+        assert [snapshot.step for snapshot in recorder.store.list()] == [1]
+        assert SnapshotStore(tmp_path).verify() == 1
+    assert not (tmp_path / LOCK_NAME).exists()
