@@ -466,14 +466,14 @@ def test_a_forked_child_leaves_the_recorder_to_its_parent(tmp_path: Path) -> Non
 def test_nothing_depends_on_the_clock_of_the_wall(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with ArrayRecorder(tmp_path / "steady", EVERY_STEP) as recorder:
+    with ArrayRecorder(tmp_path / "steady", EVERY_STEP, keep_last=3) as recorder:
         for value in range(5):
             recorder.step(filled(value))
     now = time.time()
     jumps = iter(range(10_000))
     monkeypatch.setattr(time, "time", lambda: now - 3600.0 * next(jumps))
     monkeypatch.setattr(time, "time_ns", lambda: int(1e9 * (now - 3600.0 * next(jumps))))
-    with ArrayRecorder(tmp_path / "jumping", EVERY_STEP) as recorder:
+    with ArrayRecorder(tmp_path / "jumping", EVERY_STEP, keep_last=3) as recorder:
         for value in range(5):
             recorder.step(filled(value))
             # As a clock set back leaves the files: the newest looks oldest.

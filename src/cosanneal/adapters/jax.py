@@ -232,8 +232,9 @@ class SnapshotRecorder(BaseRecorder):
     Args:
         folder: the folder of the snapshots; made if it is not there.
         schedule: the schedule of the run.
-        options: `resume_from`, `background`, `max_pending` and `on_error`, as
-            BaseRecorder has them.
+        options: `resume_from`, `background`, `max_pending`, `on_error`,
+            `keep_last`, `keep_best`, `metric` and `mode`, as BaseRecorder has
+            them.
 
     Raises:
         SnapshotError: the folder cannot be written to, or another recorder is

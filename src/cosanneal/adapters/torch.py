@@ -465,8 +465,8 @@ class SnapshotRecorder(BaseRecorder):
         schedule: the schedule; or the CyclicCosineLR, whose step is then
             followed, so that resuming the scheduler resumes the recorder.
         options: `resume_from` (not needed where the scheduler's state is
-            loaded), `background`, `max_pending` and `on_error`, as BaseRecorder
-            has them.
+            loaded), `background`, `max_pending`, `on_error`, `keep_last`,
+            `keep_best`, `metric` and `mode`, as BaseRecorder has them.
 
     Raises:
         SnapshotError: the folder cannot be written to, or another recorder is

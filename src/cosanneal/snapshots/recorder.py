@@ -23,6 +23,7 @@ from ..core.schedule import Cycle, Schedule
 from ..core.version import __version__
 from .file import TensorBytes
 from .lock import FolderLock
+from .retention import Mode, Retention, check_count
 from .store import Snapshot, SnapshotStore, plain_metrics
 from .writer import HostBuffers, Writer
 
@@ -39,6 +40,10 @@ class RecorderOptions(TypedDict, total=False):
     background: bool
     max_pending: int
     on_error: OnError
+    keep_last: int | None
+    keep_best: int | None
+    metric: str | None
+    mode: Mode
 
 
 @dataclass(slots=True, kw_only=True)
@@ -102,6 +107,15 @@ class BaseRecorder(ABC):
         on_error: what a snapshot that cannot be written does: "raise" a
             SnapshotError at the next call, or "warn" there. Tensors or metrics
             that cannot be recorded are always raised, where they came.
+        keep_last: keep only so many of the newest snapshots.
+        keep_best: keep only so many of the best by `metric`, and with
+            `keep_last` those too. Others are deleted once the newer one is
+            durable. A run killed and resumed ends with the snapshots of one
+            that was not; until it is past the step at which it was killed,
+            there may be fewer, for what a later snapshot displaced is gone.
+        metric: the name of the metric for `keep_best`, which every snapshot's
+            metrics must then hold.
+        mode: whether the metric's "min" or "max" is best.
 
     Raises:
         SnapshotError: an argument that cannot be; the folder cannot be written
@@ -119,6 +133,12 @@ class BaseRecorder(ABC):
         schedule: Schedule,
         **options: Unpack[RecorderOptions],
     ) -> None:
+        self._retention = Retention(
+            keep_last=options.get("keep_last"),
+            keep_best=options.get("keep_best"),
+            metric=options.get("metric"),
+            mode=options.get("mode", "min"),
+        )
         max_pending = options.get("max_pending", 1)
         check_count("max_pending", max_pending)
         self._on_error: OnError = options.get("on_error", "raise")
@@ -185,7 +205,8 @@ class BaseRecorder(ABC):
         """Go on from a run that had done so many updates.
 
         Raises:
-            SnapshotError: the snapshots kept were taken under another schedule.
+            SnapshotError: the snapshots kept were taken under another schedule,
+                or lack the metric by which to choose.
         """
         updates = check_steps("resume_from", updates)
         self._writer.wait()
@@ -207,6 +228,8 @@ class BaseRecorder(ABC):
                 len(removed),
                 self.store.folder,
             )
+        # As after the last of them, should the run have ended before that.
+        self.store.delete(*self._retention.excess(kept))
         self._warn_of_a_gap(updates, kept)
         self._updates = updates
         self._claimed = True
@@ -217,7 +240,7 @@ class BaseRecorder(ABC):
         total = self.schedule.total_steps
         over = total is not None and updates >= total
         next_cycle = self.schedule.num_cycles if over else self.schedule.cycle_at(updates).index
-        if not next_cycle:
+        if not next_cycle or not self._retention.keeps_all:
             return
         if all(snapshot.cycle != next_cycle - 1 for snapshot in kept):
             _log.warning(
@@ -334,6 +357,7 @@ class BaseRecorder(ABC):
 
     def _take(self, cycle: Cycle, metrics: Metrics) -> None:
         values = plain_metrics(metrics() if callable(metrics) else metrics)
+        self._retention.check(values, "Argument `metrics`")
         began = time.perf_counter()
         weights = self._weights()
         asked = time.perf_counter()
@@ -362,7 +386,7 @@ class BaseRecorder(ABC):
         # The job must not know the recorder, which could then not be dropped.
         self._writer.submit(
             buffers,
-            partial(_write, buffers, tensors, write, statistics),
+            partial(_write, buffers, tensors, write, self.store, self._retention, statistics),
         )
         statistics.waited_seconds += free - asked
         statistics.copied_seconds += copied - free
@@ -394,9 +418,11 @@ def _write(
     buffers: HostBuffers,
     tensors: Mapping[str, TensorBytes],
     write: Callable[[], Snapshot],
+    store: SnapshotStore,
+    retention: Retention,
     statistics: Statistics,
 ) -> None:
-    """Make the copied weights durable."""
+    """Make the copied weights durable, then delete what need not be kept any more."""
     began = time.perf_counter()
     try:
         buffers.arrive()
@@ -408,6 +434,8 @@ def _write(
         statistics.writing_seconds += time.perf_counter() - began
     statistics.data_bytes += sum(tensor.data.nbytes for tensor in tensors.values())
     statistics.durable += 1
+    if not retention.keeps_all:
+        store.delete(*retention.excess(store.list()))
 
 
 def _dropped(writer: Writer, lock: FolderLock, process: int) -> None:
@@ -425,15 +453,6 @@ def _dropped(writer: Writer, lock: FolderLock, process: int) -> None:
 
 def _layout(tensors: Mapping[str, TensorBytes]) -> dict[str, tuple[tuple[int, ...], str]]:
     return {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
-
-
-def check_count(name: str, value: object) -> None:
-    """Refuse what is no positive number of snapshots."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise SnapshotError(
-            f"Argument `{name}` must be a positive integer (snapshots). "
-            f"Received: {name}={shown(value)}"
-        )
 
 
 def check_schedule(value: object) -> Schedule:
