@@ -72,7 +72,8 @@ def main() -> None:
         if order["delay"] is not None:
             time.sleep(order["delay"])
             os.kill(child, signal.SIGKILL)  # it has not been waited for: it is still ours
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+        sys.stdout.write(f"{os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":
