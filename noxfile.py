@@ -65,6 +65,13 @@ def jax(session: nox.Session) -> None:
 
 
 @nox.session
+def gpu(session: nox.Session) -> None:
+    """What needs a CUDA device, and fails where there is none; not part of plain `nox`."""
+    install(session, ".[torch]", group="test")
+    session.run("pytest", "-m", "gpu", "tests/gpu", *session.posargs)
+
+
+@nox.session
 def peers(session: nox.Session) -> None:
     """Every preset beside the library it stands for."""
     install(session, ".[torch]")

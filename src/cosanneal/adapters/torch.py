@@ -388,10 +388,12 @@ class _Buffers(HostBuffers):
 
     def __init__(self) -> None:
         super().__init__()
-        self._tensors: dict[str, tuple[Tensor, TensorBytes]] = {}
+        # By name, with the bytes and whether they are pinned.
+        self._tensors: dict[str, tuple[Tensor, TensorBytes, bool]] = {}
         self._streams: dict[torch.device, torch.cuda.Stream] = {}
         self._events: list[torch.cuda.Event] = []
 
+    @torch.inference_mode(mode=False)  # whose tensors nobody could fill again outside of it
     def copy(self, weights: Mapping[str, Tensor]) -> dict[str, TensorBytes]:
         for name in self._tensors.keys() - weights.keys():
             del self._tensors[name]
@@ -404,18 +406,19 @@ class _Buffers(HostBuffers):
                 held.copy_(value)
         for device, names in on_device.items():
             self._copy_from(device, {name: weights[name] for name in names})
-        return {name: data for name, (_, data) in self._tensors.items()}
+        return {name: data for name, (_, data, _) in self._tensors.items()}
 
     def arrive(self) -> None:
         while self._events:
             self._events.pop().synchronize()
 
     def _fitting(self, name: str, value: Tensor) -> Tensor:
-        held = self._tensors[name][0] if name in self._tensors else None
+        """The held tensor for another, made anew if there is none that fits."""
+        held, _, pinned = self._tensors.get(name, (None, None, False))
         if (
             held is None
             or (held.shape, held.dtype) != (value.shape, value.dtype)
-            or held.is_pinned() != value.is_cuda
+            or pinned != value.is_cuda
         ):
             dtype = str(value.dtype).removeprefix("torch.")
             check_tensor(name, dtype)
@@ -423,11 +426,12 @@ class _Buffers(HostBuffers):
             held = torch.empty(value.shape, dtype=value.dtype, pin_memory=value.is_cuda)
             flat = held.view(-1)
             data = flat.view(torch.uint8).numpy().data if flat.numel() else memoryview(b"")
-            self._tensors[name] = held, TensorBytes(dtype, tuple(value.shape), data)
+            described = TensorBytes(dtype, tuple(value.shape), data)
+            self._tensors[name] = held, described, value.is_cuda
         return held
 
     def _copy_from(self, device: torch.device, weights: Mapping[str, Tensor]) -> None:
-        """Have a device copy its tensors, without the host or the other streams waiting.
+        """Have a device copy its tensors, without the host waiting.
 
         On the device, the copy waits for the update that was queued last, and
         the next update for the copy.
@@ -439,9 +443,11 @@ class _Buffers(HostBuffers):
         stream.wait_stream(training)
         with torch.cuda.stream(stream):
             for name, value in weights.items():
-                self._tensors[name][0].copy_(value, non_blocking=True)
                 # Its memory must not be given to others before it was read.
                 value.record_stream(stream)
+                # Conjugated here: after the copy, torch would not wait for it to arrive.
+                plain = value.resolve_conj().resolve_neg()
+                self._tensors[name][0].copy_(plain, non_blocking=True)
             # A thread that waits for it sleeps, in place of spinning.
             event = torch.cuda.Event(blocking=True)
             event.record(stream)
