@@ -5,23 +5,15 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from ..core.atomic import sync_folder
-from ..core.errors import ScheduleError, SnapshotError
+from ..core.errors import ScheduleError, SnapshotError, shown
 from ..core.schedule import Schedule
-from .file import (
-    TensorBytes,
-    read_layout,
-    read_metadata,
-    read_tensors,
-    verify_file,
-    write_file,
-)
-
-FORMAT_VERSION: Final = 1
+from .file import FORMAT_VERSION, TensorBytes, write_file
+from .reader import SnapshotReader
 
 _NAME: Final = re.compile(r"cycle-(\d{4,20})-step-(\d{10,20})\.safetensors")
 _LEFTOVER: Final = re.compile(r"\.cycle-\d+-step-\d+\.safetensors\.[0-9a-f]+\.tmp")
@@ -59,8 +51,9 @@ class Snapshot:
             SnapshotError: the file is no snapshot that this version reads.
         """
         if self._metadata is None:
-            self._metadata = _parse_metadata(self, read_metadata(self.path))
-        return self._metadata
+            with self.open():
+                pass
+        return self._metadata or {}
 
     @property
     def schedule(self) -> Schedule:
@@ -76,9 +69,37 @@ class Snapshot:
         """The shape and the dtype's name of each of its tensors by name, from the header alone.
 
         Raises:
-            SnapshotError: the header cannot be read.
+            SnapshotError: the header cannot be read, or is not what was written.
         """
-        return read_layout(self.path)
+        with self.open() as tensors:
+            return tensors.layout
+
+    def open(self, *, verify: bool = True) -> SnapshotReader:
+        """Its tensors, each read when it is asked for: for one at a time, or for a few of many.
+
+        Args:
+            verify: compare each tensor with its digest when it is read. The
+                header is compared with its own in any case.
+
+        Returns:
+            A mapping from names to arrays, to be used in a `with` block.
+
+        Raises:
+            SnapshotError: the file cannot be read, its header is not what was
+                written, or it bears another snapshot's name.
+
+        Example:
+            >>> def mean_of(snapshot, name):
+            ...     with snapshot.open() as tensors:
+            ...         return tensors[name].mean()
+        """
+        reader = SnapshotReader(self.path, verify=verify)
+        try:
+            self._metadata = _parse_metadata(self, reader.raw_metadata)
+        except BaseException:
+            reader.close()
+            raise
+        return reader
 
     def load(self, *, framework: str = "numpy", verify: bool = True) -> dict[str, Any]:
         """Its tensors by name.
@@ -86,24 +107,26 @@ class Snapshot:
         Args:
             framework: "numpy", "pt" (torch), "flax" or "tf", as safetensors
                 names them.
-            verify: compare the file with its digest first.
+            verify: compare each tensor with its digest. The header is compared
+                with its own in any case.
 
         Raises:
             SnapshotError: the file cannot be read, or is not what was written.
         """
-        if verify:
-            self.verify()
-        return read_tensors(self.path, framework)
+        with self.open(verify=verify) as tensors:
+            return tensors.load(framework)
 
-    def verify(self) -> None:
-        """Read the whole file and compare it with its digest and its name.
+    def verify(self, progress: Callable[[int], None] | None = None) -> None:
+        """Read the whole file and compare it with its digests and its name.
+
+        Args:
+            progress: called with the number of bytes read since it was last called.
 
         Raises:
             SnapshotError: it is damaged; the message names the file.
         """
-        verify_file(self.path)
-        self._metadata = None
-        _ = self.metadata
+        with self.open() as tensors:
+            tensors.verify(progress)
 
 
 class SnapshotStore:
@@ -297,32 +320,34 @@ def _as_number(value: object) -> Any:
 
 
 def _parse_metadata(snapshot: Snapshot, raw: Mapping[str, str]) -> dict[str, Any]:
-    version = raw.get("cosanneal")
-    if version != str(FORMAT_VERSION):
-        raise SnapshotError(
-            f"Snapshot {snapshot.path} must be of format version {FORMAT_VERSION}, the one this "
-            f"cosanneal reads. Received: {version!r}"
-            + ("; a newer cosanneal may read it" if version else ", no snapshot of cosanneal's")
-        )
     try:
-        metadata = {
+        metadata: dict[str, Any] = {
             "format": FORMAT_VERSION,
             "cycle": int(raw["cycle"]),
             "step": int(raw["step"]),
             "rate": float(raw["rate"]),
-            "schedule": json.loads(raw["schedule"]),
+            "schedule": _parse_object(raw["schedule"]),
             "framework": raw["framework"],
-            "versions": json.loads(raw["versions"]),
-            "metrics": json.loads(raw["metrics"]),
+            "versions": _parse_object(raw["versions"]),
+            "metrics": _parse_object(raw["metrics"]),
             "digest": raw["digest"],
         }
     except (KeyError, ValueError, RecursionError) as error:
         raise SnapshotError(
-            f"Snapshot {snapshot.path} could not be read: bad metadata ({error!r})"
+            f"Snapshot {snapshot.path} could not be read: bad metadata ({error!r}). Delete it, or "
+            "restore it from a copy"
         ) from error
     if (metadata["cycle"], metadata["step"]) != (snapshot.cycle, snapshot.step):
         raise SnapshotError(
             f"Snapshot {snapshot.path} must bear the name of its content, "
-            f"{_name(metadata['cycle'], metadata['step'])}. It was renamed or copied over another"
+            f"{_name(metadata['cycle'], metadata['step'])}. It was renamed or copied over another; "
+            "give it that name, or delete it"
         )
     return metadata
+
+
+def _parse_object(text: str) -> dict[str, Any]:
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise ValueError(f"{shown(value)} is no JSON object")
+    return value

@@ -1,0 +1,356 @@
+"""Reading a snapshot file. Nothing that it says is used before it was checked.
+
+A file is opened once. Its header is compared with its digest, and what it says
+of the tensors with the file's size, before anything is read by it; a tensor is
+compared with its own digest as it is read. Memory is taken for what is really
+in the file, not for what its header claims.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import mmap
+import os
+import stat
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Final, NoReturn, Self
+
+import numpy as np
+import safetensors
+from numpy.typing import NDArray
+
+from ..core.errors import SnapshotError, shown
+from .file import DTYPES, FORMAT_VERSION, MAX_HEADER_BYTES, count_bytes, digest_of
+
+# safetensors' code -> the framework's name.
+_NAMES: Final[Mapping[str, str]] = {code: name for name, (code, _) in DTYPES.items()}
+
+# Small enough to be hashed and copied where the processor has it at hand.
+_CHUNK_BYTES: Final = 1 << 20
+
+# More than any framework's tensors have.
+_MOST_AXES: Final = 64
+
+_REMEDY: Final = "delete it, or restore it from a copy"
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A tensor in the file: what it is, and its first byte and the one after its last."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    start: int
+    stop: int
+    digest: str
+
+
+class SnapshotReader(Mapping[str, NDArray[Any]]):
+    """The tensors of an opened snapshot, by name, each read when it is asked for.
+
+    `reader[name]` is a read-only array over the file's memory map, which stays
+    usable after the reader is closed. It takes no memory that the system cannot
+    take back, and must not be used while somebody changes the file in place
+    (cosanneal never does: it writes another and renames it).
+
+    Args:
+        path: the file.
+        verify: compare each tensor with its digest when it is read.
+
+    Raises:
+        SnapshotError: the file cannot be read, or its header is not what was
+            written.
+
+    Attributes:
+        layout: the shape and the dtype's name of each tensor, by name.
+        raw_metadata: the header's metadata, as they stand in the file.
+    """
+
+    def __init__(self, path: Path, *, verify: bool = True) -> None:
+        self._path = path
+        self._verify = verify
+        self._checked: set[str] = set()  # the tensors whose mapped bytes were found right
+        self._map: mmap.mmap | None = None
+        try:
+            self._file = _open(path)
+        except OSError as error:
+            raise self._error(error.strerror or str(error)) from error
+        try:
+            self.raw_metadata, self._places = _read_header(path, self._file)
+        except BaseException as error:
+            self._file.close()
+            if not isinstance(error, ValueError | OSError | RecursionError | struct.error):
+                raise
+            raise self._error(f"{error}; {_REMEDY}") from error
+        self.layout = {name: (at.shape, at.dtype) for name, at in self._places.items()}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        at = self._places[name]
+        dtype = self._numpy_dtype(name)
+        self._refuse_closed()
+        if self._map is None:
+            try:
+                self._map = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
+            except (OSError, ValueError) as error:
+                raise self._error(str(error)) from error
+        if len(self._map) < at.stop:
+            raise self._damaged(name)
+        data = memoryview(self._map)[at.start : at.stop]
+        if self._verify and name not in self._checked:
+            if hashlib.sha256(data).hexdigest() != at.digest:
+                raise self._damaged(name)
+            self._checked.add(name)
+        return np.ndarray(at.shape, dtype, buffer=data)
+
+    def chunks(self, name: str, size: int = _CHUNK_BYTES) -> Iterator[bytes]:
+        """The bytes of a tensor in turn, at most `size` at once; to be read to the end.
+
+        Raises:
+            SnapshotError: at the end, if they were not what was written.
+        """
+        at = self._places[name]
+        self._refuse_closed()
+        digest = hashlib.sha256()
+        try:
+            for start in range(at.start, at.stop, size):
+                self._file.seek(start)
+                chunk = self._file.read(min(size, at.stop - start))
+                if len(chunk) < min(size, at.stop - start):
+                    raise self._damaged(name)
+                if self._verify:
+                    digest.update(chunk)
+                yield chunk
+        except OSError as error:
+            raise self._error(error.strerror or str(error)) from error
+        if self._verify and digest.hexdigest() != at.digest:
+            raise self._damaged(name)
+
+    def load(self, framework: str = "numpy") -> dict[str, Any]:
+        """All tensors by name, as arrays of the framework (safetensors' names for them).
+
+        Of numpy's, dtypes that ml_dtypes adds to numpy are known where it is installed.
+        """
+        if framework in ("numpy", "np"):
+            return {name: self._copy(name) for name in self}
+        if self._verify:
+            self.verify()
+        tensors: dict[str, Any] = {}
+        name = ""
+        try:
+            with safetensors.safe_open(self._path, framework=framework) as file:
+                for name in self:
+                    tensors[name] = file.get_tensor(name)
+            opened, found = os.fstat(self._file.fileno()), self._path.stat()
+        except (safetensors.SafetensorError, OSError) as error:
+            raise self._error(str(error)) from error
+        except (TypeError, AttributeError) as error:
+            raise self._unknown_dtype(name, framework) from error
+        if not os.path.samestat(opened, found):
+            raise self._error("it was replaced meanwhile; read it again")
+        return tensors
+
+    def verify(self, progress: Callable[[int], None] | None = None) -> None:
+        """Read every tensor and compare it with its digest, whatever `verify` was given as.
+
+        Args:
+            progress: called with the number of bytes read since it was last called.
+
+        Raises:
+            SnapshotError: one of them is not what was written; the message names it.
+        """
+        verify, self._verify = self._verify, True
+        try:
+            for name in self:
+                for chunk in self.chunks(name):
+                    if progress is not None:
+                        progress(len(chunk))
+        finally:
+            self._verify = verify
+
+    def close(self) -> None:
+        """Close the file. Arrays that were handed out stay usable."""
+        self._file.close()
+        # Unmapped when the last array over it is gone.
+        self._map = None
+
+    def _copy(self, name: str) -> NDArray[Any]:
+        at = self._places[name]
+        dtype = self._numpy_dtype(name)
+        data = np.empty(at.stop - at.start, np.uint8)
+        filled = 0
+        for chunk in self.chunks(name):
+            data[filled : filled + len(chunk)] = np.frombuffer(chunk, np.uint8)
+            filled += len(chunk)
+        return np.ndarray(at.shape, dtype, buffer=data)
+
+    def _numpy_dtype(self, name: str) -> np.dtype[Any]:
+        dtype = self._places[name].dtype
+        found = numpy_dtype(dtype)
+        if found is None:
+            raise self._unknown_dtype(name, "numpy")
+        return found
+
+    def _refuse_closed(self) -> None:
+        if self._file.closed:
+            raise self._error("it is closed; read its tensors inside the `with` block")
+
+    def _error(self, what: str) -> SnapshotError:
+        return SnapshotError(f"Snapshot {self._path} could not be read: {what}")
+
+    def _damaged(self, name: str) -> SnapshotError:
+        return SnapshotError(
+            f"Snapshot {self._path} is damaged: its tensor {name!r} does not match its digest; "
+            f"{_REMEDY}"
+        )
+
+    def _unknown_dtype(self, name: str, framework: str) -> SnapshotError:
+        return SnapshotError(
+            f"Tensor {name!r} of snapshot {self._path} has dtype {self._places[name].dtype}, which "
+            f"{framework} does not know. Install ml_dtypes, or load it with framework='pt'"
+        )
+
+
+def numpy_dtype(name: str) -> np.dtype[Any] | None:
+    """The dtype of that name, if numpy or ml_dtypes (where installed) has it."""
+    try:
+        return np.dtype(name)
+    except TypeError:
+        pass
+    try:
+        importlib.import_module("ml_dtypes")  # which teaches numpy its dtypes
+        return np.dtype(name)
+    except (ImportError, TypeError):
+        return None
+
+
+def _open(path: Path) -> BinaryIO:
+    """The file, which must be a regular one: no link to elsewhere, no pipe that would block."""
+    flags = os.O_RDONLY
+    for flag in ("O_BINARY", "O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK"):
+        flags |= getattr(os, flag, 0)
+    if path.is_symlink():
+        raise OSError(f"it is a symbolic link; put the file itself there, or {_REMEDY}")
+    descriptor = os.open(path, flags)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError("it is no regular file; remove it, or restore the snapshot from a copy")
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def _read_header(path: Path, file: BinaryIO) -> tuple[dict[str, str], dict[str, _Place]]:
+    """What the header says, all of it checked.
+
+    Raises:
+        SnapshotError: it is of another version.
+        ValueError: (or RecursionError, struct.error) it cannot be so.
+    """
+    size = os.fstat(file.fileno()).st_size
+    (length,) = struct.unpack("<Q", file.read(8))
+    if length > min(MAX_HEADER_BYTES, size - 8):
+        raise ValueError(f"a header of {length} bytes does not fit")
+    text = file.read(length).decode()
+    header = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+    if not isinstance(header, dict) or not text.startswith("{"):
+        raise ValueError("the header is no JSON object")
+    metadata = header.get("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(
+        isinstance(value, str) for value in metadata.values()
+    ):
+        raise ValueError("the metadata are no strings by name")
+    version = metadata.get("cosanneal")
+    if version != str(FORMAT_VERSION):
+        raise SnapshotError(
+            f"Snapshot {path} must be of format version {FORMAT_VERSION}, the one this cosanneal "
+            f"reads. Received: {shown(version)}"
+            + ("; a newer cosanneal may read it" if version else ", no snapshot of cosanneal's")
+        )
+    if metadata.pop("digest", None) != (digest := digest_of(header)):
+        raise ValueError("its header does not match its digest")
+    del header["__metadata__"]
+    places = _check_places(header, metadata.get("digests", ""), 8 + length, size)
+    return {**metadata, "digest": digest}, places
+
+
+def _check_places(
+    header: Mapping[str, Any], digests: str, start: int, size: int
+) -> dict[str, _Place]:
+    """The tensors' places, which must fill the file from `start` on without gap or overlap."""
+    found = json.loads(digests, object_pairs_hook=_unique)
+    if not isinstance(found, dict) or found.keys() != header.keys():
+        raise ValueError("its digests are not those of its tensors")
+    places: dict[str, _Place] = {}
+    for name, entry in header.items():
+        if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
+            raise ValueError(f"bad tensor {shown(name)}")
+        dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+        if not isinstance(dtype, str) or dtype not in _NAMES:
+            raise ValueError(f"tensor {shown(name)} has the unknown dtype {shown(dtype)}")
+        if not (_are_sizes(shape) and len(shape) <= _MOST_AXES):
+            raise ValueError(f"tensor {shown(name)} has the shape {shown(shape)}")
+        if not (_are_sizes(offsets) and len(offsets) == 2):
+            raise ValueError(f"tensor {shown(name)} has the offsets {shown(offsets)}")
+        place = _Place(
+            shape=tuple(shape),
+            dtype=_NAMES[dtype],
+            start=start + offsets[0],
+            stop=start + offsets[1],
+            digest=str(found[name]),
+        )
+        # An empty tensor may have other axes, but none that no array could have.
+        extent = count_bytes(tuple(filter(None, place.shape)), place.dtype)
+        expected = 0 if 0 in place.shape else extent
+        if extent >= 2**63 or place.stop - place.start != expected:
+            raise ValueError(f"tensor {shown(name)} has {offsets} for the shape {shown(shape)}")
+        places[name] = place
+    end = start
+    for place in sorted(places.values(), key=lambda place: (place.start, place.stop)):
+        if place.start != end:
+            raise ValueError("its tensors overlap, or leave gaps")
+        end = place.stop
+    if end != size:
+        raise ValueError(f"it must have {end} bytes. Received: {size}")
+    return places
+
+
+def _are_sizes(values: object) -> bool:
+    return isinstance(values, list) and all(
+        type(value) is int and 0 <= value < 2**63 for value in values
+    )
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    # JSON leaves open which of two equal names counts; two readers might differ.
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name stands twice in the header")
+    return found
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")

@@ -1,0 +1,220 @@
+"""Reading one tensor at a time, and everything that a snapshot can hold."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import sys
+import tracemalloc
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+import cosanneal as ca
+from cosanneal.snapshots import SnapshotStore
+from cosanneal.snapshots.file import DTYPES, TensorBytes, digest_of, encode_header, plan_header
+from tests.snapshots.test_store import ARRAYS, METADATA, write
+
+
+def test_tensors_are_read_one_at_a_time(tmp_path: Path) -> None:
+    snapshot = write(SnapshotStore(tmp_path))
+    with snapshot.open() as tensors:
+        assert set(tensors) == set(ARRAYS)
+        assert len(tensors) == len(ARRAYS)
+        assert tensors.layout == snapshot.layout()
+        for name, array in ARRAYS.items():
+            assert tensors[name].dtype == array.dtype
+            assert tensors[name].shape == array.shape
+            assert np.array_equal(tensors[name], array)
+            assert not tensors[name].flags.writeable
+            assert b"".join(tensors.chunks(name, 3)) == array.tobytes()
+        with pytest.raises(KeyError):
+            tensors["other"]
+        kept = tensors["weight"]
+    assert np.array_equal(kept, ARRAYS["weight"])
+    for read in (lambda: tensors["weight"], lambda: list(tensors.chunks("weight"))):
+        with pytest.raises(ca.SnapshotError, match=r"is closed; read .* inside the `with` block"):
+            read()
+
+
+def test_what_is_loaded_is_ones_own(tmp_path: Path) -> None:
+    snapshot = write(SnapshotStore(tmp_path))
+    before = snapshot.path.read_bytes()
+    for array in snapshot.load().values():
+        array[...] = 0
+    assert snapshot.path.read_bytes() == before
+
+
+def test_a_damaged_tensor_is_named_and_the_others_are_read(tmp_path: Path) -> None:
+    snapshot = write(SnapshotStore(tmp_path))
+    content = snapshot.path.read_bytes()
+    place = content.index(ARRAYS["weight"].tobytes())
+    damaged = bytearray(content)
+    damaged[place] ^= 1
+    snapshot.path.write_bytes(damaged)
+    with snapshot.open() as tensors:
+        for name in ARRAYS:
+            if name != "weight":
+                assert np.array_equal(tensors[name], ARRAYS[name])
+        for read in (
+            lambda: tensors["weight"],
+            lambda: list(tensors.chunks("weight")),
+            tensors.load,
+            tensors.verify,
+            lambda: tensors.load("pt"),
+        ):
+            with pytest.raises(ca.SnapshotError, match=r"'weight' does not match its digest; del"):
+                read()
+    with snapshot.open(verify=False) as tensors:
+        assert not np.array_equal(tensors["weight"], ARRAYS["weight"])
+        assert not np.array_equal(tensors.load()["weight"], ARRAYS["weight"])
+        with pytest.raises(ca.SnapshotError, match=r"'weight' does not match"):
+            tensors.verify()
+        assert not np.array_equal(tensors["weight"], ARRAYS["weight"])
+
+
+def test_progress_counts_every_byte(tmp_path: Path) -> None:
+    snapshot = write(SnapshotStore(tmp_path), arrays={**ARRAYS, "big": np.zeros(300_000)})
+    seen: list[int] = []
+    snapshot.verify(seen.append)
+    assert sum(seen) == 2_400_000 + sum(array.nbytes for array in ARRAYS.values())
+    assert max(seen) <= 1 << 20
+
+
+def test_a_snapshot_replaced_while_it_is_read_is_not_mixed_up(tmp_path: Path) -> None:
+    store = SnapshotStore(tmp_path)
+    snapshot = write(store)
+    with snapshot.open() as tensors:
+        write(store, arrays={name: array * 0 for name, array in ARRAYS.items()})
+        assert np.array_equal(tensors["weight"], ARRAYS["weight"])
+        assert np.array_equal(tensors.load()["weight"], ARRAYS["weight"])
+        # Other frameworks' arrays come from safetensors' reader, which opens the path.
+        with pytest.raises(ca.SnapshotError, match=r"was replaced meanwhile; read it again"):
+            tensors.load("pt")
+
+
+def every_dtype() -> dict[str, NDArray[Any]]:
+    bits = np.arange(256, dtype=np.uint8)
+    arrays: dict[str, NDArray[Any]] = {}
+    for name in DTYPES:
+        dtype = np.dtype(getattr(ml_dtypes, name, name))
+        values = bits % 2 if name == "bool" else bits
+        arrays[name] = values.view(dtype).reshape(2, -1)
+        arrays[f"{name}/scalar"] = arrays[name][0, 0]
+        arrays[f"{name}/empty"] = arrays[name][:, :0]
+    return arrays
+
+
+def raw(array: NDArray[Any]) -> TensorBytes:
+    return TensorBytes(array.dtype.name, array.shape, memoryview(array.tobytes()))
+
+
+def test_every_dtype_comes_back_bit_for_bit(tmp_path: Path) -> None:
+    arrays = every_dtype()
+    store = SnapshotStore(tmp_path)
+    snapshot = write(store, arrays={name: raw(array) for name, array in arrays.items()})
+    loaded, as_torch = snapshot.load(), snapshot.load(framework="pt")
+    assert store.verify() == 1
+    with snapshot.open() as tensors:
+        for name, array in arrays.items():
+            for found in (loaded[name], tensors[name]):
+                assert (found.dtype, found.shape) == (array.dtype, array.shape)
+                assert found.tobytes() == array.tobytes()
+            assert as_torch[name].dtype == getattr(torch, array.dtype.name)
+            assert as_torch[name].shape == array.shape
+            bits = as_torch[name].reshape(-1).view(torch.uint8).numpy() if array.size else b""
+            assert bytes(bits) == array.tobytes()
+
+
+def test_every_dtype_of_torch_that_safetensors_holds_is_known() -> None:
+    from safetensors.torch import _TYPES
+
+    assert {str(dtype).removeprefix("torch.") for dtype in _TYPES.values()} <= set(DTYPES)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", " ", "a/b/../c", "../../etc/passwd", "/etc/passwd", "C:\\x", "\0", "\n\u202e", "🜁", '"\\'],
+)
+def test_any_text_is_a_name(tmp_path: Path, name: str) -> None:
+    snapshot = write(SnapshotStore(tmp_path), arrays={name: np.arange(3)})
+    assert snapshot.load()[name].tolist() == [0, 1, 2]
+    assert snapshot.load(framework="pt")[name].tolist() == [0, 1, 2]
+    assert [path.name for path in tmp_path.iterdir()] == [snapshot.path.name]
+
+
+def test_what_is_no_text_is_no_name(tmp_path: Path) -> None:
+    with pytest.raises(ca.SnapshotError, match=r"name must be Unicode text\. Received: 'a\\ud800'"):
+        write(SnapshotStore(tmp_path), arrays={"a\ud800": np.arange(3)})
+    with pytest.raises(ca.SnapshotError, match=r"'__metadata__'"):
+        write(SnapshotStore(tmp_path), arrays={"__metadata__": np.arange(3)})
+
+
+def test_no_tensors_and_unknown_names_are_fine(tmp_path: Path) -> None:
+    snapshot = write(SnapshotStore(tmp_path), arrays={})
+    assert snapshot.load() == {}
+    assert snapshot.load(framework="pt") == {}
+    with snapshot.open() as tensors:
+        assert "weight" not in tensors
+        assert list(tensors) == []
+
+
+def test_the_work_of_opening_grows_with_the_number_of_tensors_and_no_faster(tmp_path: Path) -> None:
+    work = []
+    for count in (1_000, 10_000):
+        arrays = {f"layer.{i}.weight": np.full(2, i, np.float32) for i in range(count)}
+        snapshot = write(SnapshotStore(tmp_path / str(count)), arrays=arrays)
+        calls = 0
+
+        def note(*_: object) -> None:
+            nonlocal calls
+            calls += 1
+
+        sys.setprofile(note)
+        try:
+            with snapshot.open() as tensors:
+                total = sum(float(tensors[name][0]) for name in tensors)
+        finally:
+            sys.setprofile(None)
+        assert total == math.comb(count, 2)
+        work.append(calls)
+    assert 10_000 < work[1] < 11 * work[0]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="files are not sparse there by themselves")
+def test_a_tensor_beyond_4_gib_is_read_lazily(tmp_path: Path) -> None:
+    after = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    layout = {"big": ((4097, 1 << 17), "float64"), "small": ((2, 3), "uint8")}
+    digests = {"big": "0" * 64, "small": hashlib.sha256(after).hexdigest()}
+    header, order = plan_header(layout, {**METADATA, "digests": json.dumps(digests)})
+    assert order == ["big", "small"]
+    header["__metadata__"]["digest"] = digest_of(header)
+    path = tmp_path / "cycle-0003-step-0000012000.safetensors"
+    with path.open("wb") as file:
+        file.write(encode_header(header))
+        file.seek(4097 << 20, os.SEEK_CUR)
+        file.write(after)
+    (snapshot,) = SnapshotStore(tmp_path).list()
+    assert snapshot.layout() == layout
+    tracemalloc.start()
+    with snapshot.open(verify=False) as tensors:
+        big = tensors["big"]
+        assert big.shape == (4097, 1 << 17)
+        assert not big[[0, 2048, 4096]].any()
+        assert sum(len(chunk) for chunk in islice(tensors.chunks("big"), 3)) == 3 << 20
+        assert next(tensors.chunks("big", 5)) == bytes(5)
+    # What lies behind it is found, and compared with its digest.
+    with snapshot.open() as tensors:
+        assert np.array_equal(tensors["small"], after)
+        assert b"".join(tensors.chunks("small")) == after.tobytes()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 32 << 20
