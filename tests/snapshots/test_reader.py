@@ -193,7 +193,7 @@ def test_the_work_of_opening_grows_with_the_number_of_tensors_and_no_faster(tmp_
 def test_a_tensor_beyond_4_gib_is_read_lazily(tmp_path: Path) -> None:
     after = np.arange(6, dtype=np.uint8).reshape(2, 3)
     layout = {"big": ((4097, 1 << 17), "float64"), "small": ((2, 3), "uint8")}
-    digests = {"big": "0" * 64, "small": hashlib.sha256(after).hexdigest()}
+    digests = {"big": "0" * 64, "small": hashlib.sha256(after.tobytes()).hexdigest()}
     header, order = plan_header(layout, {**METADATA, "digests": json.dumps(digests)})
     assert order == ["big", "small"]
     header["__metadata__"]["digest"] = digest_of(header)
@@ -201,7 +201,7 @@ def test_a_tensor_beyond_4_gib_is_read_lazily(tmp_path: Path) -> None:
     with path.open("wb") as file:
         file.write(encode_header(header))
         file.seek(4097 << 20, os.SEEK_CUR)
-        file.write(after)
+        file.write(after.tobytes())
     (snapshot,) = SnapshotStore(tmp_path).list()
     assert snapshot.layout() == layout
     tracemalloc.start()

@@ -248,19 +248,24 @@ def numpy_dtype(name: str) -> np.dtype[Any] | None:
 
 def _open(path: Path) -> BinaryIO:
     """The file, which must be a regular one: no link to elsewhere, no pipe that would block."""
+    _refuse_other_than_file(path.lstat().st_mode)
     flags = os.O_RDONLY
     for flag in ("O_BINARY", "O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK"):
         flags |= getattr(os, flag, 0)
-    if path.is_symlink():
-        raise OSError(f"it is a symbolic link; put the file itself there, or {_REMEDY}")
     descriptor = os.open(path, flags)
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError("it is no regular file; remove it, or restore the snapshot from a copy")
+        _refuse_other_than_file(os.fstat(descriptor).st_mode)
         return os.fdopen(descriptor, "rb")
     except BaseException:
         os.close(descriptor)
         raise
+
+
+def _refuse_other_than_file(mode: int) -> None:
+    if stat.S_ISLNK(mode):
+        raise OSError(f"it is a symbolic link; put the file itself there, or {_REMEDY}")
+    if not stat.S_ISREG(mode):
+        raise OSError(f"it is no regular file; {_REMEDY}")
 
 
 def _read_header(path: Path, file: BinaryIO) -> tuple[dict[str, str], dict[str, _Place]]:
