@@ -10,6 +10,7 @@ import pytest
 
 MODULES = (
     "cosanneal.adapters.torch",
+    "cosanneal.ensemble.average",
     "cosanneal.ensemble.metrics",
     "cosanneal.report.plots",
     "cosanneal.snapshots.store",

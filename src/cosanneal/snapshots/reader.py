@@ -22,7 +22,6 @@ from types import TracebackType
 from typing import Any, BinaryIO, Final, NoReturn, Self
 
 import numpy as np
-import safetensors
 from numpy.typing import NDArray
 
 from ..core.errors import SnapshotError, shown
@@ -155,6 +154,8 @@ class SnapshotReader(Mapping[str, NDArray[Any]]):
         """
         if framework in ("numpy", "np"):
             return {name: self._copy(name) for name in self}
+        import safetensors  # which frameworks' extras bring along
+
         if self._verify:
             self.verify()
         tensors: dict[str, Any] = {}

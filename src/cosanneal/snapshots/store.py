@@ -15,7 +15,7 @@ from ..core.schedule import Schedule
 from .file import FORMAT_VERSION, TensorBytes, write_file
 from .reader import SnapshotReader
 
-_NAME: Final = re.compile(r"cycle-(\d{4,20})-step-(\d{10,20})\.safetensors")
+SNAPSHOT_NAME: Final = re.compile(r"cycle-(\d{4,20})-step-(\d{10,20})\.safetensors")
 _LEFTOVER: Final = re.compile(r"\.cycle-\d+-step-\d+\.safetensors\.[0-9a-f]+\.tmp")
 
 
@@ -166,7 +166,7 @@ class SnapshotStore:
         found = [
             Snapshot(self.folder / name, cycle=int(match[1]), step=int(match[2]))
             for name in files
-            if (match := _NAME.fullmatch(name))
+            if (match := SNAPSHOT_NAME.fullmatch(name))
         ]
         return sorted(found, key=lambda snapshot: (snapshot.step, snapshot.cycle))
 
