@@ -209,15 +209,14 @@ def test_it_is_what_torch_makes_of_it(tmp_path: Path) -> None:
 
 
 def test_tensors_that_differ_are_named(tmp_path: Path) -> None:
-    one = {"a": np.zeros(3), "b": np.zeros(2)}
-    for number, (other, what) in enumerate(
-        [
-            ({"a": np.zeros(3), "b": np.zeros(3)}, r"its tensor 'b' is float64 of shape \(3,\)"),
-            ({"a": np.zeros(3, np.float32), "b": np.zeros(2)}, r"its tensor 'a' is float32"),
-            ({"a": np.zeros(3)}, r"cycle-0001.*'s tensor 'b' is not in it"),
-            ({**one, "c": np.zeros(3)}, r"its tensor 'c' is not in cycle-0001"),
-        ]
-    ):
+    one: dict[str, NDArray[Any]] = {"a": np.zeros(3), "b": np.zeros(2)}
+    cases: list[tuple[dict[str, NDArray[Any]], str]] = [
+        ({"a": np.zeros(3), "b": np.zeros(3)}, r"its tensor 'b' is float64 of shape \(3,\)"),
+        ({"a": np.zeros(3, np.float32), "b": np.zeros(2)}, r"its tensor 'a' is float32"),
+        ({"a": np.zeros(3)}, r"cycle-0001.*'s tensor 'b' is not in it"),
+        ({**one, "c": np.zeros(3)}, r"its tensor 'c' is not in cycle-0001"),
+    ]
+    for number, (other, what) in enumerate(cases):
         folder = tmp_path / str(number)
         folder.mkdir()
         snapshots = snapshots_of(folder, other, one)

@@ -18,6 +18,7 @@ from ..core.version import __version__
 from .console import print_error
 from .demo import demo
 from .plan import plan
+from .snapshots import average, inspect, verify
 
 BAD_INPUT = 2  # the exit code of usage errors, in typer as in most commands
 
@@ -65,3 +66,6 @@ def _common(
 
 app.command()(plan)
 app.command()(demo)
+app.command()(inspect)
+app.command()(verify)
+app.command()(average)

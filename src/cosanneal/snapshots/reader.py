@@ -84,7 +84,7 @@ class SnapshotReader(Mapping[str, NDArray[Any]]):
             self.raw_metadata, self._places = _read_header(path, self._file)
         except BaseException as error:
             self._file.close()
-            if not isinstance(error, ValueError | OSError | RecursionError | struct.error):
+            if not isinstance(error, ValueError | OSError):
                 raise
             raise self._error(f"{error}; {_REMEDY}") from error
         self.layout = {name: (at.shape, at.dtype) for name, at in self._places.items()}
@@ -274,27 +274,33 @@ def _read_header(path: Path, file: BinaryIO) -> tuple[dict[str, str], dict[str, 
 
     Raises:
         SnapshotError: it is of another version.
-        ValueError: (or RecursionError, struct.error) it cannot be so.
+        ValueError: it cannot be so.
     """
     size = os.fstat(file.fileno()).st_size
+    if size < 8:
+        raise ValueError(f"it has {size} bytes")
     (length,) = struct.unpack("<Q", file.read(8))
     if length > min(MAX_HEADER_BYTES, size - 8):
         raise ValueError(f"a header of {length} bytes does not fit")
-    text = file.read(length).decode()
-    header = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
-    if not isinstance(header, dict) or not text.startswith("{"):
-        raise ValueError("the header is no JSON object")
+    text = file.read(length)
+    header = _parse(text)
+    if not isinstance(header, dict) or not text.startswith(b"{"):
+        raise ValueError("its header is no JSON object")
     metadata = header.get("__metadata__", {})
     if not isinstance(metadata, dict) or not all(
         isinstance(value, str) for value in metadata.values()
     ):
-        raise ValueError("the metadata are no strings by name")
+        raise ValueError("its metadata are no strings by name")
     version = metadata.get("cosanneal")
     if version != str(FORMAT_VERSION):
         raise SnapshotError(
             f"Snapshot {path} must be of format version {FORMAT_VERSION}, the one this cosanneal "
             f"reads. Received: {shown(version)}"
-            + ("; a newer cosanneal may read it" if version else ", no snapshot of cosanneal's")
+            + (
+                "; a newer cosanneal may read it"
+                if version
+                else ", no snapshot of cosanneal's; move it elsewhere, or restore it from a copy"
+            )
         )
     if metadata.pop("digest", None) != (digest := digest_of(header)):
         raise ValueError("its header does not match its digest")
@@ -307,7 +313,7 @@ def _check_places(
     header: Mapping[str, Any], digests: str, start: int, size: int
 ) -> dict[str, _Place]:
     """The tensors' places, which must fill the file from `start` on without gap or overlap."""
-    found = json.loads(digests, object_pairs_hook=_unique)
+    found = _parse(digests.encode())
     if not isinstance(found, dict) or found.keys() != header.keys():
         raise ValueError("its digests are not those of its tensors")
     places: dict[str, _Place] = {}
@@ -348,6 +354,18 @@ def _are_sizes(values: object) -> bool:
     return isinstance(values, list) and all(
         type(value) is int and 0 <= value < 2**63 for value in values
     )
+
+
+def _parse(text: bytes) -> Any:
+    """JSON, in UTF-8, in which nothing stands twice.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        return json.loads(text.decode(), object_pairs_hook=_unique, parse_constant=_refuse_constant)
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError("its header is no JSON") from error
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,0 +1,322 @@
+"""`cosanneal inspect`, `verify` and `average`: what a folder of snapshots holds, and its mean."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich import box
+from rich.cells import cell_len
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from ..core.errors import CosannealError, MissingExtraError, SnapshotError
+from .console import output_console, print_error
+
+if TYPE_CHECKING:
+    from ..snapshots.store import Snapshot
+
+_DAMAGED = 1  # the exit code when a snapshot is not what was written
+_GAP = 3  # characters between two columns of a table
+_MOST_STEPS = 5
+
+Folder = Annotated[Path, typer.Argument(help="The folder of the snapshots.", show_default=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def inspect(folder: Folder, as_json: AsJson = False) -> None:
+    """Show the snapshots of a folder: their steps, sizes, metrics and tensors.
+
+    Only the headers are read, each of which is compared with its digest; see
+    `verify` for the tensors. A snapshot whose header cannot be read is named,
+    and the exit code is 1.
+    """
+    rows = [_describe(snapshot) for snapshot in _snapshots(folder)]
+    if as_json:
+        typer.echo(json.dumps({"folder": str(folder), "snapshots": rows}, indent=2))
+    else:
+        _show(rows, folder, output_console())
+    _exit_if_any(row["error"] for row in rows)
+
+
+def verify(folder: Folder, as_json: AsJson = False) -> None:
+    """Read the snapshots of a folder to the last byte and compare them with their digests.
+
+    Those that are not what was written are named, and the exit code is 1.
+    """
+    snapshots = _snapshots(folder)
+    errors: list[str | None] = []
+    with _progress("verifying", map(_size, snapshots)) as advance:
+        for snapshot in snapshots:
+            errors.append(_error_of(snapshot, advance))
+    damaged = [error for error in errors if error is not None]
+    if as_json:
+        rows = [
+            {"name": snapshot.path.name, "error": error}
+            for snapshot, error in zip(snapshots, errors, strict=True)
+        ]
+        typer.echo(json.dumps({"folder": str(folder), "snapshots": rows}, indent=2))
+    else:
+        for error in damaged:
+            print_error(error)
+        whole = f"{len(snapshots) - len(damaged)} of {_plural(len(snapshots), 'snapshot')}"
+        output_console().print(Text(f"Whole: {whole} in {folder}"), soft_wrap=True)
+    _exit_if_any(errors)
+
+
+def average(
+    folder: Folder,
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", help="The safetensors file to write.", show_default=False),
+    ],
+    last: Annotated[
+        int | None,
+        typer.Option(min=1, help="Average the newest so many; by default all.", metavar="N"),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write the mean of a folder's snapshots as one safetensors file of weights.
+
+    A piece of each is in memory at a time. Sums are in float64. Integers and
+    bools have no mean: the newest snapshot's are taken. Running statistics
+    (BatchNorm) are averaged like weights: re-estimate them on training data.
+    """
+    snapshots = _snapshots(folder)
+    if not snapshots or (last is not None and last > len(snapshots)):
+        wanted = "at least one snapshot" if last is None else f"the {last} snapshots of --last"
+        raise CosannealError(f"Folder {folder} must hold {wanted}. Received: {len(snapshots)}")
+    with _needs_numpy():
+        from ..ensemble.average import average_snapshots
+    members = snapshots if last is None else snapshots[-last:]
+    with _progress("averaging", map(_size, members)) as advance:
+        differing = average_snapshots(members, out, overwrite=force, progress=advance)
+    if as_json:
+        document = {
+            "out": str(out),
+            "bytes": out.stat().st_size,
+            "averaged": [snapshot.path.name for snapshot in members],
+            "taken_from_newest_though_different": list(differing),
+        }
+        typer.echo(json.dumps(document, indent=2))
+        return
+    steps = ", ".join(str(snapshot.step) for snapshot in members)
+    console = output_console()
+    console.print(
+        Text(f"Averaged {_plural(len(members), 'snapshot')} (step {steps}) into {out}"),
+        soft_wrap=True,
+    )
+    if differing:
+        console.print(
+            Text(f"Taken from the newest, for integers have no mean: {', '.join(differing)}"),
+            soft_wrap=True,
+        )
+
+
+@contextlib.contextmanager
+def _needs_numpy() -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name != "numpy":
+            raise
+        raise MissingExtraError.for_extra(
+            "cli", package="numpy", needed_by="Reading snapshots"
+        ) from error
+
+
+def _snapshots(folder: Path) -> list[Snapshot]:
+    with _needs_numpy():
+        from ..snapshots.store import SnapshotStore
+    if not folder.is_dir():
+        what = "a file" if folder.exists() else "no such folder"
+        raise CosannealError(f"Argument FOLDER must be a folder. Received: {folder}, {what}")
+    return SnapshotStore(folder).list()
+
+
+def _size(snapshot: Snapshot) -> int:
+    try:
+        return snapshot.path.stat().st_size
+    except OSError:  # deleted since it was listed: reading it says so
+        return 0
+
+
+def _error_of(snapshot: Snapshot, advance: Callable[[int], None]) -> str | None:
+    try:
+        snapshot.verify(advance)
+    except SnapshotError as error:
+        return str(error)
+    return None
+
+
+@contextlib.contextmanager
+def _progress(what: str, sizes: Iterator[int]) -> Iterator[Callable[[int], None]]:
+    """A bar of bytes on stderr, so that what is piped is the result alone."""
+    console = Console(stderr=True)
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        DownloadColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as bar:
+        task = bar.add_task(what, total=sum(sizes))
+        yield lambda count: bar.advance(task, count)
+
+
+def _describe(snapshot: Snapshot) -> dict[str, Any]:
+    """A snapshot as plain data for JSON; where it cannot be read, `error` says why."""
+    row: dict[str, Any] = {
+        "name": snapshot.path.name,
+        "cycle": snapshot.cycle,
+        "step": snapshot.step,
+        "bytes": _size(snapshot),
+        "written": None,
+        "error": None,
+    }
+    try:
+        written = snapshot.path.stat().st_mtime
+        row["written"] = datetime.fromtimestamp(written, UTC).isoformat(timespec="seconds")
+        layout, metadata = snapshot.layout(), snapshot.metadata
+    except OSError as error:
+        row["error"] = f"Snapshot {snapshot.path} could not be read: {error.strerror or error}"
+    except SnapshotError as error:
+        row["error"] = str(error)
+    else:
+        row |= {name: metadata[name] for name in ("framework", "versions", "digest")}
+        row |= {name: _plain(metadata[name]) for name in ("rate", "metrics")}
+        row["tensors"] = len(layout)
+        row["dtypes"] = dict(_bytes_by_dtype(layout).most_common())
+    return row
+
+
+def _bytes_by_dtype(layout: dict[str, tuple[tuple[int, ...], str]]) -> Counter[str]:
+    from ..snapshots.file import count_bytes
+
+    found: Counter[str] = Counter()
+    for shape, dtype in layout.values():
+        found[dtype] += count_bytes(shape, dtype)
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """The value without what JSON has no word for: NaN and the infinities become null."""
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _show(rows: Sequence[dict[str, Any]], folder: Path, console: Console) -> None:
+    size = _human(sum(row["bytes"] for row in rows))
+    console.print(
+        Text.assemble((_plural(len(rows), "snapshot"), "bold"), f" in {folder}, {size}"),
+        soft_wrap=True,
+    )
+    if not rows:
+        return
+    whole = [row for row in rows if row["error"] is None]
+    for contents in dict.fromkeys(map(_contents, whole)):
+        alike = [row for row in whole if _contents(row) == contents]
+        where = "" if len(alike) == len(whole) else f" ({_steps(alike)})"
+        console.print(Text(contents + where))
+    columns: dict[str, list[Text]] = {
+        "cycle": [Text(str(row["cycle"])) for row in rows],
+        "step": [Text(str(row["step"])) for row in rows],
+        "rate": [_rate(row) for row in rows],
+        "size": [Text(_human(row["bytes"])) for row in rows],
+        "written": [Text(_local(row)) for row in rows],
+    }
+    names = list(dict.fromkeys(name for row in whole for name in row["metrics"]))
+    metrics = {_printable(name): [_metric(row, name) for row in rows] for name in names}
+    room = console.width - sum(_width(heading, cells) for heading, cells in columns.items())
+    left_out = []
+    for heading, cells in metrics.items():
+        if (width := _width(heading, cells)) <= room and heading not in columns:
+            columns[heading] = cells
+            room -= width
+        else:
+            left_out.append(heading)
+    table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for column in table.columns:
+        column.justify = "right"
+    for line in zip(*columns.values(), strict=True):
+        table.add_row(*line)
+    console.print(table)
+    if left_out:
+        console.print(Text(f"--json also has: {', '.join(left_out)}", style="dim"))
+    for row in rows:
+        if row["error"] is not None:
+            print_error(row["error"])
+
+
+def _width(heading: str, cells: Sequence[Text]) -> int:
+    return max(cell_len(heading), *(cell.cell_len for cell in cells)) + _GAP
+
+
+def _steps(rows: Sequence[dict[str, Any]]) -> str:
+    steps = ", ".join(str(row["step"]) for row in rows[:_MOST_STEPS])
+    more = f" and {len(rows) - _MOST_STEPS} more" if len(rows) > _MOST_STEPS else ""
+    return f"step {steps}{more}"
+
+
+def _rate(row: dict[str, Any]) -> Text:
+    if row["error"] is not None:
+        return Text("damaged", "red")
+    return Text("" if row["rate"] is None else f"{row['rate']:.4g}")
+
+
+def _metric(row: dict[str, Any], name: str) -> Text:
+    if row["error"] is not None or name not in row["metrics"]:
+        return Text()
+    value = row["metrics"][name]
+    return Text(f"{value:.4g}" if isinstance(value, float) else _printable(str(value)))
+
+
+def _contents(row: dict[str, Any]) -> str:
+    """The tensors of a snapshot, in short."""
+    framework = row["framework"]
+    version = row["versions"].get(framework, "")
+    dtypes = ", ".join(f"{name} {_human(size)}" for name, size in row["dtypes"].items())
+    return _printable(f"{_plural(row['tensors'], 'tensor')} of {framework} {version}: {dtypes}")
+
+
+def _printable(text: str) -> str:
+    """The text without what could command a terminal; it came from a file."""
+    return "".join(each if each.isprintable() else "?" for each in text)
+
+
+def _local(row: dict[str, Any]) -> str:
+    if row["written"] is None:
+        return ""
+    return f"{datetime.fromisoformat(row['written']).astimezone():%Y-%m-%d %H:%M}"
+
+
+def _human(size: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 999.5:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.4g} TB"
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _exit_if_any(errors: Any) -> None:
+    if any(error is not None for error in errors):
+        raise typer.Exit(_DAMAGED)

@@ -1,0 +1,298 @@
+"""`cosanneal inspect`, `verify` and `average`, called as a user would."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from typer.testing import CliRunner, Result
+
+from cosanneal.cli.app import app
+from cosanneal.snapshots import Snapshot, SnapshotStore
+from tests.cli.test_main import BLOCK, MAIN, run_python
+from tests.snapshots.test_store import write
+
+
+def call(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def text_of(*arguments: str | Path) -> str:
+    result = call(*arguments)
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr == ""
+    return result.stdout
+
+
+def error_of(*arguments: str | Path) -> str:
+    """The one line on stderr of a call that was refused."""
+    result = call(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("Error: ")
+    assert result.stderr.count("\n") == 1
+    return result.stderr
+
+
+def record(folder: Path, count: int = 5, **changes: Any) -> list[Snapshot]:
+    store = SnapshotStore(folder)
+    for cycle in range(count):
+        arguments: dict[str, Any] = {
+            "arrays": {"w": np.full(1000, cycle, np.float32), "n": np.array(cycle)},
+            "metrics": {"loss": 1 / (cycle + 3), "epoch": cycle},
+            "rate": 0.1 / 3,
+            "framework": "torch",
+            "versions": {"torch": "2.13.0"},
+            **changes,
+        }
+        write(store, cycle=cycle, step=12_000 * (cycle + 1), **arguments)
+    return store.list()
+
+
+def damage(snapshot: Snapshot, place: int) -> None:
+    content = bytearray(snapshot.path.read_bytes())
+    content[place] ^= 1
+    snapshot.path.write_bytes(content)
+
+
+def rows_of(text: str) -> list[list[str]]:
+    lines = text.splitlines()
+    rule = next(i for i, line in enumerate(lines) if line.startswith("──"))
+    return [line.split() for line in lines[rule - 1 :] if not line.startswith("──")]
+
+
+def test_inspect_shows_a_row_for_each_snapshot(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("TZ", "UTC")
+    snapshots = record(tmp_path, 2)
+    for snapshot in snapshots:
+        os.utime(snapshot.path, (1_700_000_000, 1_700_000_000))
+    text = text_of("inspect", tmp_path)
+    sizes = [snapshot.path.stat().st_size / 1000 for snapshot in snapshots]
+    assert text.splitlines()[0] == f"2 snapshots in {tmp_path}, {sum(sizes):.3g} kB"
+    assert text.splitlines()[1] == "2 tensors of torch 2.13.0: float32 4 kB, int64 8 B"
+    when = ["2023-11-14", "22:13"]
+    assert rows_of(text) == [
+        ["cycle", "step", "rate", "size", "written", "epoch", "loss"],
+        ["0", "12000", "0.03333", f"{sizes[0]:.3g}", "kB", *when, "0", "0.3333"],
+        ["1", "24000", "0.03333", f"{sizes[1]:.3g}", "kB", *when, "1", "0.25"],
+    ]
+
+
+def test_inspect_as_json_has_everything(tmp_path: Path) -> None:
+    snapshots = record(
+        tmp_path, 2, metrics={"loss": float("nan"), "per class": [0.5, float("inf")]}
+    )
+    found = json.loads(text_of("inspect", tmp_path, "--json"), parse_constant=pytest.fail)
+    assert found["folder"] == str(tmp_path)
+    assert [row["name"] for row in found["snapshots"]] == [s.path.name for s in snapshots]
+    row = found["snapshots"][1]
+    assert row.pop("written").endswith("+00:00")
+    assert row == {
+        "name": "cycle-0001-step-0000024000.safetensors",
+        "cycle": 1,
+        "step": 24_000,
+        "bytes": snapshots[1].path.stat().st_size,
+        "error": None,
+        "framework": "torch",
+        "versions": {"torch": "2.13.0"},
+        "digest": snapshots[1].metadata["digest"],
+        "rate": 0.1 / 3,
+        "metrics": {"loss": None, "per class": [0.5, None]},
+        "tensors": 2,
+        "dtypes": {"float32": 4000, "int64": 8},
+    }
+
+
+LONG = {f"validation_accuracy_of_class_{i}": i / 7 for i in range(9)}
+
+
+@pytest.mark.parametrize("metrics", [{}, {"loss": 0.5}, LONG, {"x" * 200: 1}, {"note": "é" * 99}])
+@pytest.mark.parametrize("columns", [60, 80, 200])
+def test_inspect_fits_the_width(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, metrics: dict[str, Any], columns: int
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    record(Path("runs"), 12, metrics=metrics)
+    text = text_of("inspect", "runs")
+    assert len(rows_of(text)) >= 13
+    # Metrics that do not fit are named, and never make a table wider or its rows taller.
+    for name in metrics:
+        assert name in text.replace("\n", "")
+    table = text.partition("cycle ")[2].partition("--json")[0]
+    assert len(table.splitlines()) == 14
+    assert max(map(len, text.splitlines())) <= columns
+
+
+def test_metrics_that_only_some_have_leave_a_gap(tmp_path: Path) -> None:
+    store = SnapshotStore(tmp_path)
+    write(store, cycle=0, step=10, metrics={"loss": 0.5})
+    write(store, cycle=1, step=20, metrics={"f1": 0.25})
+    rows = rows_of(text_of("inspect", tmp_path))
+    assert [row[5:] for row in rows] == [
+        ["loss", "f1"],
+        [*rows[1][5:7], "0.5"],
+        [*rows[2][5:7], "0.25"],
+    ]
+
+
+def test_snapshots_of_different_tensors_are_told_apart(tmp_path: Path) -> None:
+    record(tmp_path, 8)
+    write(SnapshotStore(tmp_path), cycle=8, step=200_000, arrays={"w": np.zeros(3)})
+    lines = [line.rstrip() for line in text_of("inspect", tmp_path).splitlines()]
+    assert lines[1:3] == [
+        "2 tensors of torch 2.13.0: float32 4 kB, int64 8 B (step 12000, 24000, 36000,",
+        "48000, 60000 and 3 more)",
+    ]
+    assert lines[3].startswith("1 tensor of numpy ")
+    assert lines[3].endswith(": float64 24 B (step 200000)")
+
+
+def test_what_a_file_says_does_not_command_the_terminal(tmp_path: Path) -> None:
+    record(tmp_path, 1, metrics={"a\x1b[31m": "\x1b]0;x\x07", "\n": 1}, framework="t\x1b[2J")
+    result = call("inspect", tmp_path)
+    assert "\x1b" not in result.stdout
+    assert "a?[31m" in result.stdout
+
+
+def test_inspect_names_what_it_cannot_read(tmp_path: Path) -> None:
+    snapshots = record(tmp_path, 3)
+    damage(snapshots[1], 60)
+    result = call("inspect", tmp_path)
+    assert result.exit_code == 1
+    assert [row[2] for row in rows_of(result.stdout)] == ["rate", "0.03333", "damaged", "0.03333"]
+    assert result.stderr.startswith(f"Error: Snapshot {snapshots[1].path} could not be read: ")
+    assert result.stderr.count("\n") == 1
+    result = call("inspect", tmp_path, "--json")
+    assert result.exit_code == 1
+    errors = [row["error"] for row in json.loads(result.stdout)["snapshots"]]
+    assert errors[0] is errors[2] is None
+    assert str(snapshots[1].path) in errors[1]
+
+
+def test_a_folder_without_snapshots_says_so(tmp_path: Path) -> None:
+    assert text_of("inspect", tmp_path) == f"0 snapshots in {tmp_path}, 0 B\n"
+    assert text_of("verify", tmp_path) == f"Whole: 0 of 0 snapshots in {tmp_path}\n"
+    assert json.loads(text_of("inspect", tmp_path, "--json"))["snapshots"] == []
+    out = tmp_path / "x"
+    assert "must hold at least one snapshot. Received: 0" in error_of(
+        "average", tmp_path, "-o", out
+    )
+
+
+@pytest.mark.parametrize("command", [["inspect"], ["verify"], ["average", "-o", "x.safetensors"]])
+def test_what_is_no_folder_is_refused(tmp_path: Path, command: list[str]) -> None:
+    assert "Argument FOLDER must be a folder. Received: nowhere, no such folder" in error_of(
+        *command, "nowhere"
+    )
+    (tmp_path / "file").touch()
+    assert "file, a file" in error_of(*command, tmp_path / "file")
+
+
+def test_verify_reads_everything_and_names_what_is_wrong(tmp_path: Path) -> None:
+    snapshots = record(tmp_path)
+    assert text_of("verify", tmp_path) == f"Whole: 5 of 5 snapshots in {tmp_path}\n"
+    damage(snapshots[1], -1)
+    damage(snapshots[3], 60)
+    # What only the data show, `inspect` does not see.
+    assert call("inspect", tmp_path).stderr.count("\n") == 1
+    result = call("verify", tmp_path)
+    assert result.exit_code == 1
+    assert result.stdout == f"Whole: 3 of 5 snapshots in {tmp_path}\n"
+    first, second = result.stderr.splitlines()
+    assert first.startswith(f"Error: Snapshot {snapshots[1].path} is damaged: its tensor 'w'")
+    assert second.startswith(f"Error: Snapshot {snapshots[3].path} could not be read")
+    result = call("verify", tmp_path, "--json")
+    assert (result.exit_code, result.stderr) == (1, "")
+    rows = json.loads(result.stdout)["snapshots"]
+    assert [row["error"] is None for row in rows] == [True, False, True, False, True]
+
+
+def test_average_writes_the_mean_of_the_last(tmp_path: Path) -> None:
+    record(tmp_path)
+    out = tmp_path / "mean.safetensors"
+    text = text_of("average", tmp_path, "--last", "3", "-o", out)
+    assert text == (
+        f"Averaged 3 snapshots (step 36000, 48000, 60000) into {out}\n"
+        "Taken from the newest, for integers have no mean: n\n"
+    )
+    found = safetensors.numpy.load_file(out)
+    assert (found["w"] == 3).all()
+    assert found["n"] == 4
+    assert "must not be there yet" in error_of("average", tmp_path, "-o", out)
+    text_of("average", tmp_path, "-o", out, "--force")
+    assert (safetensors.numpy.load_file(out)["w"] == 2).all()
+    # The average is no snapshot, though it lies beside them.
+    assert len(SnapshotStore(tmp_path).list()) == 5
+
+
+def test_average_as_json(tmp_path: Path) -> None:
+    snapshots = record(tmp_path / "runs")
+    out = tmp_path / "mean.safetensors"
+    assert json.loads(text_of("average", tmp_path / "runs", "-o", out, "--last=2", "--json")) == {
+        "out": str(out),
+        "bytes": out.stat().st_size,
+        "averaged": [snapshot.path.name for snapshot in snapshots[-2:]],
+        "taken_from_newest_though_different": ["n"],
+    }
+
+
+def test_average_refuses_what_it_cannot_average(tmp_path: Path) -> None:
+    snapshots = record(tmp_path)
+    out = tmp_path / "mean.safetensors"
+    assert "the 9 snapshots of --last. Received: 5" in error_of(
+        "average", tmp_path, "-o", out, "--last", "9"
+    )
+    write(SnapshotStore(tmp_path), cycle=5, step=99_000, arrays={"w": np.zeros(3)})
+    assert "unlike the newest: its tensor 'w' is float32" in error_of(
+        "average", tmp_path, "-o", out
+    )
+    SnapshotStore(tmp_path).remove_after(60_000)
+    damage(snapshots[1], -1)
+    assert "'w' does not match its digest" in error_of("average", tmp_path, "-o", out)
+    assert not out.exists()
+
+
+def test_progress_is_shown_on_a_terminal_and_nowhere_else(tmp_path: Path) -> None:
+    record(tmp_path)
+    for command in (["verify"], ["average", "-o", str(tmp_path / "mean.safetensors")]):
+        done = run_python(MAIN, *command, str(tmp_path))
+        assert (done.returncode, done.stderr) == (0, "")
+        shown = run_python(
+            MAIN,
+            *command,
+            str(tmp_path),
+            *(["--force"] if command[0] == "average" else []),
+            FORCE_COLOR="1",
+            TERM="xterm",
+        )
+        assert "verifying" in shown.stderr or "averaging" in shown.stderr
+        assert "━" in shown.stderr
+        assert "verifying" not in shown.stdout
+
+
+def test_numpy_that_is_missing_is_named_with_its_extra(tmp_path: Path) -> None:
+    done = run_python(BLOCK.format(name="numpy"), "inspect", str(tmp_path))
+    assert done.returncode == 2
+    assert done.stderr == (
+        "Error: Reading snapshots needs the package 'numpy', which is not installed. "
+        "Install it with: python -m pip install 'cosanneal[cli]'\n"
+    )
+
+
+def test_no_framework_is_imported(tmp_path: Path) -> None:
+    record(tmp_path)
+    code = """
+import sys
+from cosanneal.cli import main
+try:
+    main()
+finally:
+    print([name for name in ("torch", "jax", "matplotlib", "numpy") if name in sys.modules])
+"""
+    done = run_python(code, "verify", str(tmp_path))
+    assert done.stdout.splitlines()[-1] == "['numpy']"
