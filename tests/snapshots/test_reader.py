@@ -7,6 +7,7 @@ import json
 import math
 import os
 import sys
+import threading
 import tracemalloc
 from itertools import islice
 from pathlib import Path
@@ -87,6 +88,31 @@ def test_progress_counts_every_byte(tmp_path: Path) -> None:
     snapshot.verify(seen.append)
     assert sum(seen) == 2_400_000 + sum(array.nbytes for array in ARRAYS.values())
     assert max(seen) <= 1 << 20
+
+
+def test_much_is_verified_by_several_threads_to_the_same_end(tmp_path: Path) -> None:
+    chance = np.random.default_rng(0)
+    arrays = {f"layer {i}": chance.integers(0, 256, 3_000_000, np.uint8) for i in range(8)}
+    snapshot = write(SnapshotStore(tmp_path), arrays=arrays)
+    seen: list[int] = []
+    threads = set()
+
+    def note(count: int) -> None:
+        seen.append(count)
+        threads.add(threading.get_ident())
+
+    snapshot.verify(note)
+    assert sum(seen) == 24_000_000
+    assert threading.get_ident() not in threads
+    content = bytearray(snapshot.path.read_bytes())
+    for name, array in arrays.items():
+        place = content.index(array.tobytes()[:64]) + 2_999_999
+        content[place] ^= 1
+        snapshot.path.write_bytes(content)
+        with pytest.raises(ca.SnapshotError, match=rf"'{name}' does not match its digest"):
+            snapshot.verify()
+        content[place] ^= 1
+    assert threading.active_count() == 1
 
 
 def test_a_snapshot_replaced_while_it_is_read_is_not_mixed_up(tmp_path: Path) -> None:

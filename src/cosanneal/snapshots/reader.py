@@ -15,7 +15,9 @@ import mmap
 import os
 import stat
 import struct
+import threading
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -32,6 +34,10 @@ _NAMES: Final[Mapping[str, str]] = {code: name for name, (code, _) in DTYPES.ite
 
 # Small enough to be hashed and copied where the processor has it at hand.
 _CHUNK_BYTES: Final = 1 << 20
+
+# Less than this is digested before threads have started.
+_MUCH_BYTES: Final = 1 << 24
+_MOST_THREADS: Final = 8
 
 # More than any framework's tensors have.
 _MOST_AXES: Final = 64
@@ -76,6 +82,7 @@ class SnapshotReader(Mapping[str, NDArray[Any]]):
         self._verify = verify
         self._checked: set[str] = set()  # the tensors whose mapped bytes were found right
         self._map: mmap.mmap | None = None
+        self._lock = threading.Lock()  # around the file's position
         try:
             self._file = _open(path)
         except OSError as error:
@@ -130,22 +137,31 @@ class SnapshotReader(Mapping[str, NDArray[Any]]):
         Raises:
             SnapshotError: at the end, if they were not what was written.
         """
+        return self._chunks(name, size, verify=self._verify)
+
+    def _chunks(self, name: str, size: int, *, verify: bool) -> Iterator[bytes]:
         at = self._places[name]
-        self._refuse_closed()
         digest = hashlib.sha256()
-        try:
-            for start in range(at.start, at.stop, size):
-                self._file.seek(start)
-                chunk = self._file.read(min(size, at.stop - start))
-                if len(chunk) < min(size, at.stop - start):
-                    raise self._damaged(name)
-                if self._verify:
-                    digest.update(chunk)
-                yield chunk
-        except OSError as error:
-            raise self._error(error.strerror or str(error)) from error
-        if self._verify and digest.hexdigest() != at.digest:
+        for start in range(at.start, at.stop, size):
+            wanted = min(size, at.stop - start)
+            chunk = self._read_at(start, wanted)
+            if len(chunk) < wanted:
+                raise self._damaged(name)
+            if verify:
+                digest.update(chunk)
+            yield chunk
+        if verify and digest.hexdigest() != at.digest:
             raise self._damaged(name)
+
+    def _read_at(self, start: int, size: int) -> bytes:
+        """So many bytes from there on, or fewer at the end of the file; in any thread."""
+        with self._lock:
+            self._refuse_closed()
+            try:
+                self._file.seek(start)
+                return self._file.read(size)
+            except OSError as error:
+                raise self._error(error.strerror or str(error)) from error
 
     def load(self, framework: str = "numpy") -> dict[str, Any]:
         """All tensors by name, as arrays of the framework (safetensors' names for them).
@@ -176,20 +192,32 @@ class SnapshotReader(Mapping[str, NDArray[Any]]):
     def verify(self, progress: Callable[[int], None] | None = None) -> None:
         """Read every tensor and compare it with its digest, whatever `verify` was given as.
 
+        Several tensors are digested at once where there is much to digest.
+
         Args:
-            progress: called with the number of bytes read since it was last called.
+            progress: called with the number of bytes read since it was last
+                called; from another thread, it may be, but not twice at once.
 
         Raises:
             SnapshotError: one of them is not what was written; the message names it.
         """
-        verify, self._verify = self._verify, True
-        try:
-            for name in self:
-                for chunk in self.chunks(name):
-                    if progress is not None:
+        reporting = threading.Lock()
+
+        def check(name: str) -> None:
+            for chunk in self._chunks(name, _CHUNK_BYTES, verify=True):
+                if progress is not None:
+                    with reporting:
                         progress(len(chunk))
-        finally:
-            self._verify = verify
+
+        sizes = {name: at.stop - at.start for name, at in self._places.items()}
+        if sum(sizes.values()) < _MUCH_BYTES:
+            for name in self:
+                check(name)
+            return
+        with ThreadPoolExecutor(min(os.cpu_count() or 1, _MOST_THREADS)) as pool:
+            # The largest first: the last to be begun should not take long.
+            for _ in pool.map(check, sorted(sizes, key=sizes.__getitem__, reverse=True)):
+                pass
 
     def close(self) -> None:
         """Close the file. Arrays that were handed out stay usable."""
