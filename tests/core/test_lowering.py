@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left
+from collections.abc import Sequence
 from decimal import Decimal
 from fractions import Fraction
+from typing import Any
 
 import pytest
 
 import cosanneal as ca
-from cosanneal.core.lowering import MAX_ROWS, Lowered, lower
+from cosanneal.core.lowering import MAX_ROWS, Lookup, Lowered, Table, evaluate, lower
 from tests.core.oracle import (
     KINDS,
     Oracle,
@@ -86,7 +90,7 @@ def test_the_longest_run_of_equal_cycles_is_folded() -> None:
     schedule = ca.CyclicCosine(0.1, cycle_steps=[7] * 5 + [11] * 900 + [3] * 20, warmup_steps=2)
     lowered = lower(schedule, INT32)
     assert lowered.repeats == (35, 35 + 9900, 11)
-    assert len(lowered.rows) == 6 + 1 + 20 + 1
+    assert len(lowered.rows) == 6 + 1 + 20  # and no other for the floor after them
     endless = ca.CyclicCosine(0.1, cycle_steps=10, warmup_steps=4, restart_warmup_steps=2)
     assert lower(endless, INT32).repeats == (10, None, 10)
 
@@ -102,3 +106,116 @@ def test_a_curve_that_graphs_do_not_know_is_refused() -> None:
     schedule = ca.presets.timm_cosine(0.1, 100, k_decay=2.0)
     with pytest.raises(ca.ScheduleError, match=r"exponent=1 and k=1.*k=2"):
         lower(schedule, INT32)
+
+
+class Plain:
+    """Python's own numbers as a framework, which bounds every index."""
+
+    def before(self, ends: list[int], step: int) -> int:
+        return sum(end < step for end in ends)
+
+    def take(self, constant: list[Any], i: int) -> Any:
+        assert 0 <= i < len(constant)
+        return constant[i]
+
+    def row(
+        self, rows: tuple[list[tuple[int, ...]], list[tuple[float, ...]]], i: int
+    ) -> tuple[Sequence[int], Sequence[float]]:
+        integers, floats = rows
+        return self.take(integers, i), self.take(floats, i)
+
+    def real(self, integer: int) -> float:
+        assert isinstance(integer, int)
+        return float(integer)
+
+    def remainder(self, dividend: int, divisor: int) -> int:
+        return dividend % divisor if dividend >= 0 else -1
+
+    def quotient(self, dividend: int, divisor: int) -> int:
+        assert dividend >= 0
+        return dividend // divisor
+
+    def select(self, condition: bool, yes: float, no: float) -> float:
+        return yes if condition else no
+
+    def minimum(self, a: float, b: float) -> float:
+        return min(a, b)
+
+    def maximum(self, a: float, b: float) -> float:
+        return max(a, b)
+
+    def sin(self, x: float) -> float:
+        return math.sin(x)
+
+
+def plain(schedule: ca.Schedule, *, wide: bool) -> Table[list[Any]]:
+    return Table.of(schedule, wide=wide, constant=list, rows=lambda *rows: rows)
+
+
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_evaluation_is_within_8_ulp(kind: str, *, wide: bool) -> None:
+    pick = RandomPicker(f"evaluate {kind}")
+    seen = 0
+    while seen < 500:
+        given = arguments(pick, kind, largest=pick.one_of((10**3, 10**7, 2**40)))
+        given["max_lr"], given["min_lr"] = 0.1, pick.one_of((0.0, 1e-5))
+        given.pop("warmup_lr", None)
+        # Endless cycles take few rows only if nothing decays.
+        decay = given.pop("cycle_decay", 1.0)
+        given["cycle_decay"] = 1.0 if kind == "endless" or given["min_lr"] else decay
+        plan = Oracle(**given)
+        table = plain(ca.CyclicCosine(**given), wide=wide)
+        for step in steps_worth_a_look(pick, plan):
+            if step <= table.limit:
+                seen += 1
+                got, exact = evaluate(table, step, Plain()), plan.rate(step)
+                with exactly():
+                    # Constants are rounded to 24 bits where the table is not wide.
+                    limit = Decimal(8 if wide else 4) * exact / 2 ** (53 if wide else 23)
+                    assert abs(Decimal(got) - exact) <= limit, (given, step, got, exact)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "rows"),
+    [
+        (ca.CyclicCosine(0.1, total_steps=1000, num_cycles=10), 1),
+        (ca.CyclicCosine(0.1, cycle_steps=10), 1),
+        (ca.CyclicCosine(0.1, cycle_steps=10, endpoint=True), 1),
+        (ca.CyclicCosine(0.1, cycle_steps=10, restart_warmup_steps=2), 3),
+        (ca.CyclicCosine(0.1, total_steps=1003, num_cycles=10), 10),
+    ],
+)
+def test_what_the_rows_share_is_looked_up_nowhere(schedule: ca.Schedule, rows: int) -> None:
+    assert len(lower(schedule, INT32).rows) == rows
+    table = plain(schedule, wide=False)
+    assert (table.rows is None) == (rows == 1)
+    assert "low" in table.fixed
+
+
+@pytest.mark.parametrize("kind", ["alike", "growing", "mixed", "one", "two", "long tail"])
+@pytest.mark.parametrize("number", [3, 10, 60, 70, 1000])
+def test_the_lookup_finds_the_row(kind: str, number: int) -> None:
+    pick = RandomPicker(f"{kind} {number}")
+    ends = [-1]
+    for i in range(number):
+        length = {
+            "alike": pick.integer(99, 101),
+            "growing": int(1.5 ** min(i, 30)),
+            "mixed": pick.one_of((1, 7, 100, 10_000)),
+            "one": 1,
+            "two": 20 if i % 2 else 80,
+            "long tail": 1 if i < number - 2 else 10**8,
+        }[kind]
+        ends.append(ends[-1] + length)
+    ends = [*ends[1:-1], INT32]
+    lookup = Lookup[list[Any]].of(ends, repeats=None, limit=INT32, constant=list)
+    steps = {0, INT32, *(end + shift for end in ends[:-1] for shift in (-1, 0, 1, 2))}
+    steps |= {pick.integer(0, ends[-2] + 100) for _ in range(100)}
+    for step in steps - {-1}:
+        assert lookup.row(step, Plain()) == bisect_left(ends, step)
+    if kind in ("alike", "one", "two"):
+        assert lookup.halvings in (0, 1, 2)
+    elif number >= 70:
+        assert lookup.halvings is None
+        assert (lookup.fences is None) == (len(ends) <= 64)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable
-from fractions import Fraction
 from typing import Any, NamedTuple, Unpack, cast
 
-from ..core.curve import half_cosine
 from ..core.errors import (
     EnsembleError,
     MissingExtraError,
@@ -17,7 +14,7 @@ from ..core.errors import (
     check_steps,
     shown,
 )
-from ..core.lowering import Lowered, lower
+from ..core.lowering import Table, evaluate
 from ..core.schedule import Schedule
 
 try:
@@ -39,9 +36,6 @@ except ModuleNotFoundError as error:
     ) from error
 
 __all__ = ["SnapshotEnsemble", "SnapshotRecorder", "cyclic_cosine_schedule"]
-
-# Up to so many rows all starts are compared at once; beyond, they are bisected.
-_COMPARED_ROWS = 64
 
 
 def cyclic_cosine_schedule(schedule: Schedule) -> optax.Schedule:
@@ -86,138 +80,117 @@ def cyclic_cosine_schedule(schedule: Schedule) -> optax.Schedule:
     Source: Loshchilov and Hutter, "SGDR" (2017), Eq. 5.
     """
     schedule = check_schedule(schedule)
-    # By the index dtype, for x64 may be switched on or off between two calls.
-    tables: dict[str, _Table] = {}
+    # By the precision, for x64 may be switched on or off between two calls.
+    tables: dict[bool, Table[NDArray[Any]]] = {}
 
-    def table() -> _Table:
-        wide = jnp.result_type(float) == np.float64
-        name = "int64" if wide else "int32"
-        if name not in tables:
-            limit = 2**62 if wide else 2**31 - 1
-            tables[name] = _Table.of(lower(schedule, limit), limit, wide=wide)
-        return tables[name]
+    def table() -> tuple[Table[NDArray[Any]], _Operations]:
+        ops = _Operations.now()
+        if ops.wide not in tables:
+            tables[ops.wide] = Table.of(
+                schedule,
+                wide=ops.wide,
+                constant=lambda values: np.array(values, ops.index),
+                rows=ops.packed,
+            )
+        return tables[ops.wide], ops
 
     def rate(step: Any) -> jax.Array:
-        rows = table()
-        steps = rows.step(step)
+        constants, ops = table()
+        steps = ops.step(step, constants.limit)
         if not steps.ndim:
-            return rows.rate(steps)
-        return jax.vmap(rows.rate)(steps.ravel()).reshape(steps.shape)
+            return cast(jax.Array, evaluate(constants, steps, ops))
+        each = jax.vmap(lambda step: evaluate(constants, step, ops))
+        return cast(jax.Array, each(steps.ravel()).reshape(steps.shape))
 
     table()  # what cannot be lowered is said here, and not inside of a graph
     return cast(optax.Schedule, rate)
 
 
-class _Table(NamedTuple):
-    """A lowered schedule as constant arrays of one precision."""
+class _Operations(NamedTuple):
+    """What `evaluate` needs of jax, in the dtypes of the day."""
 
-    limit: int
-    starts: NDArray[Any]
-    integers: NDArray[Any]  # a row each: anchor, direction, top, cosine
-    floats: NDArray[Any]  # a row each: offset, coarse, fine, low, height, high
-    repeats: tuple[int, int | None, int] | None
+    wide: bool
+    index: Any
+    float: Any
 
     @classmethod
-    def of(cls, lowered: Lowered, limit: int, *, wide: bool) -> _Table:
-        index, number = (np.int64, np.float64) if wide else (np.int32, np.float32)
-        floats: list[list[float]] = []
-        for row in lowered.rows:
-            coarse, fine = _split(row.length, 20 if wide else 5)
-            offset = float(row.offset / row.length) if row.offset else 0.0
-            floats.append([offset, coarse, fine, row.low, row.high - row.low, row.high])
-        with np.errstate(over="ignore"):
-            rounded = np.array(floats, np.float64).astype(number)
-        if not np.isfinite(rounded).all():
-            raise ScheduleError(
-                f"The rates of the schedule must be in the range of {np.dtype(number)}. Received: "
-                f"a peak of {max(row.high for row in lowered.rows)}; enable x64, or choose "
-                "smaller rates"
-            )
-        integers = [[row.anchor, row.direction, row.top, row.cosine] for row in lowered.rows]
-        return cls(
-            limit=limit,
-            starts=np.array([row.start for row in lowered.rows], index),
-            integers=np.array(integers, index),
-            floats=rounded,
-            repeats=lowered.repeats,
-        )
+    def now(cls) -> _Operations:
+        wide = bool(jnp.result_type(float) == np.float64)
+        return cls(wide, *((np.int64, np.float64) if wide else (np.int32, np.float32)))
 
-    def step(self, value: Any) -> jax.Array:
+    def step(self, value: Any, limit: int) -> jax.Array:
         """The step in the index dtype, in [0, limit]."""
-        index = self.starts.dtype
         if not isinstance(value, jax.Array):  # as tracers are
             step = check_steps("step", value)
-            if step > self.limit:
+            if step > limit:
                 raise ScheduleError(
-                    f"Argument `step` must be at most {self.limit}, the largest step of a graph. "
+                    f"Argument `step` must be at most {limit}, the largest step of a graph. "
                     f"Received: step={shown(value)}"
-                    + ("; enable x64 for larger ones" if index == np.int32 else "")
+                    + ("" if self.wide else "; enable x64 for larger ones")
                 )
-            return jnp.asarray(step, index)
+            return jnp.asarray(step, self.index)
         if not jnp.issubdtype(value.dtype, jnp.integer):
             raise ScheduleError(
                 "Argument `step` must be an integer (optimizer steps, counted from 0). "
                 f"Received: an array of {value.dtype}"
             )
-        if jnp.iinfo(value.dtype).max > self.limit:
-            value = lax.min(value, lax.full_like(value, self.limit))
-        value = value.astype(index)
+        if jnp.iinfo(value.dtype).max > limit:
+            value = lax.min(value, lax.full_like(value, limit))
+        value = value.astype(self.index)
         return lax.max(value, lax.full_like(value, 0))
 
-    def rate(self, step: jax.Array) -> jax.Array:
-        """The rate at one step that `step` has checked."""
-        if self.repeats is not None:
-            start, stop, period = self.repeats
-            again = lax.rem(step - start if start else step, lax.full_like(step, period))
-            again = again + start if start else again
-            inside = [step >= start] if start else []
-            inside += [step < stop] if stop is not None else []
-            for condition in inside:
-                again = lax.select(condition, again, step)
-            step = again
-        integers, floats = self._row(step)
-        anchor, direction, top, cosine = integers
-        offset, coarse, fine, low, height, high = floats
-        passed = (step - anchor) * direction
-        # passed / length, to little more than one rounding: the reciprocal's
-        # coarse part has so few bits that its products with either half of the
-        # bits of `passed` are exact, and the fine part's rounding is far below.
-        lower_bits = 2 ** (33 if self.starts.dtype == np.int64 else 12) - 1
-        number = self.floats.dtype
-        small = (passed & lower_bits).astype(number)
-        large = (passed & ~lower_bits).astype(number)
-        rest = passed.astype(number) * fine + offset
-        share = lax.max(large * coarse + (small * coarse + rest), lax.full_like(rest, 0))
-        kinds = self.integers[:, 3]
-        weight = half_cosine(share, jnp.sin) if kinds.any() else share
-        if kinds.any() and not kinds.all():
-            weight = lax.select(cosine == 1, weight, share)
-        # The height may have been rounded up; a rate never exceeds its peak.
-        rate = lax.min(low + height * weight, high)
-        return lax.select(passed > top, high, rate)
+    def before(self, ends: Any, step: jax.Array) -> jax.Array:
+        return jnp.sum(jnp.asarray(ends) < step, dtype=self.index)
 
-    def _row(self, step: jax.Array) -> tuple[list[jax.Array], list[jax.Array]]:
-        """The integers and the floats of the row that rules the step."""
-        if len(self.starts) == 1:
-            integers, floats = jnp.asarray(self.integers[0]), jnp.asarray(self.floats[0])
-        else:
-            method = "compare_all" if len(self.starts) <= _COMPARED_ROWS else "scan"
-            later = jnp.asarray(self.starts[1:])
-            i = jnp.searchsorted(later, step, side="right", method=method).astype(jnp.uint32)
-            integers, floats = (
-                lax.dynamic_index_in_dim(jnp.asarray(table), i, keepdims=False)
-                for table in (self.integers, self.floats)
-            )
-        return list(jnp.unstack(integers)), list(jnp.unstack(floats))
+    def take(self, constant: Any, i: Any) -> jax.Array:
+        # Unsigned, an index needs no look at negative ones.
+        i = lax.convert_element_type(i, np.uint32)
+        start = [i] + [np.uint32(0)] * (constant.ndim - 1)
+        row = lax.dynamic_slice(jnp.asarray(constant), start, (1, *constant.shape[1:]))
+        return lax.squeeze(row, (0,))
+
+    def packed(
+        self, integers: list[tuple[int, ...]], floats: list[tuple[float, ...]]
+    ) -> tuple[NDArray[Any], int]:
+        """The rows in one array, for one constant is quicker than two; and how many integers."""
+        count = len(integers[0])
+        bits = np.array(floats, self.float).view(self.index)
+        return np.concatenate([np.array(integers, self.index), bits], axis=1), count
+
+    def row(
+        self, rows: tuple[NDArray[Any], int], i: jax.Array
+    ) -> tuple[list[jax.Array], list[jax.Array]]:
+        row, count = self.take(rows[0], i), rows[1]
+        floats = lax.bitcast_convert_type(row[count:], self.float)
+        return list(jnp.unstack(row[:count])), list(jnp.unstack(floats))
+
+    def real(self, integer: jax.Array) -> jax.Array:
+        return integer.astype(self.float)
+
+    def remainder(self, dividend: jax.Array, divisor: int) -> jax.Array:
+        return lax.rem(dividend, lax.full_like(dividend, divisor))
+
+    def quotient(self, dividend: jax.Array, divisor: int) -> jax.Array:
+        return lax.div(dividend, lax.full_like(dividend, divisor))
+
+    def select(self, condition: jax.Array, yes: Any, no: Any) -> jax.Array:
+        return lax.select(condition, *_alike(yes, no))
+
+    def minimum(self, a: Any, b: Any) -> jax.Array:
+        return lax.min(*_alike(a, b))
+
+    def maximum(self, a: Any, b: Any) -> jax.Array:
+        return lax.max(*_alike(a, b))
+
+    def sin(self, x: jax.Array) -> jax.Array:
+        return lax.sin(x)
 
 
-def _split(length: int | Fraction, bits: int) -> tuple[float, float]:
-    """The reciprocal of a length as its leading bits and a float of the rest."""
-    n, d = length.numerator, length.denominator
-    mantissa, exponent = math.frexp(d / n)
-    coarse = math.ldexp(math.floor(math.ldexp(mantissa, bits)), exponent - bits)
-    a, b = coarse.as_integer_ratio()
-    return coarse, (d * b - a * n) / (n * b)  # quotients of integers are rounded correctly
+def _alike(a: Any, b: Any) -> tuple[jax.Array, jax.Array]:
+    """Two arrays, of which one may have come as a number of Python's."""
+    if not isinstance(a, jax.Array):
+        return lax.full_like(b, a), b
+    return a, b if isinstance(b, jax.Array) else lax.full_like(a, b)
 
 
 class SnapshotRecorder(BaseRecorder):

@@ -5,22 +5,35 @@ each segment becomes a row of machine integers and floats, made so that nothing
 cancels when a step meets it: a clock counts from its segment's low end, in
 whole steps from an integer `anchor`, and what the anchor leaves out is added as
 a float of the same sign.
+
+How such a table is evaluated is written here once, as the half cosine is in
+`curve.py`: it is handed the arrays and the operations of its framework.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from array import array
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import chain, islice
-from typing import Final
+from itertools import chain
+from typing import Any, Final, Generic, Protocol, TypeVar
 
+from .curve import half_cosine
 from .errors import ScheduleError
 from .schedule import Schedule
 from .table import CycleRule, Segment
 
 MAX_ROWS: Final = 2**15
+
+# Comparisons one after the other; where it takes more, many at once are quicker.
+_HALVINGS: Final = 2
+# Up to so many rows a step is compared with all at once, and not block by block.
+_COMPARED_ROWS: Final = 64
+
+A = TypeVar("A")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +92,7 @@ def lower(schedule: Schedule, limit: int) -> Lowered:
         >>> from cosanneal import CyclicCosine
         >>> lowered = lower(CyclicCosine(0.1, total_steps=10_000, num_cycles=1000), 2**31 - 1)
         >>> lowered.repeats, [row.start for row in lowered.rows]
-        ((0, 10000, 10), [0, 10000])
+        ((0, 10000, 10), [0])
     """
     repeats = _repeats(schedule, limit)
     if repeats is None:
@@ -90,14 +103,28 @@ def lower(schedule: Schedule, limit: int) -> Lowered:
         segments = chain(
             schedule.segments(0, start), schedule.segments(start, start + period), after
         )
-    rows = tuple(_row(segment, limit) for segment in islice(segments, MAX_ROWS + 1))
+    rows: list[Row] = []
+    for segment in segments:
+        if rows and _holds(rows[-1], segment):
+            continue
+        rows.append(_row(segment, limit))
+        if len(rows) > MAX_ROWS:
+            break
     if len(rows) > MAX_ROWS:
         raise ScheduleError(
             f"The schedule must be a table of at most {MAX_ROWS} rows to be lowered into a graph, "
             f"up to step {limit}. Received: {schedule!r}, which takes more; give fewer cycles, "
             "cycles of equal length without decay, a larger growth, or num_cycles for an end"
         )
-    return Lowered(rows=rows, repeats=repeats)
+    return Lowered(rows=tuple(rows), repeats=repeats)
+
+
+def _holds(row: Row, segment: Segment) -> bool:
+    """Whether a segment only goes on with the rate that the row before it has come to."""
+    passed = row.direction * (segment.start - row.anchor)
+    come = row.high if passed > row.top else row.low
+    over = passed > row.top if row.direction == 1 else passed + row.offset <= 0
+    return segment.curve == "constant" and over and segment.last == come
 
 
 def _repeats(schedule: Schedule, limit: int) -> tuple[int, int | None, int] | None:
@@ -160,3 +187,282 @@ def _row(segment: Segment, limit: int) -> Row:
         high=high,
         cosine=segment.curve == "cosine",
     )
+
+
+class Operations(Protocol):
+    """What `evaluate` needs of a framework, beside `+`, `-`, `*`, `&`, `>`, `>=`, `<` and `==`.
+
+    Numbers are the framework's, in the index dtype or the float dtype of the
+    table, and may meet Python's, which take the dtype of the other.
+    """
+
+    def before(self, ends: Any, step: Any) -> Any:
+        """How many of the ascending integers `ends`, a constant or a row of one, are < step."""
+
+    def take(self, constant: Any, i: Any) -> Any:
+        """Entry number `i` of a constant of integers: one, or a row where it has two dimensions."""
+
+    def row(self, rows: Any, i: Any) -> tuple[Sequence[Any], Sequence[Any]]:
+        """The integers and the floats of row number `i` of what `Table.of` had made of them."""
+
+    def real(self, integer: Any) -> Any:
+        """An integer as a float."""
+
+    def remainder(self, dividend: Any, divisor: int) -> Any:
+        """Of a division of integers; what it is for a negative dividend is not used."""
+
+    def quotient(self, dividend: Any, divisor: int) -> Any:
+        """Of a division of integers that are not negative, rounded down."""
+
+    def select(self, condition: Any, yes: Any, no: Any) -> Any:
+        """`yes` where the condition holds, else `no`; one of them may be a number of Python's."""
+
+    def minimum(self, a: Any, b: Any) -> Any:
+        """The smaller of two numbers."""
+
+    def maximum(self, a: Any, b: Any) -> Any:
+        """The larger of two numbers."""
+
+    def sin(self, x: Any) -> Any:
+        """The sine."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lookup(Generic[A]):
+    """Which row rules a step, found among the rows' last steps.
+
+    Where every stretch of `width` steps meets few rows, a step's stretch has
+    the first of them, and `halvings` comparisons find which it is. Rows of very
+    different lengths stand in blocks instead: a step is compared with the last
+    of each block, and then with all of one block.
+
+    Args:
+        repeats: as in `Lowered`.
+        ends: the last step of each row, and the limit to fill up; in blocks, a
+            row for each.
+        width: the length of a stretch.
+        firsts: the first row of each stretch, the last of which has no end;
+            None where there is but one.
+        halvings: see above; None where rows stand in blocks.
+        size: the number of stretches, or the length of a block.
+        fences: the last step of each block; None where there is but one.
+    """
+
+    repeats: tuple[int, int | None, int] | None
+    ends: A
+    width: int = 1
+    firsts: A | None = None
+    halvings: int | None = None
+    size: int
+    fences: A | None = None
+
+    @classmethod
+    def of(
+        cls,
+        ends: Sequence[int],
+        *,
+        repeats: tuple[int, int | None, int] | None,
+        limit: int,
+        constant: Callable[[Any], A],
+    ) -> Lookup[A]:
+        """The lookup of rows of which the last ends at the limit."""
+        firsts, width, halvings = _stretches(ends)
+        if halvings <= _HALVINGS:
+            filled = [*ends, *[limit] * (2**halvings - 1)]
+            return cls(
+                repeats=repeats,
+                ends=constant(filled),
+                width=width,
+                firsts=constant(firsts) if len(firsts) > 1 else None,
+                halvings=halvings,
+                size=len(firsts),
+            )
+        if len(ends) <= _COMPARED_ROWS:
+            return cls(repeats=repeats, ends=constant(list(ends)), size=len(ends))
+        size = 1 << (len(ends).bit_length() + 1) // 2
+        filled = [*ends, *[limit] * (-len(ends) % size)]
+        blocks = [filled[start : start + size] for start in range(0, len(filled), size)]
+        fences = constant([block[-1] for block in blocks])
+        return cls(repeats=repeats, ends=constant(blocks), fences=fences, size=size)
+
+    def folded(self, step: Any, ops: Operations) -> Any:
+        """The step in the first of the cycles that repeat, or where it is."""
+        if self.repeats is None:
+            return step
+        start, stop, period = self.repeats
+        again = ops.remainder(step - start if start else step, period)
+        if start:
+            again = ops.select(step >= start, again + start, step)
+        return again if stop is None else ops.select(step < stop, again, step)
+
+    def row(self, step: Any, ops: Operations) -> Any:
+        """The number of the row that rules a folded step."""
+        if self.halvings is not None:
+            if self.firsts is None:
+                i = ops.minimum(step, 0)  # 0, as the framework has it
+            else:
+                stretch = ops.minimum(ops.quotient(step, self.width), self.size - 1)
+                i = ops.take(self.firsts, stretch)
+            for bit in reversed(range(self.halvings)):
+                half = 1 << bit
+                later = ops.take(self.ends, i + (half - 1)) < step
+                i = ops.select(later, i + half, i)
+            return i
+        if self.fences is None:
+            return ops.before(self.ends, step)
+        block = ops.before(self.fences, step)
+        return block * self.size + ops.before(ops.take(self.ends, block), step)
+
+
+def _stretches(ends: Sequence[int]) -> tuple[list[int], int, int]:
+    """The first row of each stretch, their width, and the halvings that the worst one needs."""
+    found: list[tuple[list[int], int, int]] = []
+    begun = ends[-2] + 1 if len(ends) > 1 else 0  # by then every row has begun
+    for count in (1, len(ends), 2 * len(ends)):
+        width = max(-(-begun // count), 1)
+        starts = range(0, begun + 1, width)
+        firsts = [bisect_left(ends, start) for start in starts]
+        lasts = [bisect_left(ends, start - 1) for start in starts[1:]] + [len(ends) - 1]
+        most = max(last - first for first, last in zip(firsts, lasts, strict=True))
+        found.append((firsts, width, most.bit_length()))
+        if most <= 1:
+            break
+    return min(found, key=lambda each: each[2])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table(Generic[A]):
+    """A lowered schedule as constants of one precision, which `evaluate` evaluates.
+
+    Args:
+        limit: the largest step.
+        halves: the bits of the lower half of an integer; the others are the upper one.
+        lookup: finds a step's row.
+        fixed: the numbers that all rows share, by name.
+        integers: the names of the other integers of a row, in their order.
+        floats: the names of its other floats.
+        rows: the rows of these, as the framework keeps them; None where there are none.
+    """
+
+    limit: int
+    halves: int
+    lookup: Lookup[A]
+    fixed: Mapping[str, int | float]
+    integers: tuple[str, ...]
+    floats: tuple[str, ...]
+    rows: Any
+
+    @classmethod
+    def of(
+        cls,
+        schedule: Schedule,
+        *,
+        wide: bool,
+        constant: Callable[[Any], A],
+        rows: Callable[[list[tuple[int, ...]], list[tuple[float, ...]]], Any],
+    ) -> Table[A]:
+        """The table of a schedule.
+
+        Args:
+            schedule: the schedule.
+            wide: for integers and floats of 64 bits, up to step 2**62; or of 32
+                bits, up to step 2**31 - 1.
+            constant: makes a constant of a list of integers, or of lists of them.
+            rows: makes what `Operations.row` is given, of the integers of each
+                row and the floats of each.
+
+        Raises:
+            ScheduleError: as `lower` does; or rates beyond the floats' range.
+        """
+        limit = 2**62 if wide else 2**31 - 1
+        lowered = lower(schedule, limit)
+        integers = {
+            name: [int(getattr(row, name)) for row in lowered.rows]
+            for name in ("anchor", "direction", "top", "cosine")
+        }
+        floats: dict[str, list[float]] = {}
+        for name, column in _floats(lowered.rows, 20 if wide else 5).items():
+            floats[name] = array("d" if wide else "f", column).tolist()
+            if not all(map(math.isfinite, floats[name])):
+                raise ScheduleError(
+                    "The rates of the schedule must be in the range of "
+                    f"{'float64' if wide else 'float32'}. Received: a peak of "
+                    f"{max(row.high for row in lowered.rows)}; choose smaller rates, or 64 bits"
+                )
+        columns: dict[str, Sequence[int | float]] = {**integers, **floats}
+        fixed = {name: column[0] for name, column in columns.items() if len(set(column)) == 1}
+        varying = [name for name in integers if name not in fixed]
+        wavering = [name for name in floats if name not in fixed]
+        ends = [*(row.start - 1 for row in lowered.rows[1:]), limit]
+        return cls(
+            limit=limit,
+            halves=2 ** (33 if wide else 12) - 1,
+            lookup=Lookup.of(ends, repeats=lowered.repeats, limit=limit, constant=constant),
+            fixed=fixed,
+            integers=tuple(varying),
+            floats=tuple(wavering),
+            rows=rows(
+                [tuple(integers[name][i] for name in varying) for i in range(len(ends))],
+                [tuple(floats[name][i] for name in wavering) for i in range(len(ends))],
+            )
+            if varying or wavering
+            else None,
+        )
+
+
+def evaluate(table: Table[Any], step: Any, ops: Operations) -> Any:
+    """The rate at a step in [0, table.limit], by the operations of a framework.
+
+    `low + (high - low) * w`, `w` the half cosine of the share, or the share
+    itself; see `Row`.
+
+    Args:
+        table: the schedule.
+        step: an integer in the index dtype.
+        ops: the framework.
+
+    Returns:
+        A float: within 8 ulp of the exact rate, where `ops.sin` is within one.
+    """
+    step = table.lookup.folded(step, ops)
+    row: dict[str, Any] = dict(table.fixed)
+    if table.rows is not None:
+        integers, floats = ops.row(table.rows, table.lookup.row(step, ops))
+        row |= zip(table.integers, integers, strict=True)
+        row |= zip(table.floats, floats, strict=True)
+    passed = (step - row["anchor"]) * row["direction"]
+    # passed / length, to little more than one rounding: the reciprocal's
+    # coarse part has so few bits that its products with either half of the
+    # bits of `passed` are exact, and the fine part's rounding is far below.
+    small = ops.real(passed & table.halves)
+    large = ops.real(passed & ~table.halves)
+    rest = ops.real(passed) * row["fine"] + row["offset"]
+    share = ops.maximum(large * row["coarse"] + (small * row["coarse"] + rest), 0.0)
+    weight = half_cosine(share, ops.sin) if table.fixed.get("cosine", 1) else share
+    if "cosine" not in table.fixed:
+        weight = ops.select(row["cosine"] == 1, weight, share)
+    # The height may have been rounded up; a rate never exceeds its peak.
+    rate = ops.minimum(row["low"] + row["height"] * weight, row["high"])
+    return ops.select(passed > row["top"], row["high"], rate)
+
+
+def _floats(rows: Sequence[Row], bits: int) -> dict[str, list[float]]:
+    """The columns of floats, which are exact or correctly rounded."""
+    lengths = {row.length: _split(row.length, bits) for row in rows}
+    return {
+        "offset": [float(row.offset / row.length) if row.offset else 0.0 for row in rows],
+        "coarse": [lengths[row.length][0] for row in rows],
+        "fine": [lengths[row.length][1] for row in rows],
+        "low": [row.low for row in rows],
+        "height": [row.high - row.low for row in rows],
+        "high": [row.high for row in rows],
+    }
+
+
+def _split(length: int | Fraction, bits: int) -> tuple[float, float]:
+    """The reciprocal of a length as its leading bits and a float of the rest."""
+    n, d = length.numerator, length.denominator
+    mantissa, exponent = math.frexp(d / n)
+    coarse = math.ldexp(math.floor(math.ldexp(mantissa, bits)), exponent - bits)
+    a, b = coarse.as_integer_ratio()
+    return coarse, (d * b - a * n) / (n * b)  # quotients of integers are rounded correctly
