@@ -12,15 +12,19 @@ from typing import Any
 import pytest
 
 import cosanneal as ca
+from cosanneal.core.curve import CurveName
 from cosanneal.core.lowering import MAX_ROWS, Lookup, Lowered, Table, evaluate, lower
+from cosanneal.core.table import CycleRule, Level, Phase
 from tests.core.oracle import (
     KINDS,
     Oracle,
     RandomPicker,
+    Worst,
     arguments,
     curve_at,
     decimal,
     exactly,
+    size,
     steps_worth_a_look,
     ulps,
 )
@@ -38,6 +42,8 @@ def by_rows(lowered: Lowered, step: int, limit: int) -> Decimal:
     for machine_integer in (row.start, row.anchor, row.top):
         assert 0 <= machine_integer <= limit or machine_integer == row.top == -1
     assert row.offset >= 0  # or it would cancel
+    assert row.beyond >= 0
+    assert row.offset + row.span + row.beyond == row.length
     passed = row.direction * (step - row.anchor)
     assert abs(passed) <= limit
     low, high = decimal(row.low), decimal(row.high)
@@ -102,12 +108,6 @@ def test_what_takes_too_many_rows_is_refused() -> None:
     assert len(lower(ca.CyclicCosine(0.1, cycle_steps=10, cycle_mult=1.1), 2**62).rows) < 500
 
 
-def test_a_curve_that_graphs_do_not_know_is_refused() -> None:
-    schedule = ca.presets.timm_cosine(0.1, 100, k_decay=2.0)
-    with pytest.raises(ca.ScheduleError, match=r"exponent=1 and k=1.*k=2"):
-        lower(schedule, INT32)
-
-
 class Plain:
     """Python's own numbers as a framework, which bounds every index."""
 
@@ -147,6 +147,15 @@ class Plain:
     def sin(self, x: float) -> float:
         return math.sin(x)
 
+    def power(self, base: float, exponent: float) -> float:
+        return math.pow(base, exponent)
+
+    def exp(self, x: float) -> float:
+        return math.exp(x)
+
+    def log(self, x: float) -> float:
+        return math.log(x)
+
 
 def plain(schedule: ca.Schedule, *, wide: bool) -> Table[list[Any]]:
     return Table.of(schedule, wide=wide, constant=list, rows=lambda *rows: rows)
@@ -176,6 +185,74 @@ def test_the_evaluation_is_within_8_ulp(kind: str, *, wide: bool) -> None:
                     assert abs(Decimal(got) - exact) <= limit, (given, step, got, exact)
 
 
+@pytest.mark.parametrize("rising", [False, True])
+@pytest.mark.parametrize("curve", ["cosine", "linear"])
+@pytest.mark.parametrize(
+    ("exponent", "k"),
+    [
+        (0.5, 1.0),
+        (1.5, 1.0),
+        (2.0, 1.0),
+        (10.0, 1.0),
+        (1.0, 0.5),
+        (1.0, 1.7),
+        (1.0, 3.0),
+        (3.0, 0.7),
+    ],
+)
+def test_powers_are_within_their_bound(
+    curve: CurveName, exponent: float, k: float, *, rising: bool
+) -> None:
+    pick = RandomPicker(f"{curve} {exponent} {k} {rising}")
+    worst = Worst()
+    for length in (97, 12_345, 10**6 + 7, 2**31 - 1, 2**40):
+        schedule = one_curve(length, curve=curve, exponent=exponent, k=k, rising=rising)
+        table = plain(schedule, wide=True)
+        steps = {1, 2, length // 2, length - 2, length - 1}
+        steps |= {pick.integer(1, length - 1) for _ in range(40)}
+        steps |= {length - size(pick, 1, length - 1) for _ in range(20)}
+        for step in steps | {size(pick, 1, length - 1) for _ in range(20)}:
+            exact = curve_at(
+                Fraction(step, length),
+                first=decimal(0.0 if rising else 0.1),
+                last=decimal(0.1 if rising else 0.0),
+                curve=curve,
+                exponent=exponent,
+                k=k,
+            )
+            worst.see(evaluate(table, step, Plain()), exact, f"step {step} of {length}")
+        assert evaluate(table, 0, Plain()) == (0.0 if rising else 0.1)
+        assert evaluate(table, length, Plain()) == (0.1 if rising else 0.0)
+    assert worst.ulps <= 12 * max(exponent, 1.0), worst
+
+
+def one_curve(length: int, *, rising: bool = False, **curve: Any) -> ca.Schedule:
+    first, last = (0.0, 0.1) if rising else (0.1, 0.0)
+    phase = Phase(steps=None, first=Level(first), last=Level(last), **curve)
+    return ca.Schedule((CycleRule(count=1, length=length, phases=(phase,)),))
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        ca.presets.timm_cosine(0.1, 50, warmup_t=5, k_decay=1.5, lr_min=1e-3),
+        ca.presets.timm_cosine(
+            0.1, 50, warmup_t=5, warmup_prefix=True, k_decay=0.5, cycle_limit=3, cycle_decay=0.5
+        ),
+        ca.presets.optax_warmup_cosine_decay(0.01, 0.1, 10, 60, 0.002, exponent=1.7),
+    ],
+    ids=repr,
+)
+def test_powers_beside_a_warmup_and_a_floor(schedule: ca.Schedule) -> None:
+    table = plain(schedule, wide=True)
+    assert "direction" not in table.fixed
+    for step in range(200):
+        # Of which the rate itself may take a part.
+        assert evaluate(table, step, Plain()) == pytest.approx(
+            schedule.rate(step), rel=2 * 12 * 2**-52, abs=0
+        )
+
+
 @pytest.mark.parametrize(
     ("schedule", "rows"),
     [
@@ -184,6 +261,7 @@ def test_the_evaluation_is_within_8_ulp(kind: str, *, wide: bool) -> None:
         (ca.CyclicCosine(0.1, cycle_steps=10, endpoint=True), 1),
         (ca.CyclicCosine(0.1, cycle_steps=10, restart_warmup_steps=2), 3),
         (ca.CyclicCosine(0.1, total_steps=1003, num_cycles=10), 10),
+        (ca.presets.optax_cosine_decay(0.1, 100, exponent=2.0), 1),
     ],
 )
 def test_what_the_rows_share_is_looked_up_nowhere(schedule: ca.Schedule, rows: int) -> None:

@@ -17,6 +17,8 @@ from jax import lax
 
 import cosanneal as ca
 from cosanneal.adapters.jax import cyclic_cosine_schedule
+from cosanneal.core.curve import CurveName
+from cosanneal.core.table import CycleRule, Level, Phase
 from tests.core.oracle import Oracle, curve_at, decimal
 
 INT32 = 2**31 - 1
@@ -74,14 +76,16 @@ def steps_of(schedule: ca.Schedule, limit: int, *, some: int = 200) -> list[int]
     return sorted(step for step in steps if 0 <= step <= limit)
 
 
-def assert_close(got: Any, exact: list[float], steps: list[int], kind: str) -> None:
+def assert_close(
+    got: Any, exact: list[float], steps: list[int], kind: str, *, ulps: float = ULPS
+) -> None:
     """Within 8 ulp of the exact rates, which are rounded to float64."""
     got = np.asarray(got)
     wanted = np.array(exact)
     ulp = np.spacing(wanted.astype(got.dtype)).astype(np.float64)
     off = np.abs(got.astype(np.float64) - wanted) / ulp
     worst = int(np.argmax(off))
-    assert off[worst] <= ULPS, f"{kind}: {off[worst]:.2f} ulp at step {steps[worst]}"
+    assert off[worst] <= ulps, f"{kind}: {off[worst]:.2f} ulp at step {steps[worst]}"
 
 
 @pytest.fixture(params=[False, True], ids=["x32", "x64"])
@@ -145,21 +149,75 @@ def test_cycles_of_fractional_length(length: Fraction) -> None:
 
 
 @pytest.mark.parametrize(
-    "schedule",
+    ("schedule", "ulps"),
     [
-        ca.presets.torch_cosine_annealing(0.1, 13, 0.01),
-        ca.presets.timm_cosine(0.1, 50, warmup_t=5),
-        ca.presets.optax_warmup_cosine_decay(0.01, 0.1, 10, 60, 0.002),
+        (ca.presets.torch_cosine_annealing(0.1, 13, 0.01), ULPS),
+        (ca.presets.timm_cosine(0.1, 50, warmup_t=5), ULPS),
+        (ca.presets.timm_cosine(0.1, 50, warmup_t=5, lr_min=1e-3, k_decay=1.5), 12),
+        (ca.presets.optax_warmup_cosine_decay(0.01, 0.1, 10, 60, 0.002), ULPS),
+        (ca.presets.optax_cosine_decay(0.1, 70, exponent=2.0), 2 * 12),
     ],
     ids=repr,
 )
-def test_presets(schedule: ca.Schedule, wide: bool) -> None:
+def test_presets(schedule: ca.Schedule, ulps: float, wide: bool) -> None:
     rate = cyclic_cosine_schedule(schedule)
-    # Itself within 8 ulp in float64, so that two of its own may come on top.
+    # Itself within as many ulp in float64, so that two of its own may come on top.
     exact = schedule.rates(0, 300)
     got = np.asarray(jax.jit(jax.vmap(rate))(jnp.arange(300)))
-    limit = (2 if wide else 1) * ULPS * np.spacing(np.array(exact, got.dtype)).astype(float)
+    limit = (2 if wide else 1) * ulps * np.spacing(np.array(exact, got.dtype)).astype(float)
     assert (np.abs(got.astype(float) - exact) <= limit).all()
+
+
+@pytest.mark.parametrize("rising", [False, True])
+@pytest.mark.parametrize(
+    ("curve", "exponent", "k"),
+    [
+        ("cosine", 2.0, 1.0),
+        ("cosine", 3.7, 1.0),
+        ("cosine", 1.0, 1.7),
+        ("cosine", 1.0, 0.5),
+        ("cosine", 0.5, 0.8),
+        ("linear", 2.0, 1.3),
+    ],
+)
+def test_powers_are_within_their_bound(
+    curve: CurveName, exponent: float, k: float, rising: bool, wide: bool
+) -> None:
+    draw = random.Random(f"{curve} {exponent} {k} {rising} {wide}")
+    first, last = (0.0, 0.1) if rising else (0.1, 0.0)
+    phase = Phase(
+        steps=None, first=Level(first), last=Level(last), curve=curve, exponent=exponent, k=k
+    )
+    for length in (97, 10**6 + 7, INT32):
+        schedule = ca.Schedule((CycleRule(count=1, length=length, phases=(phase,)),))
+        steps = [0, 1, 2, length - 2, length - 1]
+        steps += [draw.randrange(length) for _ in range(60)]
+        steps += [int(length ** draw.random()) for _ in range(30)]
+        steps += [length - int(length ** draw.random()) for _ in range(30)]
+        exact = [
+            float(
+                curve_at(
+                    Fraction(step, length),
+                    first=decimal(first),
+                    last=decimal(last),
+                    curve=curve,
+                    exponent=exponent,
+                    k=k,
+                )
+            )
+            for step in steps
+        ]
+        rates = jax.jit(jax.vmap(cyclic_cosine_schedule(schedule)))(jnp.array([*steps, length]))
+        assert float(rates[0]) == rates.dtype.type(first)
+        assert float(rates[-1]) == rates.dtype.type(last)
+        normal = [i for i, value in enumerate(exact) if value > 1e-36 or value == 0.0]
+        assert_close(
+            rates[np.array(normal)],
+            [exact[i] for i in normal],
+            [steps[i] for i in normal],
+            f"{length}",
+            ulps=12 * max(exponent, 1.0),
+        )
 
 
 def equations(jaxpr: Any) -> int:

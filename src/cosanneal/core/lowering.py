@@ -33,6 +33,9 @@ _HALVINGS: Final = 2
 # Up to so many rows a step is compared with all at once, and not block by block.
 _COMPARED_ROWS: Final = 64
 
+# The smallest normal number of 32 bits, whose logarithm stands for that of 0.
+_TINY: Final = 2.0**-126
+
 A = TypeVar("A")
 
 
@@ -42,6 +45,8 @@ class Row:
 
     With `passed = direction * (step - anchor)`, an integer, the share is
     `max(passed + offset, 0) / length`, and the rate `high` where `passed > top`.
+    What is left of the clock, `length - offset - passed`, is `span - passed +
+    beyond`, which powers of the share's complement need.
 
     Args:
         start: the first step that the row rules.
@@ -53,6 +58,10 @@ class Row:
         low: the rate at the low end.
         high: the rate at the high end.
         cosine: whether `w` is the half cosine of the share; else it is the share.
+        exponent: as in `Segment`.
+        k: as in `Segment`.
+        span: an integer, at most the limit.
+        beyond: at least 0.
     """
 
     start: int
@@ -64,6 +73,10 @@ class Row:
     low: float
     high: float
     cosine: bool
+    exponent: float
+    k: float
+    span: int
+    beyond: int | Fraction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,8 +98,7 @@ def lower(schedule: Schedule, limit: int) -> Lowered:
     """The table of a schedule for every step from 0 to `limit`, the largest there is.
 
     Raises:
-        ScheduleError: it would take more than `MAX_ROWS` rows, or has a curve
-            that graphs do not know.
+        ScheduleError: it would take more than `MAX_ROWS` rows.
 
     Example:
         >>> from cosanneal import CyclicCosine
@@ -156,12 +168,6 @@ def _is_alike(rule: CycleRule) -> bool:
 
 
 def _row(segment: Segment, limit: int) -> Row:
-    if segment.curve != "constant" and not segment.exponent == segment.k == 1:
-        raise ScheduleError(
-            "A schedule must have exponent=1 and k=1 to be lowered into a graph. Received: "
-            f"exponent={segment.exponent}, k={segment.k} in the segment from step {segment.start}; "
-            "evaluate such a schedule by schedule.rate(step), outside of the graph"
-        )
     low, high = sorted((segment.first, segment.last))
     rising = segment.first < segment.last
     origin, length = segment.origin, segment.length
@@ -176,6 +182,7 @@ def _row(segment: Segment, limit: int) -> Row:
         low = high = segment.last if segment.curve == "constant" else low
         rising, anchor, end, length = True, 0, 0, 1
     offset: int | Fraction = anchor - end if rising else end - anchor
+    span = min(math.floor(length - offset), limit)
     return Row(
         start=segment.start,
         anchor=anchor,
@@ -186,6 +193,10 @@ def _row(segment: Segment, limit: int) -> Row:
         low=low,
         high=high,
         cosine=segment.curve == "cosine",
+        exponent=segment.exponent if low < high else 1.0,
+        k=segment.k if low < high else 1.0,
+        span=span,
+        beyond=length - offset - span,
     )
 
 
@@ -225,6 +236,15 @@ class Operations(Protocol):
 
     def sin(self, x: Any) -> Any:
         """The sine."""
+
+    def power(self, base: Any, exponent: Any) -> Any:
+        """A float of at least 0 to a positive power."""
+
+    def exp(self, x: Any) -> Any:
+        """The exponential."""
+
+    def log(self, x: Any) -> Any:
+        """The natural logarithm."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -378,17 +398,25 @@ class Table(Generic[A]):
         lowered = lower(schedule, limit)
         integers = {
             name: [int(getattr(row, name)) for row in lowered.rows]
-            for name in ("anchor", "direction", "top", "cosine")
+            for name in ("anchor", "direction", "top", "cosine", "span")
         }
+        code = "d" if wide else "f"
         floats: dict[str, list[float]] = {}
         for name, column in _floats(lowered.rows, 20 if wide else 5).items():
-            floats[name] = array("d" if wide else "f", column).tolist()
+            floats[name] = array(code, column).tolist()
             if not all(map(math.isfinite, floats[name])):
                 raise ScheduleError(
                     "The rates of the schedule must be in the range of "
                     f"{'float64' if wide else 'float32'}. Received: a peak of "
                     f"{max(row.high for row in lowered.rows)}; choose smaller rates, or 64 bits"
                 )
+        for name in ("exponent", "k"):
+            column = [getattr(row, name) for row in lowered.rows]
+            floats[name] = array(code, column).tolist()
+            rest = [each - rounded for each, rounded in zip(column, floats[name], strict=True)]
+            floats[f"{name} rest"] = array(code, rest).tolist()
+        if {*floats["exponent"], *floats["k"]} == {1.0}:
+            del integers["span"], floats["beyond"]
         columns: dict[str, Sequence[int | float]] = {**integers, **floats}
         fixed = {name: column[0] for name, column in columns.items() if len(set(column)) == 1}
         varying = [name for name in integers if name not in fixed]
@@ -423,6 +451,9 @@ def evaluate(table: Table[Any], step: Any, ops: Operations) -> Any:
 
     Returns:
         A float: within 8 ulp of the exact rate, where `ops.sin` is within one.
+        An exponent multiplies the error of what it is put to, and `k` takes a
+        logarithm and an exponential: within 12 ulp there, times the exponent
+        where that is more than 1.
     """
     step = table.lookup.folded(step, ops)
     row: dict[str, Any] = dict(table.fixed)
@@ -431,19 +462,96 @@ def evaluate(table: Table[Any], step: Any, ops: Operations) -> Any:
         row |= zip(table.integers, integers, strict=True)
         row |= zip(table.floats, floats, strict=True)
     passed = (step - row["anchor"]) * row["direction"]
-    # passed / length, to little more than one rounding: the reciprocal's
-    # coarse part has so few bits that its products with either half of the
-    # bits of `passed` are exact, and the fine part's rounding is far below.
-    small = ops.real(passed & table.halves)
-    large = ops.real(passed & ~table.halves)
-    rest = ops.real(passed) * row["fine"] + row["offset"]
-    share = ops.maximum(large * row["coarse"] + (small * row["coarse"] + rest), 0.0)
-    weight = half_cosine(share, ops.sin) if table.fixed.get("cosine", 1) else share
-    if "cosine" not in table.fixed:
-        weight = ops.select(row["cosine"] == 1, weight, share)
+    share = _share(passed, row["offset"], row, table.halves, ops)
+    if table.fixed.get("k") == table.fixed.get("exponent") == 1.0:
+        weight = _curve(share, table, row, ops)
+    else:
+        left = row["span"] - ops.maximum(passed, 0)
+        left = _share(left, row["beyond"], row, table.halves, ops)
+        weight = _powered(share, left, table, row, ops)
     # The height may have been rounded up; a rate never exceeds its peak.
     rate = ops.minimum(row["low"] + row["height"] * weight, row["high"])
     return ops.select(passed > row["top"], row["high"], rate)
+
+
+def _share(count: Any, offset: Any, row: Mapping[str, Any], halves: int, ops: Operations) -> Any:
+    """`count / length + offset`, or 0, to little more than one rounding.
+
+    The reciprocal's coarse part has so few bits that its products with either
+    half of the bits of `count` are exact, and the fine part's rounding is far
+    below.
+    """
+    small = ops.real(count & halves)
+    large = ops.real(count & ~halves)
+    rest = ops.real(count) * row["fine"] + offset
+    return ops.maximum(large * row["coarse"] + (small * row["coarse"] + rest), 0.0)
+
+
+def _curve(share: Any, table: Table[Any], row: Mapping[str, Any], ops: Operations) -> Any:
+    """The half cosine of a share, or the share itself."""
+    if "cosine" not in table.fixed:
+        return ops.select(row["cosine"] == 1, half_cosine(share, ops.sin), share)
+    return half_cosine(share, ops.sin) if row["cosine"] else share
+
+
+def _powered(
+    share: Any, left: Any, table: Table[Any], row: Mapping[str, Any], ops: Operations
+) -> Any:
+    """The weight of the high rate where there are powers; `weights` of the core, in a graph.
+
+    Args:
+        share: how far the clock stands from its low end.
+        left: how far it stands from its high end. Neither is exact as `1 - other`.
+        table: the schedule.
+        row: the row of the step.
+        ops: the framework.
+    """
+    rises = falls = None
+    if table.fixed.get("direction") != 1:
+        rest = _lacks(left, share, "k", table, row, ops)
+        falls = _raised(_curve(rest, table, row, ops), "exponent", table, row, ops)
+    if table.fixed.get("direction") != -1:
+        rises = _curve(_raised(share, "k", table, row, ops), table, row, ops)
+        if table.fixed.get("exponent") != 1.0:
+            first = _curve(_lacks(share, left, "k", table, row, ops), table, row, ops)
+            rises = _lacks(first, rises, "exponent", table, row, ops)
+    if rises is None or falls is None:
+        return falls if rises is None else rises
+    return ops.select(row["direction"] == 1, rises, falls)
+
+
+def _raised(
+    base: Any, name: str, table: Table[Any], row: Mapping[str, Any], ops: Operations
+) -> Any:
+    """`base**exponent`."""
+    if table.fixed.get(name) == 1.0:
+        return base
+    power = ops.power(base, row[name])
+    if table.fixed.get(f"{name} rest") != 0.0:
+        # Near 0, what rounding took off the exponent is worth many roundings.
+        power = power * (1.0 + row[f"{name} rest"] * ops.log(ops.maximum(base, _TINY)))
+    return power if name in table.fixed else ops.select(row[name] == 1.0, base, power)
+
+
+def _lacks(
+    base: Any, rest: Any, name: str, table: Table[Any], row: Mapping[str, Any], ops: Operations
+) -> Any:
+    """What `base**exponent` lacks to 1, from `base` and what that lacks to 1."""
+    if table.fixed.get(name) == 1.0:
+        return rest
+    # Where the base is near 1, it says less of the rest than the rest itself:
+    # log(1 - rest) is corrected by what the base was rounded by.
+    missing = ops.select(rest < 0.5, (1.0 - base) - rest, 0.0)
+    z = row[name] * (ops.log(ops.maximum(base, _TINY)) + missing)
+    # -expm1(z) to about two roundings; the frameworks' own are off by up to five.
+    half = 0.5 * z
+    square = half * half
+    series: Any = 1.0
+    for n in range(9 if table.limit > 2**31 else 4, 0, -1):
+        series = 1.0 + square * series * (1 / (2 * n * (2 * n + 1)))
+    near = -z * series * ops.exp(half)
+    lacks = ops.select(z > -1.0, near, 1.0 - ops.exp(z))
+    return lacks if name in table.fixed else ops.select(row[name] == 1.0, rest, lacks)
 
 
 def _floats(rows: Sequence[Row], bits: int) -> dict[str, list[float]]:
@@ -456,6 +564,7 @@ def _floats(rows: Sequence[Row], bits: int) -> dict[str, list[float]]:
         "low": [row.low for row in rows],
         "height": [row.high - row.low for row in rows],
         "high": [row.high for row in rows],
+        "beyond": [float(row.beyond / row.length) if row.beyond else 0.0 for row in rows],
     }
 
 
