@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from .curve import half_cosine
 from .errors import ScheduleError
@@ -37,10 +37,10 @@ _COMPARED_ROWS: Final = 64
 _TINY: Final = 2.0**-126
 
 A = TypeVar("A")
+T = TypeVar("T", int, float)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class Row(NamedTuple):
     """One segment: `low + (high - low) * w`, where `w` rises with the clock's share.
 
     With `passed = direction * (step - anchor)`, an integer, the share is
@@ -396,22 +396,22 @@ class Table(Generic[A]):
         """
         limit = 2**62 if wide else 2**31 - 1
         lowered = lower(schedule, limit)
-        integers = {
-            name: [int(getattr(row, name)) for row in lowered.rows]
-            for name in ("anchor", "direction", "top", "cosine", "span")
+        given = dict(zip(Row._fields, zip(*lowered.rows, strict=True), strict=True))
+        integers: dict[str, Sequence[int]] = {
+            name: given[name] for name in ("anchor", "direction", "top", "cosine", "span")
         }
         code = "d" if wide else "f"
         floats: dict[str, list[float]] = {}
-        for name, column in _floats(lowered.rows, 20 if wide else 5).items():
+        for name, column in _floats(given, 20 if wide else 5).items():
             floats[name] = array(code, column).tolist()
             if not all(map(math.isfinite, floats[name])):
                 raise ScheduleError(
                     "The rates of the schedule must be in the range of "
                     f"{'float64' if wide else 'float32'}. Received: a peak of "
-                    f"{max(row.high for row in lowered.rows)}; choose smaller rates, or 64 bits"
+                    f"{max(given['high'])}; choose smaller rates, or 64 bits"
                 )
         for name in ("exponent", "k"):
-            column = [getattr(row, name) for row in lowered.rows]
+            column = list(given[name])
             floats[name] = array(code, column).tolist()
             rest = [each - rounded for each, rounded in zip(column, floats[name], strict=True)]
             floats[f"{name} rest"] = array(code, rest).tolist()
@@ -421,7 +421,7 @@ class Table(Generic[A]):
         fixed = {name: column[0] for name, column in columns.items() if len(set(column)) == 1}
         varying = [name for name in integers if name not in fixed]
         wavering = [name for name in floats if name not in fixed]
-        ends = [*(row.start - 1 for row in lowered.rows[1:]), limit]
+        ends = [*(start - 1 for start in given["start"][1:]), limit]
         return cls(
             limit=limit,
             halves=2 ** (33 if wide else 12) - 1,
@@ -430,8 +430,8 @@ class Table(Generic[A]):
             integers=tuple(varying),
             floats=tuple(wavering),
             rows=rows(
-                [tuple(integers[name][i] for name in varying) for i in range(len(ends))],
-                [tuple(floats[name][i] for name in wavering) for i in range(len(ends))],
+                _transposed([integers[name] for name in varying], len(ends)),
+                _transposed([floats[name] for name in wavering], len(ends)),
             )
             if varying or wavering
             else None,
@@ -554,18 +554,28 @@ def _lacks(
     return lacks if name in table.fixed else ops.select(row[name] == 1.0, rest, lacks)
 
 
-def _floats(rows: Sequence[Row], bits: int) -> dict[str, list[float]]:
+def _floats(columns: Mapping[str, Sequence[Any]], bits: int) -> dict[str, list[float]]:
     """The columns of floats, which are exact or correctly rounded."""
-    lengths = {row.length: _split(row.length, bits) for row in rows}
+    lengths, low, high = columns["length"], columns["low"], columns["high"]
+    splits = {length: _split(length, bits) for length in set(lengths)}
+
+    def share(name: str) -> list[float]:
+        parts = zip(columns[name], lengths, strict=True)
+        return [float(part / length) if part else 0.0 for part, length in parts]
+
     return {
-        "offset": [float(row.offset / row.length) if row.offset else 0.0 for row in rows],
-        "coarse": [lengths[row.length][0] for row in rows],
-        "fine": [lengths[row.length][1] for row in rows],
-        "low": [row.low for row in rows],
-        "height": [row.high - row.low for row in rows],
-        "high": [row.high for row in rows],
-        "beyond": [float(row.beyond / row.length) if row.beyond else 0.0 for row in rows],
+        "offset": share("offset"),
+        "coarse": [splits[length][0] for length in lengths],
+        "fine": [splits[length][1] for length in lengths],
+        "low": list(low),
+        "height": [top - bottom for bottom, top in zip(low, high, strict=True)],
+        "high": list(high),
+        "beyond": share("beyond"),
     }
+
+
+def _transposed(columns: Sequence[Sequence[T]], rows: int) -> list[tuple[T, ...]]:
+    return list(zip(*columns, strict=True)) if columns else [()] * rows
 
 
 def _split(length: int | Fraction, bits: int) -> tuple[float, float]:

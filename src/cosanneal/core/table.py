@@ -458,10 +458,10 @@ class Layout:
 
     def segments(self, i: int, start: int, stop: int) -> tuple[Segment, ...]:
         """The segments of cycle `i`, from step `start` (0 for a template) up to `stop`."""
+        begin: int | Fraction = start
+        length: int | Fraction = stop - start
         if self.rule.rounding == "none":
             begin, length = self.exact(i), self.rule.length * self.rule.growth**i
-        else:
-            begin, length = Fraction(start), Fraction(stop - start)
         index = self.index + i
         row: list[Segment] = []
         takes_over = start
@@ -484,7 +484,7 @@ class Layout:
             takes_over = hands_over
         return tuple(row)
 
-    def _parts(self, i: int, begin: Fraction, length: Fraction) -> Iterator[_Part]:
+    def _parts(self, i: int, begin: int | Fraction, length: int | Fraction) -> Iterator[_Part]:
         """The parts of cycle `i`, were it to run from `begin`, `length` steps long."""
         steps = [phase.steps for phase in self.rule.phases]
         if self._ladder is not None:
@@ -508,9 +508,9 @@ class _Part(NamedTuple):
     """One phase of one cycle: where it ends, and its clock."""
 
     phase: Phase
-    stop: Fraction
-    origin: Fraction
-    length: Fraction
+    stop: int | Fraction
+    origin: int | Fraction
+    length: int | Fraction
     curve: CurveName
 
 
