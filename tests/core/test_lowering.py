@@ -13,8 +13,17 @@ import pytest
 
 import cosanneal as ca
 from cosanneal.core.curve import CurveName
-from cosanneal.core.lowering import MAX_ROWS, Lookup, Lowered, Table, evaluate, lower
-from cosanneal.core.table import CycleRule, Level, Phase
+from cosanneal.core.lowering import (
+    MAX_ROWS,
+    Ends,
+    Lookup,
+    Lowered,
+    Table,
+    evaluate,
+    is_cycle_end,
+    lower,
+)
+from cosanneal.core.table import CycleRule, Level, Phase, Rounding
 from tests.core.oracle import (
     KINDS,
     Oracle,
@@ -297,3 +306,50 @@ def test_the_lookup_finds_the_row(kind: str, number: int) -> None:
     elif number >= 70:
         assert lookup.halvings is None
         assert (lookup.fences is None) == (len(ends) <= 64)
+
+
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_ends_of_cycles_are_the_oracles(kind: str, *, wide: bool) -> None:
+    pick = RandomPicker(f"ends {kind}")
+    seen = [0, 0]
+    while sum(seen) < 600:
+        given = arguments(pick, kind, largest=pick.one_of((10**2, 10**7, 2**40)))
+        plan = Oracle(**given)
+        ends = Ends[list[Any]].of(ca.CyclicCosine(**given), wide=wide, constant=list)
+        for step in steps_worth_a_look(pick, plan):
+            if step <= ends.limit:
+                i = plan.cycle_of(step) if step < (plan.total_steps or math.inf) else None
+                wanted = i is not None and plan.start(i + 1) == step + 1
+                assert is_cycle_end(ends, step, Plain()) == wanted, (given, step)
+                seen[wanted] += 1
+    assert min(seen) > 100
+
+
+@pytest.mark.parametrize("length", [Fraction(1000, 3), Fraction(7, 2), Fraction(355, 113)])
+@pytest.mark.parametrize("rounding", ["none", "boundaries"])
+def test_the_ends_of_cycles_of_fractional_length(length: Fraction, rounding: Rounding) -> None:
+    phase = Phase(steps=None, first=Level(0.1, decay=0.9), last=Level(0.0))
+    rule = CycleRule(count=None, length=length, rounding=rounding, phases=(phase,))
+    ends = Ends[list[Any]].of(ca.Schedule((rule,)), wide=False, constant=list)
+    assert len(ends.lasts) == length.denominator + 1
+    boundary = math.floor if rounding == "boundaries" else math.ceil
+    wanted = {boundary(i * length) - 1 for i in range(1, 400)}
+    for step in range(boundary(399 * length)):
+        assert is_cycle_end(ends, step, Plain()) == (step in wanted)
+
+
+def test_the_last_step_of_a_graph_ends_a_cycle_only_where_one_ends() -> None:
+    for total, wanted in ((INT32, False), (INT32 + 1, True), (INT32 + 2, False)):
+        schedule = ca.CyclicCosine(0.1, total_steps=total, num_cycles=1)
+        ends = Ends[list[Any]].of(schedule, wide=False, constant=list)
+        assert is_cycle_end(ends, INT32, Plain()) == wanted
+        assert is_cycle_end(ends, INT32 - 1, Plain()) == (total == INT32)
+
+
+def test_more_ends_of_cycles_than_a_graph_holds_are_refused() -> None:
+    growing = ca.CyclicCosine(0.1, cycle_steps=1000, cycle_mult=Fraction(10_001, 10_000))
+    with pytest.raises(ca.ScheduleError, match=rf"at most {MAX_ROWS} cycles of different"):
+        Ends.of(growing, wide=True, constant=list)
+    decaying = ca.CyclicCosine(0.1, cycle_steps=10, cycle_decay=0.999)
+    assert Ends.of(decaying, wide=True, constant=list).lasts == [9, -1]

@@ -242,6 +242,16 @@ def test_arrays_of_every_kind_come_back_as_they_were(tmp_path: Path) -> None:
     assert snapshot.layout()["block.parts.0"] == ((4,), "float8_e4m3fn")
 
 
+def test_like_may_be_the_shapes_of_keys(tmp_path: Path) -> None:
+    params = {"key": jax.random.key(3, impl="rbg"), "keys": jax.random.split(jax.random.key(1), 2)}
+    (snapshot,) = recorded(tmp_path, params).list()
+    like = jax.eval_shape(lambda: params)
+    back = SnapshotEnsemble(apply, tmp_path, like=like).params(snapshot)
+    for name, key in params.items():
+        assert back[name].dtype == key.dtype
+        assert bits(back[name]) == bits(key)
+
+
 def test_like_may_be_shapes_alone_or_donated(tmp_path: Path) -> None:
     params = small_net()
     recorded(tmp_path, params)

@@ -18,7 +18,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from .curve import half_cosine
@@ -139,8 +139,16 @@ def _holds(row: Row, segment: Segment) -> bool:
     return segment.curve == "constant" and over and segment.last == come
 
 
-def _repeats(schedule: Schedule, limit: int) -> tuple[int, int | None, int] | None:
-    """Of the runs of cycles that come again after a whole number of steps, the longest."""
+def _repeats(
+    schedule: Schedule, limit: int, *, rates: bool = True
+) -> tuple[int, int | None, int] | None:
+    """Of the runs of cycles that come again after a whole number of steps, the longest.
+
+    Args:
+        schedule: the schedule.
+        limit: the largest step.
+        rates: whether the rates must come again too, or the lengths alone.
+    """
     cycles = schedule.cycles()
     longest: tuple[int, int | None, int] | None = None
     saved, index = 0, 0
@@ -148,7 +156,7 @@ def _repeats(schedule: Schedule, limit: int) -> tuple[int, int | None, int] | No
         start = cycles[index].start
         if start > limit:
             break
-        if _is_alike(rule):
+        if rule.growth == 1 and (not rates or _is_level(rule)):
             # Cycles of p/q steps stand anew at whole steps after q of them.
             length = Fraction(rule.length)
             within = (limit - start) // length + 1
@@ -162,9 +170,9 @@ def _repeats(schedule: Schedule, limit: int) -> tuple[int, int | None, int] | No
     return longest
 
 
-def _is_alike(rule: CycleRule) -> bool:
+def _is_level(rule: CycleRule) -> bool:
     levels = [level for phase in rule.phases for level in (phase.first, phase.last)]
-    return rule.growth == 1 and all(level.decay == 1 for level in levels)
+    return all(level.decay == 1 for level in levels)
 
 
 def _row(segment: Segment, limit: int) -> Row:
@@ -436,6 +444,64 @@ class Table(Generic[A]):
             if varying or wavering
             else None,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ends(Generic[A]):
+    """The last steps of a schedule's cycles as constants, which `is_cycle_end` looks up.
+
+    Args:
+        limit: the largest step.
+        lookup: finds the first of them that is not before a step.
+        lasts: these steps; -1 for the rest after them.
+    """
+
+    limit: int
+    lookup: Lookup[A]
+    lasts: A
+
+    @classmethod
+    def of(cls, schedule: Schedule, *, wide: bool, constant: Callable[[Any], A]) -> Ends[A]:
+        """The ends of the cycles of a schedule; arguments as in `Table.of`.
+
+        Raises:
+            ScheduleError: there are more than `MAX_ROWS`, but for equal cycles.
+        """
+        limit = 2**62 if wide else 2**31 - 1
+        repeats = _repeats(schedule, limit, rates=False)
+        if repeats is None:
+            ends = _last_steps(schedule, 0, limit + 1)
+        else:
+            start, stop, period = repeats
+            after = () if stop is None else _last_steps(schedule, stop, limit + 1)
+            ends = chain(_last_steps(schedule, 0, start + period), after)
+        lasts = list(islice(ends, MAX_ROWS + 1))
+        if len(lasts) > MAX_ROWS:
+            raise ScheduleError(
+                f"The schedule must have at most {MAX_ROWS} cycles of different lengths for a "
+                f"graph, up to step {limit}. Received: {schedule!r}, which has more"
+            )
+        return cls(
+            limit=limit,
+            lookup=Lookup.of([*lasts, limit], repeats=repeats, limit=limit, constant=constant),
+            lasts=constant([*lasts, -1]),
+        )
+
+
+def _last_steps(schedule: Schedule, start: int, stop: int) -> Iterator[int]:
+    """The last steps, before `stop`, of the cycles from the one that begins at `start`."""
+    total = schedule.total_steps
+    while start < (stop if total is None else min(stop, total)):
+        end = schedule.cycle_at(start).stop
+        if end <= stop:
+            yield end - 1
+        start = end
+
+
+def is_cycle_end(ends: Ends[Any], step: Any, ops: Operations) -> Any:
+    """Whether update `step`, in [0, ends.limit], is the last of its cycle; see `evaluate`."""
+    step = ends.lookup.folded(step, ops)
+    return ops.take(ends.lasts, ends.lookup.row(step, ops)) == step
 
 
 def evaluate(table: Table[Any], step: Any, ops: Operations) -> Any:
