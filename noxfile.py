@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import shutil
 import tempfile
 from pathlib import Path
@@ -59,8 +60,8 @@ def torch(session: nox.Session) -> None:
 
 @nox.session
 def jax(session: nox.Session) -> None:
-    """The adapter for JAX and Optax."""
-    install(session, ".[jax]", group="jax-test")
+    """The adapter for JAX and Optax, and the demonstration in JAX."""
+    install(session, ".[jax,cli,plot]", group="jax-test")
     session.run("pytest", "tests/jax", *session.posargs)
 
 
@@ -82,8 +83,11 @@ def peers(session: nox.Session) -> None:
 
 @nox.session
 def demo(session: nox.Session) -> None:
-    """The demonstration on real data; arguments go to it: `nox -s demo -- --seeds 1`."""
-    install(session, ".[demo]")
+    """The demonstration on real data; arguments go to it: `nox -s demo -- --backend jax`."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--backend", default="torch")  # named as the extra that it needs
+    chosen, _ = parser.parse_known_args(session.posargs)
+    install(session, f".[{chosen.backend},cli,plot]", group="demo")
     session.run("cosanneal", "demo", *session.posargs)
 
 

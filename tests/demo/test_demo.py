@@ -7,6 +7,7 @@ import os
 import statistics
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 from typer.testing import CliRunner
 
 from cosanneal.cli.app import app
-from cosanneal.demo import digits
+from cosanneal.demo import Backend, digits
 from cosanneal.demo.experiment import (
     Config,
     compare,
@@ -209,6 +210,15 @@ def test_a_folder_that_cannot_be_is_one_line(tmp_path: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
+def test_each_backend_has_its_module_and_others_are_refused() -> None:
+    for backend in Backend:
+        assert find_spec(f"cosanneal.demo.{backend.value}_backend") is not None
+    result = CliRunner().invoke(app, ["demo", "--backend", "theano"])
+    assert result.exit_code == 2
+    for text in ("--backend", "theano", *(backend.value for backend in Backend)):
+        assert text in result.stderr
+
+
 BLOCK = """
 import sys
 class Finder:
@@ -217,20 +227,28 @@ class Finder:
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 sys.meta_path.insert(0, Finder())
 from cosanneal.cli import main
-sys.argv = ["cosanneal", "demo"]
+sys.argv = ["cosanneal", "demo", "--backend", {backend!r}]
 main()
 """
 
 
 @pytest.mark.parametrize(
-    ("missing", "command"),
-    [("torch", "cosanneal[torch]"), ("sklearn", "cosanneal[demo]"), ("matplotlib", "[plot]")],
+    ("backend", "missing", "command"),
+    [
+        ("torch", "torch", "cosanneal[torch]"),
+        ("jax", "jax", "cosanneal[jax]"),
+        ("jax", "optax", "cosanneal[jax]"),
+        ("torch", "sklearn", "cosanneal[demo]"),
+        ("torch", "matplotlib", "[plot]"),
+    ],
 )
 def test_a_missing_extra_is_named_with_its_command(
-    tmp_path: Path, missing: str, command: str
+    tmp_path: Path, backend: str, missing: str, command: str
 ) -> None:
+    if backend == "jax" and missing != "jax" and find_spec("jax") is None:
+        missing = "jax"  # where nothing of it is installed, that is what is missed
     done = subprocess.run(
-        [sys.executable, "-c", BLOCK.format(missing=missing)],
+        [sys.executable, "-c", BLOCK.format(missing=missing, backend=backend)],
         cwd=tmp_path,
         capture_output=True,
         text=True,

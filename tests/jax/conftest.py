@@ -1,4 +1,4 @@
-"""These tests need JAX, Optax and flax.
+"""These tests need JAX, Optax and flax, and for the demonstration what it prints and draws with.
 
 `pytest tests/jax` fails where one is missing; a run over all tests leaves the
 folder out instead, since only the session `jax` installs them.
@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
-NEEDED = ("jax", "optax", "flax", "numpy", "safetensors")
+NEEDED = (
+    *("jax", "optax", "flax", "numpy", "safetensors"),
+    *("typer", "rich", "matplotlib", "sklearn"),
+)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

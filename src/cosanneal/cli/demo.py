@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from ..demo import Backend
 from .console import output_console
 
 
@@ -20,6 +21,10 @@ def demo(
         int,
         typer.Option(min=1, help="How many seeds: each changes the split, weights and order."),
     ] = 5,
+    backend: Annotated[
+        Backend,
+        typer.Option(help="The framework that trains."),
+    ] = Backend.TORCH,
     out: Annotated[
         Path,
         typer.Option(help="The folder for results.json, figure.png and the snapshots."),
@@ -32,7 +37,7 @@ def demo(
     for every seed, with the same number of updates. Nothing is downloaded, and
     nothing is tuned on the test scans.
     """
-    # Imported here, so that other commands need neither torch nor matplotlib.
+    # Imported here, so that other commands need neither a framework nor matplotlib.
     from ..demo.digits import TRAIN
     from ..demo.experiment import (
         Config,
@@ -40,11 +45,12 @@ def demo(
         count_updates,
         plan_runs,
         run_experiment,
+        training_function,
         write_results,
     )
-    from ..demo.torch_backend import train
     from ..report.plots import plot_demo, save_figure
 
+    train = training_function(backend)
     console = output_console()
     config = Config()
     updates = count_updates(config, TRAIN)
@@ -61,7 +67,7 @@ def demo(
             return lambda: bar.advance(task)
 
         results = run_experiment(
-            train, backend="torch", seeds=seeds, out=out, config=config, progress=begin
+            train, backend=backend.value, seeds=seeds, out=out, config=config, progress=begin
         )
     write_results(results, out / "results.json")
     save_figure(plot_demo(results), out / "figure.png")

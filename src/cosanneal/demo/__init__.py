@@ -1,5 +1,14 @@
 """The built-in demonstration: real scans of digits, and three ways to spend one budget on them.
 
 The task, the budget and the report are shared; each framework adds one model
-and one training function.
+and one training function, in a module of its own: `torch_backend.train`.
 """
+
+from enum import StrEnum
+
+
+class Backend(StrEnum):
+    """The frameworks that can train."""
+
+    TORCH = "torch"
+    JAX = "jax"

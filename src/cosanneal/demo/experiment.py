@@ -7,13 +7,14 @@ the cyclic run whose last m snapshots form the ensemble.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ from ..core.cyclic import CyclicCosine
 from ..core.schedule import Schedule
 from ..core.version import __version__
 from ..ensemble.metrics import error_rate, log_loss
+from . import Backend
 from .digits import Split, batch_order, split_digits
 
 Progress: TypeAlias = Callable[[], None]
@@ -97,6 +99,16 @@ class Train(Protocol):
     ) -> Trained:
         """Train once; see `torch_backend.train`."""
         ...
+
+
+def training_function(backend: Backend) -> Train:
+    """What trains in a framework.
+
+    Raises:
+        MissingExtraError: the framework is not installed.
+    """
+    module = importlib.import_module(f".{backend}_backend", __package__)
+    return cast(Train, module.train)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,156 @@
+"""The demonstration's model and training function in JAX and Optax."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..adapters.jax import SnapshotEnsemble, SnapshotRecorder, cyclic_cosine_schedule
+from ..core.schedule import Schedule
+from .digits import CLASSES, Part, Split
+from .experiment import Config, Predictions, Progress, Trained
+
+# After cosanneal's adapter, which says how to install them where they are missing.
+import jax  # isort: skip
+import jax.numpy as jnp  # isort: skip
+import optax  # isort: skip
+from jax import lax  # isort: skip
+
+# `weights`, which are trained, and `averages`, which BatchNorm predicts with.
+Params: TypeAlias = dict[str, Any]
+
+_CHANNELS = (1, 16, 32)
+_SMALL = 1e-5  # added to a variance
+
+
+def build_params(seed: int) -> Params:
+    """A small convolutional network with BatchNorm, its weights drawn from the seed."""
+    *convolutions, dense = jax.random.split(jax.random.key(seed), len(_CHANNELS))
+    weights: dict[str, Any] = {}
+    averages: dict[str, Any] = {}
+    for i, key in enumerate(convolutions):
+        inputs, outputs = _CHANNELS[i : i + 2]
+        weights[f"block{i}"] = {
+            "kernel": _drawn(key, (3, 3, inputs, outputs), 9 * inputs),
+            "scale": jnp.ones(outputs),
+            "shift": jnp.zeros(outputs),
+        }
+        averages[f"block{i}"] = {"mean": jnp.zeros(outputs), "variance": jnp.ones(outputs)}
+    inputs = 2 * 2 * _CHANNELS[-1]
+    weights["dense"] = {
+        "kernel": _drawn(dense, (inputs, CLASSES), inputs),
+        "bias": jnp.zeros(CLASSES),
+    }
+    return {"weights": weights, "averages": averages}
+
+
+def train(
+    split: Split,
+    order: NDArray[np.intp],
+    *,
+    seed: int,
+    config: Config,
+    max_lr: float,
+    schedule: Schedule | None,
+    folder: Path | None,
+    progress: Progress,
+) -> Trained:
+    """Train the model once; arguments as in `torch_backend.train`."""
+    updates = len(order)
+    rate = (
+        optax.piecewise_constant_schedule(max_lr, {updates // 2: 0.1, updates * 3 // 4: 0.1})
+        if schedule is None
+        else cyclic_cosine_schedule(schedule)
+    )
+    tx = optax.chain(
+        optax.add_decayed_weights(config.weight_decay), optax.sgd(rate, config.momentum)
+    )
+    x, y = _inputs(split.train), jnp.asarray(split.train.y.astype(np.int32))
+
+    def update_once(params: Params, state: Any, rows: jax.Array) -> tuple[Params, Any, jax.Array]:
+        def loss(weights: Any) -> Any:
+            logits, averages = _forward(weights, params["averages"], x[rows], training=True)
+            losses = optax.softmax_cross_entropy_with_integer_labels(logits, y[rows])
+            return losses.mean(), averages
+
+        weights = params["weights"]
+        (value, averages), gradients = jax.value_and_grad(loss, has_aux=True)(weights)
+        changes, state = tx.update(gradients, state, weights)
+        weights = optax.apply_updates(weights, changes)
+        return {"weights": weights, "averages": averages}, state, value
+
+    def logits(params: Params, x: jax.Array) -> jax.Array:
+        return _forward(params["weights"], params["averages"], x, training=False)[0]
+
+    update, predict = jax.jit(update_once), jax.jit(logits)
+    params = build_params(seed)
+    state = tx.init(params["weights"])
+    recorder = None
+    if schedule is not None and folder is not None:
+        recorder = SnapshotRecorder(folder, schedule, resume_from=0)
+    losses: list[jax.Array] = []
+    for rows in jnp.asarray(order.astype(np.int32)):
+        params, state, loss = update(params, state, rows)
+        if recorder is not None:
+            recorder.step(params)
+        losses.append(loss)
+        progress()
+
+    ensembles: list[Predictions] = []
+    if recorder is not None:
+        recorder.close()
+        for last in range(1, len(recorder.store.list()) + 1):
+            ensemble = SnapshotEnsemble(predict, recorder.store, like=params, last=last)
+            ensembles.append(
+                Predictions(
+                    validation=np.asarray(ensemble.predict(_inputs(split.validation))),
+                    test=np.asarray(ensemble.predict(_inputs(split.test))),
+                )
+            )
+    final = Predictions(
+        validation=np.asarray(jax.nn.softmax(predict(params, _inputs(split.validation)))),
+        test=np.asarray(jax.nn.softmax(predict(params, _inputs(split.test)))),
+    )
+    return Trained(
+        rates=np.asarray(jax.vmap(rate)(jnp.arange(updates))).tolist(),
+        losses=np.asarray(losses).tolist(),
+        final=final,
+        ensembles=ensembles,
+    )
+
+
+def _forward(
+    weights: Any, averages: Any, x: jax.Array, *, training: bool
+) -> tuple[jax.Array, dict[str, Any]]:
+    """The logits, and the averages, which training moves by a tenth."""
+    moved: dict[str, Any] = {}
+    for name, before in averages.items():
+        block = weights[name]
+        x = lax.conv_general_dilated(
+            x, block["kernel"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        now = {"mean": x.mean((0, 1, 2)), "variance": x.var((0, 1, 2))} if training else before
+        moved[name] = now
+        if training:
+            count = x.size // x.shape[-1]
+            unbiased = {**now, "variance": now["variance"] * count / (count - 1)}
+            moved[name] = jax.tree.map(lambda a, b: 0.9 * a + 0.1 * b, before, unbiased)
+        x = (x - now["mean"]) * lax.rsqrt(now["variance"] + _SMALL) * block["scale"]
+        x = jax.nn.relu(x + block["shift"])
+        samples, height, width, channels = x.shape
+        x = x.reshape(samples, height // 2, 2, width // 2, 2, channels).max((2, 4))
+    x = x.reshape(len(x), -1)
+    return x @ weights["dense"]["kernel"] + weights["dense"]["bias"], moved
+
+
+def _drawn(key: jax.Array, shape: tuple[int, ...], inputs: int) -> jax.Array:
+    """Uniform, as torch draws them."""
+    bound = inputs**-0.5
+    return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
+
+
+def _inputs(part: Part) -> jax.Array:
+    return jnp.asarray(part.x)[..., None]
