@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 NEEDED = (
-    *("jax", "optax", "flax", "numpy", "safetensors"),
+    *("jax", "optax", "flax", "equinox", "numpy", "safetensors"),
     *("typer", "rich", "matplotlib", "sklearn"),
 )
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import equinox
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -294,6 +295,57 @@ def test_flax_nnx_state(tmp_path: Path) -> None:
 
     ensemble = SnapshotEnsemble(predict, tmp_path, like=state)
     np.testing.assert_allclose(ensemble.predict(x), jax.nn.softmax(predict(state, x)), rtol=1e-6)
+
+
+class Classifier(equinox.Module):
+    layers: list[Any]
+    activation: Callable[[Any], Any]
+
+    def __init__(self, key: Any) -> None:
+        first, second = jax.random.split(key)
+        self.layers = [equinox.nn.Linear(4, 8, key=first), equinox.nn.Linear(8, 3, key=second)]
+        self.activation = jax.nn.relu
+
+    def __call__(self, x: Any) -> Any:
+        return self.layers[1](self.activation(self.layers[0](x)))
+
+
+def test_equinox_modules(tmp_path: Path) -> None:
+    x, _ = data(6)
+    model = Classifier(jax.random.key(0))
+    with pytest.raises(ca.SnapshotError, match=r"'activation', .*equinox\.filter"):
+        recorded(tmp_path, model)
+    params, static = equinox.partition(model, equinox.is_array)
+    (snapshot,) = recorded(tmp_path, params).list()
+    assert snapshot.load()["layers.0.weight"].shape == (8, 4)
+
+    @jax.jit
+    def predict(params: Any, x: Any) -> Any:
+        return jax.vmap(equinox.combine(params, static))(x)
+
+    like = equinox.filter(Classifier(jax.random.key(1)), equinox.is_array)
+    ensemble = SnapshotEnsemble(predict, tmp_path, like=like)
+    assert isinstance(ensemble.params(snapshot), Classifier)
+    np.testing.assert_allclose(ensemble.predict(x), jax.nn.softmax(jax.vmap(model)(x)), rtol=1e-6)
+
+
+def test_an_nnx_state_that_changes_its_batch_statistics(tmp_path: Path) -> None:
+    """Each snapshot has the statistics of its own update."""
+    model = nnx.BatchNorm(4, momentum=0.5, rngs=nnx.Rngs(0))
+    x, _ = data(6)
+    means = []
+    with SnapshotRecorder(tmp_path, EVERY_STEP) as recorder:
+        for _ in range(3):
+            model(x)
+            state = nnx.state(model)
+            recorder.step(state)
+            means.append(np.asarray(model.mean[...]))
+    loaded = [snapshot.load() for snapshot in recorder.store.list()]
+    (name,) = (name for name in loaded[0] if "mean" in name)
+    assert [np.array_equal(each[name], mean) for each, mean in zip(loaded, means, strict=True)] == [
+        True
+    ] * 3
+    assert not np.array_equal(means[0], means[2])
 
 
 def test_params_whose_structure_changed_are_refused(tmp_path: Path) -> None:
