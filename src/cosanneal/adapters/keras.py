@@ -1,0 +1,581 @@
+"""Keras: the schedule, the snapshot recorder and the snapshot ensemble, on any of its backends."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+from ..core.errors import (
+    EnsembleError,
+    MissingExtraError,
+    ScheduleError,
+    SnapshotError,
+    check_flag,
+    check_steps,
+    shown,
+)
+from ..core.lowering import Table, evaluate
+from ..core.records import first_difference
+from ..core.schedule import Schedule
+
+# The extra that installs each package, and with it the backend that Keras was told to use.
+_EXTRAS = {
+    **dict.fromkeys(("keras", "numpy", "safetensors", "tensorflow"), "tf"),
+    **dict.fromkeys(("jax", "jaxlib"), "jax"),
+    "torch": "torch",
+}
+
+try:
+    import keras
+    import numpy as np
+    from keras import ops
+    from numpy.typing import NDArray
+
+    from ..ensemble.base import BaseEnsemble, Outputs, count_samples, first_mismatch
+    from ..snapshots.file import TensorBytes
+    from ..snapshots.recorder import BaseRecorder, check_schedule
+    from ..snapshots.store import Snapshot, SnapshotStore
+except ModuleNotFoundError as error:
+    if error.name not in _EXTRAS:
+        raise
+    needed_by = "cosanneal.adapters.keras"
+    if error.name not in ("keras", "numpy", "safetensors"):
+        needed_by = f"Keras on {error.name}, as KERAS_BACKEND or keras.json has it,"
+    raise MissingExtraError.for_extra(
+        _EXTRAS[error.name], package=error.name, needed_by=needed_by
+    ) from error
+
+Logs: TypeAlias = "dict[str, Any] | None"
+
+__all__ = ["CyclicCosineSchedule", "SnapshotEnsemble", "SnapshotRecorder"]
+
+
+@keras.saving.register_keras_serializable(package="cosanneal")
+class CyclicCosineSchedule(keras.optimizers.schedules.LearningRateSchedule):
+    """The schedule as a Keras schedule, which any optimizer takes as its learning rate.
+
+    `rate(step) = low + (high - low) * sin(pi * share / 2) ** 2`
+
+    `share` is the part of the annealing between the step and its low end,
+    counted in integers, over its length. The schedule is lowered once into small
+    constant arrays; the graph has one lookup and one sine, however many cycles
+    there are. On each backend, compiled or not, the rate is within 8 ulp of the
+    exact one in float32, and in float64 where that is Keras' `floatx`, with the
+    peak itself at every restart.
+
+    It is saved with the model, optimizer and all, and loaded where this module
+    is imported.
+
+    Args:
+        schedule: the schedule. Graphs hold it up to step 2**31 - 1, or 2**62 in
+            float64.
+
+    Returns:
+        As a function of the step: a scalar of the backend's. The step is an
+        integer of Python's or numpy's, a variable, or a tensor of integers,
+        whose elements it maps. Inside a graph nothing can be raised, so a
+        tensor's negative steps count as step 0, and steps beyond the last as
+        the last. A Python or numpy integer that is negative, or beyond the
+        last, is a ScheduleError.
+
+    Raises:
+        ScheduleError: no schedule; one that would need a table of more than
+            32,768 rows; one with an exponent or a k of its own; or one whose
+            rates are beyond the range of the float dtype.
+
+    Example:
+        >>> import keras
+        >>> import cosanneal as ca
+        >>> schedule = ca.CyclicCosine(max_lr=0.2, total_steps=6, num_cycles=2)
+        >>> rate = CyclicCosineSchedule(schedule)
+        >>> optimizer = keras.optimizers.SGD(rate, momentum=0.9)
+        >>> [round(float(rate(step)), 6) for step in range(7)]
+        [0.2, 0.15, 0.05, 0.2, 0.15, 0.05, 0.0]
+
+    Source: Loshchilov and Hutter, "SGDR" (2017), Eq. 5.
+    """
+
+    def __init__(self, schedule: Schedule) -> None:
+        self.schedule = check_schedule(schedule)
+        # By the precision, for floatx may be changed between two calls.
+        self._tables: dict[bool, Table[NDArray[Any]]] = {}
+        self._table(_Operations())  # what cannot be lowered is said here, and not inside of a graph
+
+    def __call__(self, step: Any) -> Any:
+        """The rate of the update with that number; see the class."""
+        operations = _Operations()
+        table = self._table(operations)
+        steps = operations.step(step, table.limit)
+        if isinstance(steps, int):
+            return ops.convert_to_tensor(self.schedule.rate(steps), operations.float)
+        return evaluate(table, steps, operations)
+
+    def get_config(self) -> dict[str, Any]:
+        """The schedule as plain data."""
+        return {"schedule": self.schedule.to_dict()}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> CyclicCosineSchedule:
+        """The schedule that `get_config` describes."""
+        return cls(Schedule.from_dict(config["schedule"]))
+
+    def _table(self, operations: _Operations) -> Table[NDArray[Any]]:
+        if operations.wide not in self._tables:
+            self._tables[operations.wide] = Table.of(
+                self.schedule,
+                wide=operations.wide,
+                constant=lambda values: np.array(values, operations.index),
+                rows=lambda integers, floats: (
+                    np.array(integers, operations.index),
+                    np.array(floats, operations.float),
+                ),
+            )
+        return self._tables[operations.wide]
+
+
+class _Operations:
+    """What `evaluate` needs of Keras, in the dtypes of the day.
+
+    Where the backends' own operators do, they are used: Keras' functions bring
+    64 bits down to 32 on some backends. Constants become tensors in each graph
+    anew, for a tensor of one graph is none in another.
+    """
+
+    def __init__(self) -> None:
+        # JAX has 64 bits only where x64 is enabled.
+        self.wide = keras.config.floatx() == "float64" and (
+            keras.backend.standardize_dtype(ops.convert_to_tensor(np.zeros(1)).dtype) == "float64"
+        )
+        self.index, self.float = ("int64", "float64") if self.wide else ("int32", "float32")
+
+    def step(self, value: Any, limit: int) -> Any:
+        """The step in [0, limit]: a tensor of the index dtype, or an int where no graph is made."""
+        if not isinstance(value, keras.Variable) and not ops.is_tensor(value):
+            step = check_steps("step", value)
+            if step > limit:
+                raise ScheduleError(
+                    f"Argument `step` must be at most {limit}, the largest step of a graph. "
+                    f"Received: step={shown(value)}"
+                    + ("" if self.wide else "; set floatx to float64 for larger ones")
+                )
+            return step
+        dtype = keras.backend.standardize_dtype(value.dtype)
+        if dtype not in ("int8", "uint8", "int16", "uint16", "int32", "int64"):
+            raise ScheduleError(
+                "Argument `step` must be an integer (optimizer steps, counted from 0), and as a "
+                f"tensor a signed one. Received: a tensor of {dtype}"
+            )
+        step = ops.cast(value, dtype)  # reads a variable
+        # An eager tensor of TensorFlow's or PyTorch's: one operation on it costs
+        # more than the schedule's own rate.
+        if step.ndim == 0 and hasattr(step, "numpy"):
+            return min(max(int(step), 0), limit)
+        if dtype == "int64":
+            step = self.minimum(step, limit)
+        return self.maximum(ops.cast(step, self.index), 0)
+
+    def before(self, ends: Any, step: Any) -> Any:
+        later = ops.expand_dims(step, -1) > ops.convert_to_tensor(ends)
+        return ops.sum(ops.cast(later, "int32"), axis=-1)
+
+    def take(self, constant: Any, i: Any) -> Any:
+        return ops.take(ops.convert_to_tensor(constant), i, axis=0)
+
+    def row(self, rows: tuple[NDArray[Any], NDArray[Any]], i: Any) -> tuple[list[Any], list[Any]]:
+        integers, floats = (self.take(table, i) for table in rows)
+        return _columns(integers), _columns(floats)
+
+    def real(self, integer: Any) -> Any:
+        return ops.cast(integer, self.float)
+
+    def remainder(self, dividend: Any, divisor: int) -> Any:
+        return dividend % divisor
+
+    def quotient(self, dividend: Any, divisor: int) -> Any:
+        return dividend // divisor
+
+    def select(self, condition: Any, yes: Any, no: Any) -> Any:
+        if not self.wide:
+            return ops.where(condition, yes, no)
+        # The products with 0 and 1 are exact, and so is their sum.
+        dtype = (yes if ops.is_tensor(yes) else no).dtype
+        chosen = ops.cast(condition, keras.backend.standardize_dtype(dtype))
+        return chosen * yes + (1 - chosen) * no
+
+    def minimum(self, a: Any, b: Any) -> Any:
+        return self.select(a < b, a, b)
+
+    def maximum(self, a: Any, b: Any) -> Any:
+        return self.select(a > b, a, b)
+
+    def sin(self, x: Any) -> Any:
+        # Keras' own on JAX is that of float32, whatever it is given.
+        space = getattr(x, "__array_namespace__", None)
+        return ops.sin(x) if space is None else space().sin(x)
+
+
+def _columns(row: Any) -> list[Any]:
+    return [row[..., column] for column in range(row.shape[-1])]
+
+
+class SnapshotRecorder(BaseRecorder, keras.callbacks.Callback):
+    """Records the model's weights at the end of every cycle; a callback for `fit`.
+
+    It counts the optimizer's updates, as the optimizer does: over several calls
+    of `fit`, and on from where a loaded optimizer stood, whichever callback or
+    call restored it. What it counts is what Keras gives its schedules as the
+    step: with `gradient_accumulation_steps=k`, one for each of the k batches.
+
+    With `steps_per_execution` above 1, Keras shows the weights only between two
+    executions. A cycle that ends inside of one is recorded after it, and the
+    snapshot's step is the number of updates that its weights have seen.
+
+    In a loop of your own, over `train_on_batch`, call it as Keras does:
+    `set_model` and `on_train_begin`, then `on_train_batch_begin` before each
+    batch, and `on_train_end`.
+
+    The history gets the rate of each epoch's last update as `learning_rate`,
+    where this schedule sets it.
+
+    Args:
+        folder: the folder of the snapshots; made if it is not there.
+        schedule: the schedule of the run.
+        resume_from: the number of updates the run had done when it was
+            interrupted. Snapshots up to there are kept, later ones removed (the
+            run will make them again). 0 starts over and removes all of them.
+            Not needed where the optimizer's state is restored, by BackupAndRestore
+            or by loading the model: its count is gone by.
+        set_lr: set the rate before each update, where the optimizer was
+            compiled with a float, in place of a CyclicCosineSchedule. That
+            waits for each update before the next; the schedule does not.
+
+    Raises:
+        SnapshotError: the folder cannot be written to; it holds snapshots, and
+            the run is not resumed; or it was written under another schedule.
+
+    Example:
+        >>> import tempfile
+        >>> import keras, numpy as np
+        >>> import cosanneal as ca
+        >>> schedule = ca.CyclicCosine(max_lr=0.2, total_steps=6, num_cycles=2)
+        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        >>> model.compile(keras.optimizers.SGD(CyclicCosineSchedule(schedule)), "mse")
+        >>> recorder = SnapshotRecorder(tempfile.mkdtemp(), schedule)
+        >>> x, y = np.ones((6, 2)), np.ones((6, 1))
+        >>> history = model.fit(x, y, batch_size=2, epochs=2, callbacks=[recorder], verbose=0)
+        >>> [snapshot.step for snapshot in recorder.store.list()]
+        [3, 6]
+    """
+
+    framework = "keras"
+    framework_version = str(keras.__version__)
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str] | SnapshotStore,
+        schedule: Schedule,
+        *,
+        resume_from: int | None = None,
+        set_lr: bool = False,
+    ) -> None:
+        keras.callbacks.Callback.__init__(self)
+        super().__init__(folder, check_schedule(schedule), resume_from=resume_from)
+        self.set_lr = check_flag("set_lr", set_lr)
+        self._resume_from = resume_from
+        self._logs_rate = False
+        # A look at the optimizer's count waits for the device. So one is taken
+        # only where the executions begun since the last may have ended a cycle.
+        self._began = False
+        self._executions = self._due = self._pace = 0
+
+    def on_train_begin(self, logs: Logs = None) -> None:  # noqa: ARG002
+        """Check that the optimizer fits the schedule; called by `fit`."""
+        model = self._model  # not `model`, which has JAX's loop hand the weights over
+        if getattr(model, "optimizer", None) is None:
+            raise SnapshotError(
+                "The model must be compiled with an optimizer, whose updates are counted. "
+                "Received: a model without one"
+            )
+        rate = _inner(model.optimizer)._learning_rate
+        if isinstance(rate, CyclicCosineSchedule):
+            difference = first_difference(rate.schedule.to_dict(), self.schedule.to_dict())
+            if difference is not None:
+                path, theirs, ours = difference
+                raise ScheduleError(
+                    "Argument `schedule` must be the schedule of the optimizer. Received: one with "
+                    f"{path} = {ours}, and an optimizer whose schedule has {theirs}; give both the "
+                    "same"
+                )
+        pace = model.steps_per_execution
+        if self.set_lr and not isinstance(rate, keras.Variable):
+            raise ScheduleError(
+                "Argument `set_lr` must be False where the optimizer's rate is a schedule. "
+                f"Received: set_lr=True and {type(rate).__name__}; compile the optimizer with a "
+                "float, or leave set_lr out"
+            )
+        if self.set_lr and pace > 1:
+            raise ScheduleError(
+                "Argument `set_lr` must be False where steps_per_execution is above 1, since the "
+                f"rate is set between two executions. Received: steps_per_execution={pace}; "
+                "compile the optimizer with CyclicCosineSchedule(schedule) and leave set_lr out"
+            )
+        self._logs_rate = self.set_lr or isinstance(rate, CyclicCosineSchedule)
+        self._began = False
+        self._executions, self._due, self._pace = 0, 0, pace
+
+    def on_train_batch_begin(self, batch: int, logs: Logs = None) -> None:  # noqa: ARG002
+        """Record a cycle that the updates so far have ended; called by `fit`."""
+        # Here and not at a batch's end: a callback with an end of its own makes
+        # Keras wait for every batch's logs.
+        if self._executions >= self._due:
+            self._look()
+        self._executions += 1
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:  # noqa: ARG002
+        """Record a cycle that the epoch's last updates have ended; called by `fit`."""
+        self._look()
+        if logs is not None and self._logs_rate:
+            logs["learning_rate"] = self.schedule.rate(max(self._updates - 1, 0))
+
+    def on_train_end(self, logs: Logs = None) -> None:  # noqa: ARG002
+        """Record a cycle that the last updates have ended; called by `fit`."""
+        # In `fit` the epoch's end has looked; by now the weights may be the
+        # best ones, or their average, and no longer those of the last update.
+        if self._executions:
+            self._look()
+
+    def _look(self) -> None:
+        """Read the optimizer's count, and record if a cycle ended."""
+        # On JAX the loop has the weights and the count; `model` fetches them.
+        optimizer = _inner(self.model.optimizer)
+        updates = int(optimizer._iterations)
+        if self._began:
+            # A train_step of the user's may update more than once.
+            gained = math.ceil((updates - self._updates) / max(self._executions, 1))
+            self._pace = max(self._pace, gained)
+        else:
+            self._begin(updates)
+        self._advance(updates, None)
+        total = self.schedule.total_steps
+        if self.set_lr:
+            optimizer.learning_rate = self.schedule.rate(updates)
+            self._due = 1
+        elif not self._began:
+            self._due = 1  # to find out the pace
+        elif total is not None and updates >= total:
+            self._due = sys.maxsize
+        else:
+            self._due = math.ceil((self.schedule.cycle_at(updates).stop - updates) / self._pace)
+        self._began = True
+        self._executions = 0
+
+    def _begin(self, updates: int) -> None:
+        """Find out where the run stands. By now every callback has restored what it restores."""
+        expected, self._resume_from = self._resume_from, None
+        if expected is not None and expected != updates:
+            raise SnapshotError(
+                "Argument `resume_from` must be the number of updates that the optimizer has done. "
+                f"Received: resume_from={expected}, and an optimizer that has done {updates}; "
+                "restore its state, as keras.saving.load_model does, and leave resume_from out"
+            )
+        if not updates or (expected is None and updates == self._updates):
+            return
+        self.resume(updates)
+        # A run may be killed between a checkpoint and the snapshot that was due
+        # with it: those weights are here again.
+        kept = self.store.list()
+        self._updates = max(updates - self._pace, kept[-1].step if kept else 0, 0)
+
+    def _capture(self) -> dict[str, TensorBytes]:
+        tensors = {
+            name: _tensor_bytes(variable) for name, variable in _named_weights(self.model).items()
+        }
+        before = self.store.list()
+        if before:
+            layout = {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
+            mismatch = first_mismatch(before[-1].layout(), layout)
+            if mismatch is not None:
+                raise SnapshotError(
+                    "The model must keep its structure from snapshot to snapshot. "
+                    f"Received: weights unlike those in {before[-1].path}: {mismatch}; record "
+                    "another model into another folder"
+                )
+        return tensors
+
+
+class SnapshotEnsemble(BaseEnsemble["NDArray[Any]"]):
+    """Predicts with the mean of the last snapshots' predictions.
+
+    The model is only borrowed: it comes back with its own weights, and its
+    optimizer is not touched. It predicts as `model.predict_on_batch` does: in
+    inference mode, compiled once for all members.
+
+    Args:
+        model: a model of the kind that was recorded, built.
+        folder: the folder of the snapshots.
+        last: how many of the newest to use; by default all.
+        outputs: what the model returns: "logits" (a softmax over the class axis
+            makes probabilities of them), "probabilities", or "values" of a
+            regression.
+        class_axis: the axis of the classes in the logits.
+
+    Raises:
+        EnsembleError: an argument that cannot be, or fewer snapshots than asked for.
+
+    Example:
+        >>> import tempfile
+        >>> import keras, numpy as np
+        >>> import cosanneal as ca
+        >>> schedule = ca.CyclicCosine(max_lr=0.2, total_steps=6, num_cycles=2)
+        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])
+        >>> model.compile(keras.optimizers.SGD(CyclicCosineSchedule(schedule)), "mse")
+        >>> folder = tempfile.mkdtemp()
+        >>> recorder = SnapshotRecorder(folder, schedule)
+        >>> x, y = np.ones((6, 2)), np.ones((6, 3))
+        >>> history = model.fit(x, y, batch_size=1, callbacks=[recorder], verbose=0)
+        >>> ensemble = SnapshotEnsemble(model, folder, last=2)
+        >>> ensemble.predict(np.zeros((5, 2))).shape
+        (5, 3)
+
+    Source: Huang et al., "Snapshot Ensembles" (2017), section 3.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        folder: str | os.PathLike[str] | SnapshotStore,
+        *,
+        last: int | None = None,
+        outputs: Outputs = "logits",
+        class_axis: int = -1,
+    ) -> None:
+        super().__init__(folder, last=last, outputs=outputs, class_axis=class_axis)
+        if not isinstance(model, keras.Model) or not model.built:
+            raise EnsembleError(
+                "Argument `model` must be a keras.Model that is built. Received: "
+                f"{type(model).__name__}; build a model by calling it on a batch"
+            )
+        self.model = model
+        self._verified: set[Snapshot] = set()
+
+    def _predict_member(self, snapshot: Snapshot, x: Any, batch_size: int | None) -> NDArray[Any]:
+        arguments = x if isinstance(x, tuple) else (x,)
+        samples = count_samples(arguments, (np.ndarray, type(ops.convert_to_tensor(0))))
+        size = batch_size or max(samples, 1)
+        parts: list[NDArray[Any]] = []
+        with self._member(snapshot):
+            for start in range(0, max(samples, 1), size):
+                batch = tuple(each[start : start + size] for each in arguments)
+                output = self.model.predict_on_batch(batch if isinstance(x, tuple) else batch[0])
+                parts.append(self._prediction(output))
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    @contextmanager
+    def _member(self, snapshot: Snapshot) -> Iterator[None]:
+        """The model with a member's weights; afterwards it has its own again."""
+        if hasattr(self.model, "jax_state_sync"):
+            self.model.jax_state_sync()  # the weights of a training that goes on
+        variables = _named_weights(self.model)
+        own = {name: _array(variable) for name, variable in variables.items()}
+        # A file is read as a whole once; it does not change under its name.
+        loaded = snapshot.load(verify=snapshot not in self._verified)
+        self._verified.add(snapshot)
+        mismatch = first_mismatch(_layout(loaded), _layout(own))
+        if mismatch is not None:
+            raise EnsembleError(f"Snapshot {snapshot.path} must fit the model: {mismatch}")
+        try:
+            for name, variable in variables.items():
+                variable.assign(loaded[name])
+            yield
+        finally:
+            for name, variable in variables.items():
+                variable.assign(own[name])
+
+    def _prediction(self, output: Any) -> NDArray[Any]:
+        if not isinstance(output, np.ndarray):
+            raise EnsembleError(
+                "The model must return one tensor. Received: "
+                f"{type(output).__name__}; wrap the model so that it returns the tensor to average"
+            )
+        if self.outputs != "logits":
+            return output
+        self._check_logits(output.shape)
+        return _array(ops.softmax(ops.convert_to_tensor(output), axis=self.class_axis))
+
+    def _widen(self, prediction: NDArray[Any]) -> NDArray[Any]:
+        return prediction.astype(np.float64)
+
+    def _narrow(self, mean: NDArray[Any], like: NDArray[Any]) -> NDArray[Any]:
+        return mean.astype(like.dtype)
+
+
+def _inner(optimizer: Any) -> Any:
+    """The optimizer that has the count and the rate, without the one that scales its loss."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
+
+
+def _named_weights(model: keras.Model) -> dict[str, Any]:
+    """The model's weights, without metrics and random states, by names that a rebuilt model has.
+
+    A name is the way through the layers, as in `dense/kernel`. Keras numbers
+    the layers that the user did not name through the whole process, so that a
+    model built twice has other names; so their numbers are counted anew, among
+    the layers of the layer that holds them.
+    """
+    return dict(_walk(model, "", set()))
+
+
+def _walk(layer: Any, prefix: str, seen: set[int]) -> Iterator[tuple[str, Any]]:
+    """A layer's weights in Keras' order: its own, then those of the layers in it."""
+    inner = layer._flatten_layers(include_self=False, recursive=False)
+    of_inner = {id(weight) for each in inner for weight in each.weights}
+    taken: set[str] = set()
+    for weight in layer.weights:
+        if id(weight) not in of_inner and id(weight) not in seen:
+            seen.add(id(weight))
+            yield prefix + _free(_plain(weight.name, "Variable"), taken), weight
+    for each in inner:
+        if each.weights:
+            name = _free(_plain(each.name, type(each).__name__), taken)
+            yield from _walk(each, f"{prefix}{name}/", seen)
+
+
+def _plain(name: str, kind: str) -> str:
+    """A name without its number, if it is one that Keras makes of the class."""
+    plain = re.sub(r"_\d+$", "", name)
+    made = plain.replace("_", "") == kind.replace("_", "").lower()
+    return plain if made else name
+
+
+def _free(name: str, taken: set[str]) -> str:
+    """The name, or the first that is free of those with a number added."""
+    free, number = name, 0
+    while free in taken:
+        number += 1
+        free = f"{name}_{number}"
+    taken.add(free)
+    return free
+
+
+def _array(variable: Any) -> NDArray[Any]:
+    """A copy, which a later update leaves as it is."""
+    with warnings.catch_warnings():
+        # Keras asks for the array in a way that numpy has deprecated.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return np.array(ops.convert_to_numpy(variable), order="C")
+
+
+def _layout(arrays: dict[str, NDArray[Any]]) -> dict[str, tuple[tuple[int, ...], str]]:
+    return {name: (array.shape, str(array.dtype)) for name, array in arrays.items()}
+
+
+def _tensor_bytes(variable: Any) -> TensorBytes:
+    array = _array(variable)
+    data = array.reshape(-1).view(np.uint8).data if array.size else memoryview(b"")
+    return TensorBytes(dtype=str(array.dtype), shape=array.shape, data=data)
