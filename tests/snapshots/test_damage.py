@@ -132,7 +132,10 @@ class Folder:
         self.path = folder / NAME
 
     def put(self, content: bytes) -> SnapshotStore:
-        self.path.write_bytes(content)
+        # In place: some file systems write at once what was emptied first.
+        with self.path.open("r+b" if self.path.exists() else "wb") as file:
+            file.write(content)
+            file.truncate()
         return self.store
 
 
