@@ -14,7 +14,6 @@ import json
 import mmap
 import os
 import stat
-import struct
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -106,6 +105,9 @@ class SnapshotReader(Mapping[str, NDArray[Any]]):
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._places  # without reading it
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)
@@ -307,7 +309,7 @@ def _read_header(path: Path, file: BinaryIO) -> tuple[dict[str, str], dict[str, 
     size = os.fstat(file.fileno()).st_size
     if size < 8:
         raise ValueError(f"it has {size} bytes")
-    (length,) = struct.unpack("<Q", file.read(8))
+    length = int.from_bytes(file.read(8), "little")
     if length > min(MAX_HEADER_BYTES, size - 8):
         raise ValueError(f"a header of {length} bytes does not fit")
     text = file.read(length)
