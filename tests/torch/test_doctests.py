@@ -11,6 +11,7 @@ import pytest
 MODULES = (
     "cosanneal.adapters.torch",
     "cosanneal.ensemble.average",
+    "cosanneal.ensemble.evidence",
     "cosanneal.ensemble.metrics",
     "cosanneal.report.plots",
     "cosanneal.snapshots.store",

@@ -1,0 +1,211 @@
+"""Arrays of any framework: to float64 and back, and in the layout that scores are computed in.
+
+No framework is imported. An array of torch, JAX or TensorFlow can only have
+come from its framework, which is then in `sys.modules`.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.errors import EnsembleError, shown
+
+# Where a logarithm is taken, a probability below this, the smallest normal
+# float32, counts as this: one that underflowed must not make a mean infinite.
+SMALLEST: Final = 2.0**-126
+
+# By how much probabilities may leave [0, 1], and their sum 1: bfloat16 has 8 bits.
+_SLACK: Final = 1e-2
+
+
+def as_numpy(array: Any) -> NDArray[Any]:
+    """An array of any framework, or a nested list, as numpy's; without a copy where one can do."""
+    if _is_a(array, "torch", "Tensor"):
+        array = array.detach().cpu()
+        if array.dtype == sys.modules["torch"].bfloat16:  # which numpy does not know
+            array = array.float()
+    try:
+        return np.asarray(array)
+    except ValueError as error:
+        raise EnsembleError(
+            f"Predictions and labels must be arrays of numbers. Received: {shown(array)}"
+        ) from error
+
+
+def widen(array: Any) -> Any:
+    """An array in float64, in which predictions are summed.
+
+    A tensor of torch stays on its device, but for those without float64
+    (Apple's GPUs); everything else becomes an array of numpy's, since neither
+    JAX nor TensorFlow has float64 on every device and in every mode.
+    """
+    if _is_a(array, "torch", "Tensor"):
+        device = "cpu" if array.device.type == "mps" else array.device
+        return array.detach().to(device=device, dtype=sys.modules["torch"].float64)
+    values = as_numpy(array)
+    try:
+        return values.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise EnsembleError(
+            f"Predictions must be arrays of numbers. Received: dtype {values.dtype}"
+        ) from error
+
+
+def narrow(wide: Any, like: Any) -> Any:
+    """What `widen` made, as an array of the kind, the dtype and on the device of `like`.
+
+    Integers, which hold no mean, stand for the framework's widest float.
+    """
+    dtype = str(getattr(like, "dtype", "int"))
+    floating = "float" in dtype
+    if _is_a(like, "torch", "Tensor"):
+        return wide.to(device=like.device, dtype=like.dtype if floating else None)
+    if _is_a(like, "jax", "Array"):
+        value = wide.astype(like.dtype) if floating else wide
+        return sys.modules["jax"].device_put(value, like.sharding)
+    if _is_a(like, "tensorflow", "Tensor"):
+        tensorflow = sys.modules["tensorflow"]
+        value = wide.astype(like.dtype.as_numpy_dtype) if floating else wide
+        with tensorflow.device(like.device):
+            return tensorflow.convert_to_tensor(value)
+    return wide.astype(like.dtype) if floating else wide
+
+
+def namespace(wide: Any) -> Any:
+    """The module with the functions for what `widen` made: torch, or numpy."""
+    return sys.modules["torch"] if _is_a(wide, "torch", "Tensor") else np
+
+
+def log_softmax(wide: Any, class_axis: int) -> Any:
+    """`z - log(sum(exp(z)))` along an axis."""
+    xp = namespace(wide)
+    shifted = wide - xp.amax(wide, axis=class_axis, keepdims=True)
+    return shifted - xp.log(xp.exp(shifted).sum(axis=class_axis, keepdims=True))
+
+
+def log_sigmoid(wide: Any) -> Any:
+    """`-log(1 + exp(-z))`."""
+    xp = namespace(wide)
+    return -xp.logaddexp(xp.zeros_like(wide), -wide)
+
+
+def check_class_axis(shape: tuple[int, ...], class_axis: int | None, name: str) -> None:
+    """Refuse a shape that has no two classes along the class axis."""
+    if class_axis is None:
+        return
+    if not -len(shape) <= class_axis < len(shape) or len(shape) < 2 or shape[class_axis] < 2:
+        raise EnsembleError(
+            f"{name} must have at least two classes along the class axis {class_axis}. "
+            f"Received: an output of shape {tuple(shape)}; for a regression give "
+            "outputs='values', for numbers that each stand for an outcome of their own (binary, "
+            "multi-label) class_axis=None"
+        )
+
+
+def as_rows(probabilities: Any, class_axis: int | None = -1) -> NDArray[np.float64]:
+    """Probabilities in float64 as rows of classes: of shape (samples * sites, classes).
+
+    The rows of a sample with several labels (pixels, tokens, outcomes) follow
+    each other. An outcome becomes a row of two: it does not happen, it does.
+
+    Args:
+        probabilities: of classes along `class_axis`, with the samples along the
+            first axis; or, where that is None or there is one axis only, of
+            outcomes that each happen or not.
+        class_axis: the axis of the classes, or None.
+
+    Raises:
+        EnsembleError: no such shape, or numbers that are no probabilities.
+    """
+    p = as_numpy(probabilities)
+    if p.dtype.kind in "OUSMmc":
+        raise EnsembleError(f"Argument `probabilities` must be numbers. Received: dtype {p.dtype}")
+    p = p.astype(np.float64)
+    if not np.isfinite(p).all():
+        raise EnsembleError("Argument `probabilities` must be finite. Received: NaN or infinity")
+    if p.size and not (p.min() >= -_SLACK and p.max() <= 1 + _SLACK):
+        raise EnsembleError(
+            "Argument `probabilities` must be between 0 and 1. Received: from "
+            f"{p.min():.6g} to {p.max():.6g}; make probabilities of logits first"
+        )
+    if class_axis is None or p.ndim == 1:
+        return np.stack([1 - p.reshape(-1), p.reshape(-1)], axis=1)
+    if p.ndim < 2 or not -p.ndim <= class_axis < p.ndim or class_axis % p.ndim == 0:
+        raise EnsembleError(
+            "Argument `probabilities` must have the samples along the first axis and the classes "
+            f"along axis {class_axis}. Received: shape {p.shape}"
+        )
+    p = np.moveaxis(p, class_axis, -1)
+    rows = np.ascontiguousarray(p).reshape(-1, p.shape[-1])
+    sums = rows.sum(axis=1)
+    if not (np.abs(sums - 1) <= _SLACK).all():
+        raise EnsembleError(
+            f"Argument `probabilities` must sum to 1 along the class axis {class_axis}. Received: "
+            f"sums from {sums.min():.6g} to {sums.max():.6g}; for outcomes that each happen or not "
+            "(multi-label) give class_axis=None"
+        )
+    return rows
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Labels:
+    """The true class of each row of probabilities.
+
+    Args:
+        classes: integers of shape (rows,).
+        samples: how many samples there are; each has the same number of rows.
+    """
+
+    classes: NDArray[np.intp]
+    samples: int
+
+    def likelihoods(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The probability of each row's class."""
+        found: NDArray[np.float64] = rows[np.arange(len(rows)), self.classes]
+        return found
+
+    def per_sample(self, scores: NDArray[Any]) -> NDArray[np.float64]:
+        """The mean of the rows' scores over each sample."""
+        return np.asarray(scores, np.float64).reshape(self.samples, -1).mean(axis=1)
+
+
+def as_labels(labels: Any, shape: tuple[int, ...], class_axis: int | None = -1) -> Labels:
+    """Labels for probabilities of a shape, checked.
+
+    Args:
+        labels: the true classes, integers of the probabilities' shape without
+            the class axis; or for outcomes 0 or 1 each, of the same shape.
+        shape: the probabilities'.
+        class_axis: as in `as_rows`.
+
+    Raises:
+        EnsembleError: shapes that do not fit, labels that are no classes, no samples.
+    """
+    y = as_numpy(labels)
+    outcomes = class_axis is None or len(shape) == 1
+    axis = None if class_axis is None else class_axis % max(len(shape), 1)
+    wanted = shape if outcomes else tuple(size for i, size in enumerate(shape) if i != axis)
+    if not shape or y.shape != wanted or y.size == 0:
+        described = "of one shape" if class_axis is None else "(samples, classes) and (samples,)"
+        raise EnsembleError(
+            f"Arguments `probabilities` and `labels` must have shapes {described}, with at least "
+            f"one sample. Received: {shape} and {y.shape}"
+        )
+    classes = 2 if axis is None or outcomes else shape[axis]
+    if y.dtype.kind not in "iub" or y.min() < 0 or y.max() >= classes:
+        raise EnsembleError(
+            f"Argument `labels` must be integers from 0 to {classes - 1}, one of the classes. "
+            f"Received: dtype {y.dtype}, from {y.min()} to {y.max()}"
+        )
+    return Labels(y.reshape(-1).astype(np.intp), len(y))
+
+
+def _is_a(array: Any, module: str, name: str) -> bool:
+    """Whether an array is of a class of a framework, which is not imported for the question."""
+    kind = getattr(sys.modules.get(module), name, None)
+    return isinstance(kind, type) and isinstance(array, kind)
