@@ -19,6 +19,7 @@ from flax import linen, nnx
 
 import cosanneal as ca
 from cosanneal.adapters.jax import SnapshotEnsemble, SnapshotRecorder, cyclic_cosine_schedule
+from cosanneal.ensemble.pooling import Pooling
 from cosanneal.snapshots import SnapshotStore
 
 SCHEDULE = ca.CyclicCosine(0.1, total_steps=20, num_cycles=4)
@@ -458,6 +459,47 @@ def test_outputs_in_half_precision_are_summed_in_double(tmp_path: Path) -> None:
     prediction = ensemble.predict(jnp.ones((2, 1), jnp.bfloat16))
     assert prediction.dtype == jnp.bfloat16
     assert prediction.tolist() == [[86.0], [86.0]]  # 258 / 3
+
+
+@pytest.mark.parametrize("class_axis", [-1, None])
+@pytest.mark.parametrize("pooling", ["probabilities", "logits", "log-probabilities", "vote"])
+def test_the_members_are_pooled_as_asked(
+    tmp_path: Path, pooling: Pooling, class_axis: int | None
+) -> None:
+    random = np.random.default_rng(0)
+    kernels = [jnp.asarray(random.normal(size=(3, 4)), jnp.float32) for _ in range(3)]
+    with SnapshotRecorder(tmp_path, EVERY_STEP) as recorder:
+        for kernel in kernels:
+            recorder.step({"kernel": kernel})
+    x = random.normal(size=(6, 3)).astype(np.float32)
+    logits = np.stack([x.astype(np.float64) @ np.asarray(kernel) for kernel in kernels])
+
+    def shares(z: Any) -> Any:
+        if class_axis is None:
+            return 1 / (1 + np.exp(-z))
+        return np.exp(z) / np.exp(z).sum(-1, keepdims=True)
+
+    mean = shares(logits).mean(0)
+    votes = logits > 0 if class_axis is None else logits == logits.max(-1, keepdims=True)
+    expected = {
+        "probabilities": mean,
+        "logits": shares(logits.mean(0)),
+        "log-probabilities": np.log(mean),
+        "vote": votes.mean(0),
+    }[pooling]
+    ensemble = SnapshotEnsemble(
+        lambda params, x: x @ params["kernel"],
+        tmp_path,
+        {"kernel": kernels[0]},
+        class_axis=class_axis,
+        pooling=pooling,
+    )
+    found = ensemble.predict(x)
+    assert isinstance(found, jax.Array)
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6)
+    for z, member in zip(logits, ensemble.member_predictions(x), strict=True):
+        np.testing.assert_allclose(member, shares(z), rtol=0, atol=1e-6)
 
 
 def test_the_class_axis_several_inputs_and_none(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ MODULES = (
     "cosanneal.ensemble.average",
     "cosanneal.ensemble.evidence",
     "cosanneal.ensemble.metrics",
+    "cosanneal.ensemble.pooling",
     "cosanneal.report.plots",
     "cosanneal.snapshots.store",
 )

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import cosanneal as ca
 from cosanneal.adapters.torch import CyclicCosineLR, SnapshotEnsemble, SnapshotRecorder
+from cosanneal.ensemble.pooling import Pooling
 from cosanneal.snapshots import SnapshotStore
 
 SCHEDULE = ca.CyclicCosine(0.1, total_steps=20, num_cycles=4)
@@ -429,6 +430,90 @@ def test_other_outputs_are_averaged_as_they_are(tmp_path: Path, outputs: Any) ->
     members = torch.stack(list(ensemble.member_predictions(x)))
     assert (members < 0).any()  # no softmax
     torch.testing.assert_close(ensemble.predict(x), members.double().mean(0).float())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("pooling", ["probabilities", "logits", "log-probabilities", "vote"])
+def test_the_members_are_pooled_as_asked(
+    tmp_path: Path, pooling: Pooling, dtype: torch.dtype
+) -> None:
+    torch.manual_seed(0)
+    model = nn.Linear(3, 4).to(dtype)
+    with SnapshotRecorder(tmp_path, model, ca.CyclicCosine(0.1, cycle_steps=1)) as recorder:
+        for _ in range(3):
+            with torch.no_grad():
+                model.weight.normal_().mul_(8)  # whose smallest softmax float16 does not hold
+            recorder.step()
+    x = torch.randn(6, 3).to(dtype)
+    logits = [
+        nn.functional.linear(x, w["weight"], w["bias"]).double()
+        for w in (snapshot.load(framework="pt") for snapshot in SnapshotStore(tmp_path).list())
+    ]
+    mean = torch.stack([z.softmax(-1) for z in logits]).mean(0)
+    expected = {
+        "probabilities": mean,
+        "logits": torch.stack(logits).mean(0).softmax(-1),
+        "log-probabilities": mean.log(),
+        "vote": torch.stack([nn.functional.one_hot(z.argmax(-1), 4) for z in logits])
+        .double()
+        .mean(0),
+    }[pooling]
+    ensemble = SnapshotEnsemble(model, tmp_path, pooling=pooling)
+    found = ensemble.predict(x)
+    assert found.dtype == dtype
+    # Members' probabilities are rounded to the dtype; logits are not rounded again.
+    unit = torch.finfo(dtype).eps
+    tolerance = unit * (expected.abs().max() if pooling == "log-probabilities" else 1)
+    torch.testing.assert_close(found.double(), expected, rtol=unit, atol=float(tolerance))
+    for z, member in zip(logits, ensemble.member_predictions(x), strict=True):
+        torch.testing.assert_close(member.double(), z.softmax(-1), rtol=unit, atol=unit)
+
+
+@pytest.mark.parametrize("pooling", ["probabilities", "logits", "log-probabilities", "vote"])
+@pytest.mark.parametrize("outcomes", [1, 3])
+def test_logits_of_outcomes_are_pooled_through_a_sigmoid(
+    tmp_path: Path, outcomes: int, pooling: Pooling
+) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, outcomes), nn.Flatten(0) if outcomes == 1 else nn.Identity())
+    with SnapshotRecorder(tmp_path, model, ca.CyclicCosine(0.1, cycle_steps=1)) as recorder:
+        for _ in range(3):
+            nn.init.normal_(model[0].weight)  # type: ignore[arg-type]
+            recorder.step()
+    x = torch.randn(6, 3)
+    logits = []
+    for snapshot in SnapshotStore(tmp_path).list():
+        model.load_state_dict(snapshot.load(framework="pt"))
+        logits.append(model(x).detach().double())
+    shares = torch.stack(logits).sigmoid()
+    expected = {
+        "probabilities": shares.mean(0),
+        "logits": torch.stack(logits).mean(0).sigmoid(),
+        "log-probabilities": shares.mean(0).log(),
+        "vote": (shares > 0.5).double().mean(0),
+    }[pooling]
+    found = SnapshotEnsemble(model, tmp_path, class_axis=None, pooling=pooling).predict(x)
+    assert found.shape == ((6,) if outcomes == 1 else (6, 3))
+    torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_a_regression_has_a_variance_between_its_members(tmp_path: Path) -> None:
+    model = trained(tmp_path)
+    x, _ = data()
+    ensemble = SnapshotEnsemble(model, tmp_path, outputs="values")
+    mean, variance = ensemble.predict_with_variance(x)
+    members = torch.stack(list(ensemble.member_predictions(x))).double()
+    torch.testing.assert_close(mean, ensemble.predict(x), rtol=2e-7, atol=1e-10)
+    torch.testing.assert_close(mean.double(), members.mean(0), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(
+        variance.double(), members.var(0, unbiased=False), rtol=1e-6, atol=1e-9
+    )
+    with pytest.raises(ca.EnsembleError, match=r"must have outputs='values'.*'logits'"):
+        SnapshotEnsemble(model, tmp_path).predict_with_variance(x)
+    with pytest.raises(ca.EnsembleError, match=r"`pooling` must be left out.*pooling='vote'"):
+        SnapshotEnsemble(model, tmp_path, outputs="values", pooling="vote")
+    with pytest.raises(ca.EnsembleError, match=r"`pooling` must be 'probabilities'"):
+        SnapshotEnsemble(model, tmp_path, pooling="mean")  # type: ignore[arg-type]
 
 
 def test_the_class_axis_can_be_given(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ try:
     from numpy.typing import NDArray
 
     from ..ensemble.base import BaseEnsemble, Outputs, count_samples, first_mismatch
+    from ..ensemble.pooling import Pooling
     from ..snapshots.recorder import BaseRecorder, Metrics, RecorderOptions, check_schedule
     from ..snapshots.store import Snapshot, SnapshotStore
 except ModuleNotFoundError as error:
@@ -576,7 +577,7 @@ _HELD = Path("(a buffer)")
 
 
 class SnapshotEnsemble(BaseEnsemble[Any]):
-    """Predicts with the mean of the last snapshots' predictions.
+    """One prediction from the last snapshots: by default the mean of their probabilities.
 
     Args:
         apply_fn: the model as a function `apply_fn(params, *x)`, jitted for
@@ -591,7 +592,12 @@ class SnapshotEnsemble(BaseEnsemble[Any]):
         outputs: what the model returns: "logits" (a softmax over the class axis
             makes probabilities of them), "probabilities", or "values" of a
             regression.
-        class_axis: the axis of the classes in the logits.
+        class_axis: the axis of the classes; None where each number is an
+            outcome of its own (binary, multi-label), and a sigmoid makes its
+            probability of its logit.
+        pooling: "probabilities" (their mean), "logits" (their mean, which is
+            the geometric mean of probabilities), "log-probabilities" (the
+            logarithm of the mean probabilities) or "vote".
 
     Raises:
         EnsembleError: an argument that cannot be, or fewer snapshots than asked for.
@@ -622,13 +628,14 @@ class SnapshotEnsemble(BaseEnsemble[Any]):
         *,
         last: int | None = None,
         outputs: Outputs = "logits",
-        class_axis: int = -1,
+        class_axis: int | None = -1,
+        pooling: Pooling = "probabilities",
     ) -> None:
         if isinstance(folder, SnapshotBuffer):
             if like is None:
                 like = jax.eval_shape(lambda: jax.tree.map(lambda leaf: leaf[0], folder.params))
             folder = _HeldSnapshots(folder)
-        super().__init__(folder, last=last, outputs=outputs, class_axis=class_axis)
+        super().__init__(folder, last=last, outputs=outputs, class_axis=class_axis, pooling=pooling)
         if not callable(apply_fn):
             raise EnsembleError(
                 "Argument `apply_fn` must be a function of the params and the input. "
@@ -678,17 +685,12 @@ class SnapshotEnsemble(BaseEnsemble[Any]):
                 "The model must return one array. Received: "
                 f"{type(output).__name__}; let apply_fn return the array to average"
             )
-        if self.outputs != "logits":
-            return jnp.asarray(output)
-        self._check_logits(output.shape)
-        return jax.nn.softmax(output, axis=self.class_axis)
+        return self._pooled(jnp.asarray(output), output.shape)
 
-    def _widen(self, prediction: Any) -> Any:
-        # Without x64, jax has no float64: sums are the host's.
-        return np.asarray(prediction).astype(np.float64)
-
-    def _narrow(self, mean: Any, like: Any) -> Any:
-        return jax.device_put(mean.astype(like.dtype), like.sharding)
+    def _probabilities(self, logits: Any) -> Any:
+        if self.class_axis is None:
+            return jax.nn.sigmoid(logits)
+        return jax.nn.softmax(logits, axis=self.class_axis)
 
 
 class _Leaf(NamedTuple):

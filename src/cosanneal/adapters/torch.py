@@ -28,6 +28,7 @@ try:
     )
 
     from ..ensemble.base import BaseEnsemble, Outputs, count_samples, first_mismatch
+    from ..ensemble.pooling import Pooling
     from ..snapshots.file import TensorBytes, check_tensor
     from ..snapshots.recorder import BaseRecorder, Metrics, RecorderOptions, check_schedule
     from ..snapshots.store import Snapshot, SnapshotStore
@@ -549,7 +550,7 @@ class SnapshotRecorder(BaseRecorder):
 
 
 class SnapshotEnsemble(BaseEnsemble[Tensor]):
-    """Predicts with the mean of the last snapshots' predictions.
+    """One prediction from the last snapshots: by default the mean of their probabilities.
 
     The model is only borrowed: it comes back with its own weights, mode,
     device and hooks. It predicts in evaluation mode and without gradients.
@@ -561,7 +562,12 @@ class SnapshotEnsemble(BaseEnsemble[Tensor]):
         outputs: what the model returns: "logits" (a softmax over the class axis
             makes probabilities of them), "probabilities", or "values" of a
             regression.
-        class_axis: the axis of the classes in the logits.
+        class_axis: the axis of the classes; None where each number is an
+            outcome of its own (binary, multi-label), and a sigmoid makes its
+            probability of its logit.
+        pooling: "probabilities" (their mean), "logits" (their mean, which is
+            the geometric mean of probabilities), "log-probabilities" (the
+            logarithm of the mean probabilities) or "vote".
 
     Raises:
         EnsembleError: an argument that cannot be, or fewer snapshots than asked for.
@@ -589,9 +595,10 @@ class SnapshotEnsemble(BaseEnsemble[Tensor]):
         *,
         last: int | None = None,
         outputs: Outputs = "logits",
-        class_axis: int = -1,
+        class_axis: int | None = -1,
+        pooling: Pooling = "probabilities",
     ) -> None:
-        super().__init__(folder, last=last, outputs=outputs, class_axis=class_axis)
+        super().__init__(folder, last=last, outputs=outputs, class_axis=class_axis, pooling=pooling)
         self.model = model
         self._verified: set[Snapshot] = set()
 
@@ -637,18 +644,12 @@ class SnapshotEnsemble(BaseEnsemble[Tensor]):
                 "The model must return one tensor. Received: "
                 f"{type(output).__name__}; wrap the model so that it returns the tensor to average"
             )
-        if self.outputs != "logits":
-            return output
-        self._check_logits(output.shape)
-        return output.softmax(self.class_axis)
+        return self._pooled(output, tuple(output.shape))
 
-    def _widen(self, prediction: Tensor) -> Tensor:
-        # Apple's GPUs have no float64; their sums go through the CPU.
-        device = "cpu" if prediction.device.type == "mps" else prediction.device
-        return prediction.to(device=device, dtype=torch.float64)
-
-    def _narrow(self, mean: Tensor, like: Tensor) -> Tensor:
-        return mean.to(device=like.device, dtype=like.dtype)
+    def _probabilities(self, logits: Tensor) -> Tensor:
+        if self.class_axis is None:
+            return logits.sigmoid()
+        return logits.softmax(self.class_axis)
 
 
 def _followed(scheduler: CyclicCosineLR) -> Schedule:

@@ -16,10 +16,15 @@ from .metrics import log_loss as log_loss
 from .metrics import reliability as reliability
 from .metrics import rmse as rmse
 from .metrics import sample_scores as sample_scores
+from .pooling import Pool as Pool
+from .pooling import ValuePool as ValuePool
+from .pooling import pool as pool
 
 __all__ = [
     "Comparison",
+    "Pool",
     "Reliability",
+    "ValuePool",
     "adaptive_calibration_error",
     "auroc",
     "average_snapshots",
@@ -31,6 +36,7 @@ __all__ = [
     "error_rate",
     "gaussian_nll",
     "log_loss",
+    "pool",
     "reliability",
     "rmse",
     "sample_scores",

@@ -141,7 +141,7 @@ def as_rows(probabilities: Any, class_axis: int | None = -1) -> NDArray[np.float
             f"along axis {class_axis}. Received: shape {p.shape}"
         )
     p = np.moveaxis(p, class_axis, -1)
-    rows = np.ascontiguousarray(p).reshape(-1, p.shape[-1])
+    rows: NDArray[np.float64] = np.ascontiguousarray(p).reshape(-1, p.shape[-1])
     sums = rows.sum(axis=1)
     if not (np.abs(sums - 1) <= _SLACK).all():
         raise EnsembleError(
@@ -171,7 +171,8 @@ class Labels:
 
     def per_sample(self, scores: NDArray[Any]) -> NDArray[np.float64]:
         """The mean of the rows' scores over each sample."""
-        return np.asarray(scores, np.float64).reshape(self.samples, -1).mean(axis=1)
+        rows = np.asarray(scores, np.float64).reshape(self.samples, -1)
+        return np.asarray(rows.mean(axis=1))
 
 
 def as_labels(labels: Any, shape: tuple[int, ...], class_axis: int | None = -1) -> Labels:

@@ -7,9 +7,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, Generic, Literal, TypeAlias, TypeVar, get_args
 
-from ..core.averaging import RunningMean
 from ..core.errors import EnsembleError, check_steps
 from ..snapshots.store import Snapshot, SnapshotStore
+from .arrays import check_class_axis
+from .pooling import Inputs, Pool, Pooling, ValuePool, check_pooling
 
 Outputs: TypeAlias = Literal["logits", "probabilities", "values"]
 
@@ -24,8 +25,12 @@ class BaseEnsemble(ABC, Generic[ArrayT]):
         last: how many of the newest to use; by default all.
         outputs: what the model returns: "logits" (a softmax over the class axis
             makes probabilities of them), "probabilities", or "values" of a
-            regression. Members' probabilities, or values, are averaged.
-        class_axis: the axis of the classes in the logits.
+            regression, which are averaged.
+        class_axis: the axis of the classes; None where each number is an
+            outcome of its own (binary, multi-label), and a sigmoid makes its
+            probability of its logit.
+        pooling: how the members' predictions become one, as in `Pool`: by
+            default the mean of their probabilities.
 
     Raises:
         EnsembleError: an argument that cannot be, or fewer snapshots than asked for.
@@ -37,7 +42,8 @@ class BaseEnsemble(ABC, Generic[ArrayT]):
         *,
         last: int | None = None,
         outputs: Outputs = "logits",
-        class_axis: int = -1,
+        class_axis: int | None = -1,
+        pooling: Pooling = "probabilities",
     ) -> None:
         self.store = folder if isinstance(folder, SnapshotStore) else SnapshotStore(folder)
         if outputs not in get_args(Outputs):
@@ -47,6 +53,14 @@ class BaseEnsemble(ABC, Generic[ArrayT]):
             )
         self.outputs = outputs
         self.class_axis = class_axis
+        self.pooling = check_pooling(pooling)
+        if outputs == "values" and pooling != "probabilities":
+            raise EnsembleError(
+                "Argument `pooling` must be left out for outputs='values', whose mean is taken. "
+                f"Received: pooling={pooling!r}"
+            )
+        # Whether logits are pooled as they are, and no probabilities made of them first.
+        self._pools_logits = outputs == "logits" and pooling in ("logits", "log-probabilities")
         found = self.store.list()
         if last is not None:
             last = check_steps("last", last, minimum=1)
@@ -67,7 +81,7 @@ class BaseEnsemble(ABC, Generic[ArrayT]):
         return self._members
 
     def predict(self, x: Any, *, batch_size: int | None = None) -> ArrayT:
-        """The mean of the members' predictions.
+        """The members' predictions made one: by default their mean.
 
         One member is in memory at a time, and one sum in float64, however many
         there are.
@@ -86,13 +100,32 @@ class BaseEnsemble(ABC, Generic[ArrayT]):
             EnsembleError: a snapshot does not fit the model; the message names
                 the first tensor that differs.
         """
-        mean = RunningMean[ArrayT]()
-        member: ArrayT | None = None
-        for member in self.member_predictions(x, batch_size=batch_size):
-            mean.update(self._widen(member))
-        if member is None:
-            raise EnsembleError("An ensemble without members predicts nothing")
-        return self._narrow(mean.value, member)
+        inputs: Inputs = "logits" if self._pools_logits else "probabilities"
+        pool = Pool[ArrayT](self.pooling, inputs=inputs, class_axis=self.class_axis)
+        for member in self._member_outputs(x, batch_size):
+            pool.update(member)
+        return pool.value
+
+    def predict_with_variance(
+        self, x: Any, *, batch_size: int | None = None
+    ) -> tuple[ArrayT, ArrayT]:
+        """The mean of the members' values of a regression, and the variance between them.
+
+        The variance leaves out the noise of the targets, which members that
+        return values only do not know. Args and errors as in `predict`.
+
+        Raises:
+            EnsembleError: the ensemble's outputs are no values.
+        """
+        if self.outputs != "values":
+            raise EnsembleError(
+                "The ensemble must have outputs='values' for a variance. "
+                f"Received: outputs={self.outputs!r}"
+            )
+        pool = ValuePool[ArrayT]()
+        for member in self._member_outputs(x, batch_size):
+            pool.update(member)
+        return pool.mean, pool.variance
 
     def member_predictions(self, x: Any, *, batch_size: int | None = None) -> Iterator[ArrayT]:
         """The prediction of each member in turn, oldest first.
@@ -100,6 +133,11 @@ class BaseEnsemble(ABC, Generic[ArrayT]):
         Args and errors as in `predict`; probabilities (or values), as
         `predict` averages them.
         """
+        for output in self._member_outputs(x, batch_size):
+            yield self._probabilities(output) if self._pools_logits else output
+
+    def _member_outputs(self, x: Any, batch_size: int | None) -> Iterator[ArrayT]:
+        """What is pooled of each member in turn."""
         if batch_size is not None:
             batch_size = check_steps("batch_size", batch_size, minimum=1)
         for snapshot in self._members:
@@ -109,25 +147,20 @@ class BaseEnsemble(ABC, Generic[ArrayT]):
         steps = ", ".join(str(snapshot.step) for snapshot in self._members)
         return f"<{type(self).__name__} of {len(self)} snapshots of {self.store.folder}: {steps}>"
 
-    def _check_logits(self, shape: tuple[int, ...]) -> None:
-        if len(shape) < 2 or shape[self.class_axis] < 2:
-            raise EnsembleError(
-                f"Logits must have at least two classes along the class axis {self.class_axis}. "
-                f"Received: an output of shape {tuple(shape)}; for a regression give "
-                "outputs='values', for one probability outputs='probabilities'"
-            )
+    def _pooled(self, output: ArrayT, shape: tuple[int, ...]) -> ArrayT:
+        """What is pooled of a model's output of a shape: its probabilities, but where not."""
+        if self.outputs != "logits":
+            return output
+        check_class_axis(shape, self.class_axis, "Logits")
+        return output if self._pools_logits else self._probabilities(output)
 
     @abstractmethod
     def _predict_member(self, snapshot: Snapshot, x: Any, batch_size: int | None) -> ArrayT:
-        """The prediction of one member for all of `x`."""
+        """What `_pooled` makes of one member's output for all of `x`."""
 
     @abstractmethod
-    def _widen(self, prediction: ArrayT) -> ArrayT:
-        """The prediction in the precision in which predictions are summed."""
-
-    @abstractmethod
-    def _narrow(self, mean: ArrayT, like: ArrayT) -> ArrayT:
-        """The mean in the dtype of a member's prediction."""
+    def _probabilities(self, logits: ArrayT) -> ArrayT:
+        """The softmax along the class axis; the sigmoid where that is None."""
 
 
 def count_samples(arguments: tuple[Any, ...], array: Any) -> int:

@@ -46,8 +46,7 @@ def bootstrap_interval(
     """The percentile bootstrap interval of a mean score.
 
     The quantiles `(1 - level) / 2` and `(1 + level) / 2` of the means of
-    samples drawn with replacement. Scores that were not computed for it but
-    are means of others of the same sample (pixels, tokens) keep together.
+    samples drawn with replacement.
 
     Args:
         scores: a score for each sample, as `sample_scores` gives them.
