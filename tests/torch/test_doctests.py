@@ -11,9 +11,11 @@ import pytest
 MODULES = (
     "cosanneal.adapters.torch",
     "cosanneal.ensemble.average",
+    "cosanneal.ensemble.calibration",
     "cosanneal.ensemble.evidence",
     "cosanneal.ensemble.metrics",
     "cosanneal.ensemble.pooling",
+    "cosanneal.ensemble.selection",
     "cosanneal.report.plots",
     "cosanneal.snapshots.store",
 )

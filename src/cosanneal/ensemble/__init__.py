@@ -1,6 +1,9 @@
 """From snapshots to one prediction, and what it is worth."""
 
 from .average import average_snapshots as average_snapshots
+from .calibration import apply_temperature as apply_temperature
+from .calibration import calibrated_log_loss as calibrated_log_loss
+from .calibration import fit_temperature as fit_temperature
 from .evidence import Comparison as Comparison
 from .evidence import bootstrap_interval as bootstrap_interval
 from .evidence import compare_scores as compare_scores
@@ -19,25 +22,40 @@ from .metrics import sample_scores as sample_scores
 from .pooling import Pool as Pool
 from .pooling import ValuePool as ValuePool
 from .pooling import pool as pool
+from .selection import HeldOut as HeldOut
+from .selection import Selection as Selection
+from .selection import last_scores as last_scores
+from .selection import select_greedy as select_greedy
+from .selection import select_last as select_last
+from .selection import select_weights as select_weights
 
 __all__ = [
     "Comparison",
+    "HeldOut",
     "Pool",
     "Reliability",
+    "Selection",
     "ValuePool",
     "adaptive_calibration_error",
+    "apply_temperature",
     "auroc",
     "average_snapshots",
     "bootstrap_interval",
     "brier_score",
+    "calibrated_log_loss",
     "calibration_error",
     "compare_scores",
     "coverage",
     "error_rate",
+    "fit_temperature",
     "gaussian_nll",
+    "last_scores",
     "log_loss",
     "pool",
     "reliability",
     "rmse",
     "sample_scores",
+    "select_greedy",
+    "select_last",
+    "select_weights",
 ]
