@@ -13,6 +13,7 @@ MODULES = (
     "cosanneal.ensemble.average",
     "cosanneal.ensemble.calibration",
     "cosanneal.ensemble.evidence",
+    "cosanneal.ensemble.choice",
     "cosanneal.ensemble.metrics",
     "cosanneal.ensemble.pooling",
     "cosanneal.ensemble.selection",

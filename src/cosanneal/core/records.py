@@ -1,12 +1,12 @@
-"""Schedules as plain data for JSON, exactly, and back."""
+"""Schedules as plain data for JSON, exactly, and back; and how any such record is read."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any, Final
 
-from .errors import ScheduleError, shown
+from .errors import CosannealError, ScheduleError, shown
 from .table import CycleRule, Level, Phase
 
 FORMAT: Final = "cosanneal.schedule"
@@ -40,7 +40,7 @@ def rules_from_dict(data: object) -> tuple[CycleRule, ...]:
             f"A schedule's description must have version {VERSION}, the one this cosanneal "
             f"reads. Received: version={shown(version)}; a newer cosanneal may read it"
         )
-    reader = _Reader(data, "")
+    reader = Reader(data)
     reader.only("format", "version", "rules")
     return tuple(_rule_from_dict(rule) for rule in reader.items("rules"))
 
@@ -72,7 +72,7 @@ def _level_to_dict(level: Level) -> dict[str, float]:
     return {"value": level.value, "decay": level.decay, "base": level.base}
 
 
-def _rule_from_dict(rule: _Reader) -> CycleRule:
+def _rule_from_dict(rule: Reader) -> CycleRule:
     rule.only("count", "length", "growth", "rounding", "phases")
     return CycleRule(
         count=rule.count("count"),
@@ -83,7 +83,7 @@ def _rule_from_dict(rule: _Reader) -> CycleRule:
     )
 
 
-def _phase_from_dict(phase: _Reader) -> Phase:
+def _phase_from_dict(phase: Reader) -> Phase:
     phase.only(
         "steps", "first", "last", "curve", "exponent", "k", "endpoint", "whole_cycle", "lead"
     )
@@ -100,7 +100,7 @@ def _phase_from_dict(phase: _Reader) -> Phase:
     )
 
 
-def _level_from_dict(level: _Reader) -> Level:
+def _level_from_dict(level: Reader) -> Level:
     level.only("value", "decay", "base")
     return Level(level.number("value"), decay=level.number("decay"), base=level.number("base"))
 
@@ -114,63 +114,100 @@ def _exact_to_json(value: int | Fraction) -> int | str:
     return f"{write(value.numerator)}/{write(value.denominator)}"
 
 
-class _Reader:
-    """Reads one dict of a description; every error names the path of its field."""
+class Reader:
+    """Reads one dict of a description; every error names the path of its field.
 
-    def __init__(self, data: object, path: str) -> None:
+    Args:
+        data: the dict.
+        path: where it stands in the whole description.
+        error: what to raise.
+    """
+
+    def __init__(
+        self, data: object, path: str = "", *, error: type[CosannealError] = ScheduleError
+    ) -> None:
         if not isinstance(data, Mapping):
-            raise ScheduleError(f"in '{path}': must be a dict. Received: {shown(data)}")
+            raise error(f"in '{path}': must be a dict. Received: {shown(data)}")
         self._data = data
         self._path = path
+        self._raise = error
 
-    def _error(self, name: str, what: str) -> ScheduleError:
-        value = shown(self._data.get(name))
-        return ScheduleError(f"in '{self._at(name)}': must be {what}. Received: {value}")
+    def error(self, name: str, what: str) -> CosannealError:
+        """The error for a field that must be something else; its name may go on with an index."""
+        value = shown(self._data.get(name.partition("[")[0]))
+        return self._raise(f"in '{self._at(name)}': must be {what}. Received: {value}")
 
     def _at(self, name: str) -> str:
         return f"{self._path}.{name}" if self._path else name
 
     def only(self, *names: str) -> None:
+        """Refuse fields other than these, and a lack of any."""
         for name in names:
             if name not in self._data:
-                raise ScheduleError(f"in '{self._at(name)}': the field is missing")
+                raise self._raise(f"in '{self._at(name)}': the field is missing")
         for name in self._data:
             if name not in names:
-                raise ScheduleError(f"in '{self._at(str(name))}': no such field is known")
+                raise self._raise(f"in '{self._at(str(name))}': no such field is known")
 
     def value(self, name: str) -> Any:
+        """A field as it is."""
         return self._data[name]
 
-    def item(self, name: str) -> _Reader:
-        return _Reader(self._data[name], self._at(name))
+    def item(self, name: str) -> Reader:
+        """A dict."""
+        return Reader(self._data[name], self._at(name), error=self._raise)
 
-    def items(self, name: str) -> list[_Reader]:
+    def list(self, name: str) -> Sequence[Any]:
+        """A list of anything."""
         values = self.value(name)
         if not isinstance(values, list | tuple):
-            raise self._error(name, "a list")
-        return [_Reader(value, f"{self._at(name)}[{i}]") for i, value in enumerate(values)]
+            raise self.error(name, "a list")
+        return values
+
+    def items(self, name: str) -> Sequence[Reader]:
+        """A list of dicts."""
+        return [
+            Reader(value, f"{self._at(name)}[{i}]", error=self._raise)
+            for i, value in enumerate(self.list(name))
+        ]
 
     def flag(self, name: str) -> bool:
+        """True or false."""
         if not isinstance(self.value(name), bool):
-            raise self._error(name, "true or false")
+            raise self.error(name, "true or false")
         return bool(self.value(name))
 
+    def text(self, name: str) -> str:
+        """A string."""
+        if not isinstance(self.value(name), str):
+            raise self.error(name, "a string")
+        return str(self.value(name))
+
     def number(self, name: str) -> float:
-        value = self.value(name)
+        """A number, as a float."""
+        return self._number(name, self.value(name))
+
+    def numbers(self, name: str) -> tuple[float, ...]:
+        """A list of numbers, as floats."""
+        return tuple(self._number(f"{name}[{i}]", x) for i, x in enumerate(self.list(name)))
+
+    def _number(self, name: str, value: object) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise self._error(name, "a number")
+            raise self.error(name, "a number")
         try:
             return float(value)
         except OverflowError:
-            raise self._error(name, "a number within the range of floats") from None
+            raise self.error(name, "a number within the range of floats") from None
 
     def count(self, name: str) -> int | None:
+        """An integer or null."""
         value = self.value(name)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
-            raise self._error(name, "an integer or null")
+            raise self.error(name, "an integer or null")
         return value
 
     def exact(self, name: str) -> int | Fraction:
+        """An integer or a fraction."""
         value = self.value(name)
         if isinstance(value, int) and not isinstance(value, bool):
             return value
@@ -180,7 +217,7 @@ class _Reader:
                 return Fraction(int(numerator, 0), int(denominator, 0)) if slash else int(value, 0)
             except (ValueError, ZeroDivisionError):
                 pass
-        raise self._error(name, "an integer or a fraction 'p/q'")
+        raise self.error(name, "an integer or a fraction 'p/q'")
 
 
 def first_difference(old: Any, new: Any, path: str = "") -> tuple[str, Any, Any] | None:

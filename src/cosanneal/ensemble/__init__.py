@@ -4,6 +4,9 @@ from .average import average_snapshots as average_snapshots
 from .calibration import apply_temperature as apply_temperature
 from .calibration import calibrated_log_loss as calibrated_log_loss
 from .calibration import fit_temperature as fit_temperature
+from .choice import Candidate as Candidate
+from .choice import Choice as Choice
+from .choice import fit as fit
 from .evidence import Comparison as Comparison
 from .evidence import bootstrap_interval as bootstrap_interval
 from .evidence import compare_scores as compare_scores
@@ -30,6 +33,8 @@ from .selection import select_last as select_last
 from .selection import select_weights as select_weights
 
 __all__ = [
+    "Candidate",
+    "Choice",
     "Comparison",
     "HeldOut",
     "Pool",
@@ -47,6 +52,7 @@ __all__ = [
     "compare_scores",
     "coverage",
     "error_rate",
+    "fit",
     "fit_temperature",
     "gaussian_nll",
     "last_scores",

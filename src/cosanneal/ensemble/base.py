@@ -2,23 +2,42 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
+import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from typing import Any, Generic, Literal, TypeAlias, TypeVar, get_args
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar, cast, get_args
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ..core.errors import EnsembleError, check_steps
 from ..snapshots.store import Snapshot, SnapshotStore
-from .arrays import check_class_axis
+from .arrays import as_numpy, check_class_axis
+from .choice import Choice, Select
+from .choice import fit as choose
+from .metrics import Metric
 from .pooling import Inputs, Pool, Pooling, ValuePool, check_pooling
 
 Outputs: TypeAlias = Literal["logits", "probabilities", "values"]
 
 ArrayT = TypeVar("ArrayT")
 
+CHOICE_NAME: Final = "ensemble.json"
+
+# Bytes of predictions beyond which `fit` keeps them in a file.
+_IN_MEMORY: Final = 256 << 20
+
 
 class BaseEnsemble(ABC, Generic[ArrayT]):
     """One prediction from the last snapshots of a run.
+
+    Attributes:
+        choice: what `fit` chose or `load` read, and `predict` goes by; None for
+            all members at the same weight.
 
     Args:
         folder: the folder of the snapshots.
@@ -71,6 +90,7 @@ class BaseEnsemble(ABC, Generic[ArrayT]):
                 "a snapshot is written at the end of each cycle"
             )
         self._members = tuple(found if last is None else found[-last:])
+        self.choice: Choice | None = None
 
     def __len__(self) -> int:
         return len(self._members)
@@ -81,7 +101,7 @@ class BaseEnsemble(ABC, Generic[ArrayT]):
         return self._members
 
     def predict(self, x: Any, *, batch_size: int | None = None) -> ArrayT:
-        """The members' predictions made one: by default their mean.
+        """The members' predictions made one: by default their mean; after `fit`, as it chose.
 
         One member is in memory at a time, and one sum in float64, however many
         there are.
@@ -102,9 +122,19 @@ class BaseEnsemble(ABC, Generic[ArrayT]):
         """
         inputs: Inputs = "logits" if self._pools_logits else "probabilities"
         pool = Pool[ArrayT](self.pooling, inputs=inputs, class_axis=self.class_axis)
-        for member in self._member_outputs(x, batch_size):
-            pool.update(member)
-        return pool.value
+        if self.choice is None:
+            for output in self._member_outputs(self._members, x, batch_size):
+                pool.update(output)
+            return pool.value
+        weights = {
+            snapshot: weight
+            for snapshot, weight in zip(self._members, self.choice.weights, strict=True)
+            if weight > 0
+        }
+        outputs = self._member_outputs(weights, x, batch_size)
+        for output, weight in zip(outputs, weights.values(), strict=True):
+            pool.update(output, weight)
+        return cast(ArrayT, self.choice.finish(pool))
 
     def predict_with_variance(
         self, x: Any, *, batch_size: int | None = None
@@ -123,7 +153,7 @@ class BaseEnsemble(ABC, Generic[ArrayT]):
                 f"Received: outputs={self.outputs!r}"
             )
         pool = ValuePool[ArrayT]()
-        for member in self._member_outputs(x, batch_size):
+        for member in self._member_outputs(self._members, x, batch_size):
             pool.update(member)
         return pool.mean, pool.variance
 
@@ -133,14 +163,166 @@ class BaseEnsemble(ABC, Generic[ArrayT]):
         Args and errors as in `predict`; probabilities (or values), as
         `predict` averages them.
         """
-        for output in self._member_outputs(x, batch_size):
+        for output in self._member_outputs(self._members, x, batch_size):
             yield self._probabilities(output) if self._pools_logits else output
 
-    def _member_outputs(self, x: Any, batch_size: int | None) -> Iterator[ArrayT]:
-        """What is pooled of each member in turn."""
+    def fit(
+        self,
+        x_val: Any,
+        y_val: Any,
+        *,
+        select: Select = "last",
+        metric: Metric = "log_loss",
+        temperature: bool = True,
+        batch_size: int | None = None,
+        keep: str | os.PathLike[str] | None = None,
+        steps: int = 50,
+        bags: int = 0,
+        seed: int = 0,
+    ) -> Choice:
+        """Choose members, weights and a temperature on validation data; `predict` then uses them.
+
+        Every member is run once. Nothing but these data goes into the choice:
+        report it on others.
+
+        Args:
+            x_val: the model's input for the validation data, as in `predict`.
+            y_val: their true classes.
+            select: "last", "greedy" or "weights", as in `cosanneal.ensemble.fit`.
+            metric: "log_loss", "brier" or "error".
+            temperature: also fit one temperature after pooling.
+            batch_size: so many samples at a time; by default all at once.
+            keep: a file to keep the members' predictions in, one .npy array
+                with the members along the first axis. Without one, they are in
+                memory, or where they are more than 256 MiB in a temporary file.
+            steps: picks of select="greedy".
+            bags: of select="greedy", as in `select_greedy`.
+            seed: of the bags and the intervals.
+
+        Returns:
+            The choice, which is now `choice`.
+
+        Raises:
+            EnsembleError: the outputs are values, or not pooled by the mean of
+                probabilities; or as in `cosanneal.ensemble.fit`.
+            SnapshotError: a snapshot is damaged.
+
+        Warns:
+            UserWarning: fewer than 1000 validation samples.
+        """
+        if self.outputs == "values" or self.pooling != "probabilities":
+            raise EnsembleError(
+                "An ensemble must pool the mean of probabilities to be fitted. Received: "
+                f"outputs={self.outputs!r}, pooling={self.pooling!r}"
+            )
+        digests = [snapshot.metadata["digest"] for snapshot in self._members]
+        with self._kept_predictions(x_val, batch_size, keep) as predictions:
+            self.choice = choose(
+                predictions,
+                y_val,
+                select=select,
+                metric=metric,
+                temperature=temperature,
+                names=[snapshot.path.name for snapshot in self._members],
+                class_axis=self.class_axis,
+                steps=steps,
+                bags=bags,
+                seed=seed,
+                digests=digests,
+            )
+        return self.choice
+
+    @contextlib.contextmanager
+    def _kept_predictions(
+        self, x: Any, batch_size: int | None, keep: str | os.PathLike[str] | None
+    ) -> Iterator[NDArray[Any]]:
+        """The predictions of all members in one array, in memory or in a file."""
+        with contextlib.ExitStack() as stack:
+            kept: NDArray[Any] | None = None
+            for i, prediction in enumerate(self.member_predictions(x, batch_size=batch_size)):
+                array = as_numpy(prediction)
+                if kept is None:
+                    # Those that others have added to numpy, such as bfloat16, are for no file.
+                    dtype = array.dtype if array.dtype.kind == "f" else np.dtype(np.float32)
+                    shape = (len(self), *array.shape)
+                    if keep is None and math.prod(shape) * dtype.itemsize <= _IN_MEMORY:
+                        kept = np.empty(shape, dtype)
+                    else:
+                        file = keep
+                        if file is None:
+                            folder = stack.enter_context(tempfile.TemporaryDirectory())
+                            file = Path(folder) / "predictions.npy"
+                        kept = np.lib.format.open_memmap(file, mode="w+", dtype=dtype, shape=shape)
+                kept[i] = array
+            if kept is None:
+                raise EnsembleError("An ensemble without members predicts nothing")
+            yield kept
+
+    def save(self, path: str | os.PathLike[str] | None = None) -> None:
+        """Write the choice as a small JSON file.
+
+        Args:
+            path: the file; by default `ensemble.json` beside the snapshots.
+
+        Raises:
+            EnsembleError: nothing was fitted, or the file cannot be written.
+        """
+        if self.choice is None:
+            raise EnsembleError("There must be a choice to save. Received: none; call fit first")
+        self.choice.save(self.store.folder / CHOICE_NAME if path is None else path)
+
+    def load(self, path: str | os.PathLike[str] | None = None) -> Choice:
+        """Take over a choice that was saved: its members, weights and temperature.
+
+        Args:
+            path: the file; by default `ensemble.json` beside the snapshots.
+
+        Returns:
+            The choice, which is now `choice`.
+
+        Raises:
+            EnsembleError: no choice is there; one of its snapshots is missing,
+                or is another than it was; or there are newer ones, among which
+                it was not made.
+        """
+        file = self.store.folder / CHOICE_NAME if path is None else Path(path)
+        choice = Choice.load(file)
+        found = {snapshot.path.name: snapshot for snapshot in self.store.list()}
+        remedy = "; fit the ensemble again"
+        if choice.digests is None or choice.class_axis != self.class_axis:
+            raise EnsembleError(
+                f"The choice in {file} must be of snapshots, with class_axis={self.class_axis}. "
+                f"Received: {'one of arrays' if choice.digests is None else 'one'} with "
+                f"class_axis={choice.class_axis}{remedy}"
+            )
+        for name, digest in zip(choice.members, choice.digests, strict=True):
+            if name not in found:
+                raise EnsembleError(
+                    f"Folder {self.store.folder} must hold the snapshots that the choice in {file} "
+                    f"was made among. Received: no {name}{remedy}"
+                )
+            if found[name].metadata["digest"] != digest:
+                raise EnsembleError(
+                    f"Snapshot {found[name].path} must be the one that the choice in {file} was "
+                    f"made among. Received: another, by its digest{remedy}"
+                )
+        members = tuple(found[name] for name in choice.members)
+        newest = self.store.list()[-1]
+        if newest.step > members[-1].step:
+            raise EnsembleError(
+                f"Folder {self.store.folder} must hold no newer snapshots than the choice in "
+                f"{file} was made among. Received: {newest.path.name}{remedy}"
+            )
+        self._members, self.choice = members, choice
+        return choice
+
+    def _member_outputs(
+        self, members: Iterable[Snapshot], x: Any, batch_size: int | None
+    ) -> Iterator[ArrayT]:
+        """What is pooled of each of some members in turn."""
         if batch_size is not None:
             batch_size = check_steps("batch_size", batch_size, minimum=1)
-        for snapshot in self._members:
+        for snapshot in members:
             yield self._predict_member(snapshot, x, batch_size)
 
     def __repr__(self) -> str:

@@ -81,7 +81,7 @@ class Pool(Generic[ArrayT]):
             )
         self.inputs = inputs
         self.class_axis = class_axis
-        self._like: ArrayT | None = None
+        self.like: ArrayT | None = None  # the first prediction
         self._weight = 0.0
         self._sum: Any = None
         self._top: Any = None  # the greatest logarithm so far, of a log-sum-exp
@@ -99,14 +99,14 @@ class Pool(Generic[ArrayT]):
         """
         weight = check_weight(weight)
         wide = widen(prediction)
-        if self._like is None:
+        if self.like is None:
             if self.inputs != "probabilities" or self.pooling != "probabilities":
                 check_class_axis(tuple(wide.shape), self._axis(wide), "Predictions")
-            self._like = prediction
-        elif wide.shape != widen_shape(self._like):
+            self.like = prediction
+        elif wide.shape != widen_shape(self.like):
             raise EnsembleError(
                 "The members' predictions must have one shape. Received: "
-                f"{tuple(wide.shape)} after {tuple(widen_shape(self._like))}"
+                f"{tuple(wide.shape)} after {tuple(widen_shape(self.like))}"
             )
         if weight == 0:
             return
@@ -144,7 +144,7 @@ class Pool(Generic[ArrayT]):
         Raises:
             EnsembleError: no member has any weight.
         """
-        return cast(ArrayT, narrow(self.wide, self._like))
+        return cast(ArrayT, narrow(self.wide, self.like))
 
     def _axis(self, wide: Any) -> int | None:
         return None if len(wide.shape) == 1 else self.class_axis
