@@ -11,12 +11,14 @@ import pytest
 MODULES = (
     "cosanneal.adapters.torch",
     "cosanneal.ensemble.average",
+    "cosanneal.ensemble.analysis",
     "cosanneal.ensemble.calibration",
     "cosanneal.ensemble.evidence",
     "cosanneal.ensemble.choice",
     "cosanneal.ensemble.metrics",
     "cosanneal.ensemble.pooling",
     "cosanneal.ensemble.selection",
+    "cosanneal.ensemble.weights",
     "cosanneal.report.plots",
     "cosanneal.snapshots.store",
 )

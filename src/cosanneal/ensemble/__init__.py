@@ -1,6 +1,13 @@
 """From snapshots to one prediction, and what it is worth."""
 
 from .average import average_snapshots as average_snapshots
+from .analysis import Equivalent as Equivalent
+from .analysis import Interpolation as Interpolation
+from .analysis import correlation as correlation
+from .analysis import deep_ensemble_equivalent as deep_ensemble_equivalent
+from .analysis import disagreement as disagreement
+from .analysis import interpolate as interpolate
+from .analysis import scores_by_cycles as scores_by_cycles
 from .calibration import apply_temperature as apply_temperature
 from .calibration import calibrated_log_loss as calibrated_log_loss
 from .calibration import fit_temperature as fit_temperature
@@ -31,36 +38,55 @@ from .selection import last_scores as last_scores
 from .selection import select_greedy as select_greedy
 from .selection import select_last as select_last
 from .selection import select_weights as select_weights
+from .weights import Soup as Soup
+from .weights import average_weights as average_weights
+from .weights import exponential_weights as exponential_weights
+from .weights import greedy_soup as greedy_soup
+from .weights import interpolate_weights as interpolate_weights
+from .weights import lawa as lawa
 
 __all__ = [
     "Candidate",
     "Choice",
     "Comparison",
+    "Equivalent",
     "HeldOut",
+    "Interpolation",
     "Pool",
     "Reliability",
     "Selection",
+    "Soup",
     "ValuePool",
     "adaptive_calibration_error",
     "apply_temperature",
     "auroc",
     "average_snapshots",
+    "average_weights",
     "bootstrap_interval",
     "brier_score",
     "calibrated_log_loss",
     "calibration_error",
     "compare_scores",
+    "correlation",
     "coverage",
+    "deep_ensemble_equivalent",
+    "disagreement",
     "error_rate",
+    "exponential_weights",
     "fit",
     "fit_temperature",
     "gaussian_nll",
+    "greedy_soup",
+    "interpolate",
+    "interpolate_weights",
     "last_scores",
+    "lawa",
     "log_loss",
     "pool",
     "reliability",
     "rmse",
     "sample_scores",
+    "scores_by_cycles",
     "select_greedy",
     "select_last",
     "select_weights",

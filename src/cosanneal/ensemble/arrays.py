@@ -6,6 +6,7 @@ come from its framework, which is then in `sys.modules`.
 
 from __future__ import annotations
 
+import operator
 import sys
 from dataclasses import dataclass
 from typing import Any, Final
@@ -38,7 +39,7 @@ def as_numpy(array: Any) -> NDArray[Any]:
 
 
 def widen(array: Any) -> Any:
-    """An array in float64, in which predictions are summed.
+    """An array in float64, in which predictions are summed; complex numbers in complex128.
 
     A tensor of torch stays on its device, but for those without float64
     (Apple's GPUs); everything else becomes an array of numpy's, since neither
@@ -46,14 +47,21 @@ def widen(array: Any) -> Any:
     """
     if _is_a(array, "torch", "Tensor"):
         device = "cpu" if array.device.type == "mps" else array.device
-        return array.detach().to(device=device, dtype=sys.modules["torch"].float64)
+        torch = sys.modules["torch"]
+        dtype = torch.complex128 if array.is_complex() else torch.float64
+        return array.detach().to(device=device, dtype=dtype)
     values = as_numpy(array)
     try:
-        return values.astype(np.float64)
+        return values.astype(np.complex128 if values.dtype.kind == "c" else np.float64)
     except (TypeError, ValueError) as error:
         raise EnsembleError(
             f"Predictions must be arrays of numbers. Received: dtype {values.dtype}"
         ) from error
+
+
+def shape_of(array: Any) -> tuple[int, ...]:
+    """The shape of an array, or of a nested list."""
+    return tuple(array.shape) if hasattr(array, "shape") else as_numpy(array).shape
 
 
 def narrow(wide: Any, like: Any) -> Any:
@@ -62,7 +70,7 @@ def narrow(wide: Any, like: Any) -> Any:
     Integers, which hold no mean, stand for the framework's widest float.
     """
     dtype = str(getattr(like, "dtype", "int"))
-    floating = "float" in dtype
+    floating = "float" in dtype or "complex" in dtype
     if _is_a(like, "torch", "Tensor"):
         return wide.to(device=like.device, dtype=like.dtype if floating else None)
     if _is_a(like, "jax", "Array"):
@@ -92,6 +100,18 @@ def log_sigmoid(wide: Any) -> Any:
     """`-log(1 + exp(-z))`."""
     xp = namespace(wide)
     return -xp.logaddexp(xp.zeros_like(wide), -wide)
+
+
+def check_count(name: str, value: object, *, minimum: int = 1) -> int:
+    """`value` as an int of at least `minimum`; numpy's and torch's integers count as such."""
+    try:
+        count = None if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        count = None
+    if count is None or count < minimum:
+        what = "a positive integer" if minimum == 1 else f"an integer of at least {minimum}"
+        raise EnsembleError(f"Argument `{name}` must be {what}. Received: {name}={shown(value)}")
+    return count
 
 
 def check_class_axis(shape: tuple[int, ...], class_axis: int | None, name: str) -> None:

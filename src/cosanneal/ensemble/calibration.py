@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import EnsembleError, shown
-from .arrays import Labels, as_labels, as_numpy, as_rows, narrow, widen
+from .arrays import Labels, as_labels, as_numpy, as_rows, check_count, narrow, widen
 from .metrics import row_scores
 from .pooling import log_odds, logarithm, probabilities_of
 
@@ -164,7 +164,7 @@ def calibrated_log_loss(
     by_sample = np.arange(len(rows)).reshape(y.samples, -1)
     random = np.random.default_rng(seed)
     losses: list[float] = []
-    for _ in range(splits):
+    for _ in range(check_count("splits", splits)):
         order = random.permutation(y.samples)
         halves = [order[: y.samples // 2], order[y.samples // 2 :]]
         for fitted, tried in (halves, reversed(halves)):

@@ -10,8 +10,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.errors import EnsembleError, shown
-from .arrays import as_numpy
+from ..core.errors import EnsembleError
+from .arrays import as_numpy, check_count
 from .metrics import check_share
 
 # Differences to which every one of the 2**n signs is given, in place of random ones.
@@ -64,7 +64,7 @@ def bootstrap_interval(
     Source: Efron & Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 13.
     """
     values = _scores("scores", scores)
-    share, count = check_share("level", level), _count(resamples)
+    share, count = check_share("level", level), check_count("resamples", resamples)
     random = np.random.default_rng(seed)
     # The distances to the mean, so that a large mean costs no digits.
     centre = values.mean()
@@ -121,7 +121,9 @@ def compare_scores(
         difference=float(differences.mean()),
         interval=bootstrap_interval(differences, level=level, resamples=resamples, seed=seed),
         level=level,
-        p_value=_sign_flip(differences[differences != 0], _count(resamples), seed),
+        p_value=_sign_flip(
+            differences[differences != 0], check_count("resamples", resamples), seed
+        ),
     )
 
 
@@ -175,11 +177,3 @@ def _scores(name: str, scores: Any) -> NDArray[np.float64]:
             f"Received: shape {values.shape}" + ("" if values.ndim != 1 else ", NaN or infinity")
         )
     return values
-
-
-def _count(resamples: object) -> int:
-    if isinstance(resamples, bool) or not isinstance(resamples, int) or resamples < 1:
-        raise EnsembleError(
-            f"Argument `resamples` must be a positive integer. Received: {shown(resamples)}"
-        )
-    return resamples

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import EnsembleError, shown
-from .arrays import SMALLEST, Labels, as_labels, as_numpy, as_rows
+from .arrays import SMALLEST, Labels, as_labels, as_numpy, as_rows, check_count
 
 Metric: TypeAlias = Literal["log_loss", "brier", "error"]
 Binning: TypeAlias = Literal["width", "mass"]
@@ -313,26 +313,25 @@ def adaptive_calibration_error(
 def _binned(
     confidence: NDArray[np.float64], correct: NDArray[np.bool_], bins: int, binning: str
 ) -> Reliability:
-    if isinstance(bins, bool) or not isinstance(bins, int | np.integer) or bins < 1:
-        raise EnsembleError(f"Argument `bins` must be a positive integer. Received: bins={bins!r}")
+    bins = check_count("bins", bins)
     if binning == "width":
-        edges = np.linspace(0, 1, int(bins) + 1)
-        at = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, int(bins) - 1)
+        edges = np.linspace(0, 1, bins + 1)
+        at = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
     elif binning == "mass":
         # Ranks from 0; equal confidences have the rank of the first of them.
         ranks = np.searchsorted(np.sort(confidence), confidence, side="left")
-        at = ranks * int(bins) // len(confidence)
+        at = ranks * bins // len(confidence)
     else:
         raise EnsembleError(
             f"Argument `binning` must be 'width' or 'mass'. Received: binning={shown(binning)}"
         )
-    counts = np.bincount(at, minlength=int(bins))
+    counts = np.bincount(at, minlength=bins)
     used = counts > 0
     counts = counts[used]
     return Reliability(
         counts=counts,
-        confidence=np.bincount(at, confidence, minlength=int(bins))[used] / counts,
-        accuracy=np.bincount(at, correct, minlength=int(bins))[used] / counts,
+        confidence=np.bincount(at, confidence, minlength=bins)[used] / counts,
+        accuracy=np.bincount(at, correct, minlength=bins)[used] / counts,
     )
 
 

@@ -16,6 +16,7 @@ from .arrays import (
     log_softmax,
     namespace,
     narrow,
+    shape_of,
     widen,
 )
 
@@ -103,10 +104,10 @@ class Pool(Generic[ArrayT]):
             if self.inputs != "probabilities" or self.pooling != "probabilities":
                 check_class_axis(tuple(wide.shape), self._axis(wide), "Predictions")
             self.like = prediction
-        elif wide.shape != widen_shape(self.like):
+        elif wide.shape != shape_of(self.like):
             raise EnsembleError(
                 "The members' predictions must have one shape. Received: "
-                f"{tuple(wide.shape)} after {tuple(widen_shape(self.like))}"
+                f"{tuple(wide.shape)} after {shape_of(self.like)}"
             )
         if weight == 0:
             return
@@ -262,10 +263,10 @@ class ValuePool(Generic[ArrayT]):
         if self._like is None:
             self._like = values
         for shape in (wide.shape, wide.shape if spread is None else spread.shape):
-            if shape != widen_shape(self._like):
+            if shape != shape_of(self._like):
                 raise EnsembleError(
                     "The members' values and variances must have one shape. Received: "
-                    f"{tuple(shape)} beside {tuple(widen_shape(self._like))}"
+                    f"{tuple(shape)} beside {shape_of(self._like)}"
                 )
         if weight == 0:
             return
@@ -351,11 +352,6 @@ def weighted(
             "Argument `weights` must have a weight for each member. Received: "
             f"{len(weights)} weights for {'more' if count > len(weights) else count} members"
         )
-
-
-def widen_shape(array: Any) -> tuple[int, ...]:
-    """The shape of an array, or of a nested list."""
-    return tuple(array.shape) if hasattr(array, "shape") else tuple(widen(array).shape)
 
 
 def probabilities_of(logits: Any, class_axis: int | None) -> Any:

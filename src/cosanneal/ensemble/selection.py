@@ -16,8 +16,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.errors import EnsembleError, check_steps
-from .arrays import SMALLEST, as_labels, as_numpy, as_rows
+from ..core.errors import EnsembleError
+from .arrays import SMALLEST, as_labels, as_numpy, as_rows, check_count
 from .metrics import METRICS, Metric, check_metric, check_share, row_scores
 
 Floats = NDArray[np.float64]
@@ -233,9 +233,9 @@ def select_greedy(
     section 2; the bags are those of section 2.3.
     """
     metric = check_metric(metric)
-    steps = check_steps("steps", steps)
-    initial = None if initial is None else check_steps("initial", initial)
-    bags = check_steps("bags", bags)
+    steps = check_count("steps", steps, minimum=0)
+    initial = None if initial is None else check_count("initial", initial, minimum=0)
+    bags = check_count("bags", bags, minimum=0)
     if initial is not None and initial + steps == 0:
         raise EnsembleError("There must be a member to pick. Received: initial=0, steps=0")
     if not bags:
