@@ -85,7 +85,9 @@ def test_an_error_is_one_line_without_a_traceback() -> None:
     assert done.stderr.startswith("Error: Option --num-cycles must leave every cycle at least one")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["plan", "--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["plan", "--help"], ["evaluate", "--help"], ["--version"]]
+)
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     code = f"""
 import sys

@@ -145,7 +145,7 @@ def test_members_may_be_of_any_framework_dense_and_outcomes() -> None:
 
 def test_few_samples_give_a_warning_with_an_interval() -> None:
     p, y = drawn(samples=60)
-    message = r"chosen on 60 validation samples, fewer than 1000, .* from [-+]\S+ to [-+]\S+, "
+    message = r"chosen on 60 validation samples, fewer than 1000: its log-loss .* from [-+]\S+ to "
     with pytest.warns(UserWarning, match=message):
         few = fit(p, y)
     with warnings.catch_warnings():

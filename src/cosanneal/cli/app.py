@@ -17,6 +17,7 @@ from ..core.errors import CosannealError
 from ..core.version import __version__
 from .console import print_error
 from .demo import demo
+from .evaluate import evaluate
 from .plan import plan
 from .snapshots import average, inspect, verify
 
@@ -69,3 +70,4 @@ app.command()(demo)
 app.command()(inspect)
 app.command()(verify)
 app.command()(average)
+app.command()(evaluate)

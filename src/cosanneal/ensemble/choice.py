@@ -19,7 +19,7 @@ from ..core.records import Reader
 from .arrays import narrow
 from .calibration import row_temperature, tempered
 from .evidence import bootstrap_interval
-from .metrics import METRICS, Metric, check_metric, row_scores
+from .metrics import METRICS, TITLES, Metric, check_metric, row_scores
 from .pooling import Pool
 from .selection import (
     HeldOut,
@@ -306,22 +306,15 @@ def fit(
     )
     if held_out.samples < FEW_SAMPLES:
         low, high = choice.interval
-        sure = "which does not tell them apart" if low <= 0 <= high else "on the same samples"
+        apart = "; it does not tell the two apart" if low <= 0 <= high else ""
         warnings.warn(
             f"The ensemble was chosen on {held_out.samples} validation samples, fewer than "
-            f"{FEW_SAMPLES}, and the choice is noisy: its {_TITLES[metric]} less that of the mean "
-            f"of all members has a 95 % interval from {low:+.4g} to {high:+.4g}, {sure}",
+            f"{FEW_SAMPLES}: its {TITLES[metric]} there less that of the mean of all members has "
+            f"a 95 % interval from {low:+.4g} to {high:+.4g}{apart}",
             UserWarning,
             stacklevel=2,
         )
     return choice
-
-
-_TITLES: Final[dict[Metric, str]] = {
-    "log_loss": "log-loss",
-    "brier": "Brier score",
-    "error": "error rate",
-}
 
 
 def _select(

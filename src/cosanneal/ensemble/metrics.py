@@ -27,6 +27,13 @@ Norm: TypeAlias = Literal["l1", "l2", "max"]
 
 METRICS: Final[tuple[Metric, ...]] = get_args(Metric)
 
+# What a sentence calls them.
+TITLES: Final[dict[Metric, str]] = {
+    "log_loss": "log-loss",
+    "brier": "Brier score",
+    "error": "error rate",
+}
+
 
 def error_rate(probabilities: Any, labels: Any, *, class_axis: int | None = -1) -> float:
     """The share of labels that are not the most probable class.

@@ -1,0 +1,422 @@
+"""`cosanneal evaluate`: what predictions of any origin are worth, alone and together."""
+
+from __future__ import annotations
+
+import glob
+import json
+import re
+import warnings
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ..core.errors import CosannealError, MissingExtraError
+from .console import output_console, print_note
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ..ensemble.choice import Choice
+    from ..ensemble.evidence import Comparison
+
+_DATA, _CHOICE, _OUTPUT = "Data", "Choice", "Output"
+
+# The name of a score, what it is multiplied by, and its digits.
+_COLUMNS = (("error", 100, 2), ("log_loss", 1, 4), ("brier", 1, 4), ("ece", 100, 2))
+_TITLES = {"error": "Error, %", "log_loss": "Log-loss", "brier": "Brier", "ece": "ECE, %"}
+
+
+class _Select(StrEnum):
+    LAST = "last"
+    GREEDY = "greedy"
+    WEIGHTS = "weights"
+
+
+class _Metric(StrEnum):
+    LOG_LOSS = "log_loss"
+    BRIER = "brier"
+    ERROR = "error"
+
+
+def evaluate(
+    predictions: Annotated[
+        list[str],
+        typer.Option(
+            help="The members' predictions: .npy files by a quoted pattern, such as "
+            "'test/*.npy', oldest first by name; numbers in names count as numbers. May be "
+            "given several times.",
+            metavar="PATTERN",
+            show_default=False,
+            rich_help_panel=_DATA,
+        ),
+    ],
+    labels: Annotated[
+        Path,
+        typer.Option(
+            help="The true classes, a .npy file.", show_default=False, rich_help_panel=_DATA
+        ),
+    ],
+    validation_predictions: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="The same members' predictions for validation data, in the same order: to "
+            "choose an ensemble and its temperature by.",
+            metavar="PATTERN",
+            show_default=False,
+            rich_help_panel=_DATA,
+        ),
+    ] = None,
+    validation_labels: Annotated[
+        Path | None,
+        typer.Option(
+            help="The true classes of the validation data.",
+            show_default=False,
+            rich_help_panel=_DATA,
+        ),
+    ] = None,
+    logits: Annotated[
+        bool,
+        typer.Option("--logits", help="The files hold logits.", rich_help_panel=_DATA),
+    ] = False,
+    class_axis: Annotated[
+        int, typer.Option(help="The axis of the classes.", rich_help_panel=_DATA)
+    ] = -1,
+    outcomes: Annotated[
+        bool,
+        typer.Option(
+            "--outcomes",
+            help="Each number stands for an outcome of its own (binary, multi-label), and the "
+            "labels are 0 or 1.",
+            rich_help_panel=_DATA,
+        ),
+    ] = False,
+    select: Annotated[
+        _Select,
+        typer.Option(
+            help="How to choose: the best last m, greedily with replacement, or the best weights.",
+            metavar="last|greedy|weights",
+            rich_help_panel=_CHOICE,
+        ),
+    ] = _Select.LAST,
+    metric: Annotated[
+        _Metric,
+        typer.Option(
+            help="By which score to choose.",
+            metavar="log_loss|brier|error",
+            rich_help_panel=_CHOICE,
+        ),
+    ] = _Metric.LOG_LOSS,
+    temperature: Annotated[
+        bool, typer.Option(help="Fit one temperature after pooling.", rich_help_panel=_CHOICE)
+    ] = True,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Of the intervals.", rich_help_panel=_CHOICE)
+    ] = 0,
+    save: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the choice to this JSON file.", show_default=False, rich_help_panel=_OUTPUT
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON.", rich_help_panel=_OUTPUT)
+    ] = False,
+) -> None:
+    """Score the predictions of several models, and the ensembles of the last of them.
+
+    With predictions for validation data too, an ensemble is chosen and
+    calibrated on those alone, and scored like the others. Arrays may come from
+    any framework; each file holds one member's, of shape (samples, classes).
+    """
+    if (validation_predictions is None) != (validation_labels is None) or (
+        save is not None and validation_labels is None
+    ):
+        raise CosannealError(
+            "Options --validation-predictions and --validation-labels must be given together, "
+            "and --save needs them. Received: one without the other"
+        )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        document, choice = _evaluate(
+            _matching(predictions, "--predictions"),
+            labels,
+            _matching(validation_predictions or [], "--validation-predictions"),
+            validation_labels,
+            logits=logits,
+            class_axis=None if outcomes else class_axis,
+            options={
+                "select": select.value,
+                "metric": metric.value,
+                "temperature": temperature,
+                "seed": seed,
+            },
+        )
+    if choice is not None and save is not None:
+        choice.save(save)
+    for warning in caught:
+        print_note(f"Note: {warning.message}.")
+    if as_json:
+        typer.echo(json.dumps(document, indent=2))
+    else:
+        _show(output_console(), document)
+
+
+def _matching(patterns: Sequence[str], option: str) -> list[Path]:
+    """The files of the patterns, each pattern's in the order of their names."""
+    found: list[Path] = []
+    for pattern in patterns:
+        paths = [Path(path) for path in glob.glob(pattern, recursive=True)]  # noqa: PTH207
+        if not paths:
+            raise CosannealError(
+                f"Option {option} must match at least one file. Received: {pattern!r}, which "
+                "matches none; quote a pattern, so that the shell hands it on"
+            )
+        found += sorted(paths, key=_by_number)
+    return found
+
+
+def _by_number(path: Path) -> list[tuple[int, int, str]]:
+    """A key by which `m2` stands before `m10`."""
+    return [
+        (1, int(part), "") if part.isdigit() else (0, 0, part)
+        for part in re.split(r"([0-9]+)", str(path))
+    ]
+
+
+def _evaluate(
+    files: Sequence[Path],
+    labels_file: Path,
+    validation_files: Sequence[Path],
+    validation_labels: Path | None,
+    *,
+    logits: bool,
+    class_axis: int | None,
+    options: dict[str, Any],
+) -> tuple[dict[str, Any], Choice | None]:
+    # Imported here, so that other commands need no numpy.
+    try:
+        from ..ensemble import Pool, fit
+    except ModuleNotFoundError as error:
+        if error.name != "numpy":
+            raise
+        raise MissingExtraError.for_extra(
+            "cli", package="numpy", needed_by="Evaluating predictions"
+        ) from error
+
+    members, labels = _read(files, labels_file, logits=logits, class_axis=class_axis)
+    names = [file.stem for file in files]
+    if len(set(names)) < len(names):
+        names = [str(file) for file in files]
+    rows = [
+        {"name": name, "file": str(file), **_scores(member, labels, class_axis)}
+        for name, file, member in zip(names, files, members, strict=True)
+    ]
+    ensembles: list[dict[str, Any]] = []
+    last: Pool[NDArray[Any]] = Pool(class_axis=class_axis)
+    for m, member in enumerate(reversed(members), start=1):
+        last.update(member)
+        if m > 1:
+            ensembles.append({"last": m, **_scores(last.value, labels, class_axis)})
+    document: dict[str, Any] = {
+        "samples": len(labels),
+        "members": rows,
+        "ensembles": ensembles,
+        "choice": None,
+        "chosen": None,
+        "comparisons": [],
+    }
+    best, choice = last.value, None
+    if validation_labels is not None:
+        _refuse_test_data([*files, labels_file], [*validation_files, validation_labels])
+        if len(validation_files) != len(files):
+            raise CosannealError(
+                "Options --predictions and --validation-predictions must match the same members. "
+                f"Received: {len(files)} files and {len(validation_files)}"
+            )
+        held_out, truth = _read(
+            validation_files, validation_labels, logits=logits, class_axis=class_axis
+        )
+        choice = fit(held_out, truth, names=names, class_axis=class_axis, **options)
+        best = choice.apply(members)
+        document["choice"] = choice.to_dict()
+        document["chosen"] = _scores(best, labels, class_axis)
+    if len(members) > 1 or choice is not None:
+        document["comparisons"] = _comparisons(
+            best, members[-1], labels, class_axis, options["seed"]
+        )
+    return document, choice
+
+
+def _refuse_test_data(test: Sequence[Path], validation: Sequence[Path]) -> None:
+    shared = {path.resolve() for path in test} & {path.resolve() for path in validation}
+    if shared:
+        raise CosannealError(
+            "The validation data must not be those that are reported, or the choice would be "
+            f"reported on the data that it was made on. Received: {min(shared)} as both"
+        )
+
+
+def _read(
+    files: Sequence[Path], labels_file: Path, *, logits: bool, class_axis: int | None
+) -> tuple[list[NDArray[Any]], NDArray[Any]]:
+    """The members' probabilities and the labels, checked; an error names the file."""
+    from ..core.errors import EnsembleError
+    from ..ensemble.arrays import as_labels, as_rows, check_class_axis
+    from ..ensemble.pooling import pool
+
+    labels = _load(labels_file)
+    members: list[NDArray[Any]] = []
+    for file in files:
+        member = _load(file)
+        if members and member.shape != members[0].shape:
+            raise CosannealError(
+                f"The members' predictions must have one shape. Received: {member.shape} in "
+                f"{file}, after {members[0].shape} in {files[0]}"
+            )
+        try:
+            if logits:
+                check_class_axis(member.shape, class_axis, "Logits")
+                member = pool([member], inputs="logits", class_axis=class_axis)
+            as_rows(member, class_axis)
+        except EnsembleError as error:
+            raise CosannealError(f"{file}: {error}") from error
+        members.append(member)
+    try:
+        as_labels(labels, members[0].shape, class_axis)
+    except EnsembleError as error:
+        raise CosannealError(f"{labels_file}, for {files[0]}: {error}") from error
+    return members, labels
+
+
+def _load(file: Path) -> NDArray[Any]:
+    import numpy as np
+
+    try:
+        found = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise CosannealError(f"{file} could not be read as a .npy file: {error}") from error
+    if not isinstance(found, np.ndarray):
+        found.close()
+        raise CosannealError(
+            f"{file} must be a .npy file of one array. Received: a .npz archive; save each member "
+            "with numpy.save"
+        )
+    return found
+
+
+def _scores(probabilities: Any, labels: Any, class_axis: int | None) -> dict[str, float]:
+    from ..ensemble import brier_score, calibration_error, error_rate, log_loss
+
+    return {
+        "error": error_rate(probabilities, labels, class_axis=class_axis),
+        "log_loss": log_loss(probabilities, labels, class_axis=class_axis),
+        "brier": brier_score(probabilities, labels, class_axis=class_axis),
+        "ece": calibration_error(probabilities, labels, class_axis=class_axis),
+    }
+
+
+def _comparisons(
+    best: Any, last: Any, labels: Any, class_axis: int | None, seed: int
+) -> list[dict[str, Any]]:
+    from ..ensemble import compare_scores, sample_scores
+    from ..ensemble.metrics import METRICS
+
+    rows = []
+    for metric in METRICS:
+        found: Comparison = compare_scores(
+            sample_scores(metric, best, labels, class_axis=class_axis),
+            sample_scores(metric, last, labels, class_axis=class_axis),
+            seed=seed,
+        )
+        rows.append(
+            {
+                "metric": metric,
+                "difference": found.difference,
+                "interval": list(found.interval),
+                "level": found.level,
+                "p_value": found.p_value,
+            }
+        )
+    return rows
+
+
+def _show(console: Console, document: dict[str, Any]) -> None:
+    members, ensembles = document["members"], document["ensembles"]
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("Model", overflow="fold")
+    for name, _, _ in _COLUMNS:
+        table.add_column(_TITLES[name], justify="right", no_wrap=True)
+    scored = [*members, *ensembles, *([document["chosen"]] if document["chosen"] else [])]
+    least = {name: min(row[name] for row in scored) for name, _, _ in _COLUMNS}
+
+    def add(title: str, row: dict[str, Any], *, end: bool) -> None:
+        cells = [
+            Text(
+                f"{row[name] * scale:.{digits}f}",
+                style="bold" if row[name] == least[name] else "",
+            )
+            for name, scale, digits in _COLUMNS
+        ]
+        table.add_row(Text(title), *cells, end_section=end)
+
+    for i, row in enumerate(members):
+        add(row["name"], row, end=i == len(members) - 1)
+    for i, row in enumerate(ensembles):
+        add(f"Mean of the last {row['last']}", row, end=i == len(ensembles) - 1)
+    if document["chosen"]:
+        add(_title(document["choice"]), document["chosen"], end=True)
+    console.print(f"{document['samples']} samples, {_plural(len(members), 'member')}.")
+    console.print(table)
+    for sentence in _sentences(document):
+        console.print(Text(sentence))
+
+
+def _title(choice: dict[str, Any]) -> str:
+    used = [member for member in choice["members"] if member["weight"] > 0]
+    names = {
+        "last": f"the last {len(used)}",
+        "greedy": f"greedily, {len(used)} of {len(choice['members'])}",
+        "weights": f"weights, {len(used)} of {len(choice['members'])}",
+    }
+    title = f"Chosen: {names[choice['select']]}"
+    return title if choice["temperature"] == 1 else f"{title}, T {choice['temperature']:.3g}"
+
+
+def _sentences(document: dict[str, Any]) -> list[str]:
+    from ..ensemble.metrics import TITLES
+
+    sentences: list[str] = []
+    choice = document["choice"]
+    if choice:
+        used = [member for member in choice["members"] if member["weight"] > 0]
+        what = ", ".join(f"{member['name']} {member['weight']:.3f}" for member in used)
+        sentences.append(
+            f"Chosen by {TITLES[choice['metric']]} on {choice['samples']} other samples: {what}."
+        )
+    elif document["ensembles"]:
+        sentences.append(
+            "Nothing was chosen: that takes --validation-predictions and --validation-labels."
+        )
+    if document["comparisons"]:
+        subject = "The choice" if choice else "The mean of all"
+        sentences.append(f"{subject} less the last member, with the 95 % interval:")
+    for row in document["comparisons"]:
+        name, scale, digits = next(column for column in _COLUMNS if column[0] == row["metric"])
+        difference, low, high = (
+            f"{scale * value:+.{digits}f}" for value in (row["difference"], *row["interval"])
+        )
+        sentences.append(
+            f"  {_TITLES[name]:9}{difference:>8}   {low:>8} to {high:>7}   p = {row['p_value']:.2g}"
+        )
+    return sentences
+
+
+def _plural(count: int, word: str) -> str:
+    return f"{count} {word}{'' if count == 1 else 's'}"

@@ -1,0 +1,251 @@
+"""`cosanneal evaluate`, called as a user would, beside the library's own functions."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from typer.testing import CliRunner, Result
+
+from cosanneal.cli.app import app
+from cosanneal.ensemble import (
+    Choice,
+    brier_score,
+    calibration_error,
+    compare_scores,
+    error_rate,
+    fit,
+    log_loss,
+    pool,
+    sample_scores,
+)
+
+Data = dict[str, tuple[NDArray[Any], NDArray[Any]]]
+
+
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["evaluate", *map(str, arguments)])
+
+
+def json_of(*arguments: object) -> dict[str, Any]:
+    result = call(*arguments, "--json")
+    assert result.exit_code == 0, result.stderr
+    document = json.loads(result.stdout)
+    assert isinstance(document, dict)
+    return document
+
+
+def error_of(*arguments: object) -> str:
+    result = call(*arguments)
+    assert result.exit_code == 2, result.stdout
+    assert result.stdout == ""
+    assert result.stderr.count("\n") == 1
+    return result.stderr.removeprefix("Error: ").strip()
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Data:
+    """Twelve members' predictions in files, for validation and for test samples."""
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    found: Data = {}
+    for part, samples in (("val", 1200), ("test", 400)):
+        y = random.integers(3, size=samples)
+        noise = np.linspace(4, 2, 12)[:, None, None]
+        p = np.exp(2 * np.eye(3)[y] + noise * random.normal(size=(12, samples, 3)))
+        p /= p.sum(-1, keepdims=True)
+        found[part] = p, y
+        Path(part).mkdir()
+        np.save(f"{part}/y.npy", y)
+        for i, member in enumerate(p):
+            np.save(f"{part}/m{i}.npy", member)
+    return found
+
+
+TEST = ("--predictions", "test/m*.npy", "--labels", "test/y.npy")
+VALIDATION = ("--validation-predictions", "val/m*.npy", "--validation-labels", "val/y.npy")
+
+
+def scores(p: NDArray[Any], y: NDArray[Any]) -> dict[str, float]:
+    return {
+        "error": error_rate(p, y),
+        "log_loss": log_loss(p, y),
+        "brier": brier_score(p, y),
+        "ece": calibration_error(p, y),
+    }
+
+
+def test_members_and_ensembles_are_scored_in_order(data: Data) -> None:
+    p, y = data["test"]
+    document = json_of(*TEST)
+    assert document["samples"] == 400
+    assert [row["name"] for row in document["members"]] == [f"m{i}" for i in range(12)]
+    for row, member in zip(document["members"], p, strict=True):
+        assert {name: row[name] for name in ("error", "log_loss", "brier", "ece")} == scores(
+            member, y
+        )
+    assert [row["last"] for row in document["ensembles"]] == list(range(2, 13))
+    for row in document["ensembles"]:
+        expected = scores(p[-row["last"] :].mean(0), y)
+        assert {name: row[name] for name in expected} == pytest.approx(expected, rel=1e-9)
+    assert document["choice"] is None
+    assert document["chosen"] is None
+    for row in document["comparisons"]:
+        both = [sample_scores(row["metric"], each, y) for each in (pool(p), p[-1])]
+        found = compare_scores(*both)
+        assert row["difference"] == pytest.approx(found.difference, rel=1e-9)
+        assert row["interval"] == pytest.approx(found.interval, rel=1e-9)
+        assert row["p_value"] == pytest.approx(found.p_value, rel=1e-9)
+
+
+@pytest.mark.parametrize("select", ["last", "greedy", "weights"])
+def test_the_choice_is_made_on_the_validation_data_alone(data: Data, select: Any) -> None:
+    p, y = data["test"]
+    document = json_of(*TEST, *VALIDATION, "--select", select, "--save", "choice.json")
+    names = [f"m{i}" for i in range(12)]
+    expected = fit(*data["val"], select=select, names=names)
+    assert document["choice"] == expected.to_dict()
+    assert Choice.load("choice.json") == expected
+    assert document["chosen"] == pytest.approx(scores(expected.apply(p), y), rel=1e-12)
+    np.save("poisoned.npy", (y + 1) % 3)
+    poisoned = json_of(*TEST[:2], "--labels", "poisoned.npy", *VALIDATION, "--select", select)
+    assert poisoned["choice"] == document["choice"]
+    assert poisoned["chosen"]["error"] > document["chosen"]["error"]
+
+
+def test_options_reach_the_choice(data: Data) -> None:
+    document = json_of(*TEST, *VALIDATION, "--metric", "brier", "--no-temperature", "--seed", 5)
+    expected = fit(
+        *data["val"],
+        metric="brier",
+        temperature=False,
+        seed=5,
+        names=[f"m{i}" for i in range(12)],
+    )
+    assert document["choice"] == expected.to_dict()
+
+
+def test_logits_dense_outputs_and_outcomes(data: Data) -> None:
+    p, y = data["test"]
+    Path("other").mkdir()
+    for i in range(3):
+        np.save(f"other/logits{i}.npy", np.log(p[i]) + 7)
+        np.save(f"other/dense{i}.npy", np.moveaxis(p[i].reshape(80, 5, 3), -1, 1))
+        np.save(f"other/one{i}.npy", p[i, :, 0])
+    np.save("other/y_dense.npy", y.reshape(80, 5))
+    np.save("other/y_one.npy", (y == 0).astype(np.int8))
+    plain = scores(p[:3].mean(0), y)
+    found = json_of("--predictions", "other/logits*.npy", "--labels", "test/y.npy", "--logits")
+    last = found["ensembles"][-1]
+    assert {name: last[name] for name in plain} == pytest.approx(plain, rel=1e-9)
+    found = json_of(
+        *("--predictions", "other/dense*.npy", "--labels", "other/y_dense.npy"),
+        *("--class-axis", 1),
+    )
+    last = found["ensembles"][-1]
+    assert {name: last[name] for name in plain} == pytest.approx(plain, rel=1e-9)
+    found = json_of("--predictions", "other/one*.npy", "--labels", "other/y_one.npy", "--outcomes")
+    expected = scores(p[:3, :, 0].mean(0), (y == 0).astype(int))
+    last = found["ensembles"][-1]
+    assert {name: last[name] for name in expected} == pytest.approx(expected, rel=1e-9)
+
+
+def test_several_patterns_keep_their_order_and_one_member_is_enough(data: Data) -> None:
+    document = json_of("--predictions", "test/m5.npy", *TEST)
+    assert [row["name"] for row in document["members"]][:2] == ["test/m5.npy", "test/m0.npy"]
+    one = json_of("--predictions", "test/m5.npy", "--labels", "test/y.npy")
+    assert one["ensembles"] == one["comparisons"] == []
+    assert data["test"][1].shape == (400,)
+
+
+@pytest.mark.usefixtures("data")
+def test_the_table_reads_well_in_80_columns() -> None:
+    result = call(*TEST, *VALIDATION)
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    lines = result.stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[0] == "400 samples, 12 members."
+    document = json_of(*TEST, *VALIDATION)
+    for row in document["members"]:
+        (line,) = (line for line in lines if line.split()[:1] == [row["name"]])
+        assert line.split()[1:] == [
+            f"{100 * row['error']:.2f}",
+            f"{row['log_loss']:.4f}",
+            f"{row['brier']:.4f}",
+            f"{100 * row['ece']:.2f}",
+        ]
+    assert any(re.match(r"  Mean of the last 12 ", line) for line in lines)
+    (chosen,) = (line for line in lines if line.startswith("  Chosen: the last "))
+    assert f"{document['chosen']['log_loss']:.4f}" in chosen
+    assert any(line.startswith("The choice less the last member") for line in lines)
+    assert "Chosen by log-loss on 1200 other samples: " in result.stdout
+    bare = call(*TEST)
+    assert "Nothing was chosen" in bare.stdout
+    assert "The mean of all less the last member" in bare.stdout
+
+
+def test_few_validation_samples_give_a_note(data: Data) -> None:
+    p, y = data["val"]
+    for i, member in enumerate(p):
+        np.save(f"val/m{i}.npy", member[:100])
+    np.save("val/y.npy", y[:100])
+    result = call(*TEST, *VALIDATION)
+    assert result.exit_code == 0
+    assert result.stderr.startswith("Note: The ensemble was chosen on 100 validation samples")
+    assert result.stderr.count("\n") == 1
+
+
+def test_bad_files_are_refused_by_name(data: Data) -> None:
+    p, y = data["test"]
+    np.save("short.npy", p[0, :7])
+    np.save("objects.npy", np.array([{}], dtype=object), allow_pickle=True)
+    np.savez("archive.npz", p=p)
+    Path("text.npy").write_text("no array")
+    Path("empty.npy").touch()
+    np.save("logits.npy", np.log(p[0]))
+    np.save("flat.npy", p[0, :, :1])
+    np.save("floats.npy", y + 0.5)
+    labels = ("--labels", "test/y.npy")
+    for pattern, message in {
+        "none*.npy": r"Option --predictions must match .* 'none\*.npy', which matches none; quote",
+        "objects.npy": r"objects.npy could not be read as a .npy file: .*Python objects",
+        "text.npy": r"text.npy could not be read as a .npy file",
+        "empty.npy": r"empty.npy could not be read as a .npy file",
+        "archive.npz": r"archive.npz must be a .npy file of one array. Received: a .npz archive",
+        "logits.npy": r"logits.npy: Argument `probabilities` must be between 0 and 1",
+        "short.npy": r"test/y.npy, for short.npy: .*Received: \(7, 3\) and \(400,\)",
+    }.items():
+        assert re.search(message, error_of("--predictions", pattern, *labels))
+    found = error_of(*TEST, "--predictions", "short.npy")
+    assert re.search(
+        r"one shape. Received: \(7, 3\) in short.npy, after \(400, 3\) in test/m0", found
+    )
+    assert "flat.npy: Logits must have" in error_of(
+        "--predictions", "flat.npy", *labels, "--logits"
+    )
+    assert "floats.npy, for test/m0.npy: Argument `labels` must be integers" in error_of(
+        *TEST[:2], "--labels", "floats.npy"
+    )
+    assert "none.npy could not be read" in error_of(*TEST[:2], "--labels", "none.npy")
+
+
+@pytest.mark.usefixtures("data")
+def test_options_that_do_not_fit_are_refused() -> None:
+    for arguments in (VALIDATION[:2], VALIDATION[2:], ("--save", "x.json")):
+        assert "must be given together" in error_of(*TEST, *arguments)
+    found = error_of(*TEST, "--validation-predictions", "val/m1.npy", *VALIDATION[2:])
+    assert "must match the same members. Received: 12 files and 1" in found
+    same = [option.replace("val/", "test/") for option in VALIDATION]
+    assert re.search(
+        r"must not be those that are reported.*test/m\d+.npy as both", error_of(*TEST, *same)
+    )
+    assert "`metric` must be 'log_loss'" in error_of(
+        *TEST, *VALIDATION, "--select", "weights", "--metric", "error"
+    )
+    assert "could not be written" in error_of(*TEST, *VALIDATION, "--save", "missing/x.json")
