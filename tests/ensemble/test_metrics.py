@@ -234,7 +234,8 @@ def test_a_likelihood_that_underflowed_stays_finite() -> None:
         ([[float("nan"), 0.5]], [0], r"must be finite"),
         ([[2.0, -1.0]], [0], r"between 0 and 1. Received: from -1 to 2; make probabilities of log"),
         ([[0.9, 0.9]], [0], r"must sum to 1 .*from 1.8 to 1.8.*class_axis=None"),
-        ([["a", "b"]], [0], r"must be numbers"),
+        ([["a", "b"]], [0], r"must be arrays of numbers. Received: dtype <U1"),
+        (np.zeros((2, 2), "f4,f4"), [0, 1], r"must be arrays of numbers"),
         ([[0.5, 0.5], [1.0]], [0, 1], r"must be arrays of numbers"),
     ],
 )
@@ -254,6 +255,7 @@ def test_bad_arrays_are_refused(p: Any, y: Any, message: str) -> None:
         (lambda: sample_scores("auc", [0.5], [1]), r"`metric` must be one of 'log_loss'"),  # type: ignore[arg-type]
         (lambda: auroc([0.5, 0.4], [1, 1]), r"both classes.*2 positives and 0 negatives"),
         (lambda: auroc([0.5, float("inf")], [1, 0]), r"must be finite"),
+        (lambda: rmse(["a"], [1.0]), r"must be arrays of numbers"),
         (lambda: rmse([1.0], [1.0, 2.0]), r"one shape.*\(1,\), \(2,\)"),
         (lambda: gaussian_nll([1.0], [0.0], [1.0]), r"`variances` must be positive"),
         (lambda: coverage([1.0], [1.0], [1.0], level=95), r"`level` must be a number between 0"),

@@ -212,6 +212,8 @@ def test_outcomes_can_be_fitted_and_what_is_no_mean_cannot(tmp_path: Path) -> No
     for options in ({"outputs": "values"}, {"pooling": "vote"}, {"pooling": "logits"}):
         with pytest.raises(ca.EnsembleError, match=r"must pool the mean of probabilities"):
             SnapshotEnsemble(model, tmp_path, **options).fit(x, y)  # type: ignore[arg-type]
+        with pytest.raises(ca.EnsembleError, match=r"must pool the mean of probabilities"):
+            SnapshotEnsemble(model, tmp_path, **options).load()  # type: ignore[arg-type]
 
 
 def test_the_user_is_told_how_noisy_a_choice_is(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import EnsembleError, shown
-from .arrays import as_numpy, as_rows
+from .arrays import as_floats, as_numpy, as_rows
 from .calibration import calibrated_log_loss
 from .selection import HeldOut, last_scores
 from .weights import interpolate_weights
@@ -48,7 +48,7 @@ def correlation(predictions: Sequence[Any] | Any) -> Floats:
     members = _members(predictions)
     away = []
     for member in members:
-        flat = member.astype(np.float64).ravel()
+        flat = as_floats(member).ravel()
         # What does not vary has no correlation, whatever its mean is rounded to.
         away.append(flat - flat.mean() if np.ptp(flat) else np.zeros_like(flat))
     products = np.array([[first @ second for second in away] for first in away])
@@ -259,7 +259,7 @@ def deep_ensemble_equivalent(
             subsets = [
                 tuple(random.choice(len(members), size, replace=False)) for _ in range(_SUBSETS)
             ]
-        means = (sum(members[i].astype(np.float64) for i in subset) / size for subset in subsets)
+        means = (sum(as_floats(members[i]) for i in subset) / size for subset in subsets)
         curve.append(math.fsum(loss(mean) for mean in means) / len(subsets))
     found = loss(prediction)
     return Equivalent(models=_reached(curve, found), log_loss=found, curve=tuple(curve))

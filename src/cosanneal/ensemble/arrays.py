@@ -38,6 +38,18 @@ def as_numpy(array: Any) -> NDArray[Any]:
         ) from error
 
 
+def as_floats(array: Any) -> NDArray[np.float64]:
+    """A copy of an array of any framework as numpy's in float64."""
+    values = as_numpy(array)
+    # Kind V: records, but also the floats that others have added to numpy.
+    added = values.dtype.kind == "V" and values.dtype.isbuiltin == 2
+    if values.dtype.kind not in "biuf" and not added:
+        raise EnsembleError(
+            f"Predictions must be arrays of numbers. Received: dtype {values.dtype}"
+        )
+    return values.astype(np.float64)
+
+
 def widen(array: Any) -> Any:
     """An array in float64, in which predictions are summed; complex numbers in complex128.
 
@@ -50,13 +62,9 @@ def widen(array: Any) -> Any:
         torch = sys.modules["torch"]
         dtype = torch.complex128 if array.is_complex() else torch.float64
         return array.detach().to(device=device, dtype=dtype)
-    values = as_numpy(array)
-    try:
-        return values.astype(np.complex128 if values.dtype.kind == "c" else np.float64)
-    except (TypeError, ValueError) as error:
-        raise EnsembleError(
-            f"Predictions must be arrays of numbers. Received: dtype {values.dtype}"
-        ) from error
+    if as_numpy(array).dtype.kind == "c":
+        return as_numpy(array).astype(np.complex128)
+    return as_floats(array)
 
 
 def shape_of(array: Any) -> tuple[int, ...]:
@@ -142,10 +150,7 @@ def as_rows(probabilities: Any, class_axis: int | None = -1) -> NDArray[np.float
     Raises:
         EnsembleError: no such shape, or numbers that are no probabilities.
     """
-    p = as_numpy(probabilities)
-    if p.dtype.kind in "OUSMmc":
-        raise EnsembleError(f"Argument `probabilities` must be numbers. Received: dtype {p.dtype}")
-    p = p.astype(np.float64)
+    p = as_floats(probabilities)
     if not np.isfinite(p).all():
         raise EnsembleError("Argument `probabilities` must be finite. Received: NaN or infinity")
     if p.size and not (p.min() >= -_SLACK and p.max() <= 1 + _SLACK):

@@ -210,11 +210,7 @@ class BaseEnsemble(ABC, Generic[ArrayT]):
         Warns:
             UserWarning: fewer than 1000 validation samples.
         """
-        if self.outputs == "values" or self.pooling != "probabilities":
-            raise EnsembleError(
-                "An ensemble must pool the mean of probabilities to be fitted. Received: "
-                f"outputs={self.outputs!r}, pooling={self.pooling!r}"
-            )
+        self._check_mean()
         digests = [snapshot.metadata["digest"] for snapshot in self._members]
         with self._kept_predictions(x_val, batch_size, keep) as predictions:
             self.choice = choose(
@@ -250,7 +246,9 @@ class BaseEnsemble(ABC, Generic[ArrayT]):
                     else:
                         file = keep
                         if file is None:
-                            folder = stack.enter_context(tempfile.TemporaryDirectory())
+                            folder = stack.enter_context(
+                                tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+                            )
                             file = Path(folder) / "predictions.npy"
                         kept = np.lib.format.open_memmap(file, mode="w+", dtype=dtype, shape=shape)
                 kept[i] = array
@@ -281,10 +279,12 @@ class BaseEnsemble(ABC, Generic[ArrayT]):
             The choice, which is now `choice`.
 
         Raises:
-            EnsembleError: no choice is there; one of its snapshots is missing,
+            EnsembleError: the ensemble is none that could be fitted; no choice is
+                there; one of its snapshots is missing,
                 or is another than it was; or there are newer ones, among which
                 it was not made.
         """
+        self._check_mean()
         file = self.store.folder / CHOICE_NAME if path is None else Path(path)
         choice = Choice.load(file)
         found = {snapshot.path.name: snapshot for snapshot in self.store.list()}
@@ -315,6 +315,14 @@ class BaseEnsemble(ABC, Generic[ArrayT]):
             )
         self._members, self.choice = members, choice
         return choice
+
+    def _check_mean(self) -> None:
+        """Refuse a choice, which is one of weights of the mean, where none is taken."""
+        if self.outputs == "values" or self.pooling != "probabilities":
+            raise EnsembleError(
+                "An ensemble must pool the mean of probabilities to be fitted. Received: "
+                f"outputs={self.outputs!r}, pooling={self.pooling!r}"
+            )
 
     def _member_outputs(
         self, members: Iterable[Snapshot], x: Any, batch_size: int | None

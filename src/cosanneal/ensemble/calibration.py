@@ -65,7 +65,7 @@ def row_temperature(rows: NDArray[np.float64], y: Labels) -> float:
         return TEMPERATURES[1]
     if derivatives(high)[0] <= 0:
         return TEMPERATURES[0]
-    beta = 1.0
+    beta, before = 1.0, math.inf
     for _ in range(200):
         slope, curvature = derivatives(beta)
         if slope < 0:
@@ -73,8 +73,10 @@ def row_temperature(rows: NDArray[np.float64], y: Labels) -> float:
         else:
             high = beta
         step = -slope / curvature if curvature > 0 else math.inf
-        if slope == 0 or abs(step) <= 4e-16 * beta or high - low <= 4e-16 * high:
+        # Near the minimum the slope is rounding, and the steps fall no further.
+        if abs(step) <= 4e-16 * beta or before <= abs(step) <= 1e-12 * beta:
             break
+        before = abs(step)
         beta = beta + step if low < beta + step < high else (low + high) / 2
     return 1 / beta
 

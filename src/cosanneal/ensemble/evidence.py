@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import EnsembleError
-from .arrays import as_numpy, check_count
+from .arrays import as_floats, check_count
 from .metrics import check_share
 
 # Differences to which every one of the 2**n signs is given, in place of random ones.
@@ -170,7 +170,7 @@ def _draws(resamples: int, samples: int) -> Iterator[int]:
 
 
 def _scores(name: str, scores: Any) -> NDArray[np.float64]:
-    values = as_numpy(scores).astype(np.float64)
+    values = as_floats(scores)
     if values.ndim != 1 or len(values) == 0 or not np.isfinite(values).all():
         raise EnsembleError(
             f"Argument `{name}` must have one finite score for each sample. "

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import EnsembleError, shown
-from .arrays import SMALLEST, Labels, as_labels, as_numpy, as_rows, check_count
+from .arrays import SMALLEST, Labels, as_floats, as_labels, as_numpy, as_rows, check_count
 
 Metric: TypeAlias = Literal["log_loss", "brier", "error"]
 Binning: TypeAlias = Literal["width", "mass"]
@@ -362,11 +362,11 @@ def auroc(probabilities: Any, labels: Any) -> float:
 
     Source: Hanley & McNeil (1982); the statistic of Mann and Whitney (1947).
     """
-    scores, y = as_numpy(probabilities), as_numpy(labels)
+    scores = as_floats(probabilities)
     if scores.ndim == 2 and scores.shape[1] == 2:
         scores = scores[:, 1]
-    classes = as_labels(y, scores.shape, None).classes
-    scores = scores.reshape(-1).astype(np.float64)
+    classes = as_labels(labels, scores.shape, None).classes
+    scores = scores.reshape(-1)
     if not np.isfinite(scores).all():
         raise EnsembleError("Argument `probabilities` must be finite. Received: NaN or infinity")
     positives, negatives = np.sort(scores[classes == 1]), np.sort(scores[classes == 0])
@@ -458,7 +458,7 @@ def check_share(name: str, value: object) -> float:
 
 def _finite(*named: tuple[str, Any]) -> list[NDArray[np.float64]]:
     """Arrays of one shape, in float64."""
-    arrays = [as_numpy(value).astype(np.float64) for _, value in named]
+    arrays = [as_floats(value) for _, value in named]
     names = ", ".join(f"`{name}`" for name, _ in named)
     if len({array.shape for array in arrays}) > 1 or arrays[0].size == 0:
         raise EnsembleError(
