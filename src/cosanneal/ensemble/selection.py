@@ -211,7 +211,8 @@ def select_greedy(
 
     Args:
         held_out: the members' predictions.
-        metric: what to make least: "log_loss", "brier" or "error".
+        metric: what to make least: "log_loss", "brier" or "error", which alone
+            needs all predictions in memory, in float64.
         steps: how many picks.
         initial: with how many to start; by default as many as score best.
         bags: how many random parts; 0 picks among all members, once.
