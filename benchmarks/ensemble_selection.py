@@ -6,9 +6,8 @@ Members' predictions are drawn at random: 50 of 100,000 samples and 10 classes
 (10 of 10,000 with --quick). Each line is the median processor time of three
 repeats; give OMP_NUM_THREADS=1. The plain greedy search forms every mean and
 scores all of its rows; it is timed for ten members, and the rest counted. The
-plain weights are scipy's
-SLSQP on the same likelihoods, to a tolerance of 1e-13; the last column has
-the log-loss that each reached.
+plain weights are those of scipy's SLSQP on the same likelihoods, to a tolerance
+of 1e-13; the last column has the log-loss that each reached.
 """
 
 from __future__ import annotations

@@ -189,3 +189,13 @@ def test_a_closed_pipe_is_no_traceback() -> None:
         assert process.stdout.readline() == "{\n"
         process.stdout.close()
         assert "Traceback" not in process.stderr.read()
+
+
+def test_evaluating_without_numpy_names_the_extra() -> None:
+    done = run_python(
+        BLOCK.format(name="numpy"), "evaluate", "--predictions", __file__, "--labels", __file__
+    )
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "'numpy'" in done.stderr
+    assert "python -m pip install 'cosanneal[cli]'" in done.stderr
