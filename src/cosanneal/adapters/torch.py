@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Unpack, cast
 
@@ -39,6 +39,9 @@ except ModuleNotFoundError as error:
     raise MissingExtraError.for_extra(
         "torch", package=error.name, needed_by="cosanneal.adapters.torch"
     ) from error
+
+# So many steps pay for the look-up of the curve that rules them.
+_SHORT_STRETCH = 256
 
 __all__ = ["CyclicCosineLR", "SnapshotEnsemble", "SnapshotRecorder", "from_torch"]
 
@@ -130,7 +133,67 @@ class CyclicCosineLR(LRScheduler):
         # follows the scheduler must not take the jump for a training run.
         self._loads = 0
         self._loaded_step = 0
+        self._stretch: _Stretch | None = None
+        self._last: list[float | Tensor] | None = None
         super().__init__(optimizer, last_epoch)
+
+    def _update_lr(self, epoch: int | None = None) -> None:
+        # What torch's `step` leaves to this method, and older releases do within `step`. Where
+        # nothing changed since the last update but the step, the rates are all there is to do.
+        stretch, step = self._stretch, self.last_epoch + 1
+        if (
+            stretch is not None
+            and epoch is None
+            and stretch.start <= step < stretch.stop
+            and type(step) is int
+            and self.schedules[0] is stretch.schedule
+            and self.base_lrs == stretch.base_lrs
+            and not self.chainable
+            and stretch.fill(self.optimizer.param_groups, stretch.evaluate(step))
+        ):
+            self.last_epoch = step
+            self._last = None
+            return
+        super()._update_lr(epoch)
+        self._stretch = self._next_stretch()
+
+    def _next_stretch(self) -> _Stretch | None:
+        groups = self.optimizer.param_groups
+        tensors = [group["lr"] for group in groups if isinstance(group["lr"], Tensor)]
+        if (
+            self.chainable
+            or not self._shared
+            or type(self).get_lr is not CyclicCosineLR.get_lr
+            or not isinstance(self.last_epoch, int)
+            or (tensors and not _fit_to_fill(tensors, len(groups)))
+        ):
+            return None
+        return _Stretch(
+            self.schedules[0],
+            self.last_epoch + 1,
+            base_lrs=list(self.base_lrs),
+            ratios=self._ratios(),
+            rates=self._own,
+            tensors=tensors,
+            # The look-up pays for itself where such a stretch lasted before.
+            follow=self._stretch is not None and self._stretch.stop == self.last_epoch,
+        )
+
+    @property
+    def _last_lr(self) -> list[float | Tensor]:
+        # On a stretch they are made when asked for, since few ask at every step.
+        if self._last is None and self._stretch is not None:
+            self._own = self._stretch.rates
+            self._last = self._stretch.copies()
+        return cast(list[float | Tensor], self._last)
+
+    @_last_lr.setter
+    def _last_lr(self, rates: list[float | Tensor]) -> None:
+        self._last = rates
+
+    def __getstate__(self) -> dict[str, Any]:
+        last = self._last_lr
+        return {**self.__dict__, "_last": last, "_stretch": None}
 
     def get_lr(self) -> list[float | Tensor]:
         """The rates for `last_epoch`; for the rates in force, see `get_last_lr`."""
@@ -180,10 +243,11 @@ class CyclicCosineLR(LRScheduler):
             schedule.rate(step) if isinstance(step, int) else schedule.rate_at(step)
             for schedule in self.schedules
         ]
-        if self._shared:
-            # A ratio of 1 leaves the schedule's own rate, bit for bit.
-            return [rates[0] * (float(base) / self._reference) for base in self.base_lrs]
-        return rates
+        return _scaled(rates[0], self._ratios()) if self._shared else rates
+
+    def _ratios(self) -> list[float]:
+        # A ratio of 1 leaves the schedule's own rate, bit for bit.
+        return [float(base) / self._reference for base in self.base_lrs]
 
     def _adopt_groups(self) -> None:
         groups = self.optimizer.param_groups
@@ -271,6 +335,7 @@ class CyclicCosineLR(LRScheduler):
         self._step_count = state_dict["_step_count"]
         self._own = list(state_dict["own"])
         self._last_lr = list(state_dict["_last_lr"])
+        self._stretch = None  # it was made for other ratios
         self._loads += 1
         self._loaded_step = max(math.floor(self.last_epoch), 0)
         if state_dict["in_charge"]:
@@ -285,6 +350,130 @@ class CyclicCosineLR(LRScheduler):
         ):
             _fill(group, rate * factor if self.chainable else rate)
         self._last_lr = [_copied(group["lr"]) for group in self.optimizer.param_groups]
+
+
+class _Stretch:
+    """Updates at which nothing changes but the rate of the one schedule of all groups.
+
+    Args:
+        schedule: the schedule.
+        start: the first step.
+        follow: whether to follow the schedule's curve to its end. The first stretch
+            asks the schedule at every step, since there may not be a second.
+        base_lrs: the groups' initial rates, of which the ratios were made.
+        ratios: each group's ratio to the schedule's rate.
+        rates: the groups' rates: the very objects that they hold.
+        tensors: what the groups hold in place of floats, where they do.
+    """
+
+    __slots__ = (
+        "_rates",
+        "alike",
+        "base_lrs",
+        "evaluate",
+        "rate",
+        "ratios",
+        "schedule",
+        "start",
+        "stop",
+        "tensors",
+    )
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        start: int,
+        *,
+        follow: bool,
+        base_lrs: list[float | Tensor],
+        ratios: list[float],
+        rates: list[float],
+        tensors: list[Tensor],
+    ) -> None:
+        self.schedule = schedule
+        self.base_lrs = base_lrs
+        self.ratios = ratios
+        self.alike = ratios.count(ratios[0]) == len(ratios)
+        self.rate, self._rates = rates[0], rates
+        self.tensors = tensors
+        self.start = start
+        self.stop: float = start + _SHORT_STRETCH
+        self.evaluate: Callable[[int], float] = schedule.rate
+        if follow:
+            segment = next(schedule.segments(start))
+            stop = math.inf if segment.stop is None else segment.stop
+            if stop > self.stop:
+                self.stop, self.evaluate = stop, segment.evaluator()
+
+    @property
+    def rates(self) -> list[float]:
+        """The groups' rates: the very objects that they hold, where they hold floats."""
+        return [self.rate] * len(self.ratios) if self.alike else self._rates
+
+    def fill(self, groups: list[dict[str, Any]], rate: float) -> bool:
+        """Set all rates; False, and perhaps some set, where they are not those set before."""
+        # A group that holds the very object that was put there was left alone, and there is
+        # no need to look at what it holds.
+        if len(groups) != len(self.ratios):
+            return False
+        if self.tensors:
+            return self._fill_tensors(groups, rate)
+        if self.alike:
+            was, now = self.rate, rate * self.ratios[0]
+            for group in groups:
+                if group["lr"] is not was:
+                    return False
+                group["lr"] = now
+            self.rate = now
+            return True
+        rates = [rate * ratio for ratio in self.ratios]
+        for group, was, now in zip(groups, self._rates, rates, strict=True):
+            if group["lr"] is not was:
+                return False
+            group["lr"] = now
+        self._rates = rates
+        return True
+
+    def _fill_tensors(self, groups: list[dict[str, Any]], rate: float) -> bool:
+        tensors = self.tensors
+        if any(group["lr"] is not held for group, held in zip(groups, tensors, strict=True)):
+            return False
+        self._rates = _scaled(rate, self.ratios)
+        self.rate = self._rates[0]
+        # Through float64, so that each tensor rounds the rate but once, to its own dtype.
+        wide: dict[str, Any] = {"dtype": torch.float64, "device": tensors[0].device}
+        if self.alike:
+            sources = [torch.full((), self.rate, **wide)] * len(tensors)
+        else:
+            sources = list(torch.tensor(self._rates, **wide).unbind())
+        torch._foreach_copy_(tensors, sources)
+        return True
+
+    def copies(self) -> list[float | Tensor]:
+        """The rates, as floats or tensors as the groups hold them, that no group holds."""
+        if not self.tensors:
+            return list(self.rates)
+        return [
+            torch.full_like(tensor, rate)
+            for tensor, rate in zip(self.tensors, self.rates, strict=True)
+        ]
+
+
+def _fit_to_fill(tensors: list[Tensor], groups: int) -> bool:
+    """Whether one update can fill all groups' rates: plain tensors of one device, none shared."""
+    return (
+        len({id(tensor) for tensor in tensors}) == groups
+        and len({tensor.device for tensor in tensors}) == 1
+        and all(type(tensor) is Tensor for tensor in tensors)
+        and tensors[0].device.type != "mps"  # which has no float64
+    )
+
+
+def _scaled(rate: float, ratios: list[float]) -> list[float]:
+    """The rate at each ratio; where these are all alike it is one object, not as many."""
+    if ratios.count(ratios[0]) == len(ratios):
+        return [rate * ratios[0]] * len(ratios)
+    return [rate * ratio for ratio in ratios]
 
 
 def from_torch(scheduler: LRScheduler) -> CyclicCosineLR:
