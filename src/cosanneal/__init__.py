@@ -1,20 +1,52 @@
 """Cyclic cosine annealing and snapshot ensembles: train one model, get M.
 
-Importing cosanneal imports no third-party package. Each framework has its
-adapter, imported by name: `cosanneal.adapters.torch`.
+Importing cosanneal imports no third-party package, and of its own what is asked
+for. Each framework has its adapter, imported by name: `cosanneal.adapters.torch`.
 """
 
-from .core import presets as presets
-from .core.cyclic import CyclicCosine as CyclicCosine
-from .core.errors import CosannealError as CosannealError
-from .core.errors import EnsembleError as EnsembleError
-from .core.errors import MissingExtraError as MissingExtraError
-from .core.errors import ScheduleError as ScheduleError
-from .core.errors import SnapshotError as SnapshotError
-from .core.schedule import Cycle as Cycle
-from .core.schedule import Schedule as Schedule
-from .core.schedule import Segment as Segment
 from .core.version import __version__ as __version__
+
+# typing's own would cost more than all else here.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .core import presets as presets
+    from .core.cyclic import CyclicCosine as CyclicCosine
+    from .core.errors import CosannealError as CosannealError
+    from .core.errors import EnsembleError as EnsembleError
+    from .core.errors import MissingExtraError as MissingExtraError
+    from .core.errors import ScheduleError as ScheduleError
+    from .core.errors import SnapshotError as SnapshotError
+    from .core.schedule import Cycle as Cycle
+    from .core.schedule import Schedule as Schedule
+    from .core.schedule import Segment as Segment
+else:
+    _HOMES = {
+        "CosannealError": "errors",
+        "Cycle": "schedule",
+        "CyclicCosine": "cyclic",
+        "EnsembleError": "errors",
+        "MissingExtraError": "errors",
+        "Schedule": "schedule",
+        "ScheduleError": "errors",
+        "Segment": "schedule",
+        "SnapshotError": "errors",
+        "presets": "presets",
+    }
+
+    def __getattr__(name):
+        from importlib import import_module
+
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        module = import_module(f".core.{_HOMES[name]}", __name__)
+        value = globals()[name] = getattr(module, name, module)
+        return value
+
+    def __dir__():
+        return sorted({*globals(), *_HOMES})
+
+
+del TYPE_CHECKING
 
 __all__ = [
     "CosannealError",

@@ -102,6 +102,7 @@ def test_public_names_exist_and_nothing_else_is_public() -> None:
         assert getattr(ca, name) is not None
     code = (
         "import cosanneal, types, json\n"
+        "from cosanneal import *\n"
         "print(json.dumps([n for n, v in vars(cosanneal).items() if not n.startswith('_')\n"
         "    and not isinstance(v, types.ModuleType)]))"
     )
@@ -114,6 +115,32 @@ def test_public_names_exist_and_nothing_else_is_public() -> None:
         env=os.environ | {"PYTHONPATH": str(SOURCE)},
     )
     assert set(json.loads(done.stdout)) == PUBLIC - {"__version__", "presets"}
+
+
+def test_names_are_imported_when_asked_for() -> None:
+    code = (
+        "import sys\n"
+        "known = set(sys.modules)\n"
+        "import cosanneal\n"
+        "assert {'Schedule', 'presets', '__version__'} <= set(dir(cosanneal))\n"
+        "assert {n.partition('.')[0] for n in set(sys.modules) - known} == {'cosanneal'}\n"
+        "cosanneal.ScheduleError\n"
+        "assert 'cosanneal.core.table' not in sys.modules\n"
+        "from cosanneal import presets, Schedule\n"
+        "assert presets is sys.modules['cosanneal.core.presets']\n"
+        "assert vars(cosanneal)['Schedule'] is Schedule is presets.Schedule\n"
+        "assert dir(cosanneal).count('Schedule') == 1\n"
+    )
+    subprocess.run(
+        [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(SOURCE)!r})\n{code}"],
+        check=True,
+        timeout=60,
+    )
+
+
+def test_a_name_that_is_not_there_is_named() -> None:
+    with pytest.raises(AttributeError, match=r"module 'cosanneal' has no attribute 'Shedule'"):
+        ca.Shedule  # type: ignore[attr-defined]  # noqa: B018
 
 
 def test_version_is_a_release_number() -> None:
