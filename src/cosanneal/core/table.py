@@ -192,6 +192,7 @@ class Layout:
         "fixed",
         "index",
         "origin",
+        "period",
         "rate",
         "rule",
     )
@@ -220,6 +221,8 @@ class Layout:
 
         levels = [level for phase in rule.phases for level in (phase.first, phase.last)]
         alike = rule.growth == 1 and all(level.decay == 1.0 for level in levels)
+        # After so many steps the rates come again: cycles of p/q steps after p, for q of them.
+        self.period = Fraction(rule.length).numerator if alike else None
         # The rate at a step of this rule, by the quickest lookup that is exact.
         self.rate: Callable[[int], float]
         if alike and rule.rounding == "none":
