@@ -28,7 +28,7 @@ import cosanneal as ca
 from tests.snapshots.recording import ArrayRecorder
 
 SCHEDULE = ca.CyclicCosine(0.1, total_steps=60, num_cycles=12)
-CHECKPOINT_STEPS = 7
+CHECKPOINT_STEPS = (5, 7)  # now and then right after a snapshot, and in mid-cycle
 
 
 def train(root: Path, options: dict[str, Any]) -> None:
@@ -55,7 +55,7 @@ def train(root: Path, options: dict[str, Any]) -> None:
             if durable > reported:
                 os.write(report, "".join(f"{each}\n" for each in taken[reported:durable]).encode())
                 reported = durable
-            if recorder.updates % CHECKPOINT_STEPS == 0:
+            if any(recorder.updates % steps == 0 for steps in CHECKPOINT_STEPS):
                 recorder.wait()
                 temporary = root / "checkpoint.tmp.npz"
                 np.savez(temporary, done=recorder.updates, **weights)  # type: ignore[arg-type]
