@@ -889,7 +889,7 @@ def _dense(name: str, value: object) -> Tensor:
         raise SnapshotError(
             f"The model's tensors must be dense. Received: {name!r} of layout {value.layout}"
         )
-    return value.detach()
+    return value
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:
@@ -905,6 +905,8 @@ def _unwrapped(model: nn.Module) -> nn.Module:
 
 def _plain_name(name: str) -> str:
     """The name without what torch.compile puts before the tensors of a module inside."""
+    if "_orig_mod" not in name:  # as with nearly all, of what may be thousands
+        return name
     return ".".join(part for part in name.split(".") if part != "_orig_mod")
 
 

@@ -83,12 +83,14 @@ class BaseRecorder(ABC):
 
     At a cycle's end the training thread copies the weights into held memory and
     goes on; a thread in the background makes a durable file of the copy. An
-    error there is raised by the next call of the recorder, once: by then that
-    call's own work is done, so that a loop that catches it goes on without the
-    snapshot that was lost. An interpreter that ends writes what was taken, also
-    where the recorder was not closed. (What a kill takes is at most
-    `max_pending` snapshots, so call `wait()` before a checkpoint is saved: a run
-    resumed from there does not take the earlier ones again.)
+    error there is raised by the next call of the recorder, once, after that call
+    has done its own work. A loop that catches an error, this one or that of
+    weights that cannot be recorded, has lost that snapshot and nothing else: the
+    update counts, and the next cycle's snapshot is taken. An interpreter that
+    ends writes what was taken, also where the recorder was not closed. (What a
+    kill takes is at most `max_pending` snapshots, so call `wait()` before a
+    checkpoint is saved: a run resumed from there does not take the earlier ones
+    again.)
 
     Updates may come from any thread, one at a time. A forked child process
     cannot use the recorder of its parent.
@@ -184,7 +186,7 @@ class BaseRecorder(ABC):
     ) -> None:
         try:
             self.close()
-        except SnapshotError as failure:
+        except Exception as failure:
             if error is None:
                 raise
             # It must not hide what ended the block.
@@ -209,6 +211,7 @@ class BaseRecorder(ABC):
                 or lack the metric by which to choose.
         """
         updates = check_steps("resume_from", updates)
+        self._refuse_a_fork()
         self._writer.wait()
         kept = [snapshot for snapshot in self.store.list() if snapshot.step <= updates]
         for snapshot in kept:
@@ -301,6 +304,13 @@ class BaseRecorder(ABC):
         """Whether this process is the recorder's, and not forked from it."""
         return self._process == os.getpid()
 
+    def _refuse_a_fork(self) -> None:
+        if not self._is_ours():
+            raise SnapshotError(
+                f"The recorder belongs to process {self._process}, and this one, {os.getpid()}, "
+                "was forked from it. Record in the process that made the recorder"
+            )
+
     def _surface(self) -> None:
         """Raise, or warn of, what failed in the background since the last look."""
         failures: list[Exception] = []
@@ -326,11 +336,7 @@ class BaseRecorder(ABC):
             return self._advance_alone(updates, metrics)
 
     def _advance_alone(self, updates: int, metrics: Metrics) -> bool:
-        if not self._is_ours():
-            raise SnapshotError(
-                f"The recorder belongs to process {self._process}, and this one, {os.getpid()}, "
-                "was forked from it. Record in the process that made the recorder"
-            )
+        self._refuse_a_fork()
         if self._closed:
             raise SnapshotError(
                 "The recorder is closed. Step it inside its `with` block, or make a new one with "
