@@ -308,7 +308,7 @@ class BaseRecorder(ABC):
         if not self._is_ours():
             raise SnapshotError(
                 f"The recorder belongs to process {self._process}, and this one, {os.getpid()}, "
-                "was forked from it. Record in the process that made the recorder"
+                "was forked from it. Record in the process that made it"
             )
 
     def _surface(self) -> None:
