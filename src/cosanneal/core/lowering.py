@@ -153,10 +153,10 @@ def _repeats(
     longest: tuple[int, int | None, int] | None = None
     saved, index = 0, 0
     for rule in schedule.rules:
-        start = cycles[index].start
-        if start > limit:
-            break
-        if rule.growth == 1 and (not rates or _is_level(rule)):
+        if rule.count != 1 and rule.growth == 1 and (not rates or _is_level(rule)):
+            start = cycles[index].start
+            if start > limit:
+                break
             # Cycles of p/q steps stand anew at whole steps after q of them.
             length = Fraction(rule.length)
             within = (limit - start) // length + 1

@@ -399,7 +399,7 @@ class Schedule:
         )
 
     def _cycle_number(self, index: int) -> Cycle:
-        number = bisect_right([layout.index for layout in self._layouts], index) - 1
+        number = bisect_right(self._layouts, index, key=lambda layout: layout.index) - 1
         layout = self._layouts[number]
         i = index - layout.index
         return self._cycle(number, i, layout.boundary(i), layout.boundary(i + 1))
