@@ -15,6 +15,7 @@ the exit status with it.
 
 from __future__ import annotations
 
+import random
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -64,6 +65,12 @@ def ours(cycles: int) -> Iterator[tuple[str, Callable[[], optax.Schedule]]]:
         lambda: cyclic_cosine_schedule(
             ca.CyclicCosine(0.1, total_steps=total, num_cycles=cycles, cycle_decay=0.9999)
         ),
+    )
+    draw = random.Random(0)
+    lengths = [draw.randint(1, 2 * STEPS) for _ in range(cycles)]
+    yield (
+        "cycles of any length",
+        lambda: cyclic_cosine_schedule(ca.CyclicCosine(0.1, cycle_steps=lengths)),
     )
 
 

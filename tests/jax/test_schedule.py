@@ -183,6 +183,15 @@ def test_the_graph_does_not_grow_with_the_cycles(given: dict[str, Any]) -> None:
         rate = cyclic_cosine_schedule(schedule)
         sizes.append(equations(jax.make_jaxpr(rate)(jnp.array(3)).jaxpr))
     assert max(sizes) == min(sizes) <= 60
+    draw = random.Random(3)
+    for longest in (30, 10_000):
+        # The more the lengths differ, the more it takes to find a cycle.
+        lengths = [draw.randint(6, longest) for _ in range(1000)]
+        mixed = cyclic_cosine_schedule(ca.CyclicCosine(0.1, cycle_steps=lengths, **given))
+        assert equations(jax.make_jaxpr(mixed)(jnp.array(3)).jaxpr) <= 60
+        run = ca.CyclicCosine(0.1, cycle_steps=[*lengths[:9], *[8] * 100, *lengths], **given)
+        mixed = cyclic_cosine_schedule(run)
+        assert equations(jax.make_jaxpr(mixed)(jnp.array(3)).jaxpr) <= 60
     few = cyclic_cosine_schedule(ca.CyclicCosine(0.1, total_steps=100, num_cycles=10, **given))
     assert equations(jax.make_jaxpr(few)(jnp.array(3)).jaxpr) <= 60
     # The counting counts: optax' graph does grow.

@@ -28,8 +28,9 @@ from .table import CycleRule, Segment
 
 MAX_ROWS: Final = 2**15
 
-# Comparisons one after the other; where it takes more, many at once are quicker.
-_HALVINGS: Final = 2
+# Comparisons one after the other, each of which costs seven operations of the
+# graph; as many do the cycles cost that repeat.
+_HALVINGS: Final = 3
 # Up to so many rows a step is compared with all at once, and not block by block.
 _COMPARED_ROWS: Final = 64
 
@@ -294,8 +295,9 @@ class Lookup(Generic[A]):
         constant: Callable[[Any], A],
     ) -> Lookup[A]:
         """The lookup of rows of which the last ends at the limit."""
-        firsts, width, halvings = _stretches(ends)
-        if halvings <= _HALVINGS:
+        most = _HALVINGS if repeats is None else _HALVINGS - 1
+        firsts, width, halvings = _stretches(ends, most)
+        if halvings <= most:
             filled = [*ends, *[limit] * (2**halvings - 1)]
             return cls(
                 repeats=repeats,
@@ -333,7 +335,7 @@ class Lookup(Generic[A]):
                 i = ops.take(self.firsts, stretch)
             for bit in reversed(range(self.halvings)):
                 half = 1 << bit
-                later = ops.take(self.ends, i + (half - 1)) < step
+                later = ops.take(self.ends, i + (half - 1) if bit else i) < step
                 i = ops.select(later, i + half, i)
             return i
         if self.fences is None:
@@ -342,20 +344,24 @@ class Lookup(Generic[A]):
         return block * self.size + ops.before(ops.take(self.ends, block), step)
 
 
-def _stretches(ends: Sequence[int]) -> tuple[list[int], int, int]:
-    """The first row of each stretch, their width, and the halvings that the worst one needs."""
-    found: list[tuple[list[int], int, int]] = []
-    begun = ends[-2] + 1 if len(ends) > 1 else 0  # by then every row has begun
-    for count in (1, len(ends), 2 * len(ends)):
+def _stretches(ends: Sequence[int], most: int) -> tuple[list[int], int, int]:
+    """The first row of each stretch, their width, and the halvings that the worst one needs.
+
+    Narrower stretches need fewer; they are tried until one is enough, or in
+    larger numbers until `most` are.
+    """
+    rows = len(ends)
+    begun = ends[-2] + 1 if rows > 1 else 0  # by then every row has begun
+    for count in (1, rows, 2 * rows, 4 * rows):
         width = max(-(-begun // count), 1)
         starts = range(0, begun + 1, width)
         firsts = [bisect_left(ends, start) for start in starts]
-        lasts = [bisect_left(ends, start - 1) for start in starts[1:]] + [len(ends) - 1]
-        most = max(last - first for first, last in zip(firsts, lasts, strict=True))
-        found.append((firsts, width, most.bit_length()))
-        if most <= 1:
+        lasts = [bisect_left(ends, start - 1) for start in starts[1:]] + [rows - 1]
+        worst = max(last - first for first, last in zip(firsts, lasts, strict=True))
+        halvings = worst.bit_length()
+        if halvings <= (1 if count < 2 * rows else most):
             break
-    return min(found, key=lambda each: each[2])
+    return firsts, width, halvings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -549,7 +555,9 @@ def _share(count: Any, offset: Any, row: Mapping[str, Any], halves: int, ops: Op
     """
     small = ops.real(count & halves)
     large = ops.real(count & ~halves)
-    rest = ops.real(count) * row["fine"] + offset
+    rest = ops.real(count) * row["fine"]
+    if not isinstance(offset, float) or offset:  # a number of Python's where all rows share it
+        rest = rest + offset
     return ops.maximum(large * row["coarse"] + (small * row["coarse"] + rest), 0.0)
 
 
