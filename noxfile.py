@@ -10,7 +10,9 @@ from pathlib import Path
 import nox
 
 nox.needs_version = ">=2025.2.9"
-nox.options.sessions = ["lint", "types", "core", "torch", "jax", "peers", "build"]
+nox.options.sessions = [
+    *("lint", "types", "core", "torch", "jax", "tf", "keras", "peers", "build"),
+]
 nox.options.error_on_missing_interpreters = True
 
 PROJECT = nox.project.load_toml("pyproject.toml")
@@ -52,6 +54,7 @@ def torch(session: nox.Session) -> None:
         "pytest",
         "--ignore=tests/core",
         "--ignore=tests/jax",
+        "--ignore=tests/keras",
         "--ignore=tests/peers",
         "--ignore=tests/readme",
         *session.posargs,
@@ -70,6 +73,21 @@ def gpu(session: nox.Session) -> None:
     """What needs a CUDA device, and fails where there is none; not part of plain `nox`."""
     install(session, ".[torch]", group="test")
     session.run("pytest", "-m", "gpu", "tests/gpu", *session.posargs)
+
+
+@nox.session
+def tf(session: nox.Session) -> None:
+    """The adapter for Keras, on TensorFlow (which for the CPU alone is a package of its own)."""
+    install(session, ".", group="tf-test")
+    session.run("pytest", "tests/keras", *session.posargs, env={"KERAS_BACKEND": "tensorflow"})
+
+
+@nox.session
+@nox.parametrize("backend", ["jax", "torch"])
+def keras(session: nox.Session, backend: str) -> None:
+    """The adapter for Keras, on its other backends."""
+    install(session, f".[{backend}]", group="keras-test")
+    session.run("pytest", "tests/keras", *session.posargs, env={"KERAS_BACKEND": backend})
 
 
 @nox.session

@@ -22,7 +22,8 @@ from cosanneal.adapters.jax import (
     snapshot_buffer,
 )
 from cosanneal.snapshots import SnapshotStore
-from tests.jax.test_schedule import INT32, PLANS, equations, plan, steps_of
+from tests.core.plans import INT32, PLANS, plan, steps_of
+from tests.jax.test_schedule import equations
 
 SCHEDULE = ca.CyclicCosine(0.1, total_steps=23, num_cycles=4)
 STEPS = 23

@@ -67,7 +67,9 @@ class CyclicCosineSchedule(keras.optimizers.schedules.LearningRateSchedule):
     constant arrays; the graph has one lookup and one sine, however many cycles
     there are. On each backend, compiled or not, the rate is within 8 ulp of the
     exact one in float32, and in float64 where that is Keras' `floatx`, with the
-    peak itself at every restart.
+    peak itself at every restart. (Where a preset takes powers, as optax'
+    `exponent` and timm's `k_decay`, within 12 ulp, times the exponent where that
+    is more than 1.)
 
     It is saved with the model, optimizer and all, and loaded where this module
     is imported.
@@ -86,8 +88,8 @@ class CyclicCosineSchedule(keras.optimizers.schedules.LearningRateSchedule):
 
     Raises:
         ScheduleError: no schedule; one that would need a table of more than
-            32,768 rows; one with an exponent or a k of its own; or one whose
-            rates are beyond the range of the float dtype.
+            32,768 rows; or one whose rates are beyond the range of the float
+            dtype.
 
     Example:
         >>> import keras
@@ -214,10 +216,23 @@ class _Operations:
     def maximum(self, a: Any, b: Any) -> Any:
         return self.select(a > b, a, b)
 
+    def power(self, base: Any, exponent: Any) -> Any:
+        return base**exponent
+
     def sin(self, x: Any) -> Any:
-        # Keras' own on JAX is that of float32, whatever it is given.
-        space = getattr(x, "__array_namespace__", None)
-        return ops.sin(x) if space is None else space().sin(x)
+        return _native(x).sin(x)
+
+    def exp(self, x: Any) -> Any:
+        return _native(x).exp(x)
+
+    def log(self, x: Any) -> Any:
+        return _native(x).log(x)
+
+
+def _native(x: Any) -> Any:
+    """The functions for a tensor. Keras' own on JAX are of float32, whatever they are given."""
+    space = getattr(x, "__array_namespace__", None)
+    return ops if space is None else space()
 
 
 def _columns(row: Any) -> list[Any]:
