@@ -212,26 +212,35 @@ CHILD = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from tests.snapshots.recording import EVERY_STEP, ArrayRecorder, filled
-{limit}
+{room}
 recorder = ArrayRecorder(sys.argv[2], EVERY_STEP, on_error=sys.argv[3])
 said = 0
 for step in range(1, 9):
-    # Every other snapshot is too large for what there is.
+    # Every other snapshot, of 100 kB, is too large for what there is.
+    room(step % 2)
     try:
-        recorder.step(filled(step, 1000 if step % 2 else 1_000_000))
+        recorder.step(filled(step, 25_000))
         recorder.wait()
     except Exception as error:
         said += 1
         print(error)
+room(True)
 recorder.close()
 print("said", said)
 """
 
 
-def recorded_under(folder: Path, limit: str, on_error: str) -> subprocess.CompletedProcess[str]:
+def recorded_under(folder: Path, room: str, on_error: str) -> subprocess.CompletedProcess[str]:
     here = str(Path(__file__).parents[2])
     return subprocess.run(
-        [sys.executable, "-c", CHILD.format(limit=limit), here, str(folder), on_error],
+        [
+            sys.executable,
+            "-c",
+            CHILD.format(room=textwrap.dedent(room)),
+            here,
+            str(folder),
+            on_error,
+        ],
         capture_output=True,
         text=True,
         check=False,
@@ -254,11 +263,13 @@ def check_what_was_recorded(
 
 @pytest.mark.parametrize("on_error", ["raise", "warn"])
 def test_a_limit_on_the_size_of_files(tmp_path: Path, on_error: str) -> None:
-    limit = textwrap.dedent("""
+    room = """
         import resource
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
-    """)
-    done = recorded_under(tmp_path, limit, on_error)
+        def room(enough):
+            soft = resource.RLIM_INFINITY if enough else 50_000
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, resource.RLIM_INFINITY))
+    """
+    done = recorded_under(tmp_path, room, on_error)
     check_what_was_recorded(tmp_path, done, on_error, "File too large")
 
 
@@ -279,5 +290,14 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.parametrize("on_error", ["raise", "warn"])
 def test_a_full_disk(small_disk: Path, on_error: str) -> None:
-    done = recorded_under(small_disk / "run", "", on_error)
+    room = """
+        import os, pathlib
+        ballast = pathlib.Path(sys.argv[2]).with_name("ballast")
+        def room(enough):
+            ballast.unlink(missing_ok=True)
+            if not enough:
+                disk = os.statvfs(ballast.parent)
+                ballast.write_bytes(bytes(disk.f_bavail * disk.f_frsize - 50_000))
+    """
+    done = recorded_under(small_disk / "run", room, on_error)
     check_what_was_recorded(small_disk / "run", done, on_error, "No space left on device")

@@ -233,6 +233,26 @@ def test_resuming_under_another_schedule_is_refused(tmp_path: Path) -> None:
     assert len(recorder.store.list()) == 2
 
 
+def test_a_model_whose_structure_changed_is_refused(tmp_path: Path) -> None:
+    every_step = ca.CyclicCosine(0.1, cycle_steps=1)
+    model = nn.Sequential(nn.Linear(4, 3))
+    with SnapshotRecorder(tmp_path, model, every_step) as recorder:
+        recorder.step()
+        model.append(nn.Linear(3, 2, bias=False))
+        with pytest.raises(ca.SnapshotError, match="step 1: the model's tensor '1.weight' is not"):
+            recorder.step()
+        model.pop(1)
+        assert recorder.step()
+        assert recorder.updates == 3
+    # A run resumed with another model is one too.
+    with (
+        SnapshotRecorder(tmp_path, model.double(), every_step, resume_from=3) as recorder,
+        pytest.raises(ca.SnapshotError, match="'0.weight' is float32 .*, the model's float64 of"),
+    ):
+        recorder.step()
+    assert [snapshot.step for snapshot in SnapshotStore(tmp_path).list()] == [1, 3]
+
+
 def test_a_closed_recorder_and_bad_arguments_are_refused(tmp_path: Path) -> None:
     model = small_net()
     recorder = SnapshotRecorder(tmp_path, model, SCHEDULE)

@@ -28,8 +28,9 @@ try:
     from jax import lax
     from numpy.typing import NDArray
 
-    from ..ensemble.base import BaseEnsemble, Outputs, count_samples, first_mismatch
+    from ..ensemble.base import BaseEnsemble, Outputs, count_samples
     from ..ensemble.pooling import Pooling
+    from ..snapshots.file import first_mismatch
     from ..snapshots.recorder import BaseRecorder, Metrics, RecorderOptions, check_schedule
     from ..snapshots.store import Snapshot, SnapshotStore
 except ModuleNotFoundError as error:
@@ -328,17 +329,6 @@ class SnapshotRecorder(BaseRecorder):
     def _weights(self) -> dict[str, Any]:
         leaves, _ = _named_leaves(self._params, SnapshotError)
         arrays = {name: _array(name, leaf) for name, leaf in leaves.items()}
-        latest = self._last_layout()
-        if latest is not None:
-            which, before = latest
-            layout = {name: (tuple(a.shape), str(a.dtype)) for name, a in arrays.items()}
-            mismatch = first_mismatch(before, layout)
-            if mismatch is not None:
-                raise SnapshotError(
-                    "Argument `params` must keep its structure from snapshot to snapshot. "
-                    f"Received: params unlike those of the snapshot before, {which}: {mismatch}; "
-                    "record another model into another folder"
-                )
         # All are on their way before the first is waited for.
         for array in arrays.values():
             if isinstance(array, jax.Array):

@@ -27,9 +27,9 @@ try:
         SequentialLR,
     )
 
-    from ..ensemble.base import BaseEnsemble, Outputs, count_samples, first_mismatch
+    from ..ensemble.base import BaseEnsemble, Outputs, count_samples
     from ..ensemble.pooling import Pooling
-    from ..snapshots.file import TensorBytes, check_tensor
+    from ..snapshots.file import TensorBytes, check_tensor, first_mismatch
     from ..snapshots.recorder import BaseRecorder, Metrics, RecorderOptions, check_schedule
     from ..snapshots.store import Snapshot, SnapshotStore
     from ..snapshots.writer import HostBuffers

@@ -1,6 +1,5 @@
 """From snapshots to one prediction, and what it is worth."""
 
-from .average import average_snapshots as average_snapshots
 from .analysis import Equivalent as Equivalent
 from .analysis import Interpolation as Interpolation
 from .analysis import correlation as correlation
@@ -8,6 +7,7 @@ from .analysis import deep_ensemble_equivalent as deep_ensemble_equivalent
 from .analysis import disagreement as disagreement
 from .analysis import interpolate as interpolate
 from .analysis import scores_by_cycles as scores_by_cycles
+from .average import average_snapshots as average_snapshots
 from .calibration import apply_temperature as apply_temperature
 from .calibration import calibrated_log_loss as calibrated_log_loss
 from .calibration import fit_temperature as fit_temperature

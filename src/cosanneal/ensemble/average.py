@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 
 from ..core.atomic import replacing
 from ..core.errors import EnsembleError, MissingExtraError
-from ..snapshots.file import encode_header, plan_header
+from ..snapshots.file import encode_header, first_mismatch, plan_header
 from ..snapshots.reader import SnapshotReader, numpy_dtype
 from ..snapshots.store import SNAPSHOT_NAME, Snapshot
-from .base import first_mismatch
 
 # A multiple of every element's size.
 _CHUNK_BYTES: Final = 1 << 18

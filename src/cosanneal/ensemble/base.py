@@ -375,22 +375,3 @@ def count_samples(arguments: tuple[Any, ...], array: Any) -> int:
             f"The arrays of `x` must have the same number of samples. Received: {sizes}"
         )
     return sizes[0]
-
-
-def first_mismatch(
-    found: dict[str, tuple[tuple[int, ...], str]],
-    expected: dict[str, tuple[tuple[int, ...], str]],
-    *,
-    owner: str = "the model",
-) -> str | None:
-    """What first differs between the tensors of a snapshot and of a model, in words."""
-    for name, (shape, dtype) in expected.items():
-        if name not in found:
-            return f"{owner}'s tensor {name!r} is not in it"
-        if found[name] != (shape, dtype):
-            theirs = f"{found[name][1]} of shape {found[name][0]}"
-            return f"its tensor {name!r} is {theirs}, {owner}'s {dtype} of shape {shape}"
-    for name in found:
-        if name not in expected:
-            return f"its tensor {name!r} is not in {owner}"
-    return None

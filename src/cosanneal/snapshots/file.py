@@ -26,7 +26,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from ..core.atomic import replacing
 from ..core.errors import SnapshotError
@@ -58,6 +58,9 @@ DTYPES: Final[Mapping[str, tuple[str, int]]] = {
     "float64": ("F64", 64),
     "complex64": ("C64", 64),
 }
+
+# The shape and the dtype's name of each tensor, by name.
+Layout: TypeAlias = Mapping[str, tuple[tuple[int, ...], str]]
 
 # From so much data on, syncing takes long enough to be begun early.
 _LARGE_BYTES: Final = 1 << 24
@@ -110,9 +113,7 @@ def write_file(path: Path, tensors: Mapping[str, TensorBytes], metadata: Mapping
         file.write(_encoded(layout, metadata, digests()))
 
 
-def plan_header(
-    layout: Mapping[str, tuple[tuple[int, ...], str]], metadata: Mapping[str, str]
-) -> tuple[dict[str, Any], list[str]]:
+def plan_header(layout: Layout, metadata: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
     """The header of a file of such tensors, and the order in which their bytes follow it.
 
     Args:
@@ -189,7 +190,7 @@ def check_tensor(name: str, dtype: str) -> None:
 
 
 def _encoded(
-    layout: Mapping[str, tuple[tuple[int, ...], str]],
+    layout: Layout,
     metadata: Mapping[str, str],
     digests: Mapping[str, str],
 ) -> bytes:
@@ -223,3 +224,17 @@ def _digesting(parts: Mapping[str, memoryview]) -> Iterator[Callable[[], dict[st
         yield digests
     finally:
         thread.join()
+
+
+def first_mismatch(found: Layout, expected: Layout, *, owner: str = "the model") -> str | None:
+    """What first differs between the tensors of a snapshot and of a model, in words."""
+    for name, (shape, dtype) in expected.items():
+        if name not in found:
+            return f"{owner}'s tensor {name!r} is not in it"
+        if found[name] != (shape, dtype):
+            theirs = f"{found[name][1]} of shape {found[name][0]}"
+            return f"its tensor {name!r} is {theirs}, {owner}'s {dtype} of shape {shape}"
+    for name in found:
+        if name not in expected:
+            return f"its tensor {name!r} is not in {owner}"
+    return None

@@ -21,7 +21,7 @@ from ..core.errors import ScheduleError, SnapshotError, check_steps, shown
 from ..core.records import first_difference
 from ..core.schedule import Cycle, Schedule
 from ..core.version import __version__
-from .file import TensorBytes
+from .file import Layout, TensorBytes, first_mismatch
 from .lock import FolderLock
 from .retention import Mode, Retention, check_count
 from .store import Snapshot, SnapshotStore, plain_metrics
@@ -157,7 +157,7 @@ class BaseRecorder(ABC):
         # yet be loaded, so that it is asked when the first update comes.
         self._claimed = False
         self._statistics = Statistics()
-        self._latest: tuple[str, dict[str, tuple[tuple[int, ...], str]]] | None = None
+        self._latest: tuple[str, Layout] | None = None  # which snapshot, and its tensors
         self._process = os.getpid()
         self._one_at_a_time = threading.RLock()
         self._writer = Writer(
@@ -371,6 +371,7 @@ class BaseRecorder(ABC):
         free = time.perf_counter()
         tensors = buffers.copy(weights)
         copied = time.perf_counter()
+        self._check_structure({name: (each.shape, each.dtype) for name, each in tensors.items()})
         write = partial(
             self.store.write,
             tensors,
@@ -388,7 +389,6 @@ class BaseRecorder(ABC):
         )
         statistics = self._statistics
         statistics.taken += 1
-        self._latest = f"of step {self._updates}", _layout(tensors)
         # The job must not know the recorder, which could then not be dropped.
         self._writer.submit(
             buffers,
@@ -409,11 +409,20 @@ class BaseRecorder(ABC):
                 "another folder"
             )
 
-    def _last_layout(self) -> tuple[str, dict[str, tuple[tuple[int, ...], str]]] | None:
-        """Which the run's latest snapshot is, and its tensors' shapes and dtypes."""
+    def _check_structure(self, layout: Layout) -> None:
+        """Refuse weights of another structure than the snapshot before."""
         if self._latest is None and (found := self.store.list()):
             self._latest = str(found[-1].path), found[-1].layout()
-        return self._latest
+        if self._latest is not None:
+            which, before = self._latest
+            mismatch = first_mismatch(before, layout)
+            if mismatch is not None:
+                raise SnapshotError(
+                    "The model must keep its structure from snapshot to snapshot. Received: "
+                    f"weights unlike those of the snapshot before, {which}: {mismatch}; record "
+                    "another model into another folder"
+                )
+        self._latest = f"of step {self._updates}", layout
 
     @abstractmethod
     def _weights(self) -> Mapping[str, Any]:
@@ -455,10 +464,6 @@ def _dropped(writer: Writer, lock: FolderLock, process: int) -> None:
         lock.release()
 
     writer.at_rest(finish)
-
-
-def _layout(tensors: Mapping[str, TensorBytes]) -> dict[str, tuple[tuple[int, ...], str]]:
-    return {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
 
 
 def check_schedule(value: object) -> Schedule:
