@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, Unpack
 
 from ..core.errors import (
     EnsembleError,
@@ -37,9 +37,10 @@ try:
     from keras import ops
     from numpy.typing import NDArray
 
-    from ..ensemble.base import BaseEnsemble, Outputs, count_samples, first_mismatch
-    from ..snapshots.file import TensorBytes
-    from ..snapshots.recorder import BaseRecorder, check_schedule
+    from ..ensemble.base import BaseEnsemble, Outputs, count_samples
+    from ..ensemble.pooling import Pooling
+    from ..snapshots.file import first_mismatch
+    from ..snapshots.recorder import BaseRecorder, Metrics, RecorderOptions, check_schedule
     from ..snapshots.store import Snapshot, SnapshotStore
 except ModuleNotFoundError as error:
     if error.name not in _EXTRAS:
@@ -255,24 +256,31 @@ class SnapshotRecorder(BaseRecorder, keras.callbacks.Callback):
     `set_model` and `on_train_begin`, then `on_train_batch_begin` before each
     batch, and `on_train_end`.
 
+    The weights are copied when the cycle ends, and written in the background:
+    see `BaseRecorder`. When `fit` returns, all snapshots are durable, and others
+    may write to the folder. List the recorder before BackupAndRestore and other
+    callbacks that save the model: then no snapshot is lost to a kill between
+    their checkpoint and its file.
+
     The history gets the rate of each epoch's last update as `learning_rate`,
-    where this schedule sets it.
+    where this schedule sets it. A snapshot taken at an epoch's end gets the
+    epoch's logs, such as `val_loss`, as its metrics.
 
     Args:
         folder: the folder of the snapshots; made if it is not there.
         schedule: the schedule of the run.
-        resume_from: the number of updates the run had done when it was
-            interrupted. Snapshots up to there are kept, later ones removed (the
-            run will make them again). 0 starts over and removes all of them.
-            Not needed where the optimizer's state is restored, by BackupAndRestore
-            or by loading the model: its count is gone by.
         set_lr: set the rate before each update, where the optimizer was
             compiled with a float, in place of a CyclicCosineSchedule. That
             waits for each update before the next; the schedule does not.
+        options: `resume_from` (not needed where the optimizer's state is
+            restored, by BackupAndRestore or by loading the model: its count is
+            gone by), `background`, `max_pending`, `on_error`, `keep_last`,
+            `keep_best`, `metric` and `mode`, as BaseRecorder has them.
 
     Raises:
-        SnapshotError: the folder cannot be written to; it holds snapshots, and
-            the run is not resumed; or it was written under another schedule.
+        SnapshotError: the folder cannot be written to, or another recorder is
+            writing to it; it holds snapshots, and the run is not resumed; or it
+            was written under another schedule.
 
     Example:
         >>> import tempfile
@@ -296,13 +304,13 @@ class SnapshotRecorder(BaseRecorder, keras.callbacks.Callback):
         folder: str | os.PathLike[str] | SnapshotStore,
         schedule: Schedule,
         *,
-        resume_from: int | None = None,
         set_lr: bool = False,
+        **options: Unpack[RecorderOptions],
     ) -> None:
         keras.callbacks.Callback.__init__(self)
-        super().__init__(folder, check_schedule(schedule), resume_from=resume_from)
         self.set_lr = check_flag("set_lr", set_lr)
-        self._resume_from = resume_from
+        super().__init__(folder, check_schedule(schedule), **options)
+        self._resume_from = options.get("resume_from")
         self._logs_rate = False
         # A look at the optimizer's count waits for the device. So one is taken
         # only where the executions begun since the last may have ended a cycle.
@@ -311,6 +319,7 @@ class SnapshotRecorder(BaseRecorder, keras.callbacks.Callback):
 
     def on_train_begin(self, logs: Logs = None) -> None:  # noqa: ARG002
         """Check that the optimizer fits the schedule; called by `fit`."""
+        self._go_on()
         model = self._model  # not `model`, which has JAX's loop hand the weights over
         if getattr(model, "optimizer", None) is None:
             raise SnapshotError(
@@ -354,18 +363,24 @@ class SnapshotRecorder(BaseRecorder, keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:  # noqa: ARG002
         """Record a cycle that the epoch's last updates have ended; called by `fit`."""
-        self._look()
+        # A checkpoint of this epoch must not be older than an earlier snapshot.
+        self.wait()
+        numbers = {
+            name: value for name, value in (logs or {}).items() if isinstance(value, int | float)
+        }
+        self._look(numbers)
         if logs is not None and self._logs_rate:
             logs["learning_rate"] = self.schedule.rate(max(self._updates - 1, 0))
 
     def on_train_end(self, logs: Logs = None) -> None:  # noqa: ARG002
-        """Record a cycle that the last updates have ended; called by `fit`."""
+        """Record a cycle that the last updates have ended, and finish; called by `fit`."""
         # In `fit` the epoch's end has looked; by now the weights may be the
         # best ones, or their average, and no longer those of the last update.
         if self._executions:
             self._look()
+        self._rest()
 
-    def _look(self) -> None:
+    def _look(self, metrics: Metrics = None) -> None:
         """Read the optimizer's count, and record if a cycle ended."""
         # On JAX the loop has the weights and the count; `model` fetches them.
         optimizer = _inner(self.model.optimizer)
@@ -376,7 +391,7 @@ class SnapshotRecorder(BaseRecorder, keras.callbacks.Callback):
             self._pace = max(self._pace, gained)
         else:
             self._begin(updates)
-        self._advance(updates, None)
+        self._advance(updates, metrics)
         total = self.schedule.total_steps
         if self.set_lr:
             optimizer.learning_rate = self.schedule.rate(updates)
@@ -407,25 +422,12 @@ class SnapshotRecorder(BaseRecorder, keras.callbacks.Callback):
         kept = self.store.list()
         self._updates = max(updates - self._pace, kept[-1].step if kept else 0, 0)
 
-    def _capture(self) -> dict[str, TensorBytes]:
-        tensors = {
-            name: _tensor_bytes(variable) for name, variable in _named_weights(self.model).items()
-        }
-        before = self.store.list()
-        if before:
-            layout = {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
-            mismatch = first_mismatch(before[-1].layout(), layout)
-            if mismatch is not None:
-                raise SnapshotError(
-                    "The model must keep its structure from snapshot to snapshot. "
-                    f"Received: weights unlike those in {before[-1].path}: {mismatch}; record "
-                    "another model into another folder"
-                )
-        return tensors
+    def _weights(self) -> dict[str, NDArray[Any]]:
+        return {name: _array(variable) for name, variable in _named_weights(self.model).items()}
 
 
 class SnapshotEnsemble(BaseEnsemble["NDArray[Any]"]):
-    """Predicts with the mean of the last snapshots' predictions.
+    """One prediction from the last snapshots: by default the mean of their probabilities.
 
     The model is only borrowed: it comes back with its own weights, and its
     optimizer is not touched. It predicts as `model.predict_on_batch` does: in
@@ -438,7 +440,12 @@ class SnapshotEnsemble(BaseEnsemble["NDArray[Any]"]):
         outputs: what the model returns: "logits" (a softmax over the class axis
             makes probabilities of them), "probabilities", or "values" of a
             regression.
-        class_axis: the axis of the classes in the logits.
+        class_axis: the axis of the classes; None where each number is an
+            outcome of its own (binary, multi-label), and a sigmoid makes its
+            probability of its logit.
+        pooling: "probabilities" (their mean), "logits" (their mean, which is
+            the geometric mean of probabilities), "log-probabilities" (the
+            logarithm of the mean probabilities) or "vote".
 
     Raises:
         EnsembleError: an argument that cannot be, or fewer snapshots than asked for.
@@ -468,9 +475,10 @@ class SnapshotEnsemble(BaseEnsemble["NDArray[Any]"]):
         *,
         last: int | None = None,
         outputs: Outputs = "logits",
-        class_axis: int = -1,
+        class_axis: int | None = -1,
+        pooling: Pooling = "probabilities",
     ) -> None:
-        super().__init__(folder, last=last, outputs=outputs, class_axis=class_axis)
+        super().__init__(folder, last=last, outputs=outputs, class_axis=class_axis, pooling=pooling)
         if not isinstance(model, keras.Model) or not model.built:
             raise EnsembleError(
                 "Argument `model` must be a keras.Model that is built. Received: "
@@ -518,16 +526,13 @@ class SnapshotEnsemble(BaseEnsemble["NDArray[Any]"]):
                 "The model must return one tensor. Received: "
                 f"{type(output).__name__}; wrap the model so that it returns the tensor to average"
             )
-        if self.outputs != "logits":
-            return output
-        self._check_logits(output.shape)
-        return _array(ops.softmax(ops.convert_to_tensor(output), axis=self.class_axis))
+        return self._pooled(output, output.shape)
 
-    def _widen(self, prediction: NDArray[Any]) -> NDArray[Any]:
-        return prediction.astype(np.float64)
-
-    def _narrow(self, mean: NDArray[Any], like: NDArray[Any]) -> NDArray[Any]:
-        return mean.astype(like.dtype)
+    def _probabilities(self, logits: NDArray[Any]) -> NDArray[Any]:
+        tensor = ops.convert_to_tensor(logits)
+        if self.class_axis is None:
+            return _array(ops.sigmoid(tensor))
+        return _array(ops.softmax(tensor, axis=self.class_axis))
 
 
 def _inner(optimizer: Any) -> Any:
@@ -588,9 +593,3 @@ def _array(variable: Any) -> NDArray[Any]:
 
 def _layout(arrays: dict[str, NDArray[Any]]) -> dict[str, tuple[tuple[int, ...], str]]:
     return {name: (array.shape, str(array.dtype)) for name, array in arrays.items()}
-
-
-def _tensor_bytes(variable: Any) -> TensorBytes:
-    array = _array(variable)
-    data = array.reshape(-1).view(np.uint8).data if array.size else memoryview(b"")
-    return TensorBytes(dtype=str(array.dtype), shape=array.shape, data=data)

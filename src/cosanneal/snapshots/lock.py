@@ -58,6 +58,12 @@ class FolderLock:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / LOCK_NAME
+        self._identity: tuple[int, int] | None = None
+        self.acquire()
+
+    def acquire(self) -> None:
+        """Take the right again after it was released; errors as at first."""
+        folder = self._path.parent
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._descriptor, self._identity = self._acquire()

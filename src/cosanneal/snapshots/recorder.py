@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias, TypedDict, Unpack, get_args
 
@@ -158,6 +159,8 @@ class BaseRecorder(ABC):
         self._claimed = False
         self._statistics = Statistics()
         self._latest: tuple[str, Layout] | None = None  # which snapshot, and its tensors
+        # What the folder held when the recorder let others write to it.
+        self._left: list[Path] | None = None
         self._process = os.getpid()
         self._one_at_a_time = threading.RLock()
         self._writer = Writer(
@@ -299,6 +302,28 @@ class BaseRecorder(ABC):
             self._lock.release()
             self._finalizer.detach()
             self._surface()
+
+    def _rest(self) -> None:
+        """Wait for the snapshots taken, and let others write to the folder until `_go_on`."""
+        try:
+            self.wait()
+        finally:
+            self._left = [snapshot.path for snapshot in self.store.list()]
+            self._lock.release()
+
+    def _go_on(self) -> None:
+        """Keep others out of the folder again, in which nobody may have written meanwhile."""
+        if self._closed or self._left is None:
+            return
+        self._lock.acquire()
+        found = [snapshot.path for snapshot in self.store.list()]
+        if found != self._left:
+            self._lock.release()
+            raise SnapshotError(
+                f"Folder {self.store.folder} must hold the {len(self._left)} snapshots that the "
+                f"recorder left there. Received: {len(found)}, or others; make a new recorder"
+            )
+        self._left = None
 
     def _is_ours(self) -> bool:
         """Whether this process is the recorder's, and not forked from it."""
