@@ -173,6 +173,26 @@ def test_an_ensemble_of_a_buffer_is_that_of_its_folder(tmp_path: Path) -> None:
         SnapshotEnsemble(apply, buffer, like={**net(), "more": jnp.ones(1)}).predict(x)
 
 
+def test_an_ensemble_of_a_buffer_is_fitted_as_that_of_its_folder(tmp_path: Path) -> None:
+    params = net()
+    _, buffer = in_scan(params, snapshot_buffer(SCHEDULE, params, 3), 0, STEPS)
+    folder = tmp_path / "snapshots"
+    with SnapshotRecorder(folder, SCHEDULE) as recorder:
+        recorder.record(buffer)
+    x = np.random.default_rng(1).normal(size=(1000, 4)).astype(np.float32)
+    y = (x[:, 0] > x[:, 1]).astype(int)
+    held = SnapshotEnsemble(apply, buffer)
+    written = SnapshotEnsemble(apply, folder, like=net())
+    ours, theirs = (each.fit(x, y, select="greedy") for each in (held, written))
+    assert (ours.weights, ours.temperature) == (theirs.weights, theirs.temperature)
+    assert np.array_equal(held.predict(x), written.predict(x))
+    with pytest.raises(ca.EnsembleError, match=r"`path` must be given"):
+        held.save()
+    held.save(tmp_path / "choice.json")
+    assert (tmp_path / "choice.json").exists()
+    assert not Path("(a buffer)").exists()
+
+
 def test_several_runs_at_once() -> None:
     """Under vmap, each run has a buffer of its own."""
 

@@ -62,6 +62,7 @@ with SnapshotRecorder(home / "snapshots", schedule, resume_from=start) as record
         rates.append(float(rate))
         recorder.step(state[0])
         if (step + 1) % every == 0:
+            recorder.wait()
             save(checkpoint, step + 1)
         if step + 1 == dies:
             os._exit(9)

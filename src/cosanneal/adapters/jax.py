@@ -526,7 +526,8 @@ class _HeldSnapshot(Snapshot):
     __slots__ = ("_params",)
 
     def __init__(self, step: int, params: Any, schedule: Schedule) -> None:
-        super().__init__(_HELD, cycle=schedule.cycle_at(step).index, step=step + 1)
+        path = _HELD / f"step-{step + 1}"
+        super().__init__(path, cycle=schedule.cycle_at(step).index, step=step + 1)
         self._params = params
         self._metadata = {
             "cycle": self.cycle,
@@ -546,7 +547,7 @@ class _HeldSnapshot(Snapshot):
             for name, leaf in leaves.items()
         }
 
-    def verify(self) -> None:
+    def verify(self, progress: Callable[[int], None] | None = None) -> None:
         """There is no file that could be damaged."""
 
 

@@ -211,7 +211,12 @@ class BaseEnsemble(ABC, Generic[ArrayT]):
             UserWarning: fewer than 1000 validation samples.
         """
         self._check_mean()
-        digests = [snapshot.metadata["digest"] for snapshot in self._members]
+        # Members that are no files have none, and a choice among them is one of arrays.
+        digests = [
+            snapshot.metadata["digest"]
+            for snapshot in self._members
+            if "digest" in snapshot.metadata
+        ]
         with self._kept_predictions(x_val, batch_size, keep) as predictions:
             self.choice = choose(
                 predictions,
@@ -224,7 +229,7 @@ class BaseEnsemble(ABC, Generic[ArrayT]):
                 steps=steps,
                 bags=bags,
                 seed=seed,
-                digests=digests,
+                digests=digests or None,
             )
         return self.choice
 
@@ -267,6 +272,10 @@ class BaseEnsemble(ABC, Generic[ArrayT]):
         """
         if self.choice is None:
             raise EnsembleError("There must be a choice to save. Received: none; call fit first")
+        if path is None and self.choice.digests is None:
+            raise EnsembleError(
+                "Argument `path` must be given where the members are no files. Received: none"
+            )
         self.choice.save(self.store.folder / CHOICE_NAME if path is None else path)
 
     def load(self, path: str | os.PathLike[str] | None = None) -> Choice:
