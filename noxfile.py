@@ -1,4 +1,4 @@
-"""The project's checks: `nox` runs all but the demonstration, `nox -s NAME` one of them."""
+"""The project's checks: `nox` runs all but `demo` and `bench`, `nox -s NAME` one of them."""
 
 from __future__ import annotations
 
@@ -107,6 +107,14 @@ def demo(session: nox.Session) -> None:
     chosen, _ = parser.parse_known_args(session.posargs)
     install(session, f".[{chosen.backend},cli,plot]", group="demo")
     session.run("cosanneal", "demo", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """The benchmarks, beside the peers; `nox -s bench -- NAME` runs one of them."""
+    install(session, ".[all]", group="bench")
+    install(session, "--no-deps", "timm")  # whose own would be torchvision
+    session.run("python", "-m", "benchmarks.runner", *session.posargs)
 
 
 @nox.session

@@ -1,23 +1,20 @@
-"""What one rate costs: ours beside the peers' own closed forms, in one run.
+"""What one rate costs: ours beside the peers' own closed forms.
 
-    python benchmarks/core_rate.py [--quick]
+    python -m benchmarks.core_rate
 
-Each line is the median of several repeats over the same random steps, after one
-pass that is not counted; the column `first` is what the first call of all took,
-which counts growing cycles out as far as its step. Peers that are not installed
-are left out. A limit is exceeded where the last column says so, and the exit
-status with it.
+Over random steps, the same for all of a line. `first` is what the first call of
+all takes, which counts growing cycles out as far as its step. Peers that are
+not installed are left out.
 """
 
 from __future__ import annotations
 
-import argparse
+import functools
 import importlib
 import importlib.util
 import math
 import pathlib
 import random
-import statistics
 import sys
 import time
 import types
@@ -27,9 +24,11 @@ from fractions import Fraction
 from typing import Any
 
 import cosanneal as ca
+from benchmarks.runner import Figure, alone, in_turn
 from cosanneal import Schedule, presets
 
 EQUAL_LIMIT, GROWING_LIMIT = 1.0, 2.5  # microseconds
+CALLS = 2_000
 COUNTS = (10, 1_000, 100_000, 1_000_000)
 
 
@@ -58,52 +57,40 @@ def ours() -> Iterator[tuple[str, Schedule, int, float]]:
     for cycles in COUNTS:
         growth = growth_for(cycles, 1000, 2**62)
         schedule = ca.CyclicCosine(0.1, cycle_steps=1000, cycle_mult=growth)
-        yield f"growing cycles, {cycles:,} below 2**62", schedule, 2**62, GROWING_LIMIT
+        yield f"growing cycles, {cycles:,}", schedule, 2**62, GROWING_LIMIT
     in_place = presets.composer_warm_restarts(0.1, 1000, 1.15)
-    yield "growing cycles, rounded in place", in_place, 2**62, GROWING_LIMIT
+    yield "growing, rounded in place", in_place, 2**62, GROWING_LIMIT
 
 
-def peers() -> Iterator[tuple[str, Callable[[int], Any], int]]:
+def peers(*, growing: bool) -> Iterator[tuple[str, Callable[[int], Any], int]]:
     """A name, a closed form as it is installed, and the step below which it is asked."""
+    mult = 2 if growing else 1
     lr_scheduler = _optional("torch.optim.lr_scheduler")
     if lr_scheduler:
         import torch
 
-        for mult in (1, 2):
-            optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
-            scheduler = lr_scheduler.CosineAnnealingWarmRestarts(optimizer, 1000, mult)
-            yield f"torch WarmRestarts.step(epoch), T_mult={mult}", scheduler.step, 2**40
-        cosine = lr_scheduler.CosineAnnealingLR(optimizer, 1000)
-
-        def closed_form(step: int) -> Any:
-            cosine.last_epoch = step
-            return cosine._get_closed_form_lr()
-
-        yield "torch CosineAnnealingLR's closed form", closed_form, 2**40
-        timm = _timm()
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+        scheduler = lr_scheduler.CosineAnnealingWarmRestarts(optimizer, 1000, mult)
+        yield "torch WarmRestarts.step(epoch)", scheduler.step, 2**40
+        timm = timm_cosine()
         if timm:
-            for mul in (1.0, 2.0):
-                scheduler = timm.CosineLRScheduler(
-                    optimizer, 1000, cycle_mul=mul, cycle_limit=10**9
-                )
-                yield f"timm _get_lr, cycle_mul={mul:g}", scheduler._get_lr, 2**40
+            scheduler = timm(optimizer, 1000, cycle_mul=float(mult), cycle_limit=10**9)
+            yield "timm _get_lr", scheduler._get_lr, 2**40
+    keras = _optional("keras")
+    if keras:
+        restarts = keras.optimizers.schedules.CosineDecayRestarts(0.1, 1000, t_mul=float(mult))
+        yield "keras CosineDecayRestarts, eager", restarts, 2**24
+    if growing:
+        return
     optimization = _optional("transformers.optimization")
-    if optimization:
+    if optimization and lr_scheduler:
         schedule = optimization.get_cosine_with_hard_restarts_schedule_with_warmup(
             optimizer, 0, 2**40, num_cycles=1000
         )
         yield "transformers' hard restarts", schedule.lr_lambdas[0], 2**40
     optax = _optional("optax")
     if optax:
-        yield (
-            "optax cosine_decay_schedule, not jitted",
-            optax.cosine_decay_schedule(0.1, 10**6),
-            10**6,
-        )
-    keras = _optional("keras")
-    if keras:
-        restarts = keras.optimizers.schedules.CosineDecayRestarts(0.1, 1000)
-        yield "keras CosineDecayRestarts, eager", restarts, 2**24
+        yield "optax, one decay, not jitted", optax.cosine_decay_schedule(0.1, 10**6), 10**6
 
 
 def _optional(name: str) -> Any:
@@ -113,7 +100,8 @@ def _optional(name: str) -> Any:
         return None
 
 
-def _timm() -> Any:
+@functools.cache
+def timm_cosine() -> Any:
     """The scheduler of timm from its file: the whole of timm needs torchvision."""
     spec = importlib.util.find_spec("timm")
     if spec is None or spec.origin is None:
@@ -122,52 +110,50 @@ def _timm() -> Any:
         package = types.ModuleType(name)
         package.__path__ = [str(pathlib.Path(spec.origin).parent.joinpath(*name.split(".")[1:]))]
         sys.modules[name] = package
-    return importlib.import_module("timm.scheduler.cosine_lr")
+    return importlib.import_module("timm.scheduler.cosine_lr").CosineLRScheduler
 
 
-def microseconds(rate: Callable[[int], Any], below: int, *, calls: int, repeats: int) -> float:
-    """The median cost of one call, over random steps of every size below `below`."""
+def asked(rate: Callable[[int], Any], below: int, calls: int) -> Callable[[], float]:
+    """Microseconds of one call, over random steps of every size below `below`."""
     draw = random.Random(below)
     steps = [draw.randrange(below) for _ in range(calls)]
-    times = []
-    for repeat in range(repeats + 1):
-        start = time.perf_counter()
+
+    def run() -> float:
+        start = time.thread_time()
         for step in steps:
             rate(step)
-        if repeat:
-            times.append(time.perf_counter() - start)
-    return statistics.median(times) / calls * 1e6
+        return (time.thread_time() - start) / calls * 1e6
+
+    return run
 
 
-def main() -> int:
-    """Print the table; 1 where a limit is exceeded."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="fewer calls")
-    quick = parser.parse_args().quick
-    calls, repeats = (2_000, 3) if quick else (20_000, 7)
+def measure() -> Iterator[Figure]:
+    """One rate."""
     warnings.simplefilter("ignore")
-    line = "{:<44} {:>10} {:>8} {:>12}  {}"
-    print(line.format("one rate", "µs", "ratio", "first, ms", ""))
-    reference, failed = None, False
+    compared = set()
+    firsts = []
     for name, schedule, below, limit in ours():
         start = time.perf_counter()
         schedule.rate(below - 1)
-        first = f"{(time.perf_counter() - start) * 1e3:.2f}"
-        cost = microseconds(schedule.rate, below, calls=calls, repeats=repeats)
-        reference = reference or cost
-        verdict = "" if cost <= limit else f"above the limit of {limit} µs"
-        failed |= bool(verdict)
-        print(
-            line.format(name, f"{cost:.2f}", f"{cost / reference:.1f}", first, verdict), flush=True
+        firsts.append((name, (time.perf_counter() - start) * 1e3))
+        runs = {"ours": asked(schedule.rate, below, CALLS)}
+        growing = "growing" in name
+        if growing not in compared:  # the peers' cost does not depend on the number of cycles
+            compared.add(growing)
+            for peer, rate, end in peers(growing=growing):
+                runs[peer] = asked(rate, end, CALLS // 20)
+        times = in_turn(runs, repeats=9)
+        yield Figure(
+            name=name,
+            unit="µs",
+            ours=times.pop("ours"),
+            peers=times,
+            limit=limit,
+            goal=1.0,
         )
-    for name, rate, below in peers():
-        cost = microseconds(rate, below, calls=calls // 20, repeats=repeats)
-        print(
-            line.format(name, f"{cost:.2f}", f"{cost / (reference or cost):.1f}", "", ""),
-            flush=True,
-        )
-    return int(failed)
+    name, first = max(firsts, key=lambda each: each[1])
+    yield Figure(name=f"first of {name}", unit="ms", ours=[first])
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(alone(measure))

@@ -1,16 +1,14 @@
-"""What a schedule costs inside a JAX graph: ours beside Optax' own, in one run.
+"""What a schedule costs inside a JAX graph: ours beside Optax' own.
 
-    python benchmarks/jax_graph.py
+    python -m benchmarks.jax_graph
 
 For 10, 100, 1,000 and 10,000 cycles: the equations of the jaxpr, inner ones
 included; the time from the schedule to the compiled function, tracing included;
-and the time of one jitted call, the least of several repeats that take turns
-with the measure of one call, optax.cosine_decay_schedule. The peer with
-restarts, optax.sgdr_schedule, is asked for at most 100 cycles, since its graph
-and its compilation grow with them (1,000 take tens of thousands of equations).
-Cycles that are not all alike take a table with a row for each, which costs more
-to make and to look up. A limit is exceeded where the last column says so, and
-the exit status with it.
+and the time of one jitted call, beside one of a single decay,
+optax.cosine_decay_schedule. The peer with restarts, optax.sgdr_schedule, is
+asked for at most 100 cycles, since its graph and its compilation grow with them
+(1,000 take tens of thousands of equations). Cycles that are not all alike take a
+table with a row for each, which costs more to make and to look up.
 """
 
 from __future__ import annotations
@@ -26,6 +24,7 @@ import jax.numpy as jnp
 import optax
 
 import cosanneal as ca
+from benchmarks.runner import Figure, alone, in_turn
 from cosanneal.adapters.jax import cyclic_cosine_schedule
 
 COUNTS = (10, 100, 1_000, 10_000)
@@ -51,17 +50,17 @@ def ours(cycles: int) -> Iterator[tuple[str, Callable[[], optax.Schedule]]]:
     """A name, and what makes the schedule."""
     total = STEPS * cycles
     yield (
-        "equal cycles",
+        "equal",
         lambda: cyclic_cosine_schedule(ca.CyclicCosine(0.1, total_steps=total, num_cycles=cycles)),
     )
     yield (
-        "cycles of two lengths",
+        "of two lengths",
         lambda: cyclic_cosine_schedule(
             ca.CyclicCosine(0.1, total_steps=total + 7, num_cycles=cycles)
         ),
     )
     yield (
-        "cycles that decay",
+        "decaying",
         lambda: cyclic_cosine_schedule(
             ca.CyclicCosine(0.1, total_steps=total, num_cycles=cycles, cycle_decay=0.9999)
         ),
@@ -81,56 +80,63 @@ def peer(cycles: int) -> optax.Schedule:
 
 
 def call_time(compiled: Any, *, calls: int = 500) -> float:
-    """The time of one call, in microseconds."""
+    """The time of one call, in microseconds: this process's own, on all threads."""
     step = jnp.array(37)
-    start = time.perf_counter()
+    start = time.process_time()
     for _ in range(calls):
         value = compiled(step)
     value.block_until_ready()
-    return (time.perf_counter() - start) / calls * 1e6
+    return (time.process_time() - start) / calls * 1e6
 
 
-def measure(make: Callable[[], optax.Schedule], *, repeats: int = 15) -> tuple[Any, ...]:
-    """Equations, seconds to compile, microseconds of a call, and its ratio to one decay."""
+def prepare(make: Callable[[], optax.Schedule]) -> tuple[int, float, Callable[[], float]]:
+    """Equations, seconds to compile, and what times calls."""
     step = jnp.array(37)
-    decay = jax.jit(optax.cosine_decay_schedule(0.1, STEPS))
-    decay(step).block_until_ready()
     start = time.perf_counter()
     schedule = make()
     compiled = jax.jit(schedule)
     compiled(step).block_until_ready()
     seconds = time.perf_counter() - start
-    pairs = [(call_time(compiled), call_time(decay)) for _ in range(repeats)]
-    call, base = (min(times) for times in zip(*pairs, strict=True))
-    return equations(jax.make_jaxpr(schedule)(step).jaxpr), seconds, call, call / base
+    count = equations(jax.make_jaxpr(schedule)(step).jaxpr)
+    return count, seconds, lambda: call_time(compiled)
 
 
-def main() -> int:
-    """Print the table; 1 if a limit is exceeded."""
-    line = "{:<28} {:>7} {:>10} {:>11} {:>9} {:>6}  {}"
-    print(f"jax {jax.__version__}, optax {optax.__version__}, {jax.devices()[0].platform}")
-    print(line.format("schedule", "cycles", "equations", "compile, s", "call, us", "ratio", ""))
-
-    def show(name: str, cycles: int, make: Callable[[], optax.Schedule]) -> bool:
-        count, seconds, call, ratio = measure(make)
-        over = ""
-        if not name.startswith("optax"):
-            over += " equations" if count > EQUATIONS else ""
-            over += " compile" if seconds > COMPILE else ""
-            over += " call" if ratio > CALL else ""
-        row = (name, f"{cycles:,}", f"{count:,}", f"{seconds:.3f}", f"{call:.2f}", f"{ratio:.2f}")
-        print(line.format(*row, f"over its limit:{over}" if over else ""))
-        return bool(over)
-
-    show("optax.cosine_decay_schedule", 1, lambda: optax.cosine_decay_schedule(0.1, STEPS))
-    failed = False
+def measure() -> Iterator[Figure]:
+    """Calls first, which matter most; then what they take once."""
+    decay = prepare(lambda: optax.cosine_decay_schedule(0.1, STEPS))[2]
+    once: list[Figure] = []
     for cycles in COUNTS:
+        restarts = prepare(lambda cycles=cycles: peer(cycles)) if cycles <= PEER_LIMIT else None  # type: ignore[misc]
         for name, make in ours(cycles):
-            failed |= show(name, cycles, make)
-        if cycles <= PEER_LIMIT:
-            show("optax.sgdr_schedule", cycles, lambda cycles=cycles: peer(cycles))  # type: ignore[misc]
-    return int(failed)
+            count, seconds, call = prepare(make)
+            runs = {"ours": call, "limit": decay}
+            runs |= {"optax sgdr": restarts[2]} if restarts else {}
+            times = in_turn(runs, repeats=25)
+            title = f"{cycles:,} {name}"
+            yield Figure(
+                name=f"call, {title}",
+                unit="µs",
+                ours=times.pop("ours"),
+                limit=times.pop("limit"),
+                peers=times,
+                goal=CALL,
+            )
+            for what, unit, own, other, limit in (
+                ("compile", "s", seconds, restarts and restarts[1], COMPILE),
+                ("graph", "eqns", float(count), restarts and float(restarts[0]), EQUATIONS),
+            ):
+                once.append(
+                    Figure(
+                        name=f"{what}, {title}",
+                        unit=unit,
+                        ours=[own],
+                        peers={} if other is None else {"optax sgdr": [other]},
+                        limit=limit,
+                        goal=1.0,
+                    )
+                )
+    yield from sorted(once, key=lambda figure: figure.unit, reverse=True)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(alone(measure))

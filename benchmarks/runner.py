@@ -1,0 +1,212 @@
+"""Runs the benchmarks, and writes what they measured.
+
+    python -m benchmarks.runner [NAME ...]
+
+Each benchmark is a module of this folder with a function `measure()` that
+yields `Figure`s, and runs alone too: `python -m benchmarks.NAME`. It has a
+process of its own, in which ours, the peers and the limit take turns: a machine
+that slows down slows all of them, and the ratios stay. A ratio is the median of
+those of all rounds, with its quartiles.
+
+Written are benchmarks/results.json (a benchmark that is not run keeps what it
+had), a plot of each benchmark in docs/images, and docs/performance.md.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results.json"
+BENCHMARKS = tuple(
+    sorted(
+        file.stem
+        for file in HERE.glob("*.py")
+        if file.stem not in ("runner", "performance", "__init__")
+    )
+)
+_LINE = "{:<33} {:>9} {:>9} {:>9} {:>7} {:>7}"
+_PACKAGES = ("numpy", "torch", "timm", "transformers", "jax", "optax", "keras", "tensorflow")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """One line of the table: what ours and the others took, round by round.
+
+    Args:
+        name: what was measured, in at most 33 characters.
+        unit: of all numbers.
+        ours: one number for each round.
+        peers: the same for each peer, by its name.
+        limit: the same for what cannot be beaten, or a number that must hold.
+        goal: ours must be at most `goal` times `beside`.
+        beside: "limit", or "peer" for the best of them.
+    """
+
+    name: str
+    unit: str
+    ours: Sequence[float]
+    peers: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    limit: Sequence[float] | float | None = None
+    goal: float | None = None
+    beside: Literal["limit", "peer"] = "limit"
+
+    def summary(self) -> dict[str, Any]:
+        """Medians, ratios and whether the goal was met, as plain data."""
+        peers = {name: statistics.median(times) for name, times in self.peers.items()}
+        best = min(peers, key=lambda name: peers[name], default=None)
+        limits: Sequence[float] = ()
+        if self.limit is not None:
+            limits = (
+                self.limit if isinstance(self.limit, Sequence) else [self.limit] * len(self.ours)
+            )
+        ratios = {
+            "peer": _ratio(self.ours, self.peers[best]) if best else None,
+            "limit": _ratio(self.ours, limits) if limits else None,
+        }
+        ratio = ratios[self.beside]
+        return {
+            "figure": self.name,
+            "unit": self.unit,
+            "ours": statistics.median(self.ours),
+            "peers": peers,
+            "best_peer": best,
+            "limit": statistics.median(limits) if limits else None,
+            "ratio_to_peer": ratios["peer"],
+            "ratio_to_limit": ratios["limit"],
+            "goal": self.goal,
+            "beside": self.beside,
+            "met": None if self.goal is None or ratio is None else ratio[1] <= self.goal,
+        }
+
+
+def _ratio(ours: Sequence[float], others: Sequence[float]) -> list[float]:
+    """The lower quartile, the median and the upper quartile of the rounds' ratios."""
+    ratios = [our / other for our, other in zip(ours, others, strict=True)]
+    return statistics.quantiles(ratios, n=4, method="inclusive") if ratios[1:] else ratios * 3
+
+
+def in_turn(
+    runs: Mapping[str, Callable[[], object]],
+    *,
+    repeats: int,
+    per: float = 1.0,
+    clock: Callable[[], float] = time.thread_time,
+) -> dict[str, list[float]]:
+    """What each took, round by round; the first round is not counted.
+
+    Args:
+        runs: what is to be timed. One that returns a float has timed itself.
+        repeats: the rounds that are counted.
+        per: the seconds of the others are divided by this.
+        clock: by default this thread's own time, in which other processes have no part.
+    """
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for repeat in range(repeats + 1):
+        for name, run in runs.items():
+            start = clock()
+            own = run()
+            took = (clock() - start) / per
+            if repeat:
+                times[name].append(own if isinstance(own, float) else took)
+    return times
+
+
+def show(summaries: Iterable[Mapping[str, Any]]) -> bool:
+    """Print the table; whether every goal was met."""
+    print(_LINE.format("figure", "ours", "best peer", "limit", "o/peer", "o/limit"))
+    met = True
+    for summary in summaries:
+        peer = summary["peers"].get(summary["best_peer"])
+        print(
+            _LINE.format(
+                summary["figure"],
+                *(_number(value, summary["unit"]) for value in (summary["ours"], peer)),
+                _number(summary["limit"], summary["unit"]),
+                *(_times(summary[f"ratio_to_{other}"]) for other in ("peer", "limit")),
+            )
+        )
+        if summary["met"] is False:
+            met = False
+            print(f"  above the goal: {summary['goal']:g} x the {summary['beside']}")
+    return met
+
+
+def _number(value: float | None, unit: str) -> str:
+    return "" if value is None else f"{value:.3g} {unit}" if value < 999 else f"{value:,.0f} {unit}"
+
+
+def _times(ratio: Sequence[float] | None) -> str:
+    return "" if ratio is None else f"{ratio[1]:.2f}"
+
+
+def machine() -> dict[str, str]:
+    """What the figures were measured on."""
+    processor = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        lines = info.read_text(encoding="utf-8").splitlines()
+        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+        processor = names[0] if names else processor
+    found = {"processor": processor, "cores": str(os.cpu_count()), "system": platform.system()}
+    found["python"] = platform.python_version()
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def alone(measure: Callable[[], Iterable[Figure]]) -> int:
+    """Run one benchmark and print its table; as data, where asked with --json."""
+    summaries = [figure.summary() for figure in measure()]
+    if sys.argv[1:] == ["--json"]:
+        print(json.dumps(summaries))
+        return 0
+    return 0 if show(summaries) else 1
+
+
+def main(names: Sequence[str]) -> int:
+    """Run the benchmarks of these names, or all; 1 where a goal was missed."""
+    unknown = sorted(set(names) - set(BENCHMARKS))
+    if unknown:
+        print(f"No such benchmark: {', '.join(unknown)}. There are {', '.join(BENCHMARKS)}")
+        return 2
+    known = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
+    met = True
+    for name in names or BENCHMARKS:
+        start = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-m", f"benchmarks.{name}", "--json"],
+            stdout=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+        print(f"\n{name} ({time.perf_counter() - start:.0f} s)")
+        if done.returncode:
+            met = False
+            print("  failed, for the reason above")
+            continue
+        figures = json.loads(done.stdout.splitlines()[-1])
+        known[name] = {"machine": machine(), "figures": figures}
+        met &= show(figures)
+    RESULTS.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    importlib.import_module("benchmarks.performance").main()
+    return 0 if met else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
