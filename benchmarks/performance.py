@@ -5,6 +5,7 @@ python -m benchmarks.performance
 
 from __future__ import annotations
 
+import ast
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,11 +22,10 @@ DOCS = Path(__file__).parents[1] / "docs"
 
 HEAD = """# Performance
 
-Written by `python -m nox -s bench`, which runs the modules of `benchmarks/`; each
-says at its top what it measures. Ours, the peers and the limit take turns in one
-process. Times are medians; a ratio is the median of the rounds' ratios, with
-their quartiles. The goal is for the median of the ratio, or for a limit that is
-a number, for our median.
+Written by `python -m nox -s bench`, which runs the modules of `benchmarks/`.
+Ours, the peers and the limit take turns in one process. Times are medians; a
+ratio is the median of the rounds' ratios, with their quartiles. The goal is for
+the median of the ratio, or for a limit that is a number, for our median.
 """
 
 
@@ -37,7 +37,7 @@ def main() -> None:
         plot(name, result["figures"], DOCS / "images" / f"bench_{name}.png")
         where = ", ".join(f"{what} {value}" for what, value in result["machine"].items())
         lines = [
-            f"## {name}\n\n{where}\n",
+            f"## {name}\n\n{_described(name)}\n\nMeasured with {where}.\n",
             "| figure | ours | best peer | limit | ours/peer | ours/limit | goal |",
             "|---|---|---|---|---|---|---|",
             *(_row(figure) for figure in result["figures"]),
@@ -45,6 +45,13 @@ def main() -> None:
         ]
         parts.append("\n".join(lines))
     (DOCS / "performance.md").write_text("\n".join(parts), encoding="utf-8")
+
+
+def _described(name: str) -> str:
+    """What the benchmark says at its top, without how it is called."""
+    module = ast.parse((RESULTS.parent / f"{name}.py").read_text(encoding="utf-8"))
+    first, _, *others = (ast.get_docstring(module) or "").split("\n\n")
+    return "\n\n".join([first, *others])
 
 
 def _row(figure: Mapping[str, Any]) -> str:

@@ -5,6 +5,14 @@
 The limit is a loop without any scheduler, which computes one sine and assigns
 each group's rate: times its ratio, where the groups' rates differ. For rates
 that are tensors there is no such limit; there ours is one update for all groups.
+
+Ours stays above 1.7 times the limit. With one group, the calls (torch's step,
+the update, the curve, the half cosine) and the look whether all is as it was
+cost more than the sine: the loop has none of them. With many, each group's rate
+is looked at before it is set, since a tensor that somebody put there must be
+filled in place, and a look takes nearly as long as setting does. One look at
+all groups by `map`, `sum` or a comparison of lists takes longer than one each
+within the loop; without any, 1,000 groups would take 1.0 times the limit.
 """
 
 from __future__ import annotations
