@@ -369,7 +369,8 @@ def test_other_schedulers_and_hooks_see_every_step() -> None:
     assert seen[4:] == [SCHEDULES["equal"].rate(step) for step in range(396)]
 
 
-def test_compiled_steps_are_not_compiled_again_over_three_cycles() -> None:
+@pytest.mark.parametrize("both", [False, True], ids=["the optimizer's", "both"])
+def test_compiled_steps_are_not_compiled_again_over_three_cycles(both: bool) -> None:
     schedule = ca.CyclicCosine(0.2, cycle_steps=300)
     weight = torch.nn.Parameter(torch.randn(4))
     optimizer = SGD([{"params": [weight], "lr": torch.tensor(0.1)}])
@@ -382,7 +383,12 @@ def test_compiled_steps_are_not_compiled_again_over_three_cycles() -> None:
         return graph.forward
 
     torch._dynamo.reset()
-    step = torch.compile(optimizer.step, backend=count)
+
+    def update() -> None:
+        optimizer.step()
+        scheduler.step()
+
+    step = torch.compile(update if both else optimizer.step, backend=count)
     with warnings.catch_warnings():
         # torch's own: the compiled step is not the method it patched.
         warnings.filterwarnings("ignore", message="(Seems|Detected)", category=UserWarning)
@@ -394,7 +400,8 @@ def test_compiled_steps_are_not_compiled_again_over_three_cycles() -> None:
             step()
             expected = before - before * 0.5 * torch.tensor(schedule.rate(number))
             torch.testing.assert_close(weight.detach(), expected, rtol=1e-6, atol=0)
-            scheduler.step()
+            if not both:
+                scheduler.step()
             if number == 2:
                 warm = graphs
     assert warm > 0
