@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +14,15 @@ import pytest
 from keras import layers
 
 import cosanneal as ca
-from cosanneal.adapters.keras import CyclicCosineSchedule, SnapshotEnsemble, SnapshotRecorder
+from cosanneal.adapters.keras import (
+    CyclicCosineSchedule,
+    SnapshotEnsemble,
+    SnapshotRecorder,
+    _named_weights,
+)
 from cosanneal.snapshots import SnapshotStore
+
+from .compiling import BACKEND
 
 SCHEDULE = ca.CyclicCosine(0.1, total_steps=20, num_cycles=4)
 
@@ -152,3 +162,478 @@ def test_the_prediction_is_the_mean_of_the_members_softmax(tmp_path: Path) -> No
     assert len(found) == len(ensemble) == 3
     mean = np.stack(found).astype(np.float64).mean(0).astype(np.float32)
     np.testing.assert_array_max_ulp(probabilities, mean, 1)
+
+
+class KilledError(Exception):
+    """In the place of a signal."""
+
+
+class KillAfter(keras.callbacks.Callback):
+    """Ends the process, as it were, after so many batches: before any other callback's end."""
+
+    def __init__(self, batches: int) -> None:
+        super().__init__()
+        self.left = batches
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002
+        self.left -= 1
+        if not self.left:
+            raise KilledError
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("first", ["recorder", "backup"])
+@pytest.mark.parametrize("batches", [3, 10, 13])
+def test_a_run_resumed_by_backup_and_restore_is_the_run_that_was_not(
+    tmp_path: Path, batches: int, first: str
+) -> None:
+    whole = small_net()
+    fit(whole, SnapshotRecorder(tmp_path / "whole", SCHEDULE))
+
+    def callbacks() -> list[Any]:
+        both = [
+            SnapshotRecorder(tmp_path / "broken", SCHEDULE),
+            keras.callbacks.BackupAndRestore(str(tmp_path / "backup"), delete_checkpoint=False),
+        ]
+        return both if first == "recorder" else both[::-1]
+
+    # Killed at the last batch of an epoch, a cycle's snapshot is not yet there.
+    with pytest.raises(KilledError):
+        fit(small_net(), KillAfter(batches), *callbacks())
+    resumed = small_net(9 if batches > 5 else 0)  # before 5 there is nothing to restore
+    fit(resumed, *callbacks())
+    for left, right in zip(whole.get_weights(), resumed.get_weights(), strict=True):
+        assert np.array_equal(left, right)
+    assert contents(tmp_path / "whole") == contents(tmp_path / "broken")
+    assert len(contents(tmp_path / "whole")) == 4
+
+
+def test_a_snapshot_lost_between_a_checkpoint_and_it_is_made_up_for(tmp_path: Path) -> None:
+    whole = small_net()
+    fit(whole, SnapshotRecorder(tmp_path / "whole", SCHEDULE))
+    model = small_net()
+    recorder = SnapshotRecorder(tmp_path / "broken", SCHEDULE)
+    fit(model, recorder, updates=10)
+    model.save(tmp_path / "model.keras")
+    recorder.store.list()[-1].path.unlink()  # as if the process had ended before it was written
+    model = keras.saving.load_model(tmp_path / "model.keras")
+    fit(model, SnapshotRecorder(tmp_path / "broken", SCHEDULE), updates=10)
+    assert contents(tmp_path / "whole") == contents(tmp_path / "broken")
+
+
+PROCESS = """
+import os, signal, sys
+import keras
+from tests.keras.test_snapshots import SCHEDULE, SnapshotRecorder, fit, small_net
+class Kill(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        if int(self.model.optimizer.iterations) == {kill}:
+            os.kill(os.getpid(), signal.SIGKILL)
+backup = keras.callbacks.BackupAndRestore({backup!r}, delete_checkpoint=False)
+model = small_net({seed})
+history = fit(model, Kill(), SnapshotRecorder({folder!r}, SCHEDULE), backup)
+print(history.history["learning_rate"])
+model.save_weights({folder!r} + ".weights.h5")
+"""
+
+
+def run_in_process(tmp_path: Path, kill: int, seed: int) -> Any:
+    folder, backup = str(tmp_path / "broken"), str(tmp_path / "backup")
+    code = PROCESS.format(kill=kill, seed=seed, folder=folder, backup=backup)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200)
+
+
+def test_a_process_killed_and_run_anew_is_the_one_that_was_not(tmp_path: Path) -> None:
+    whole = small_net()
+    fit(whole, SnapshotRecorder(tmp_path / "whole", SCHEDULE))
+    killed = run_in_process(tmp_path, 13, 0)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert len(contents(tmp_path / "broken")) == 2
+    resumed = run_in_process(tmp_path, -1, 5)
+    assert resumed.returncode == 0, resumed.stderr
+    assert contents(tmp_path / "whole") == contents(tmp_path / "broken")
+    assert resumed.stdout.splitlines()[-1] == str([SCHEDULE.rate(14), SCHEDULE.rate(19)])
+    model = small_net(1)
+    model.optimizer.build(model.trainable_variables)
+    model.load_weights(tmp_path / "broken.weights.h5")
+    for left, right in zip(whole.get_weights(), model.get_weights(), strict=True):
+        assert np.array_equal(left, right)
+
+
+def test_fit_called_again_goes_on(tmp_path: Path) -> None:
+    model = small_net()
+    recorder = SnapshotRecorder(tmp_path, SCHEDULE)
+    for _ in range(2):
+        history = fit(model, recorder, epochs=1)
+    fit(model, recorder, initial_epoch=2, epochs=3)
+    fit(model, epochs=1)  # without it: the weights of this cycle's end are still there
+    fit(model, recorder, epochs=1)
+    assert steps(recorder.store) == [(0, 5), (1, 10), (2, 15), (3, 20)]
+    assert history.history["learning_rate"] == [SCHEDULE.rate(9)]
+    assert recorder.updates == 25
+
+
+def test_early_stopping_in_mid_cycle_leaves_no_half_cycle(tmp_path: Path) -> None:
+    schedule = ca.CyclicCosine(0.1, total_steps=24, num_cycles=3)
+    model = small_net(rate=CyclicCosineSchedule(schedule))
+    recorder = SnapshotRecorder(tmp_path, schedule)
+    # A loss that does not fall at all stops it after the second epoch.
+    stop = keras.callbacks.EarlyStopping("loss", min_delta=100, restore_best_weights=True)
+    fit(model, recorder, stop)
+    assert recorder.updates == 10
+    assert steps(recorder.store) == [(0, 8)]
+
+
+def test_several_updates_at_once_miss_no_cycle(tmp_path: Path) -> None:
+    model = small_net(steps_per_execution=4)
+    if BACKEND == "torch":
+        with pytest.raises(ValueError, match="must be 1 with the PyTorch backend"):
+            fit(model)
+        return
+    weights = Weights()
+    recorder = SnapshotRecorder(tmp_path, SCHEDULE)
+    fit(model, recorder, weights)
+    # Five batches an epoch: executions end at 4, 5, 9, 10, ...
+    assert steps(recorder.store) == [(0, 5), (1, 10), (2, 15), (3, 20)]
+    schedule = ca.CyclicCosine(0.1, total_steps=21, num_cycles=7)
+    model = small_net(rate=CyclicCosineSchedule(schedule), steps_per_execution=4)
+    recorder, weights = SnapshotRecorder(tmp_path / "late", schedule), Weights()
+    fit(model, recorder, weights)
+    # A cycle of 3 that ends inside of an execution is recorded after it.
+    assert steps(recorder.store) == [(0, 4), (2, 9), (3, 14), (4, 15), (5, 19)]
+    for snapshot in recorder.store.list():
+        assert np.array_equal(snapshot.load()["dense/kernel"], weights.seen[snapshot.step][0])
+
+
+@pytest.mark.parametrize("set_lr", [False, True])
+def test_under_gradient_accumulation_a_step_is_what_keras_takes_for_one(
+    tmp_path: Path, set_lr: bool
+) -> None:
+    rate = 0.5 if set_lr else CyclicCosineSchedule(SCHEDULE)
+    optimizer = keras.optimizers.SGD(rate, gradient_accumulation_steps=2)
+    model = small_net(rate=optimizer)
+    recorder = SnapshotRecorder(tmp_path, SCHEDULE, set_lr=set_lr)
+    seen: list[float] = []
+
+    class Rates(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002
+            seen.append(float(self.model.optimizer.learning_rate))
+
+    fit(model, recorder, Rates())
+    assert steps(recorder.store) == [(0, 5), (1, 10), (2, 15), (3, 20)]
+    np.testing.assert_allclose(seen, SCHEDULE.rates(0, 20), rtol=1e-6)
+
+
+@pytest.mark.parametrize("set_lr", [False, True])
+def test_updates_that_loss_scaling_skips_do_not_count(tmp_path: Path, set_lr: bool) -> None:
+    inner = keras.optimizers.SGD(0.5 if set_lr else CyclicCosineSchedule(SCHEDULE))
+    optimizer = keras.optimizers.LossScaleOptimizer(inner)
+    recorder, weights = SnapshotRecorder(tmp_path, SCHEDULE, set_lr=set_lr), Weights()
+    x, y = data()
+    x[9] = np.inf  # no update comes of the second of five batches
+    model = small_net(rate=optimizer)
+    model.fit(x, y, 8, 5, shuffle=False, verbose=0, callbacks=[recorder, weights])
+    assert int(optimizer.iterations) == recorder.updates == 20
+    assert steps(recorder.store) == [(0, 5), (1, 10), (2, 15), (3, 20)]
+    for snapshot in recorder.store.list():
+        assert np.array_equal(snapshot.load()["dense/kernel"], weights.seen[snapshot.step][0])
+
+
+def test_set_lr_sets_each_updates_rate_and_logs_it(tmp_path: Path) -> None:
+    seen: list[float] = []
+
+    class Rates(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002
+            seen.append(float(self.model.optimizer.learning_rate))
+
+    recorder = SnapshotRecorder(tmp_path, SCHEDULE, set_lr=True)
+    history = fit(small_net(rate=0.7), recorder, Rates())
+    assert seen == [float(np.float32(rate)) for rate in SCHEDULE.rates(0, 20)]
+    assert history.history["learning_rate"] == [SCHEDULE.rate(step) for step in (4, 9, 14, 19)]
+
+
+def test_a_rate_that_is_not_the_schedules_is_not_logged(tmp_path: Path) -> None:
+    history = fit(small_net(rate=0.1), SnapshotRecorder(tmp_path, SCHEDULE), epochs=1)
+    assert "learning_rate" not in history.history
+
+
+def test_a_loop_over_train_on_batch(tmp_path: Path) -> None:
+    model = small_net(rate=0.1)
+    recorder = SnapshotRecorder(tmp_path, SCHEDULE, set_lr=True)
+    recorder.set_model(model)
+    recorder.on_train_begin()
+    x, y = data(8)
+    rates = []
+    for batch in range(20):
+        recorder.on_train_batch_begin(batch)
+        model.train_on_batch(x, y)
+        rates.append(float(model.optimizer.learning_rate))
+    recorder.on_train_end()
+    assert rates == [float(np.float32(rate)) for rate in SCHEDULE.rates(0, 20)]
+    assert steps(recorder.store) == [(0, 5), (1, 10), (2, 15), (3, 20)]
+
+
+def test_optimizers_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    other = ca.CyclicCosine(0.2, total_steps=20, num_cycles=4)
+    cases: list[tuple[Any, dict[str, Any], str]] = [
+        (CyclicCosineSchedule(other), {}, r"must be the schedule of the optimizer.*0\.1.*0\.2"),
+        (None, {"set_lr": True}, r"`set_lr` must be False.*CyclicCosineSchedule; compile the"),
+        (lambda: 0.1, {"set_lr": True}, r"`set_lr` must be False where.* is a schedule.*function"),
+    ]
+    for rate, given, message in cases:
+        with pytest.raises(ca.ScheduleError, match=message):
+            fit(small_net(rate=rate), SnapshotRecorder(tmp_path, SCHEDULE, **given))
+    if BACKEND != "torch":
+        model = small_net(rate=0.1, steps_per_execution=4)
+        with pytest.raises(
+            ca.ScheduleError, match=r"steps_per_execution=4; compile .*leave set_lr"
+        ):
+            fit(model, SnapshotRecorder(tmp_path, SCHEDULE, set_lr=True))
+    with pytest.raises(ca.ScheduleError, match=r"`schedule` must be a cosanneal.Schedule"):
+        SnapshotRecorder(tmp_path, CyclicCosineSchedule(SCHEDULE))
+    with pytest.raises(ca.ScheduleError, match=r"`set_lr` must be True or False"):
+        SnapshotRecorder(tmp_path, SCHEDULE, set_lr=1)  # type: ignore[arg-type]
+    recorder = SnapshotRecorder(tmp_path, SCHEDULE)
+    recorder.set_model(keras.Sequential([keras.Input((2,)), layers.Dense(1)]))
+    with pytest.raises(ca.SnapshotError, match=r"must be compiled with an optimizer"):
+        recorder.on_train_begin()
+    assert steps(recorder.store) == []
+
+
+def test_a_new_run_does_not_mix_with_an_earlier_one(tmp_path: Path) -> None:
+    trained(tmp_path)
+    before = contents(tmp_path)
+    message = r"must hold no snapshots of another run\. Received: 4, up to step 20; .*resume_from=0"
+    with pytest.raises(ca.SnapshotError, match=message):
+        fit(small_net(), SnapshotRecorder(tmp_path, SCHEDULE))
+    assert contents(tmp_path) == before
+    with pytest.raises(ca.SnapshotError, match=r"resume_from=10, and an optimizer that has done 0"):
+        fit(small_net(), SnapshotRecorder(tmp_path, SCHEDULE, resume_from=10))
+    recorder = SnapshotRecorder(tmp_path, SCHEDULE, resume_from=0)
+    model = small_net()
+    fit(model, recorder, updates=10)
+    assert steps(recorder.store) == [(0, 5), (1, 10)]
+    # Compiled anew, the optimizer counts from 0.
+    model.compile(keras.optimizers.SGD(CyclicCosineSchedule(SCHEDULE)), model.loss)
+    with pytest.raises(ca.SnapshotError, match=r"must not go back\. Received: 0 after 10"):
+        fit(model, recorder, epochs=1)
+    recorder.close()
+    with pytest.raises(ca.SnapshotError, match="closed"):
+        fit(model, recorder, epochs=1)
+
+
+def wider() -> Any:
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(9), layers.Dense(3)])
+    model.compile(
+        keras.optimizers.SGD(CyclicCosineSchedule(SCHEDULE)),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    return model
+
+
+def test_a_model_whose_structure_changed_is_refused(tmp_path: Path) -> None:
+    fit(small_net(), SnapshotRecorder(tmp_path, SCHEDULE), updates=10)
+    model = wider()
+    model.optimizer.iterations.assign(10)
+    recorder = SnapshotRecorder(tmp_path, SCHEDULE)
+    message = r"must keep its structure.*'dense/kernel' is float32 of shape \(4, 8\), .* \(4, 9\)"
+    with pytest.raises(ca.SnapshotError, match=message):
+        fit(model, recorder)
+    assert steps(recorder.store) == [(0, 5), (1, 10)]
+
+
+def composed(dtype: str = "float32") -> Any:
+    """Layers in layers, a shared one, several of a class, weights of their own, random ones."""
+
+    class Block(layers.Layer):
+        def __init__(self) -> None:
+            super().__init__(dtype=dtype)
+            self.inner = [layers.Dense(4, dtype=dtype), layers.Dense(4, dtype=dtype)]
+
+        def build(self, shape: Any) -> None:
+            self.scale = self.add_weight(shape=(4,), initializer="ones")
+            self.shift = self.add_weight(shape=(4,), initializer="zeros")
+            for layer in self.inner:
+                layer.build(shape)
+
+        def call(self, x: Any) -> Any:
+            return self.inner[1](self.inner[0](x)) * self.scale + self.shift
+
+    x = keras.Input((4,))
+    block = Block()
+    y = layers.Dropout(0.5)(block(block(x)))
+    y = keras.Sequential([layers.Dense(4, name="first", dtype=dtype)])(y)
+    y = layers.Dense(3, name="head_7", dtype=dtype)(y)
+    return keras.Model(x, y)
+
+
+def test_a_model_built_anew_has_the_same_names(tmp_path: Path) -> None:
+    names = []
+    for _ in range(3):
+        model = composed()
+        weights = _named_weights(model)
+        assert [id(each) for each in weights.values()] == [id(each) for each in model.weights]
+        names.append([*weights])
+    assert names[0] == names[1] == names[2]
+    assert names[0] == [
+        *("block/variable", "block/variable_1"),
+        *("block/dense/kernel", "block/dense/bias", "block/dense_1/kernel", "block/dense_1/bias"),
+        *("sequential/first/kernel", "sequential/first/bias", "head_7/kernel", "head_7/bias"),
+    ]
+    model.save_weights(tmp_path / "some.weights.h5")  # Keras' own way of it is of the same mind
+    composed().load_weights(tmp_path / "some.weights.h5")
+    model = small_net()
+    fit(model, epochs=1)
+    model.save(tmp_path / "model.keras")
+    assert [*_named_weights(keras.saving.load_model(tmp_path / "model.keras"))] == NAMES
+
+
+def test_the_model_comes_back_as_it_was(tmp_path: Path) -> None:
+    model = trained(tmp_path)
+    x, _ = data()
+    before = [keras.ops.convert_to_numpy(each).copy() for each in model.variables]
+    state = [keras.ops.convert_to_numpy(each).copy() for each in model.optimizer.variables]
+    ensemble = SnapshotEnsemble(small_net(3), tmp_path)
+    ensemble.predict(x)
+    ensemble = SnapshotEnsemble(model, tmp_path)
+    predictions = ensemble.member_predictions(x)
+    next(predictions)
+    assert np.array_equal(model.get_weights()[0], before[0])  # also between two members
+    predictions.close()  # type: ignore[attr-defined]
+    ensemble.predict(x)
+    with pytest.raises(Exception, match=r"(?i)shape|size|dim"):
+        ensemble.predict(x[:, :3])
+    for variables, expected in ((model.variables, before), (model.optimizer.variables, state)):
+        for each, value in zip(variables, expected, strict=True):
+            assert np.array_equal(keras.ops.convert_to_numpy(each), value), each.path
+
+
+def test_members_are_predicted_without_a_new_trace(tmp_path: Path) -> None:
+    trained(tmp_path)
+    calls: list[int] = []
+
+    class Counting(layers.Layer):
+        def call(self, x: Any) -> Any:
+            calls.append(1)
+            return x
+
+    model = keras.Sequential([keras.Input((4,)), *small_net().layers, Counting()])
+    x, _ = data()
+    model.predict_on_batch(x)
+    calls.clear()
+    SnapshotEnsemble(model, tmp_path).predict(x)
+    assert len(calls) == (4 if BACKEND == "torch" else 0)
+
+
+def test_an_ensemble_in_the_middle_of_fit_leaves_the_training_as_it_is(tmp_path: Path) -> None:
+    whole = small_net()
+    fit(whole, SnapshotRecorder(tmp_path / "whole", SCHEDULE))
+    x, _ = data()
+
+    class Looking(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002
+            if (tmp_path / "looked").exists() and [*(tmp_path / "looked").iterdir()]:
+                SnapshotEnsemble(self.model, tmp_path / "looked").predict(x)
+
+    model = small_net()
+    fit(model, SnapshotRecorder(tmp_path / "looked", SCHEDULE), Looking())
+    assert contents(tmp_path / "whole") == contents(tmp_path / "looked")
+
+
+@pytest.mark.parametrize("outputs", ["probabilities", "values"])
+def test_other_outputs_are_averaged_as_they_are(tmp_path: Path, outputs: Any) -> None:
+    model = trained(tmp_path)
+    x, _ = data(9)
+    ensemble = SnapshotEnsemble(model, tmp_path, last=2, outputs=outputs)
+    members = np.stack(list(ensemble.member_predictions(x)))
+    assert (members < 0).any()  # no softmax
+    np.testing.assert_allclose(ensemble.predict(x), members.mean(0), rtol=1e-6, atol=1e-7)
+
+
+def record_once(folder: Path, model: Any) -> SnapshotStore:
+    """The model as it is, after an update that did nothing."""
+    schedule = ca.CyclicCosine(0.1, cycle_steps=1)
+    model.compile(keras.optimizers.SGD(0.0), lambda _, y_pred: keras.ops.sum(y_pred))
+    recorder = SnapshotRecorder(folder, schedule, resume_from=0)
+    recorder.set_model(model)
+    recorder.on_train_begin()
+    recorder.on_train_batch_begin(0)
+    model.optimizer.iterations.assign(1)
+    recorder.on_train_end()
+    return recorder.store
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+def test_weights_of_every_float_come_back_as_they_were(tmp_path: Path, dtype: str) -> None:
+    if BACKEND == "jax" and dtype == "float64":
+        dtype = "float32"  # all that it has without x64
+    model = composed(dtype)
+    (snapshot,) = record_once(tmp_path, model).list()
+    assert snapshot.layout()["head_7/kernel"] == ((4, 3), dtype)
+    x, _ = data(5)
+    expected = model.predict_on_batch(x)
+    for weight in model.weights:
+        weight.assign(np.zeros(weight.shape))
+    ensemble = SnapshotEnsemble(model, tmp_path, outputs="values")
+    probabilities = SnapshotEnsemble(model, tmp_path).predict(x)
+    got = ensemble.predict(x)
+    assert got.dtype == expected.dtype == probabilities.dtype
+    assert np.array_equal(got, expected)
+    np.testing.assert_allclose(probabilities.astype(float).sum(1), 1, atol=0.02)
+
+
+def test_models_of_several_inputs_and_of_none(tmp_path: Path) -> None:
+    a, b = keras.Input((2,)), keras.Input((5,))
+    model = keras.Model((a, b), layers.Dense(3)(a) + layers.Dense(3)(b))
+    record_once(tmp_path, model)
+    ensemble = SnapshotEnsemble(model, tmp_path, outputs="values")
+    left, right = np.ones((7, 2), np.float32), np.ones((7, 5), np.float32)
+    expected = model.predict_on_batch((left, right))
+    np.testing.assert_allclose(ensemble.predict((left, right), batch_size=3), expected, rtol=1e-6)
+    assert ensemble.predict((left[:0], right[:0])).shape == (0, 3)
+    with pytest.raises(ca.EnsembleError, match=r"same number of samples.*\[7, 6\]"):
+        ensemble.predict((left, right[:6]))
+    with pytest.raises(ca.EnsembleError, match=r"`x` must be an array.*list"):
+        ensemble.predict([left, right])
+
+
+def test_ensembles_that_cannot_be_are_refused(tmp_path: Path) -> None:
+    model = trained(tmp_path)
+    x, _ = data(3)
+    with pytest.raises(ca.EnsembleError, match=r"must hold at least one snapshot"):
+        SnapshotEnsemble(model, tmp_path / "none")
+    with pytest.raises(ca.EnsembleError, match=r"the 5 snapshots asked for\. Received: 4"):
+        SnapshotEnsemble(model, tmp_path, last=5)
+    with pytest.raises(ca.EnsembleError, match=r"`outputs` must be 'logits'.*'softmax'"):
+        SnapshotEnsemble(model, tmp_path, outputs="softmax")  # type: ignore[arg-type]
+    for unfit in (None, keras.Sequential([layers.Dense(3)])):
+        with pytest.raises(ca.EnsembleError, match=r"`model` must be a keras.Model that is built"):
+            SnapshotEnsemble(unfit, tmp_path)
+    with pytest.raises(ca.EnsembleError, match=r"its tensor 'dense/kernel' is float32 of .*\(4, 9"):
+        SnapshotEnsemble(wider(), tmp_path).predict(x)
+    longer = keras.Sequential([keras.Input((4,)), *small_net().layers, layers.Dense(3)])
+    with pytest.raises(ca.EnsembleError, match=r"the model's tensor 'dense_2/kernel' is not in it"):
+        SnapshotEnsemble(longer, tmp_path).predict(x)
+    shorter = keras.Sequential([keras.Input((4,)), *small_net().layers[:1]])
+    with pytest.raises(ca.EnsembleError, match=r"its tensor '\w+/\w+' is not in the model"):
+        SnapshotEnsemble(shorter, tmp_path).predict(x)
+    double = keras.Model(model.inputs[0], [*model.outputs] * 2)
+    with pytest.raises(ca.EnsembleError, match=r"must return one tensor\. Received: list"):
+        SnapshotEnsemble(double, tmp_path).predict(x)
+    single = keras.Sequential([keras.Input((4,)), layers.Dense(1)])
+    record_once(tmp_path / "single", single)
+    with pytest.raises(ca.EnsembleError, match=r"at least two classes.*outputs='values'"):
+        SnapshotEnsemble(single, tmp_path / "single").predict(x)
+
+
+def test_a_damaged_member_is_not_predicted_with(tmp_path: Path) -> None:
+    model = trained(tmp_path)
+    snapshot = SnapshotStore(tmp_path).list()[-1]
+    content = bytearray(snapshot.path.read_bytes())
+    content[-1] ^= 1
+    snapshot.path.write_bytes(content)
+    with pytest.raises(ca.SnapshotError, match=r"is damaged.*does not match its digest"):
+        SnapshotEnsemble(model, tmp_path, last=1).predict(data(2)[0])
