@@ -239,9 +239,7 @@ def test_a_model_whose_structure_changed_is_refused(tmp_path: Path) -> None:
     with SnapshotRecorder(tmp_path, model, every_step) as recorder:
         recorder.step()
         model.append(nn.Linear(3, 2, bias=False))
-        with pytest.raises(
-            ca.SnapshotError, match=r"the model's tensor '1\.weight' is not"
-        ):
+        with pytest.raises(ca.SnapshotError, match=r"the model's tensor '1\.weight' is not"):
             recorder.step()
         model.pop(1)
         assert recorder.step()

@@ -263,8 +263,8 @@ class SnapshotRecorder(BaseRecorder, keras.callbacks.Callback):
     their checkpoint and its file.
 
     The history gets the rate of each epoch's last update as `learning_rate`,
-    where this schedule sets it. A snapshot taken at an epoch's end gets the
-    epoch's logs, such as `val_loss`, as its metrics.
+    where this schedule sets it. With `keep_best`, cycles must end with epochs,
+    whose logs hold the metric (such as `val_loss`).
 
     Args:
         folder: the folder of the snapshots; made if it is not there.
@@ -363,12 +363,14 @@ class SnapshotRecorder(BaseRecorder, keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:  # noqa: ARG002
         """Record a cycle that the epoch's last updates have ended; called by `fit`."""
-        # A checkpoint of this epoch must not be older than an earlier snapshot.
-        self.wait()
-        numbers = {
-            name: value for name, value in (logs or {}).items() if isinstance(value, int | float)
-        }
-        self._look(numbers)
+        metric = self._retention.metric
+        if metric is None:
+            # A checkpoint of this epoch must not be older than an earlier snapshot.
+            self.wait()
+            self._look()
+        else:
+            self._look({name: value for name, value in (logs or {}).items() if name == metric})
+            self.wait()  # for a resumed run has the weights again, but not the logs
         if logs is not None and self._logs_rate:
             logs["learning_rate"] = self.schedule.rate(max(self._updates - 1, 0))
 
@@ -417,10 +419,11 @@ class SnapshotRecorder(BaseRecorder, keras.callbacks.Callback):
         if not updates or (expected is None and updates == self._updates):
             return
         self.resume(updates)
-        # A run may be killed between a checkpoint and the snapshot that was due
-        # with it: those weights are here again.
-        kept = self.store.list()
-        self._updates = max(updates - self._pace, kept[-1].step if kept else 0, 0)
+        if self._retention.metric is None:
+            # A run may be killed between a checkpoint and the snapshot that was due
+            # with it: those weights are here again.
+            kept = self.store.list()
+            self._updates = max(updates - self._pace, kept[-1].step if kept else 0, 0)
 
     def _weights(self) -> dict[str, NDArray[Any]]:
         return {name: _array(variable) for name, variable in _named_weights(self.model).items()}
