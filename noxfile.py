@@ -78,7 +78,7 @@ def gpu(session: nox.Session) -> None:
 @nox.session
 def tf(session: nox.Session) -> None:
     """The adapter for Keras, on TensorFlow (which for the CPU alone is a package of its own)."""
-    install(session, ".", group="tf-test")
+    install(session, ".[cli,plot]", group="tf-test")
     session.run("pytest", "tests/keras", *session.posargs, env={"KERAS_BACKEND": "tensorflow"})
 
 
@@ -86,7 +86,7 @@ def tf(session: nox.Session) -> None:
 @nox.parametrize("backend", ["jax", "torch"])
 def keras(session: nox.Session, backend: str) -> None:
     """The adapter for Keras, on its other backends."""
-    install(session, f".[{backend}]", group="keras-test")
+    install(session, f".[{backend},cli,plot]", group="keras-test")
     session.run("pytest", "tests/keras", *session.posargs, env={"KERAS_BACKEND": backend})
 
 
@@ -105,7 +105,10 @@ def demo(session: nox.Session) -> None:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--backend", default="torch")  # named as the extra that it needs
     chosen, _ = parser.parse_known_args(session.posargs)
-    install(session, f".[{chosen.backend},cli,plot]", group="demo")
+    if chosen.backend == "keras":  # on TensorFlow, which for the CPU alone is another package
+        install(session, ".[cli,plot]", group="tf-test")
+    else:
+        install(session, f".[{chosen.backend},cli,plot]", group="demo")
     session.run("cosanneal", "demo", *session.posargs)
 
 

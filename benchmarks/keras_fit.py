@@ -59,15 +59,15 @@ def main() -> int:
     restarts = keras.optimizers.schedules.CosineDecayRestarts(1e-3, total)
     recorded = "schedule and recorder"
     runs: dict[str, tuple[Any, list[Any]]] = {}
-    for name, rate, kept in (
-        ("constant rate", 1e-3, None),
-        ("CosineDecayRestarts", restarts, None),
-        ("schedule", CyclicCosineSchedule(schedule), None),
-        (recorded, CyclicCosineSchedule(schedule), {}),
-        ("recorder with set_lr", 1e-3, {"set_lr": True}),
+    ours = CyclicCosineSchedule(schedule)
+    folders = [tempfile.mkdtemp() for _ in range(2)]
+    for name, rate, callbacks in (
+        ("constant rate", 1e-3, []),
+        ("CosineDecayRestarts", restarts, []),
+        ("schedule", ours, []),
+        (recorded, ours, [SnapshotRecorder(folders[0], schedule)]),
+        ("recorder with set_lr", 1e-3, [SnapshotRecorder(folders[1], schedule, set_lr=True)]),
     ):
-        folder = tempfile.mkdtemp()
-        callbacks = [] if kept is None else [SnapshotRecorder(folder, schedule, **kept)]
         runs[name] = net(rate, given.width), callbacks
     times: dict[str, list[float]] = {name: [] for name in runs}
     for round_number in range(given.rounds + 1):

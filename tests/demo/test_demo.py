@@ -238,6 +238,7 @@ main()
         ("torch", "torch", "cosanneal[torch]"),
         ("jax", "jax", "cosanneal[jax]"),
         ("jax", "optax", "cosanneal[jax]"),
+        ("keras", "keras", "cosanneal[tf]"),
         ("torch", "sklearn", "cosanneal[demo]"),
         ("torch", "matplotlib", "[plot]"),
     ],

@@ -1,4 +1,4 @@
-"""These tests need Keras, and the backend that KERAS_BACKEND names."""
+"""These tests need Keras on the backend that KERAS_BACKEND names, and the demonstration's needs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ import pytest
 
 from tests.needed import left_out
 
-NEEDED = ("keras", os.environ.get("KERAS_BACKEND", "tensorflow"), "numpy", "safetensors")
+NEEDED = (
+    *("keras", os.environ.get("KERAS_BACKEND", "tensorflow"), "numpy", "safetensors"),
+    *("typer", "rich", "matplotlib", "sklearn"),
+)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

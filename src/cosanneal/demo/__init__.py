@@ -12,3 +12,4 @@ class Backend(StrEnum):
 
     TORCH = "torch"
     JAX = "jax"
+    KERAS = "keras"

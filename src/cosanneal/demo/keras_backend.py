@@ -1,0 +1,166 @@
+"""The demonstration's model and training function in Keras, on any of its backends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..adapters.keras import CyclicCosineSchedule, SnapshotEnsemble, SnapshotRecorder
+from ..core.schedule import Schedule
+from .digits import CLASSES, Part, Split
+from .experiment import Config, Predictions, Progress, Trained
+
+# After cosanneal's adapter, which says how to install Keras where it is missing.
+import keras  # isort: skip
+from keras import layers, ops  # isort: skip
+
+
+def build_model(seed: int, weight_decay: float) -> keras.Model:
+    """A small convolutional network with BatchNorm, its weights drawn from the seed."""
+    # Keras' own weight decay leaves the momentum out; a penalty does as the other backends do.
+    decay = keras.regularizers.L2(weight_decay / 2)
+    seeds = iter(range(3 * seed, 3 * seed + 3))
+
+    def block(channels: int) -> list[Any]:
+        return [
+            layers.Conv2D(
+                channels,
+                3,
+                padding="same",
+                use_bias=False,
+                kernel_initializer=_drawn(next(seeds)),
+                kernel_regularizer=decay,
+            ),
+            layers.BatchNormalization(
+                momentum=0.9, epsilon=1e-5, beta_regularizer=decay, gamma_regularizer=decay
+            ),
+            layers.ReLU(),
+            layers.MaxPooling2D(),
+        ]
+
+    head = layers.Dense(
+        CLASSES,
+        kernel_initializer=_drawn(next(seeds)),
+        kernel_regularizer=decay,
+        bias_regularizer=decay,
+    )
+    return keras.Sequential(
+        [keras.Input((8, 8, 1)), *block(16), *block(32), layers.Flatten(), head]
+    )
+
+
+def train(
+    split: Split,
+    order: NDArray[np.intp],
+    *,
+    seed: int,
+    config: Config,
+    max_lr: float,
+    schedule: Schedule | None,
+    folder: Path | None,
+    progress: Progress,
+) -> Trained:
+    """Train the model once; arguments as in `torch_backend.train`."""
+    updates = len(order)
+    rate: Any
+    if schedule is None:
+        ends = [updates // 2 - 1, updates * 3 // 4 - 1]  # the last update at each rate
+        steps = keras.optimizers.schedules.PiecewiseConstantDecay
+        rate = steps(ends, [max_lr, max_lr / 10, max_lr / 100])
+    else:
+        rate = CyclicCosineSchedule(schedule)
+    model = build_model(seed, config.weight_decay)
+    model.compile(
+        keras.optimizers.SGD(rate, config.momentum),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=[_LastLoss()],
+    )
+    watch = _Watch(progress)
+    callbacks: list[keras.callbacks.Callback] = [watch]
+    recorder = None
+    if schedule is not None and folder is not None:
+        recorder = SnapshotRecorder(folder, schedule, resume_from=0)
+        callbacks.append(recorder)
+    model.fit(_Batches(split.train, order), shuffle=False, verbose=0, callbacks=callbacks)
+
+    ensembles: list[Predictions] = []
+    if recorder is not None:
+        recorder.close()
+        for last in range(1, len(recorder.store.list()) + 1):
+            ensemble = SnapshotEnsemble(model, recorder.store, last=last)
+            ensembles.append(
+                Predictions(
+                    validation=ensemble.predict(_inputs(split.validation)),
+                    test=ensemble.predict(_inputs(split.test)),
+                )
+            )
+    return Trained(
+        rates=[float(ops.convert_to_numpy(rate(step))) for step in range(updates)],
+        losses=watch.losses,
+        final=Predictions(
+            validation=_predict(model, split.validation), test=_predict(model, split.test)
+        ),
+        ensembles=ensembles,
+    )
+
+
+class _Batches(keras.utils.PyDataset):
+    """The scans in the order in which the updates see them."""
+
+    def __init__(self, part: Part, order: NDArray[np.intp]) -> None:
+        super().__init__()
+        self._x, self._y = _inputs(part), part.y
+        self._order = order
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def __getitem__(self, update: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        rows = self._order[update]
+        return self._x[rows], self._y[rows]
+
+
+class _LastLoss(keras.metrics.Metric):
+    """The last update's own loss; Keras' is the mean since the epoch began, with the penalty."""
+
+    def __init__(self) -> None:
+        super().__init__(name="last_loss")
+        self._last = self.add_variable((), "zeros", name="last")
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:  # noqa: ARG002
+        losses = keras.losses.sparse_categorical_crossentropy(y_true, y_pred, from_logits=True)
+        self._last.assign(ops.mean(losses))
+
+    def result(self) -> Any:
+        return ops.convert_to_tensor(self._last)
+
+
+class _Watch(keras.callbacks.Callback):
+    """Keeps the losses, and shows the progress."""
+
+    def __init__(self, progress: Progress) -> None:
+        super().__init__()
+        self.losses: list[float] = []
+        self._progress = progress
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002
+        self.losses.append(float(logs["last_loss"]))
+        self._progress()
+
+
+def _drawn(seed: int) -> keras.Initializer:
+    """Uniform within 1 / sqrt(inputs), as torch draws them."""
+    return keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform", seed=seed)
+
+
+def _inputs(part: Part) -> NDArray[np.float32]:
+    return part.x[..., None]
+
+
+def _predict(model: keras.Model, part: Part) -> NDArray[np.float32]:
+    logits = ops.convert_to_tensor(model.predict_on_batch(_inputs(part)))
+    probabilities: NDArray[np.float32] = ops.convert_to_numpy(ops.softmax(logits))
+    return probabilities
