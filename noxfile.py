@@ -11,7 +11,7 @@ import nox
 
 nox.needs_version = ">=2025.2.9"
 nox.options.sessions = [
-    *("lint", "types", "core", "torch", "jax", "tf", "keras", "peers", "build"),
+    *("lint", "types", "core", "torch", "jax", "tf", "keras", "parity", "peers", "build"),
 ]
 nox.options.error_on_missing_interpreters = True
 
@@ -88,6 +88,13 @@ def keras(session: nox.Session, backend: str) -> None:
     """The adapter for Keras, on its other backends."""
     install(session, f".[{backend},cli,plot]", group="keras-test")
     session.run("pytest", "tests/keras", *session.posargs, env={"KERAS_BACKEND": backend})
+
+
+@nox.session
+def parity(session: nox.Session) -> None:
+    """The same schedules, snapshots and predictions in every framework."""
+    install(session, ".[torch,jax]", group="tf-test")
+    session.run("pytest", "tests/parity", *session.posargs)
 
 
 @nox.session
