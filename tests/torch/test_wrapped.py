@@ -98,7 +98,10 @@ KINDS = [
     torch.float64,
     torch.complex64,
     torch.float8_e4m3fn,
+    torch.float8_e4m3fnuz,
     torch.float8_e5m2,
+    torch.float8_e5m2fnuz,
+    torch.float8_e8m0fnu,
 ]
 
 
@@ -140,13 +143,13 @@ def test_every_dtype_in_every_shape(tmp_path: Path, kind: torch.dtype) -> None:
         assert torch.equal(loaded[name].reshape(-1).view(torch.uint8), flat.view(torch.uint8))
 
 
-@pytest.mark.parametrize("kind", [torch.complex128, torch.float8_e4m3fnuz, torch.float8_e8m0fnu])
-def test_a_dtype_without_a_code_is_refused_by_name(tmp_path: Path, kind: torch.dtype) -> None:
-    model = buffers_of({"fine": torch.ones(2), "odd": torch.zeros(2, dtype=kind)})
-    name = str(kind).removeprefix("torch.")
+def test_a_dtype_without_a_code_is_refused_by_name(tmp_path: Path) -> None:
+    model = buffers_of({"fine": torch.ones(2), "odd": torch.zeros(2, dtype=torch.complex128)})
     with (
         SnapshotRecorder(tmp_path, model, EVERY_STEP) as recorder,
-        pytest.raises(ca.SnapshotError, match=rf"'odd' must have a dtype.*Received: {name}; conv"),
+        pytest.raises(
+            ca.SnapshotError, match=r"'odd' must have a dtype.*Received: complex128; conv"
+        ),
     ):
         recorder.step()
     assert recorder.store.list() == []
@@ -221,19 +224,6 @@ def test_weights_that_are_not_there_yet_are_refused(
         pytest.raises(ca.SnapshotError, match=message),
     ):
         recorder.step()
-
-
-def test_a_model_that_changes_its_layout_between_snapshots(tmp_path: Path) -> None:
-    model = net()
-    with SnapshotRecorder(tmp_path, model, EVERY_STEP) as recorder:
-        recorder.step()
-        model.double()
-        model.append(nn.Linear(3, 2))
-        recorder.step()
-        expected = {name: value.clone() for name, value in model.state_dict().items()}
-    loaded = recorder.store.list()[-1].load(framework="pt")
-    assert loaded.keys() == expected.keys()
-    assert all(torch.equal(loaded[name], value) for name, value in expected.items())
 
 
 def test_no_gradient_and_no_graph_is_touched(tmp_path: Path) -> None:
