@@ -24,7 +24,7 @@ from fractions import Fraction
 from typing import Any
 
 import cosanneal as ca
-from benchmarks.runner import Figure, alone, in_turn
+from benchmarks.runner import Figure, alone, in_turn, optional, say_left_out
 from cosanneal import Schedule, presets
 
 EQUAL_LIMIT, GROWING_LIMIT = 1.0, 2.5  # microseconds
@@ -65,7 +65,7 @@ def ours() -> Iterator[tuple[str, Schedule, int, float]]:
 def peers(*, growing: bool) -> Iterator[tuple[str, Callable[[int], Any], int]]:
     """A name, a closed form as it is installed, and the step below which it is asked."""
     mult = 2 if growing else 1
-    lr_scheduler = _optional("torch.optim.lr_scheduler")
+    lr_scheduler = optional("torch.optim.lr_scheduler")
     if lr_scheduler:
         import torch
 
@@ -76,28 +76,21 @@ def peers(*, growing: bool) -> Iterator[tuple[str, Callable[[int], Any], int]]:
         if timm:
             scheduler = timm(optimizer, 1000, cycle_mul=float(mult), cycle_limit=10**9)
             yield "timm _get_lr", scheduler._get_lr, 2**40
-    keras = _optional("keras")
+    keras = optional("keras")
     if keras:
         restarts = keras.optimizers.schedules.CosineDecayRestarts(0.1, 1000, t_mul=float(mult))
         yield "keras CosineDecayRestarts, eager", restarts, 2**24
     if growing:
         return
-    optimization = _optional("transformers.optimization")
+    optimization = optional("transformers.optimization")
     if optimization and lr_scheduler:
         schedule = optimization.get_cosine_with_hard_restarts_schedule_with_warmup(
             optimizer, 0, 2**40, num_cycles=1000
         )
         yield "transformers' hard restarts", schedule.lr_lambdas[0], 2**40
-    optax = _optional("optax")
+    optax = optional("optax")
     if optax:
         yield "optax, one decay, not jitted", optax.cosine_decay_schedule(0.1, 10**6), 10**6
-
-
-def _optional(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        return None
 
 
 @functools.cache
@@ -105,6 +98,7 @@ def timm_cosine() -> Any:
     """The scheduler of timm from its file: the whole of timm needs torchvision."""
     spec = importlib.util.find_spec("timm")
     if spec is None or spec.origin is None:
+        say_left_out("timm", "timm")
         return None
     for name in ("timm", "timm.scheduler"):
         package = types.ModuleType(name)
@@ -156,4 +150,4 @@ def measure() -> Iterator[Figure]:
 
 
 if __name__ == "__main__":
-    sys.exit(alone(measure))
+    sys.exit(alone(measure()))

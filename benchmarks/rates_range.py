@@ -60,4 +60,4 @@ def measure() -> Iterator[Figure]:
 
 
 if __name__ == "__main__":
-    sys.exit(alone(measure))
+    sys.exit(alone(measure()))

@@ -6,7 +6,8 @@ Each benchmark is a module of this folder with a function `measure()` that
 yields `Figure`s, and runs alone too: `python -m benchmarks.NAME`. It has a
 process of its own, in which ours, the peers and the limit take turns: a machine
 that slows down slows all of them, and the ratios stay. A ratio is the median of
-those of all rounds, with its quartiles.
+those of all rounds, with its quartiles. A peer that is not installed is left out,
+a benchmark whose framework is not installed is skipped, and both are said.
 
 Written are benchmarks/results.json (a benchmark that is not run keeps what it
 had), a plot of each benchmark in docs/images, and docs/performance.md.
@@ -14,6 +15,7 @@ had), a plot of each benchmark in docs/images, and docs/performance.md.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
 import os
@@ -25,6 +27,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,7 +41,10 @@ BENCHMARKS = tuple(
     )
 )
 _LINE = "{:<33} {:>9} {:>9} {:>9} {:>7} {:>7}"
-_PACKAGES = ("numpy", "torch", "timm", "transformers", "jax", "optax", "keras", "tensorflow")
+_PACKAGES = (
+    *("numpy", "scipy", "safetensors", "torch", "timm", "transformers"),
+    *("jax", "optax", "orbax-checkpoint", "keras", "tensorflow", "tensorflow-cpu"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +130,29 @@ def in_turn(
     return times
 
 
+@functools.cache
+def optional(name: str) -> Any:
+    """The module of a peer; None where it is not installed, which is said once."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        say_left_out(name, _lacking(error))
+        return None
+
+
+def say_left_out(peer: str, package: str) -> None:
+    """Say that a peer is not measured: on stderr, since the runner reads the rest."""
+    print(f"{peer} is left out: {package} is not installed", file=sys.stderr)
+
+
+def _lacking(error: ModuleNotFoundError) -> str:
+    """The package that is not installed. One that is, but is broken, remains an error."""
+    package = (error.name or "").partition(".")[0]
+    if package in ("", "benchmarks", "cosanneal") or find_spec(package):
+        raise error
+    return package
+
+
 def show(summaries: Iterable[Mapping[str, Any]]) -> bool:
     """Print the table; whether every goal was met."""
     print(_LINE.format("figure", "ours", "best peer", "limit", "o/peer", "o/limit"))
@@ -170,13 +199,19 @@ def machine() -> dict[str, str]:
     return found
 
 
-def alone(measure: Callable[[], Iterable[Figure]]) -> int:
-    """Run one benchmark and print its table; as data, where asked with --json."""
-    summaries = [figure.summary() for figure in measure()]
-    if sys.argv[1:] == ["--json"]:
-        print(json.dumps(summaries))
-        return 0
-    return 0 if show(summaries) else 1
+def alone(figures: Iterable[Figure]) -> int:
+    """Run one benchmark and print its table; 1 where a goal was missed."""
+    return 0 if show([figure.summary() for figure in figures]) else 1
+
+
+def as_data(name: str) -> None:
+    """Run one benchmark; the last line printed is what it measured, or the package it lacks."""
+    try:
+        module = importlib.import_module(f"benchmarks.{name}")
+    except ModuleNotFoundError as error:
+        print(json.dumps(_lacking(error)))
+    else:
+        print(json.dumps([figure.summary() for figure in module.measure()]))
 
 
 def main(names: Sequence[str]) -> int:
@@ -190,7 +225,7 @@ def main(names: Sequence[str]) -> int:
     for name in names or BENCHMARKS:
         start = time.perf_counter()
         done = subprocess.run(
-            [sys.executable, "-m", f"benchmarks.{name}", "--json"],
+            [sys.executable, "-c", f"from benchmarks.runner import as_data; as_data({name!r})"],
             stdout=subprocess.PIPE,
             text=True,
             check=False,
@@ -201,6 +236,9 @@ def main(names: Sequence[str]) -> int:
             print("  failed, for the reason above")
             continue
         figures = json.loads(done.stdout.splitlines()[-1])
+        if isinstance(figures, str):
+            print(f"  skipped: {figures} is not installed")
+            continue
         known[name] = {"machine": machine(), "figures": figures}
         met &= show(figures)
     RESULTS.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n", encoding="utf-8")

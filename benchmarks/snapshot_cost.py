@@ -1,23 +1,19 @@
-"""What a snapshot costs: ours beside what else people do, in one run.
+"""What a snapshot costs: ours beside what else people do.
 
-    python benchmarks/snapshot_cost.py [--sizes 1 100 1000] [--folder FOLDER]
-    python benchmarks/snapshot_cost.py --train [SECONDS]
+    python -m benchmarks.snapshot_cost [--sizes 1 100 1000] [--rounds N] [--folder FOLDER]
+    python -m benchmarks.snapshot_cost --train [SECONDS]
 
-For 1 MB, 100 MB and 1 GB of float32 weights, medians of several rounds in which
-all take turns: the time the training thread is held, and the time until the
-snapshot is durable (those that do not sync get an fsync of file and folder
-after them). The first snapshot of ours, whose held memory is not there yet, is
-not among them and printed by itself. `plain copy` is torch's `copy_` into held
-tensors: the limit. The extra memory is the peak of the process' resident memory
-over that before. Then loading: a member into a model, beside safetensors'
-load_file and copy.
+Of 1 MB, 100 MB and 1 GB of float32 weights: the time the training thread is held,
+whose limit is torch's `copy_` into held tensors, and the time until the snapshot is
+durable, whose limit is safetensors' save_file (those that do not sync get an fsync of
+file and folder after them). The first snapshot of ours, whose held memory is not there
+yet, has a line by itself, and so has the peak of the process' resident memory over that
+before. Then loading a member into a model, beside safetensors' load_file and copy.
+Goals are set from 100 MB on.
 
-With --train: a training run in blocks of about a second, half of them with a
-snapshot at their start, and the ratio of their times: that of the clock, and
-that of the training thread's own, which other processes do not disturb.
-
-A limit is exceeded where a row says so, and the exit status with it. Orbax is
-measured where it is installed.
+With --train instead: a training run in blocks of about a second, half of them with a
+snapshot at their start, and the ratio of their times: that of the clock, and that of
+the training thread's own, which other processes do not disturb.
 """
 
 from __future__ import annotations
@@ -31,7 +27,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +36,10 @@ import torch
 from torch import nn
 
 import cosanneal as ca
+from benchmarks.runner import Figure, alone, in_turn, optional
 from cosanneal.adapters.torch import SnapshotRecorder
 
+SIZES = (1, 100, 1000)  # megabytes
 HELD, DURABLE, LOAD, TRAIN, MEMORY = 1.5, 1.3, 1.2, 1.02, 1.1
 EVERY_STEP = ca.CyclicCosine(0.1, cycle_steps=1)
 
@@ -120,11 +118,11 @@ def save_file(folder: Path, model: nn.Module) -> Save:
     return save
 
 
-def orbax(folder: Path, model: nn.Module) -> Save:
+def orbax(folder: Path, model: nn.Module) -> Save | None:
     """Orbax' asynchronous checkpointer, of the weights as arrays of jax'."""
-    import jax
-    import orbax.checkpoint as ocp
-
+    jax, ocp = optional("jax"), optional("orbax.checkpoint")
+    if jax is None or ocp is None:
+        return None
     tree = {name: jax.numpy.asarray(value.numpy()) for name, value in model.state_dict().items()}
     jax.block_until_ready(tree)
     checkpointer = ocp.AsyncCheckpointer(ocp.StandardCheckpointHandler())
@@ -141,10 +139,10 @@ def orbax(folder: Path, model: nn.Module) -> Save:
     return save
 
 
-SAVES: dict[str, Callable[[Path, nn.Module], Save]] = {
+SAVES: dict[str, Callable[[Path, nn.Module], Save | None]] = {
     "ours": ours,
     "ours, background=False": functools.partial(ours, background=False),
-    "plain copy (the limit)": plain_copy,
+    "plain copy": plain_copy,
     "copy.deepcopy": deep_copy,
     "torch.save": torch_save,
     "safetensors save_file": save_file,
@@ -153,7 +151,7 @@ SAVES: dict[str, Callable[[Path, nn.Module], Save]] = {
 
 
 def timed(save: Save, folder: Path) -> tuple[float, float]:
-    """The seconds until the training may go on, and until all is durable."""
+    """The milliseconds until the training may go on, and until all is durable."""
     os.sync()  # what others left to be written is not this one's to wait for
     start = time.perf_counter()
     wait = save()
@@ -162,7 +160,7 @@ def timed(save: Save, folder: Path) -> tuple[float, float]:
     durable = time.perf_counter() - start
     for path in folder.glob("[!.]*"):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    return held, durable
+    return 1e3 * held, 1e3 * durable
 
 
 def resident(field: str) -> int:
@@ -171,8 +169,8 @@ def resident(field: str) -> int:
     return int(line.split()[1]) * 1024
 
 
-def costs(megabytes: int, folder: Path) -> bool:
-    """Print one table; whether a limit is exceeded."""
+def costs(megabytes: int, rounds: int, folder: Path) -> Iterator[Figure]:
+    """Snapshots of so many megabytes."""
     model = Weights(megabytes)
     size = sum(value.nbytes for value in model.state_dict().values())
     before = resident("VmRSS")
@@ -185,62 +183,70 @@ def costs(megabytes: int, folder: Path) -> bool:
     extra = (resident("VmHWM") - before) / size
     del save
 
-    saves: dict[str, tuple[Save, Path]] = {}
-    missing: list[str] = []
+    runs: dict[str, Callable[[], float]] = {}
+    durable: dict[str, list[float]] = {}
+
+    def run(name: str, save: Save, own: Path) -> float:
+        held, until_durable = timed(save, own)
+        durable[name].append(until_durable)
+        return held
+
     for name, make in SAVES.items():
         own = Path(tempfile.mkdtemp(dir=folder))
-        try:
-            saves[name] = make(own, model), own
-        except ModuleNotFoundError as error:
-            missing.append(f"{name:<24} not measured: {error.name} is not installed\n")
-        else:
-            timed(*saves[name])
-    rounds = 9 if megabytes <= 100 else 5
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in saves}
-    for _ in range(rounds):
-        for name, each in saves.items():
-            times[name].append(timed(*each))
-    held, durable = (
-        {name: statistics.median(pair[i] for pair in pairs) for name, pairs in times.items()}
-        for i in (0, 1)
+        made = make(own, model)
+        if made is not None:
+            durable[name] = []
+            runs[name] = functools.partial(run, name, made, own)
+    held = in_turn(runs, repeats=rounds)
+    durable = {name: times[1:] for name, times in durable.items() if "copy" not in name}
+
+    goals = (HELD, DURABLE, LOAD) if megabytes >= 100 else (None, None, None)
+    our_held, our_durable = held.pop("ours"), durable.pop("ours")
+    del held["ours, background=False"]
+    in_foreground = durable.pop("ours, background=False")
+    limit = held.pop("plain copy")
+    yield Figure(
+        name=f"held, {megabytes:,} MB",
+        unit="ms",
+        ours=our_held,
+        limit=limit,
+        peers=held,
+        goal=goals[0],
     )
-    # Of each round by itself, since the disk is not equally fast in all.
-    held_ratio = held["ours"] / held["plain copy (the limit)"]
-    durable_ratio = statistics.median(
-        a[1] / b[1] for a, b in zip(times["ours"], times["safetensors save_file"], strict=True)
+    yield Figure(name=f"first held, {megabytes:,} MB", unit="ms", ours=[first])
+    limit = durable.pop("safetensors save_file")
+    for name, times, goal in (
+        ("durable", our_durable, goals[1]),
+        ("background=False", in_foreground, None),
+    ):
+        yield Figure(
+            name=f"{name}, {megabytes:,} MB",
+            unit="ms",
+            ours=times,
+            limit=limit,
+            peers=durable,
+            goal=goal,
+        )
+    yield Figure(
+        name=f"extra memory, {megabytes:,} MB",
+        unit="x",
+        ours=[extra],
+        limit=MEMORY,
+        goal=1.0 if megabytes >= 100 else None,
     )
-    least = min(t for _, t in times["ours"]) / min(t for _, t in times["safetensors save_file"])
-    print(f"\n{megabytes} MB of weights; medians of {rounds} rounds, in ms")
-    line = "{:<24} {:>9} {:>9}  {}"
-    print(line.format("", "held", "durable", ""))
-    for name in saves:
-        ends = "-" if "copy" in name else f"{1e3 * durable[name]:.1f}"
-        note = ""
-        if name == "ours":
-            note = (
-                f"held {held_ratio:.2f} x the plain copy, durable {durable_ratio:.2f} x save_file "
-                f"(least times: {least:.2f} x)"
-            )
-        print(line.format(name, f"{1e3 * held[name]:.2f}", ends, note))
-    print("".join(missing), end="")
-    print(f"first snapshot of ours: held {1e3 * first:.1f} ms; extra memory {extra:.2f} x weights")
-    over = [
-        what
-        for what, exceeded in {
-            "held": megabytes >= 100 and held_ratio > HELD,
-            "durable": megabytes >= 100 and durable_ratio > DURABLE,
-            "memory": megabytes >= 100 and extra > MEMORY,
-            "load": loading(model, folder) and megabytes >= 100,
-        }.items()
-        if exceeded
-    ]
-    if over:
-        print("over its limit:", ", ".join(over))
-    return bool(over)
+    loads = loading(model, rounds, folder)
+    for name in ("load", "load, verified"):
+        yield Figure(
+            name=f"{name}, {megabytes:,} MB",
+            unit="ms",
+            ours=loads[name],
+            limit=loads["load_file and copy"],
+            goal=goals[2],
+        )
 
 
-def loading(model: nn.Module, folder: Path) -> bool:
-    """Print what loading costs; whether a limit is exceeded."""
+def loading(model: nn.Module, rounds: int, folder: Path) -> dict[str, list[float]]:
+    """What loading a member into the model takes, without and with its digest checked."""
     with SnapshotRecorder(folder / "load", model, EVERY_STEP) as recorder:
         recorder.step()
     (snapshot,) = recorder.store.list()
@@ -251,28 +257,25 @@ def loading(model: nn.Module, folder: Path) -> bool:
     def theirs() -> None:
         model.load_state_dict(safetensors.torch.load_file(snapshot.path))
 
-    ways: dict[str, Callable[[], None]] = {
+    runs: dict[str, Callable[[], None]] = {
         "load_file and copy": theirs,
-        "ours, verify=False": functools.partial(ours, verify=False),
-        "ours, verified": functools.partial(ours, verify=True),
+        "load": functools.partial(ours, verify=False),
+        "load, verified": functools.partial(ours, verify=True),
     }
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(7):
-        for name, load in ways.items():
-            start = time.perf_counter()
-            load()
-            times[name].append(time.perf_counter() - start)
-    median = {name: statistics.median(each) for name, each in times.items()}
-    base = median["load_file and copy"]
-    print(
-        "loading: "
-        + "; ".join(f"{name} {1e3 * t:.1f} ms ({t / base:.2f} x)" for name, t in median.items())
-    )
-    return median["ours, verify=False"] / base > LOAD
+    return in_turn(runs, repeats=rounds, per=1e-3, clock=time.perf_counter)
 
 
-def train(seconds: float, folder: Path) -> bool:
-    """Print by how much snapshots slow a training run; whether the limit is exceeded."""
+def measure(
+    sizes: Sequence[int] = SIZES, rounds: int | None = None, folder: Path | None = None
+) -> Iterator[Figure]:
+    """Snapshots of every size; few rounds where one takes many seconds."""
+    for size in sizes:
+        with tempfile.TemporaryDirectory(dir=folder) as own:
+            yield from costs(size, rounds or (9 if size <= 100 else 3), Path(own))
+
+
+def train(seconds: float, folder: Path) -> Figure:
+    """A block of a training run with a snapshot, beside one without; and how it went, printed."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(512, 2048), nn.ReLU(), nn.Linear(2048, 2048), nn.ReLU())
     model.append(nn.Linear(2048, 10))
@@ -305,37 +308,39 @@ def train(seconds: float, folder: Path) -> bool:
     cost = recorder.statistics
     ratios = [a[0] / b[0] for a, b in pairs]
     total, own = (sum(a[i] for a, _ in pairs) / sum(b[i] for _, b in pairs) for i in (0, 1))
-    slowed = statistics.median(ratios)
-    spread = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else [slowed] * 3
+    spread = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
     print(
         f"{len(pairs)} blocks of {updates} updates with a snapshot of {size / 1e6:.0f} MB and as "
         f"many without, {torch.get_num_threads()} threads on {os.cpu_count()} cores\n"
-        f"time with / without: {slowed:.4f} (median of the pairs; quartiles {spread[0]:.4f} to "
-        f"{spread[2]:.4f}), {total:.4f} in all; the training thread's own {own:.4f}\n"
+        f"time with / without: {statistics.median(ratios):.4f} (median of the pairs; quartiles "
+        f"{spread[0]:.4f} to {spread[2]:.4f}), {total:.4f} in all; the training thread's own "
+        f"{own:.4f}\n"
         f"held {1e3 * cost.held_seconds / cost.taken:.2f} ms for each snapshot (waited "
         f"{1e3 * cost.waited_seconds / cost.taken:.2f}), written in "
         f"{1e3 * cost.writing_seconds / cost.taken:.1f} ms"
     )
-    over = slowed > TRAIN
-    if over:
-        print("over its limit: train")
-    return over
+    return Figure(
+        name="training, a snapshot each second",
+        unit="s",
+        ours=[a for (a, _), _ in pairs],
+        limit=[b for _, (b, _) in pairs],
+        goal=TRAIN,
+    )
 
 
 def main() -> int:
-    """Print the tables; 1 if a limit is exceeded."""
+    """Print the table; 1 if a goal is missed."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--sizes", type=int, nargs="+", default=[1, 100, 1000], metavar="MB")
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, metavar="MB")
+    parser.add_argument("--rounds", type=int, help="by default 9, or 3 above 100 MB")
     parser.add_argument("--train", type=float, nargs="?", const=60.0, metavar="SECONDS")
     parser.add_argument("--folder", type=Path, help="where to write (by default a temporary one)")
     options = parser.parse_args()
     print(f"torch {torch.__version__}, safetensors {safetensors.__version__}")
-    over = False
-    for size in [0] if options.train else options.sizes:
-        with tempfile.TemporaryDirectory(dir=options.folder) as name:
-            folder = Path(name)
-            over |= train(options.train, folder) if options.train else costs(size, folder)
-    return int(over)
+    if options.train is None:
+        return alone(measure(options.sizes, options.rounds, options.folder))
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        return alone([train(options.train, Path(folder))])
 
 
 if __name__ == "__main__":

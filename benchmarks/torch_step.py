@@ -148,4 +148,4 @@ def measure() -> Iterator[Figure]:
 
 
 if __name__ == "__main__":
-    sys.exit(alone(measure))
+    sys.exit(alone(measure()))
