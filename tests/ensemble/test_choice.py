@@ -35,6 +35,7 @@ from cosanneal.ensemble import (
 )
 from cosanneal.ensemble.choice import Select
 from cosanneal.ensemble.metrics import METRICS, Metric
+from cosanneal.ensemble.selection import last_weights
 
 
 def drawn(
@@ -69,7 +70,18 @@ def test_the_choice_is_what_the_search_and_the_temperature_found(
     p, y = drawn()
     choice = fit(p, y, select=select, metric=metric)
     found = SEARCHES[select](HeldOut(p, y), metric)
-    assert choice.weights == found.weights
+    if select == "last":  # with the temperature of each in mind: see the test of that
+        count = sum(weight > 0 for weight in choice.weights)
+        assert choice.weights == last_weights(4, count)
+        others = choice.candidates[4:-1]
+        assert [each.name.split(",")[0] for each in others] == [
+            f"last {m}" for m in range(1, 5) if m != count
+        ]
+        assert all(
+            getattr(choice.candidates[-1], metric) <= getattr(each, metric) for each in others
+        )
+    else:
+        assert choice.weights == found.weights
     assert choice.gap == found.gap
     mean = pool(p, weights=choice.weights)
     assert choice.temperature == pytest.approx(fit_temperature(mean, y), rel=1e-9)
@@ -256,3 +268,30 @@ def test_files_that_hold_no_choice_are_refused(tmp_path: Path) -> None:
 def test_bad_arguments_are_refused(call: Any, message: str) -> None:
     with pytest.raises(ca.EnsembleError, match=message):
         call(*drawn())
+
+
+def test_the_last_members_are_chosen_as_they_are_after_the_temperature() -> None:
+    # Each member knows more than the one before, and all of them together, whose
+    # mean is far from sure, more than the last.
+    random = np.random.default_rng(0)
+    labels = random.integers(5, size=3000)
+    members = []
+    for strength in (1.0, 1.4, 1.8, 2.2):
+        logits = random.normal(size=(3000, 5))
+        logits[np.arange(3000), labels] += strength
+        powers = np.exp(logits)
+        members.append(powers / powers.sum(axis=1, keepdims=True))
+    assert select_last(HeldOut(members, labels)).weights == (0, 0, 0, 1)
+    choice = fit(members, labels, select="last")
+    assert choice.weights == (0.25, 0.25, 0.25, 0.25)
+    assert choice.temperature < 0.5
+    scores = {each.name.split(",")[0]: each for each in choice.candidates[4:]}
+    assert min(scores, key=lambda name: scores[name].log_loss) == "last 4"
+    # An oracle: the best temperature of each by a grid, in one dense look.
+    for m, name in enumerate(("last 1", "last 2", "last 3", "last 4"), start=1):
+        mean = np.mean(members[-m:], axis=0)
+        grid = np.linspace(0.1, 1.2, 4001)[:, None]
+        logs = np.log(mean)[:, None] / grid
+        losses = np.log(np.exp(logs).sum(-1)) - logs[np.arange(3000), :, labels]
+        assert scores[name].log_loss == pytest.approx(losses.mean(0).min(), abs=1e-5)
+    assert fit(members, labels, select="last", temperature=False).weights == (0, 0, 0, 1)

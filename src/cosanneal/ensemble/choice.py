@@ -7,11 +7,11 @@ import math
 import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias, cast, get_args
 
-import numpy as np
+from numpy.typing import NDArray
 
 from ..core.atomic import replacing
 from ..core.errors import EnsembleError, shown
@@ -70,7 +70,8 @@ class Choice:
         select: how the weights were chosen.
         metric: by which score.
         candidates: every ensemble that was considered: the last 1, 2, ...
-            members, the selection, and it at its temperature.
+            members, the selection, and what had a temperature; the choice is
+            the last of them.
         samples: how many validation samples there were.
         interval: the 95 % interval of the difference of the choice's score to
             that of the mean of all members; below 0 the choice is better. On
@@ -226,11 +227,13 @@ def fit(
             member first: a sequence of arrays of one shape, or one array with
             the members along its first axis.
         labels: the true classes of the validation data.
-        select: "last" takes the mean of the last m members, with the best m;
-            "greedy" picks one after the other, with replacement; "weights"
-            takes the weights of the least log-loss.
+        select: "last" takes the mean of the last m members, with the m that is
+            best with its temperature; "greedy" picks one after the other, with
+            replacement; "weights" takes the weights of the least log-loss.
         metric: by which score to choose: "log_loss", "brier" or "error".
         temperature: also fit one temperature after pooling, by log-loss.
+            (Means are less sure than their members, the more of them the less:
+            without it, fewer members may seem better than they are.)
         names: of the members; by default "0", "1", ...
         class_axis: the axis of the classes in one member's array; None for
             outcomes (binary, multi-label).
@@ -272,21 +275,27 @@ def fit(
             f"Received: {len(names)}"
         )
     chosen = _select(held_out, select, metric, steps=steps, bags=bags, seed=seed)
-    rows = held_out.pooled(chosen.weights)
-    found = 1.0
     candidates = [
         Candidate(name=f"last {m}", **scores)
         for m, scores in enumerate(last_scores(held_out), start=1)
     ]
+    found, rows = 1.0, held_out.pooled(chosen.weights)
     if select != "last":
         candidates.append(Candidate(name=select, **held_out.scores_of(rows)))
-    if temperature:
-        found = row_temperature(rows, held_out.labels)
-        rows = tempered(rows, found, -1)
-        name = f"last {np.count_nonzero(chosen.weights)}" if select == "last" else select
-        candidates.append(
-            Candidate(name=f"{name}, temperature {found:.4g}", **held_out.scores_of(rows))
-        )
+        if temperature:
+            found, rows, candidate = _calibrated(held_out, rows, select)
+            candidates.append(candidate)
+    elif temperature:
+        every = [(last_weights(len(held_out), m), f"last {m}") for m in range(1, len(held_out) + 1)]
+        tried = [
+            (weights, *_calibrated(held_out, held_out.pooled(weights), name))
+            for weights, name in every
+        ]
+        best = min(tried, key=lambda each: getattr(each[-1], metric))
+        candidates += [each[-1] for each in tried if each is not best]
+        weights, found, rows, candidate = best
+        candidates.append(candidate)
+        chosen = replace(chosen, weights=weights, score=getattr(candidate, metric))
     everyone = held_out.pooled(last_weights(len(held_out), len(held_out)))
     y = held_out.labels
     differences = row_scores(metric, rows, y) - row_scores(metric, everyone, y)
@@ -315,6 +324,16 @@ def fit(
             stacklevel=2,
         )
     return choice
+
+
+def _calibrated(
+    held_out: HeldOut, rows: NDArray[Any], name: str
+) -> tuple[float, NDArray[Any], Candidate]:
+    """The temperature of a prediction, the prediction at it, and its scores."""
+    found = row_temperature(rows, held_out.labels)
+    rows = tempered(rows, found, -1)
+    scores = held_out.scores_of(rows)
+    return found, rows, Candidate(name=f"{name}, temperature {found:.4g}", **scores)
 
 
 def _select(
