@@ -45,7 +45,10 @@ def test_rates_are_within_8_ulp_of_the_exact_ones(kind: str, wide: bool) -> None
     assert_close([compiled(step) for step in array[few]], exact[few], steps[few], kind)
     few = slice(None, None, 37)
     assert_close([rate(step) for step in steps[few]], exact[few], steps[few], kind)
-    assert_close(rate(array.reshape(1, -1))[0], exact, steps, kind)
+    # Outside of jit jax compiles every operation anew for another number of steps.
+    some = np.linspace(0, len(steps) - 1, 64).astype(int)
+    got = rate(jnp.asarray(np.array(steps)[some]).reshape(1, -1))[0]
+    assert_close(got, [exact[i] for i in some], [steps[i] for i in some], kind)
 
 
 @pytest.mark.parametrize("kind", PLANS)
