@@ -100,7 +100,7 @@ def test_a_run_killed_again_and_again_ends_as_one_that_was_not(
                 assert durable <= {snapshot.step for snapshot in store.list()}
         assert contents(root / "run") == whole[which]
         chain += 1
-    assert into_a_write > wanted // 30, f"only {into_a_write} of {kills} kills fell into a write"
+    assert into_a_write > wanted // 100, f"only {into_a_write} of {kills} kills fell into a write"
     assert reported > wanted // 10
     logging.getLogger(__name__).info(  # seen with --log-cli-level=info
         "%d kills in %d runs, %d of them in the middle of a write; %d snapshots reported durable",
