@@ -635,7 +635,6 @@ class SnapshotEnsemble(BaseEnsemble[Any]):
         self.apply_fn = apply_fn
         leaves, self._structure = _named_leaves(like, EnsembleError)
         self._leaves = {name: _Leaf.of(leaf) for name, leaf in leaves.items()}
-        self._verified: set[Snapshot] = set()
 
     def params(self, snapshot: Snapshot) -> Any:
         """A member's params, in the structure of `like`.
@@ -645,14 +644,8 @@ class SnapshotEnsemble(BaseEnsemble[Any]):
             EnsembleError: it does not fit `like`; the message names the first
                 tensor that differs.
         """
-        # A file is read as a whole once; it does not change under its name.
-        loaded = snapshot.load(verify=snapshot not in self._verified)
-        self._verified.add(snapshot)
-        found = {name: (value.shape, str(value.dtype)) for name, value in loaded.items()}
-        expected = {name: (leaf.shape, leaf.dtype) for name, leaf in self._leaves.items()}
-        mismatch = first_mismatch(found, expected)
-        if mismatch is not None:
-            raise EnsembleError(f"Snapshot {snapshot.path} must fit the model: {mismatch}")
+        layout = {name: (leaf.shape, leaf.dtype) for name, leaf in self._leaves.items()}
+        loaded = self._tensors(snapshot, layout)
         return jax.tree_util.tree_unflatten(
             self._structure, [leaf.restore(loaded[name]) for name, leaf in self._leaves.items()]
         )

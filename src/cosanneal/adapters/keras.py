@@ -39,7 +39,6 @@ try:
 
     from ..ensemble.base import BaseEnsemble, Outputs, count_samples
     from ..ensemble.pooling import Pooling
-    from ..snapshots.file import first_mismatch
     from ..snapshots.recorder import BaseRecorder, Metrics, RecorderOptions, check_schedule
     from ..snapshots.store import Snapshot, SnapshotStore
 except ModuleNotFoundError as error:
@@ -488,7 +487,6 @@ class SnapshotEnsemble(BaseEnsemble["NDArray[Any]"]):
                 f"{type(model).__name__}; build a model by calling it on a batch"
             )
         self.model = model
-        self._verified: set[Snapshot] = set()
 
     def _predict_member(self, snapshot: Snapshot, x: Any, batch_size: int | None) -> NDArray[Any]:
         arguments = x if isinstance(x, tuple) else (x,)
@@ -509,12 +507,8 @@ class SnapshotEnsemble(BaseEnsemble["NDArray[Any]"]):
             self.model.jax_state_sync()  # the weights of a training that goes on
         variables = _named_weights(self.model)
         own = {name: _array(variable) for name, variable in variables.items()}
-        # A file is read as a whole once; it does not change under its name.
-        loaded = snapshot.load(verify=snapshot not in self._verified)
-        self._verified.add(snapshot)
-        mismatch = first_mismatch(_layout(loaded), _layout(own))
-        if mismatch is not None:
-            raise EnsembleError(f"Snapshot {snapshot.path} must fit the model: {mismatch}")
+        layout = {name: (array.shape, str(array.dtype)) for name, array in own.items()}
+        loaded = self._tensors(snapshot, layout)
         try:
             for name, variable in variables.items():
                 variable.assign(loaded[name])
@@ -592,7 +586,3 @@ def _array(variable: Any) -> NDArray[Any]:
         # Keras asks for the array in a way that numpy has deprecated.
         warnings.simplefilter("ignore", DeprecationWarning)
         return np.array(ops.convert_to_numpy(variable), order="C")
-
-
-def _layout(arrays: dict[str, NDArray[Any]]) -> dict[str, tuple[tuple[int, ...], str]]:
-    return {name: (array.shape, str(array.dtype)) for name, array in arrays.items()}

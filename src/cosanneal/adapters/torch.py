@@ -29,7 +29,7 @@ try:
 
     from ..ensemble.base import BaseEnsemble, Outputs, count_samples
     from ..ensemble.pooling import Pooling
-    from ..snapshots.file import TensorBytes, check_tensor, first_mismatch
+    from ..snapshots.file import TensorBytes, check_tensor
     from ..snapshots.recorder import BaseRecorder, Metrics, RecorderOptions, check_schedule
     from ..snapshots.store import Snapshot, SnapshotStore
     from ..snapshots.writer import HostBuffers
@@ -794,7 +794,6 @@ class SnapshotEnsemble(BaseEnsemble[Tensor]):
     ) -> None:
         super().__init__(folder, last=last, outputs=outputs, class_axis=class_axis, pooling=pooling)
         self.model = model
-        self._verified: set[Snapshot] = set()
 
     def _predict_member(self, snapshot: Snapshot, x: Any, batch_size: int | None) -> Tensor:
         weights = self._weights(snapshot)
@@ -821,15 +820,9 @@ class SnapshotEnsemble(BaseEnsemble[Tensor]):
     def _weights(self, snapshot: Snapshot) -> dict[str, Tensor]:
         """The member's tensors, where the model has its own, and by its names."""
         own = _unwrapped(self.model).state_dict(keep_vars=True)
-        # A file is read as a whole once; it does not change under its name.
-        loaded = snapshot.load(framework="pt", verify=snapshot not in self._verified)
-        self._verified.add(snapshot)
         names = {_plain_name(name): name for name in own}
-        mismatch = first_mismatch(
-            _layout(loaded), _layout({plain: own[name] for plain, name in names.items()})
-        )
-        if mismatch is not None:
-            raise EnsembleError(f"Snapshot {snapshot.path} must fit the model: {mismatch}")
+        layout = _layout({plain: own[name] for plain, name in names.items()})
+        loaded = self._tensors(snapshot, layout, framework="pt")
         return {names[plain]: value.to(own[names[plain]].device) for plain, value in loaded.items()}
 
     def _prediction(self, output: Any) -> Tensor:
@@ -917,7 +910,7 @@ def _plain_name(name: str) -> str:
 
 def _layout(state: Mapping[str, object]) -> dict[str, tuple[tuple[int, ...], str]]:
     return {
-        name: (tuple(value.shape), str(value.dtype))
+        name: (tuple(value.shape), str(value.dtype).removeprefix("torch."))
         for name, value in state.items()
         if isinstance(value, Tensor)  # extra state, which no snapshot holds
     }

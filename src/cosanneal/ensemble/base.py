@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import EnsembleError, check_steps
+from ..snapshots.file import Layout, first_mismatch
 from ..snapshots.store import Snapshot, SnapshotStore
 from .arrays import as_numpy, check_class_axis
 from .choice import Choice, Select
@@ -91,6 +92,7 @@ class BaseEnsemble(ABC, Generic[ArrayT]):
             )
         self._members = tuple(found if last is None else found[-last:])
         self.choice: Choice | None = None
+        self._verified: set[Snapshot] = set()
 
     def __len__(self) -> int:
         return len(self._members)
@@ -341,6 +343,18 @@ class BaseEnsemble(ABC, Generic[ArrayT]):
             batch_size = check_steps("batch_size", batch_size, minimum=1)
         for snapshot in members:
             yield self._predict_member(snapshot, x, batch_size)
+
+    def _tensors(
+        self, snapshot: Snapshot, model: Layout, *, framework: str = "numpy"
+    ) -> dict[str, Any]:
+        """A member's tensors by name, which must be such as the model's are."""
+        mismatch = first_mismatch(snapshot.layout(), model)
+        if mismatch is not None:
+            raise EnsembleError(f"Snapshot {snapshot.path} must fit the model: {mismatch}")
+        # A file is compared with its digests once; it does not change under its name.
+        tensors = snapshot.load(framework=framework, verify=snapshot not in self._verified)
+        self._verified.add(snapshot)
+        return tensors
 
     def __repr__(self) -> str:
         steps = ", ".join(str(snapshot.step) for snapshot in self._members)
