@@ -670,12 +670,11 @@ class SnapshotEnsemble(BaseEnsemble[Any]):
         def one(params: Any, *batch: Any) -> jax.Array:
             return self._prediction(self.apply_fn(params, *batch))
 
-        @jax.jit
-        def every(stacked: Any, *batch: Any) -> jax.Array:
-            axes = (0, *(None for _ in batch))
-            return cast(jax.Array, jax.vmap(one, axes)(stacked, *batch))
+        def every(stacked: Any, *batch: Any) -> Any:
+            return jax.vmap(one, (0, *(None for _ in batch)))(stacked, *batch)
 
-        return lambda batch: cast(jax.Array, every(stacked, *batch))
+        compiled = jax.jit(every)
+        return lambda batch: cast(jax.Array, compiled(stacked, *batch))
 
     def _joined(self, parts: Sequence[Any]) -> jax.Array:
         return cast(jax.Array, parts[0]) if len(parts) == 1 else jnp.concatenate(parts)
@@ -695,7 +694,7 @@ class SnapshotEnsemble(BaseEnsemble[Any]):
         known = [device.memory_stats() or {} for device in devices]
         if not all({"bytes_limit", "bytes_in_use"} <= each.keys() for each in known):
             return None
-        return min(each["bytes_limit"] - each["bytes_in_use"] for each in known)
+        return min(int(each["bytes_limit"] - each["bytes_in_use"]) for each in known)
 
     def _wait_for(self, predictions: Any) -> None:
         jax.block_until_ready(predictions)

@@ -588,15 +588,21 @@ class _Stacked(keras.Model):
     """
 
     def __init__(self, model: keras.Model, stacked: dict[str, NDArray[Any]]) -> None:
-        super().__init__()
+        super().__init__(name="stacked_members")
         names = {id(variable): name for name, variable in _named_weights(model).items()}
         # What is no weight, such as a random state, stays the model's own.
         self._lists = [
             [names.get(id(variable)) for variable in variables]
             for variables in (model.trainable_variables, model.non_trainable_variables)
         ]
-        self._run = lambda *args: model.stateless_call(*args, training=False)[0]
-        self._own = lambda: (model.trainable_variables, model.non_trainable_variables)
+        # In functions, for Keras would take the model's weights for its own.
+        self._run: Callable[..., Any] = lambda *lists: model.stateless_call(*lists, training=False)[
+            0
+        ]
+        self._own: Callable[[], Any] = lambda: (
+            model.trainable_variables,
+            model.non_trainable_variables,
+        )
         self._held = {
             name: self.add_weight(
                 value.shape,

@@ -447,9 +447,10 @@ class BaseEnsemble(ABC, Generic[ArrayT]):
         except EnsembleError:
             raise
         except Exception as error:
+            first, *_ = (str(error) or type(error).__name__).splitlines()
             raise EnsembleError(
                 "The model must be one that a vectorized map can run for all members at once, for "
-                f"mode='stacked'. Received: {type(error).__name__}: {error}; give mode='resident'"
+                f"mode='stacked'. Received: {type(error).__name__}: {first}; give mode='resident'"
             ) from error
 
     def _fits(self, members: Iterable[Snapshot]) -> bool:

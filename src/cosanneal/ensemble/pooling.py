@@ -322,6 +322,11 @@ class ValuePool(Generic[ArrayT]):
         if spread is not None:
             self._squares += weight * spread
 
+    def update_stacked(self, values: Any, weights: Sequence[float]) -> None:
+        """Take in several members' values, stacked along a first axis, as one by one."""
+        for each, weight in zip(values, weights, strict=True):
+            self.update(each, weight)
+
     @property
     def mean(self) -> ArrayT:
         """The mean.
