@@ -123,7 +123,7 @@ def demo(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """The benchmarks, beside the peers; `nox -s bench -- NAME` runs one of them."""
     install(session, ".[torch,jax,cli,plot]", group="bench")
-    install(session, "--no-deps", "timm")  # whose own would be torchvision
+    install(session, "--no-deps", "timm", "torchensemble")  # theirs would be torchvision
     session.run("python", "-m", "benchmarks.runner", *session.posargs)
 
 

@@ -455,6 +455,10 @@ class BaseEnsemble(ABC, Generic[ArrayT]):
 
     def _fits(self, members: Iterable[Snapshot]) -> bool:
         """Whether members may be kept twice, in both modes that are to be compared, and as much."""
+        if self._stacked is not None and self._stacked[0] == tuple(members):
+            return True
+        if all(member in self._held for member in members):
+            return True
         free = self._free_memory()
         sizes = [
             count_bytes(shape, dtype)
