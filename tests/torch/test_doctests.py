@@ -17,6 +17,7 @@ MODULES = (
     "cosanneal.ensemble.choice",
     "cosanneal.ensemble.metrics",
     "cosanneal.ensemble.pooling",
+    "cosanneal.ensemble.results",
     "cosanneal.ensemble.selection",
     "cosanneal.ensemble.weights",
     "cosanneal.report.plots",

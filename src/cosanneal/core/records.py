@@ -135,19 +135,23 @@ class Reader:
     def error(self, name: str, what: str) -> CosannealError:
         """The error for a field that must be something else; its name may go on with an index."""
         value = shown(self._data.get(name.partition("[")[0]))
-        return self._raise(f"in '{self._at(name)}': must be {what}. Received: {value}")
+        return self._raise(f"in '{self.at(name)}': must be {what}. Received: {value}")
 
-    def _at(self, name: str) -> str:
+    def at(self, name: str) -> str:
+        """The path of a field in the whole description."""
         return f"{self._path}.{name}" if self._path else name
 
-    def only(self, *names: str) -> None:
-        """Refuse fields other than these, and a lack of any."""
+    def __contains__(self, name: str) -> bool:
+        return name in self._data
+
+    def only(self, *names: str, optional: Sequence[str] = ()) -> None:
+        """Refuse fields other than these, and a lack of any that is not optional."""
         for name in names:
             if name not in self._data:
-                raise self._raise(f"in '{self._at(name)}': the field is missing")
+                raise self._raise(f"in '{self.at(name)}': the field is missing")
         for name in self._data:
-            if name not in names:
-                raise self._raise(f"in '{self._at(str(name))}': no such field is known")
+            if name not in names and name not in optional:
+                raise self._raise(f"in '{self.at(str(name))}': no such field is known")
 
     def value(self, name: str) -> Any:
         """A field as it is."""
@@ -155,7 +159,7 @@ class Reader:
 
     def item(self, name: str) -> Reader:
         """A dict."""
-        return Reader(self._data[name], self._at(name), error=self._raise)
+        return Reader(self._data[name], self.at(name), error=self._raise)
 
     def list(self, name: str) -> Sequence[Any]:
         """A list of anything."""
@@ -167,7 +171,7 @@ class Reader:
     def items(self, name: str) -> Sequence[Reader]:
         """A list of dicts."""
         return [
-            Reader(value, f"{self._at(name)}[{i}]", error=self._raise)
+            Reader(value, f"{self.at(name)}[{i}]", error=self._raise)
             for i, value in enumerate(self.list(name))
         ]
 
