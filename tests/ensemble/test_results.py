@@ -103,7 +103,7 @@ def test_arguments_that_do_not_fit_are_refused() -> None:
     p, y = members_of(3, 2000)
     with pytest.raises(EnsembleError, match="at least one member"):
         analyze([], y)
-    with pytest.raises(EnsembleError, match="a name for each of 3 members. Received: 2"):
+    with pytest.raises(EnsembleError, match=r"a name for each of 3 members. Received: 2"):
         analyze(p, y, names=["a", "b"])
     choice = fit(p, y, names=["a", "b", "c"])
     with pytest.raises(EnsembleError, match="made among these members"):
@@ -268,12 +268,12 @@ def test_the_choice_beside_the_snapshots_is_read_and_compared(tmp_path: Path) ->
 
 
 def test_folders_without_whole_snapshots_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(SnapshotError, match="at least one snapshot. Received: none, no folder"):
+    with pytest.raises(SnapshotError, match=r"at least one snapshot. Received: none, no folder"):
         folder_results(tmp_path / "missing")
     with pytest.raises(SnapshotError, match=r"Received: none$"):
         folder_results(tmp_path)
     (tmp_path / "results.json").touch()
-    with pytest.raises(SnapshotError, match="it has a results.json: give that"):
+    with pytest.raises(SnapshotError, match=r"it has a results.json: give that"):
         folder_results(tmp_path)
     record_folder(tmp_path)
     newest = SnapshotStore(tmp_path).list()[-1].path

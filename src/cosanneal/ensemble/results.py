@@ -558,7 +558,7 @@ def _count(reader: Reader, name: str, *, least: int = 0) -> int:
     return count
 
 
-def _nested(reader: Reader, name: str, parse: Callable[[object], T]) -> T:
+def _nested(reader: Reader, name: str, parse: Callable[[Any], T]) -> T:
     """What a description of its own, with a format and a version, says."""
     try:
         return parse(reader.value(name))
