@@ -416,11 +416,13 @@ def _draw_errors(axes: Axes, seeds: Sequence[Mapping[str, Any]]) -> None:
 
 
 def draw_curve(axes: Axes, values: Sequence[float], style: Mapping[str, Any]) -> None:
+    """Draw a value for each step, thinned where they are very many."""
     stride = -(-len(values) // _MOST_POINTS)
     axes.plot(range(0, len(values), stride), values[::stride], **style)
 
 
 def mark_snapshots(axes: Axes, ends: Sequence[int], values: Sequence[float]) -> None:
+    """Mark the values of some steps, after which snapshots were taken."""
     axes.plot(ends, [values[step] for step in ends], clip_on=False, **SNAPSHOT)
 
 
@@ -451,10 +453,12 @@ def _mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
 
 
 def whole_steps() -> MaxNLocator:
+    """Ticks at whole numbers."""
     return MaxNLocator(nbins=8, integer=True, steps=[1, 2, 2.5, 5, 10], min_n_ticks=1)
 
 
 def tidy(axes: Axes) -> None:
+    """The look that all panels have in common."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#DDDDDD", linewidth=0.6)
     axes.set_axisbelow(True)
