@@ -24,7 +24,7 @@ def members_of(
     noise = np.linspace(1.6, 0.9, count)[:, None, None]
     own = random.normal(size=(count, samples, classes))
     z = 2.2 * np.eye(classes)[y] + noise * (0.6 * shared + 0.8 * own)
-    p = np.exp(1.3 * z)
+    p = np.exp(2.4 * z)
     return p / p.sum(-1, keepdims=True), y
 
 

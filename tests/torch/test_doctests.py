@@ -20,6 +20,8 @@ MODULES = (
     "cosanneal.ensemble.results",
     "cosanneal.ensemble.selection",
     "cosanneal.ensemble.weights",
+    "cosanneal.report.figures",
+    "cosanneal.report.page",
     "cosanneal.report.plots",
     "cosanneal.snapshots.store",
 )

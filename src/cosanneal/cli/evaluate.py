@@ -19,6 +19,7 @@ from rich.text import Text
 
 from ..core.errors import CosannealError, MissingExtraError
 from .console import output_console, print_note
+from .report import write_page
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -124,6 +125,14 @@ def evaluate(
             help="Write the choice to this JSON file.", show_default=False, rich_help_panel=_OUTPUT
         ),
     ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write all of it as a page to this .html file, with its figures beside it.",
+            show_default=False,
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON.", rich_help_panel=_OUTPUT)
     ] = False,
@@ -159,12 +168,16 @@ def evaluate(
         )
     if choice is not None and save is not None:
         choice.save(save)
+    title = f"{_plural(len(document['members']), 'member')} on {document['samples']:,} samples"
+    wrote = None if report is None else write_page(_results(title, document), report)
     for warning in caught:
         print_note(f"Note: {warning.message}.")
     if as_json:
         typer.echo(json.dumps(document, indent=2))
     else:
         _show(output_console(), document)
+    if wrote is not None:
+        print_note(wrote)
 
 
 def _matching(patterns: Sequence[str], option: str) -> list[Path]:
@@ -288,6 +301,12 @@ def _load(file: Path) -> NDArray[Any]:
             "with numpy.save"
         )
     return found
+
+
+def _results(title: str, analysis: dict[str, Any]) -> dict[str, Any]:
+    from ..ensemble.results import FORMAT, VERSION
+
+    return {"format": FORMAT, "version": VERSION, "title": title, "analysis": analysis}
 
 
 def _show(console: Console, document: dict[str, Any]) -> None:
