@@ -149,7 +149,7 @@ def test_the_page_says_what_the_numbers_say(document: dict[str, Any], reported: 
     )
     (loss,) = (row for row in analysis["comparisons"] if row["metric"] == "log_loss")
     assert f"a log-loss {-loss['difference']:.4f} lower (95 % interval: " in lead
-    assert "Beside the mean of all 5 members" in lead
+    assert "Beside the plain mean of all 5 members" in lead
     assert "come from the validation data alone" in lead
     for i, member in enumerate(analysis["members"]):
         (row,) = (row for row in page.rows if row[0] == str(i + 1))
@@ -328,7 +328,7 @@ def test_the_figures_hold_the_numbers(document: dict[str, Any]) -> None:
     for name, scale in (("correlation", 1), ("disagreement", 100)):
         meshes: list[Any] = list(figures[name].axes[0].collections)
         (mesh,) = (each for each in meshes if isinstance(each, QuadMesh))
-        cells = np.ma.filled(np.ma.asarray(mesh.get_array()), np.nan).reshape(4, 4)
+        cells: Any = np.ma.filled(np.ma.asarray(mesh.get_array()), np.nan).reshape(4, 4)
         full = scale * np.array(analysis[name])
         np.testing.assert_allclose(cells[np.tril_indices(4)], full[1:, :-1][np.tril_indices(4)])
         assert np.isnan(cells[np.triu_indices(4, 1)]).all()
@@ -351,6 +351,46 @@ def test_many_paths_and_values_that_are_not_finite(tmp_path: Path) -> None:
     page = page_of(results, tmp_path)
     captions = " ".join(page.text_of("figcaption"))
     assert "is 99 (1 → 2)" in captions
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        {"rate": [0.1], "loss": [2.0], "cycle_ends": [0]},
+        {"rate": [0.0, 0.0], "loss": [0.0, 0.0], "cycle_ends": []},
+        {"rate": [1e308, 1.0], "loss": [1e308, -1e308], "cycle_ends": [1]},
+        {"rate": [0.1] * 9, "loss": [None] * 9, "cycle_ends": [4, 8]},
+    ],
+)
+def test_runs_at_their_limits_are_drawn(tmp_path: Path, run: dict[str, Any]) -> None:
+    lead = page_of(bare(run=run), tmp_path).text_of("p")[0]
+    snapshots = len(run["cycle_ends"])
+    assert f"updates left {snapshots} snapshot" in lead
+
+
+def test_metrics_at_their_limits_are_drawn(tmp_path: Path) -> None:
+    metrics = {"big": 1e299, "huge": 10**5000, "list": [1, 2], "": 1.0, "$a\n\x01": -2, "no": True}
+    snapshot = {"name": "a", "cycle": 0, "step": 10, "rate": None, "metrics": metrics}
+    page = page_of(bare(snapshots=[snapshot]), tmp_path)
+    titles = {text for tag, text in page.texts if tag == "text"}
+    assert {"big", "$a??"} <= titles
+    assert not {"huge", "list", "no"} & titles
+    (row,) = (row for row in page.rows if row[0] == "1")
+    assert row[2:] == ["0", "10", "none", "1e+299", row[6], "[1, 2]", "1", "-2", "True"]
+
+
+def test_a_refused_average_is_told(tmp_path: Path) -> None:
+    part = {"members": ["a", "b"], "refused": "a barrier of 3.2 lies between.", "barrier": 3.2}
+    page = page_of(bare(average=part), tmp_path)
+    assert page.text_of("p")[0] == (
+        "The weights of 2 members were not averaged: a barrier of 3.2 lies between."
+    )
+    assert not (tmp_path / "report_files").exists()
+
+
+def test_what_is_no_unicode_is_replaced(tmp_path: Path) -> None:
+    document = bare(comparison=whole(2)["comparison"]) | {"title": "a\ud800b"}
+    assert page_of(document, tmp_path).text_of("h1") == ["a?b"]
 
 
 def test_every_figure_has_a_known_name(document: dict[str, Any]) -> None:

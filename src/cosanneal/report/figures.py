@@ -41,6 +41,9 @@ _MOST_NUMBERED = 12  # more members or cycles than this are not all numbered at 
 _MOST_PATHS = 7  # more paths than this are not told apart by a legend
 _MOST_METRICS = 6
 
+# From here on matplotlib's own arithmetic overflows.
+_HUGE: Final = 1e300
+
 # In a cell of a matrix: neither the black nor the white that a page's dark scheme changes.
 _DARK, _BRIGHT = "#010101", "#fefefe"
 
@@ -126,7 +129,12 @@ def numeric_metrics(snapshots: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _HUGE
+
+
+def _drawable(values: Sequence[float | None]) -> list[float]:
+    """The values, without those that no axis has room for."""
+    return [math.nan if each is None or abs(each) >= _HUGE else each for each in values]
 
 
 def _panels(*heights: float, legend: float = 0.0) -> tuple[Figure, list[Axes]]:
@@ -156,22 +164,24 @@ def _training(run: Mapping[str, Any]) -> Drawn:
     marks = SNAPSHOT | {"markersize": 7 if len(ends) <= MOST_RESTARTS else 3}
     if "rate" in run:
         steps = len(run["rate"])
-        draw_curve(panels[0], run["rate"], style)
+        draw_curve(panels[0], _drawable(run["rate"]), style)
         at_ends = [run["rate"][end] for end in ends]
     else:
         schedule, steps = Schedule.from_dict(run["schedule"]), run["updates"]
         draw_rate(panels[0], schedule, steps, label="rate", **style)
         at_ends = [schedule.rate(end) for end in ends]
-    panels[0].plot([float(end) for end in ends], at_ends, clip_on=False, **marks)
+    if ends:
+        panels[0].plot([float(end) for end in ends], at_ends, clip_on=False, **marks)
     panels[0].set_ylim(bottom=0)
     panels[0].set_title("learning rate")
     seen = f"The learning rate over {steps:,} updates"
     if loss:
         panels[0].sharex(panels[1])
         panels[0].tick_params(labelbottom=False)
-        values = smoothed([math.nan if each is None else each for each in loss], ends)
+        values = smoothed(_drawable(loss), ends)
         draw_curve(panels[1], values, style)
-        mark_snapshots(panels[1], ends, values)
+        if ends:
+            mark_snapshots(panels[1], ends, values)
         finite = [value for value in values if math.isfinite(value)]
         if finite and 0 < 20 * min(finite) < max(finite):
             panels[1].set_yscale("log")
@@ -341,6 +351,7 @@ def _matrix(name: str, rows: Sequence[Sequence[float | None]]) -> Drawn:
     if low == high:
         low, high = low - 0.05, high + 0.05
     written = count <= _MOST_WRITTEN
+    digits = (1 if scale == 100 else 2) + (high - low < 5 * scale / 100)
     figure, (axes,) = _panels(_WIDTH * 0.82)
     drawn = axes.pcolormesh(
         range(1, count + 1),
@@ -360,7 +371,7 @@ def _matrix(name: str, rows: Sequence[Sequence[float | None]]) -> Drawn:
                 axes.text(
                     j + 1.5,
                     i + 2.5,
-                    f"{value:.1f}" if scale == 100 else f"{value:.2f}",
+                    f"{value:.{digits}f}",
                     ha="center",
                     va="center",
                     fontsize=10 if count <= 6 else 7.5,
@@ -406,9 +417,9 @@ def _reliability(diagrams: Mapping[str, Any], choice: Mapping[str, Any] | None) 
         label += f", ECE {100 * diagram['ece']:.2f} %"
         shares = [count / sum(diagram["count"]) for count in diagram["count"]]
         at = (diagram["confidence"], diagram["accuracy"])
-        axes.plot(*at, color=style["color"], linestyle=style["linestyle"])
+        axes.plot(*at, color=style["color"], linestyle=style["linestyle"], linewidth=0.9, alpha=0.5)
         # A bin of few predictions says little, and is drawn small.
-        sizes = [12 + 120 * share for share in shares]
+        sizes = [6 + 130 * share for share in shares]
         axes.scatter(
             *at, s=sizes, color=style["color"], marker=style["marker"], zorder=3, clip_on=False
         )
@@ -468,8 +479,8 @@ def _interpolation(paths: Sequence[Mapping[str, Any]], names: Sequence[str]) -> 
                 style = {"color": VERMILION, "linewidth": 1.8, "zorder": 3}
                 label = f"{between}, the highest barrier"
             scale = 100 if field == "errors" else 1
-            values = [math.nan if each is None else scale * each for each in path[field]]
-            handles[label] = axes.plot(path["shares"], values, label=label, **style)[0]
+            values = [scale * each for each in _drawable(path[field])]
+            handles[label] = axes.plot(_drawable(path["shares"]), values, label=label, **style)[0]
         axes.set_title("error (%)" if field == "errors" else "loss")
         tidy(axes)
     if errors:
@@ -539,5 +550,6 @@ def _study(study: Mapping[str, Any]) -> Drawn:
 
 def _plain_text(name: str) -> str:
     """A user's text, short, as matplotlib draws it: a dollar begins no formula."""
+    name = "".join(each if each.isprintable() else "?" for each in name)
     short = name if len(name) <= 24 else f"{name[:11]}…{name[-12:]}"
     return short.replace("$", r"\$")

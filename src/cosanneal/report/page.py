@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import math
 import os
 import re
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..core.atomic import replacing
-from ..core.errors import CosannealError, MissingExtraError
+from ..core.errors import CosannealError, MissingExtraError, shown
 from ..core.version import __version__
 from ..ensemble.metrics import TITLES
 from ..ensemble.results import SCORES, check_results
@@ -117,7 +116,8 @@ def write_report(results: Mapping[str, Any], path: str | os.PathLike[str]) -> li
     results = check_results(results)
     tables = list(_tables(results))
     drawn = list(draw_results(results))
-    if not tables and not drawn:
+    lead = [" ".join(_lead(results)), " ".join(_more(results))]
+    if not tables and not drawn and not any(lead):
         raise CosannealError(
             "A results document must have something to report, such as the part 'analysis'. "
             f"Received: {', '.join(results)}"
@@ -126,7 +126,7 @@ def write_report(results: Mapping[str, Any], path: str | os.PathLike[str]) -> li
     svgs = {each.name: _svg(each) for each in drawn}
     page = _template().render(
         title=results["title"],
-        lead=[" ".join(_lead(results)), " ".join(_more(results))],
+        lead=lead,
         tables=tables,
         figures=[
             {
@@ -161,7 +161,7 @@ def write_report(results: Mapping[str, Any], path: str | os.PathLike[str]) -> li
             if folder / f"{name}.{kind}" not in files:
                 (folder / f"{name}.{kind}").unlink(missing_ok=True)
     with replacing(path) as file:
-        file.write(page.encode())
+        file.write(page.encode(errors="replace"))
     return [path, *files]
 
 
@@ -252,6 +252,10 @@ def _lead(results: Mapping[str, Any]) -> Iterator[str]:
             f"The folder holds {_plural(len(snapshots), 'snapshot')}, the last of them after "
             f"{snapshots[-1]['step']:,} updates."
         )
+    elif "run" in results:
+        run = results["run"]
+        steps = len(run["rate"]) if "rate" in run else run["updates"]
+        yield f"The run of {steps:,} updates left {_plural(len(run['cycle_ends']), 'snapshot')}."
     if choice:
         heat, count = choice["temperature"], len(choice["members"])
         samples = _plural(choice["samples"], "validation sample")
@@ -315,7 +319,7 @@ def _analysis_lead(analysis: Mapping[str, Any]) -> Iterator[str]:
         )
     for field, other in (
         ("comparisons", "the last member alone"),
-        ("comparisons_with_mean", f"the mean of all {len(members)} members"),
+        ("comparisons_with_mean", f"the plain mean of all {len(members)} members"),
     ):
         found = {row["metric"]: row for row in analysis.get(field, ())}
         if {"error", "log_loss"} <= found.keys():
@@ -536,7 +540,7 @@ def _cell(value: object) -> str:
         return "none"
     if isinstance(value, float):
         return f"{value:.4g}".replace("-", _MINUS)
-    text = value if isinstance(value, str) else json.dumps(value)
+    text = value if isinstance(value, str) else shown(value)
     return text if len(text) <= 60 else f"{text[:59]}…"
 
 
