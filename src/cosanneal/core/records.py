@@ -29,18 +29,9 @@ def rules_from_dict(data: object) -> tuple[CycleRule, ...]:
         ScheduleError: not such a description, one of an unknown version, or
             one with a bad field, whose path is named.
     """
-    if not isinstance(data, Mapping) or data.get("format") != FORMAT:
-        raise ScheduleError(
-            f"A schedule's description must be a dict whose 'format' is {FORMAT!r}, as "
-            f"Schedule.to_dict() gives it. Received: {shown(data)}"
-        )
-    version = data.get("version")
-    if version != VERSION or isinstance(version, bool):
-        raise ScheduleError(
-            f"A schedule's description must have version {VERSION}, the one this cosanneal "
-            f"reads. Received: version={shown(version)}; a newer cosanneal may read it"
-        )
-    reader = Reader(data)
+    reader = Reader.of(
+        data, FORMAT, VERSION, what="A schedule's description", source="Schedule.to_dict() gives it"
+    )
     reader.only("format", "version", "rules")
     return tuple(_rule_from_dict(rule) for rule in reader.items("rules"))
 
@@ -131,6 +122,40 @@ class Reader:
         self._data = data
         self._path = path
         self._raise = error
+
+    @classmethod
+    def of(
+        cls,
+        data: object,
+        format: str,  # noqa: A002 - as the field is called
+        version: int,
+        *,
+        what: str,
+        source: str,
+        error: type[CosannealError] = ScheduleError,
+    ) -> Reader:
+        """Of a whole description, which must have this format and this version.
+
+        Args:
+            data: the dict.
+            format: what its 'format' must be.
+            version: what its 'version' must be.
+            what: it is, to begin a sentence with.
+            source: where it comes from, to go on after "as".
+            error: what to raise.
+        """
+        if not isinstance(data, Mapping) or data.get("format") != format:
+            raise error(
+                f"{what} must be a dict whose 'format' is {format!r}, as {source}. "
+                f"Received: {shown(data)}"
+            )
+        found = data.get("version")
+        if found != version or isinstance(found, bool):
+            raise error(
+                f"{what} must have version {version}, the one this cosanneal reads. "
+                f"Received: version={shown(found)}; a newer cosanneal may read it"
+            )
+        return cls(data, error=error)
 
     def error(self, name: str, what: str) -> CosannealError:
         """The error for a field that must be something else; its name may go on with an index."""

@@ -299,25 +299,21 @@ def read_results(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise EnsembleError(f"{path}: {error}") from error
 
 
-def check_results(data: object) -> dict[str, Any]:
+def check_results(data: Any) -> dict[str, Any]:
     """`data`, which must be a results document.
 
     Raises:
         EnsembleError: it is none, or one of an unknown version, or has a bad
             field, whose path is named.
     """
-    if not isinstance(data, Mapping) or data.get("format") != FORMAT:
-        raise EnsembleError(
-            f"A results document must be a dict whose 'format' is {FORMAT!r}, as write_results "
-            f"writes it. Received: {shown(data)}"
-        )
-    version = data.get("version")
-    if version != VERSION or isinstance(version, bool):
-        raise EnsembleError(
-            f"A results document must have version {VERSION}, the one this cosanneal reads. "
-            f"Received: version={shown(version)}; a newer cosanneal may read it"
-        )
-    reader = Reader(data, error=EnsembleError)
+    reader = Reader.of(
+        data,
+        FORMAT,
+        VERSION,
+        what="A results document",
+        source="write_results writes it",
+        error=EnsembleError,
+    )
     parts = [name for name in data if name not in ("format", "version", "title")]
     reader.only("format", "version", "title", optional=parts)
     reader.text("title")
