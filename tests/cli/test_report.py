@@ -65,7 +65,9 @@ def test_what_is_no_source_is_refused() -> None:
     assert "text.json could not be read: it is no JSON" in error_of("text.json")
     record_folder(Path("run"))
     assert "must end in .html" in error_of("run", "-o", "page.pdf")
-    assert "could not be made: No such file" in error_of("run", "-o", "missing/page.html")
+    assert "could not be made ready for figures: No such file" in error_of(
+        "run", "-o", "missing/page.html"
+    )
     newest = SnapshotStore("run").list()[-1].path
     newest.write_bytes(b"short")
     assert f"{newest} could not be read" in error_of("run")

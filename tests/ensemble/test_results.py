@@ -158,6 +158,8 @@ WRONG: list[tuple[str, Any, str]] = [
     ("analysis.members.0.name", "other", "in 'analysis.choice': must be one among the members"),
     ("analysis.ensembles.0.last", 3, r"in 'analysis.ensembles\[0\].last': must be 2"),
     ("analysis.choice", None, "in 'analysis.chosen': must be there where 'choice' is"),
+    ("analysis.choice.candidates", [], "in 'analysis.choice.candidates': must be a list of at"),
+    ("choice", analysis_of(2)["choice"], "in 'choice': must be that of 'analysis'"),
     ("analysis.choice.version", 9, "in 'analysis.choice': .*version 1"),
     ("analysis.choice.temperature", 0, "in 'analysis.choice': in 'temperature'"),
     ("analysis.comparisons.0.metric", "f1", r"comparisons\[0\].metric': must be one of"),

@@ -433,9 +433,17 @@ def test_what_cannot_be_reported_is_refused(tmp_path: Path) -> None:
     with pytest.raises(EnsembleError, match=r"in 'run\.rate\[0\]'"):
         write_report(bad, page)
     results = bare(comparison=whole(2)["comparison"], analysis=analysis_of(2))
-    with pytest.raises(CosannealError, match="report_files could not be made: No such file"):
+    with pytest.raises(
+        CosannealError, match=r"report_files could not be made ready .*: No such file"
+    ):
         write_report(results, tmp_path / "missing" / "report.html")
     (tmp_path / "report_files").touch()
-    with pytest.raises(CosannealError, match="report_files could not be made: File exists"):
+    with pytest.raises(
+        CosannealError, match=r"report_files could not be made ready .*: File exists"
+    ):
+        write_report(results, page)
+    (tmp_path / "report_files").unlink()
+    (tmp_path / "report_files" / "metrics.svg").mkdir(parents=True)
+    with pytest.raises(CosannealError, match="could not be made ready for figures: "):
         write_report(results, page)
     assert page.read_text() == "as it was"

@@ -319,6 +319,8 @@ def check_results(data: Any) -> dict[str, Any]:
     reader.text("title")
     for name in parts:
         _PARTS.get(name, Reader.item)(reader, name)
+    if {"choice", "analysis"} <= data.keys() and data["choice"] != data["analysis"]["choice"]:
+        raise reader.error("choice", "that of 'analysis'; give it to analyze, or leave it out here")
     return dict(data)
 
 
@@ -369,7 +371,10 @@ def _check_snapshots(results: Reader, name: str) -> None:
 
 
 def _check_choice(results: Reader, name: str) -> Choice:
-    return _nested(results, name, Choice.from_dict)
+    choice = _nested(results, name, Choice.from_dict)
+    if not choice.candidates:
+        raise results.item(name).error("candidates", "a list of at least one candidate")
+    return choice
 
 
 def _check_analysis(results: Reader, name: str) -> None:

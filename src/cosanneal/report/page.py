@@ -143,25 +143,25 @@ def write_report(results: Mapping[str, Any], path: str | os.PathLike[str]) -> li
         version=__version__,
     )
     files = [folder / f"{each.name}.{kind}" for each in drawn for kind in ("png", "svg")]
-    if drawn:
-        try:
+    try:
+        if drawn:
             folder.mkdir(exist_ok=True)
-        except OSError as error:
-            raise CosannealError(
-                f"{folder} could not be made: {error.strerror or error}"
-            ) from error
+        known = [folder / f"{name}.{kind}" for name in NAMES for kind in ("png", "svg")]
+        for file in known if folder.is_dir() else ():
+            if file not in files:
+                file.unlink(missing_ok=True)
+    except OSError as error:
+        raise CosannealError(
+            f"{folder} could not be made ready for figures: {error.strerror or error}"
+        ) from error
     for each in drawn:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Glyph .* missing")
             save_figure(each.figure, folder / f"{each.name}.png")
-        with replacing(folder / f"{each.name}.svg") as file:
-            file.write(svgs[each.name].encode())
-    for name in NAMES:
-        for kind in ("png", "svg"):
-            if folder / f"{name}.{kind}" not in files:
-                (folder / f"{name}.{kind}").unlink(missing_ok=True)
-    with replacing(path) as file:
-        file.write(page.encode(errors="replace"))
+        with replacing(folder / f"{each.name}.svg") as svg:
+            svg.write(svgs[each.name].encode())
+    with replacing(path) as html:
+        html.write(page.encode(errors="replace"))
     return [path, *files]
 
 
