@@ -449,8 +449,8 @@ def _reliability(diagrams: Mapping[str, Any], choice: Mapping[str, Any] | None) 
         alt=f"How often predictions {what} come true, against their confidence; expected "
         f"calibration error {errors}.",
         caption=f"How often predictions {what} of about one confidence come true, in bins of equal "
-        "width; on the dotted line they are as sure as they may be, below it too sure, above it "
-        "not sure enough. Below: how many predictions are in each bin; a small mark is a bin of "
+        "width; on the dotted line they are as sure as they may be, below it they promise too "
+        "much, above it too little. Underneath: how many predictions are in each bin; a small mark is a bin of "
         "few. ECE is the mean distance to the line, by predictions.",
         figure=figure,
     )

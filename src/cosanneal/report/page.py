@@ -273,11 +273,12 @@ def _lead(results: Mapping[str, Any]) -> Iterator[str]:
         best = choice["candidates"][-1]
         scale, digits = _SCALES[choice["metric"]]
         between = _interval(choice["interval"], scale, digits, ("lower", "higher"))
+        points = " percentage points" if scale == 100 else ""
         yield (
             f"There, on the data that it was chosen on, its error is {_score('error', best)} % and "
-            f"its log-loss {_score('log_loss', best)}. New data will show less of what it gains: "
-            f"its {TITLES[choice['metric']]} beside that of the mean of all members, with a 95 % "
-            f"interval, is {between}{' (percentage points)' if scale == 100 else ''}."
+            f"its log-loss {_score('log_loss', best)}; compared with the mean of all members, its "
+            f"{TITLES[choice['metric']]} is {between} (95 % interval{points and ',' + points}). New "
+            "data will show less of what it gains."
         )
     elif "snapshots" in results:
         yield "No ensemble was chosen among them yet."
@@ -315,7 +316,7 @@ def _analysis_lead(analysis: Mapping[str, Any]) -> Iterator[str]:
         who = f"the mean of all {len(members)} members" if len(members) > 1 else "the one member"
         yield (
             f"On {samples}, the error of {who} is {_score('error', best)} % and its log-loss "
-            f"{_score('log_loss', best)}. Nothing was chosen."
+            f"{_score('log_loss', best)}."
         )
     for field, other in (
         ("comparisons", "the last member alone"),
@@ -331,6 +332,8 @@ def _analysis_lead(analysis: Mapping[str, Any]) -> Iterator[str]:
             "Members, weights and temperature come from the validation data alone; these scores "
             "come from data that had no part in the choice."
         )
+    else:
+        yield "Nothing was chosen."
 
 
 def _difference(
