@@ -450,8 +450,8 @@ def _reliability(diagrams: Mapping[str, Any], choice: Mapping[str, Any] | None) 
         f"calibration error {errors}.",
         caption=f"How often predictions {what} of about one confidence come true, in bins of equal "
         "width; on the dotted line they are as sure as they may be, below it they promise too "
-        "much, above it too little. Underneath: how many predictions are in each bin; a small mark is a bin of "
-        "few. ECE is the mean distance to the line, by predictions.",
+        "much, above it too little. Underneath: how many predictions are in each bin; a small mark "
+        "is a bin of few. ECE is the mean distance to the line, by predictions.",
         figure=figure,
     )
 

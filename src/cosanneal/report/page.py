@@ -273,12 +273,12 @@ def _lead(results: Mapping[str, Any]) -> Iterator[str]:
         best = choice["candidates"][-1]
         scale, digits = _SCALES[choice["metric"]]
         between = _interval(choice["interval"], scale, digits, ("lower", "higher"))
-        points = " percentage points" if scale == 100 else ""
+        points = ", percentage points" if scale == 100 else ""
         yield (
             f"There, on the data that it was chosen on, its error is {_score('error', best)} % and "
             f"its log-loss {_score('log_loss', best)}; compared with the mean of all members, its "
-            f"{TITLES[choice['metric']]} is {between} (95 % interval{points and ',' + points}). New "
-            "data will show less of what it gains."
+            f"{TITLES[choice['metric']]} is {between} (95 % interval{points}). "
+            "New data will show less of what it gains."
         )
     elif "snapshots" in results:
         yield "No ensemble was chosen among them yet."
