@@ -11,7 +11,8 @@ import nox
 
 nox.needs_version = ">=2025.2.9"
 nox.options.sessions = [
-    *("lint", "types", "core", "torch", "jax", "tf", "keras", "parity", "peers", "build"),
+    *("lint", "types", "core", "torch", "jax", "tf", "keras", "parity", "peers", "browser"),
+    "build",
 ]
 nox.options.error_on_missing_interpreters = True
 
@@ -52,6 +53,7 @@ def torch(session: nox.Session) -> None:
     install(session, ".[demo]", group="test")
     session.run(
         "pytest",
+        "--ignore=tests/browser",
         "--ignore=tests/core",
         "--ignore=tests/jax",
         "--ignore=tests/keras",
@@ -104,6 +106,13 @@ def peers(session: nox.Session) -> None:
     install(session, group="peers")
     install(session, "--no-deps", group="peers-alone")
     session.run("pytest", "tests/peers", *session.posargs)
+
+
+@nox.session
+def browser(session: nox.Session) -> None:
+    """The report page in Chromium or Chrome, which must be installed or named by $CHROME."""
+    install(session, ".[plot]", group="browser-test")
+    session.run("pytest", "tests/browser", *session.posargs)
 
 
 @nox.session

@@ -19,6 +19,7 @@ from .console import print_error
 from .demo import demo
 from .evaluate import evaluate
 from .plan import plan
+from .report import report
 from .snapshots import average, inspect, verify
 
 BAD_INPUT = 2  # the exit code of usage errors, in typer as in most commands
@@ -71,3 +72,4 @@ app.command()(inspect)
 app.command()(verify)
 app.command()(average)
 app.command()(evaluate)
+app.command()(report)
