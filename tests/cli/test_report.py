@@ -81,6 +81,9 @@ def test_evaluate_writes_a_page_too() -> None:
         np.save(f"{part}/y.npy", y[at])
         for i, member in enumerate(p):
             np.save(f"{part}/m{i}.npy", member[at])
+    early = call("evaluate", "--predictions", "none", "--labels", "y", "--report", "page.pdf")
+    assert early.exit_code == 2
+    assert "must end in .html" in early.stderr
     options = ["--predictions", "test/m*.npy", "--labels", "test/y.npy"]
     options += ["--validation-predictions", "val/m*.npy", "--validation-labels", "val/y.npy"]
     result = call("evaluate", *options, "--report", "page.html", "--json")

@@ -150,6 +150,10 @@ def evaluate(
             "Options --validation-predictions and --validation-labels must be given together, "
             "and --save needs them. Received: one without the other"
         )
+    if report is not None:  # what is wrong with it is said before anything is computed
+        from ..report.page import check_page
+
+        check_page(report)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         document, choice = _evaluate(

@@ -110,9 +110,7 @@ def write_report(results: Mapping[str, Any], path: str | os.PathLike[str]) -> li
         >>> [file.name for file in written][:2]
         ['report.html', 'members.png']
     """
-    path = Path(path)
-    if path.suffix.lower() not in (".html", ".htm"):
-        raise CosannealError(f"A report's file must end in .html. Received: {str(path)!r}")
+    path = check_page(path)
     results = check_results(results)
     tables = list(_tables(results))
     drawn = list(draw_results(results))
@@ -163,6 +161,18 @@ def write_report(results: Mapping[str, Any], path: str | os.PathLike[str]) -> li
     with replacing(path) as html:
         html.write(page.encode(errors="replace"))
     return [path, *files]
+
+
+def check_page(path: str | os.PathLike[str]) -> Path:
+    """The page's path, which must end as one.
+
+    Raises:
+        CosannealError: another suffix.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise CosannealError(f"A report's file must end in .html. Received: {str(path)!r}")
+    return path
 
 
 def _template() -> Any:
