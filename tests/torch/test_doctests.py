@@ -12,6 +12,7 @@ MODULES = (
     "cosanneal.adapters.torch",
     "cosanneal.ensemble.average",
     "cosanneal.ensemble.analysis",
+    "cosanneal.ensemble.averaged",
     "cosanneal.ensemble.calibration",
     "cosanneal.ensemble.evidence",
     "cosanneal.ensemble.choice",

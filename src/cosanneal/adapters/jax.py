@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,10 +29,12 @@ try:
     from jax import lax
     from numpy.typing import NDArray
 
-    from ..ensemble.arrays import as_numpy
+    from ..ensemble.arrays import as_floats, as_numpy, narrow
+    from ..ensemble.averaged import Moments
     from ..ensemble.base import BaseEnsemble, Outputs, free_host_memory
     from ..ensemble.batches import Batches
     from ..ensemble.pooling import Pooling
+    from ..ensemble.weights import has_mean
     from ..snapshots.file import first_mismatch
     from ..snapshots.recorder import BaseRecorder, Metrics, RecorderOptions, check_schedule
     from ..snapshots.store import Snapshot, SnapshotStore
@@ -592,6 +594,16 @@ class SnapshotEnsemble(BaseEnsemble[Any]):
         pooling: "probabilities" (their mean), "logits" (their mean, which is
             the geometric mean of probabilities), "log-probabilities" (the
             logarithm of the mean probabilities) or "vote".
+        statistics_fn: for `average_weights`, where the params hold running
+            statistics: a function `statistics_fn(params, *x)` that returns the
+            params with the statistics moved by the batch `x` as training moves
+            them, `momentum * old + (1 - momentum) * batch`; without dropout. It
+            is called on several params, to find out what the statistics are, and
+            the momentum of each, which so does not matter: the batch's own are
+            what counts. A variance named `var` or `variance` is taken to be
+            about the `mean` beside it, and gains that between the batches; of
+            anything else that moves, the mean over batches is taken. A batch
+            counts by the size of its first array.
 
     Raises:
         EnsembleError: an argument that cannot be, or fewer snapshots than asked for.
@@ -610,6 +622,31 @@ class SnapshotEnsemble(BaseEnsemble[Any]):
         >>> ensemble = SnapshotEnsemble(apply_fn, folder, like=params, last=2)
         >>> ensemble.predict(jnp.zeros((5, 2))).shape
         (5, 3)
+        >>> found = ensemble.average_weights(jnp.zeros((5, 2)), jnp.arange(5) % 3)
+        >>> predictions = apply_fn(found.weights, jnp.zeros((5, 2)))
+
+        With a module of flax that has BatchNorm, params are all of its
+        variables, and the mean of their weights needs training data:
+
+        >>> def statistics_fn(variables, x):
+        ...     _, updates = model.apply(variables, x, train=True, mutable=["batch_stats"])
+        ...     return {**variables, **updates}
+        >>> def average(folder, variables, x_val, y_val, x_train):
+        ...     ensemble = SnapshotEnsemble(
+        ...         lambda variables, x: model.apply(variables, x, train=False),
+        ...         folder,
+        ...         like=variables,
+        ...         statistics_fn=jax.jit(statistics_fn),
+        ...     )
+        ...     return ensemble.average_weights(x_val, y_val, train_data=x_train).weights
+
+        And with nnx, where `graphdef, params = nnx.split(model)`:
+
+        >>> def statistics_fn(params, x):
+        ...     model = nnx.merge(graphdef, params)
+        ...     model.set_attributes(use_running_average=False)
+        ...     model(x)
+        ...     return nnx.state(model)
 
     Source: Huang et al., "Snapshot Ensembles" (2017), section 3.
     """
@@ -624,6 +661,7 @@ class SnapshotEnsemble(BaseEnsemble[Any]):
         outputs: Outputs = "logits",
         class_axis: int | None = -1,
         pooling: Pooling = "probabilities",
+        statistics_fn: Callable[..., Any] | None = None,
     ) -> None:
         if isinstance(folder, SnapshotBuffer):
             if like is None:
@@ -635,7 +673,13 @@ class SnapshotEnsemble(BaseEnsemble[Any]):
                 "Argument `apply_fn` must be a function of the params and the input. "
                 f"Received: {type(apply_fn).__name__}"
             )
-        self.apply_fn = apply_fn
+        if statistics_fn is not None and not callable(statistics_fn):
+            raise EnsembleError(
+                "Argument `statistics_fn` must be a function of the params and the input. "
+                f"Received: {type(statistics_fn).__name__}"
+            )
+        self.apply_fn, self.statistics_fn = apply_fn, statistics_fn
+        self._batch_statistics = _first_statistics(like)
         leaves, self._structure = _named_leaves(like, EnsembleError)
         self._leaves = {name: _Leaf.of(leaf) for name, leaf in leaves.items()}
 
@@ -653,8 +697,131 @@ class SnapshotEnsemble(BaseEnsemble[Any]):
             self._structure, [leaf.restore(loaded[name]) for name, leaf in self._leaves.items()]
         )
 
-    def _batches(self, x: Any, batch_size: int | None) -> Batches:
-        return Batches(x, batch_size=batch_size, arrays=jax.Array | np.ndarray, convert=as_numpy)
+    def _batches(
+        self, x: Any, batch_size: int | None, *, training: bool = False, name: str = "x"
+    ) -> Batches:
+        return Batches(
+            x,
+            batch_size=batch_size,
+            arrays=jax.Array | np.ndarray,
+            convert=as_numpy,
+            training=training,
+            name=name,
+        )
+
+    def _by_name(self, weights: Any) -> dict[str, Any]:
+        return _named_leaves(weights, EnsembleError)[0]
+
+    def _from_names(self, named: Mapping[str, Any]) -> Any:
+        return jax.tree_util.tree_unflatten(self._structure, [named[name] for name in self._leaves])
+
+    def _running_statistics(self) -> str | None:
+        if self.statistics_fn is not None:
+            return "what statistics_fn returns"
+        if self._batch_statistics is not None:
+            raise EnsembleError(
+                "Argument `statistics_fn` of the ensemble must be given for params with running "
+                f"statistics, which a mean of weights needs anew. Received: none, and "
+                f"{self._batch_statistics!r}"
+            )
+        return None
+
+    def _reestimated(self, weights: Any, batches: Batches) -> Any:
+        named = self._by_name(weights)
+        momenta: dict[str, float] = {}
+        found: dict[str, Moments] = {}
+        for i, batch in enumerate(batches):
+            if not i:
+                momenta = self._momenta(named, batch)
+                found = {name: Moments() for name in momenta}
+            size = batch[0].size
+            if not size:
+                continue
+            means = self._batch_moments(named, momenta, batch)
+            for name, moments in found.items():
+                mean = _mean_of(name, means)
+                if mean is None:
+                    moments.update(size, means[name], 0.0)
+                else:
+                    moments.update(size, means[mean], means[name])
+        estimated = dict(named)
+        for name, moments in found.items():
+            if moments.count:
+                value = moments.mean if _mean_of(name, found) is None else moments.variance()
+                estimated[name] = narrow(value, named[name])
+        return self._from_names(estimated)
+
+    def _batch_moments(
+        self, named: dict[str, Any], momenta: Mapping[str, float], batch: tuple[Any, ...]
+    ) -> dict[str, NDArray[np.float64]]:
+        """A batch's own statistics: what moved from 0, over how much of the way it moved."""
+        zeros = {name: jnp.zeros_like(named[name]) for name in momenta}
+        moved = self._moved({**named, **zeros}, batch)
+        return {name: as_floats(moved[name]) / (1 - share) for name, share in momenta.items()}
+
+    def _momenta(self, named: dict[str, Any], batch: tuple[Any, ...]) -> dict[str, float]:
+        """What the statistics are among the params: how much of itself each keeps of a batch.
+
+        `new = momentum * old + (1 - momentum) * batch`, whose last part is lost
+        in rounding beside an `old` that is large.
+        """
+        floats = {name: leaf for name, leaf in named.items() if has_mean(leaf)}
+        nudged = {name: leaf * (1 + 1 / 64) + 1 / 64 for name, leaf in floats.items()}
+        moved = self._moved({**named, **nudged}, batch)
+        names = [
+            name
+            for name, leaf in nudged.items()
+            if not np.array_equal(as_floats(moved[name]), as_floats(leaf), equal_nan=True)
+        ]
+        if not names:
+            raise EnsembleError(
+                "Function `statistics_fn` must return the params with the running statistics "
+                "moved by the batch, as in training. Received: params as they were"
+            )
+        large = {name: 2.0 ** (jnp.finfo(named[name].dtype).maxexp // 2) for name in names}
+        moved = self._moved(
+            {**named, **{name: jnp.full_like(named[name], large[name]) for name in names}}, batch
+        )
+        momenta: dict[str, float] = {}
+        for name in names:
+            kept = as_floats(moved[name]) / large[name]
+            if kept.size:
+                # The decimal that was rounded to the dtype: 1 - 0.99 as float32 has 17 bits.
+                share = float(str(kept.flat[0].astype(named[name].dtype)))
+                slack = float(jnp.finfo(named[name].dtype).eps)
+                if not (np.abs(kept - share) <= slack).all() or not -slack <= share < 1:
+                    raise self._no_moving_average(name)
+                momenta[name] = share
+        means = self._batch_moments(named, momenta, batch)
+        moved = self._moved(named, batch)
+        for name, share in momenta.items():
+            old, new = as_floats(named[name]), as_floats(moved[name])
+            expected = share * old + (1 - share) * means[name]
+            scale = np.abs(old).max() + np.abs(means[name]).max()
+            slack = 1e-2 * (1 - share) + 4 * float(jnp.finfo(named[name].dtype).eps)
+            if not (np.abs(new - expected) <= slack * scale).all():
+                raise self._no_moving_average(name)
+        return momenta
+
+    def _no_moving_average(self, name: str) -> EnsembleError:
+        return EnsembleError(
+            "Function `statistics_fn` must move each statistic as momentum * old + (1 - momentum) "
+            "* batch, by one momentum below 1 and by statistics of the batch that depend on no "
+            f"old ones and on no random numbers. Received: {name!r} moved otherwise; turn "
+            "dropout off"
+        )
+
+    def _moved(self, named: dict[str, Any], batch: tuple[Any, ...]) -> dict[str, Any]:
+        """The params after a batch."""
+        statistics_fn = cast(Callable[..., Any], self.statistics_fn)
+        moved, _ = _named_leaves(statistics_fn(self._from_names(named), *batch), EnsembleError)
+        if moved.keys() != named.keys():
+            unlike = sorted(moved.keys() ^ named.keys())
+            raise EnsembleError(
+                "Function `statistics_fn` must return params of the structure that it is given. "
+                f"Received: {unlike[0]!r} in one of them only"
+            )
+        return moved
 
     def _load(self, snapshot: Snapshot) -> Any:
         return self.params(snapshot)
@@ -767,6 +934,33 @@ def _named_leaves(
     if not leaves:
         raise error(f"The params must hold at least one array. Received: {shown(tree)}")
     return leaves, structure
+
+
+def _mean_of(name: str, names: Container[str]) -> str | None:
+    """The name of the mean that belongs to a variance; None of what is no variance."""
+    *parts, last = name.split(".")
+    after = ""
+    if parts and last in ("value", "raw_value"):  # of a variable of flax' nnx
+        after, last = f".{last}", parts.pop()
+    for variance, mean in (("variance", "mean"), ("var", "mean")):
+        if last == variance or last.endswith(f"_{variance}"):
+            found = ".".join([*parts, last.removesuffix(variance) + mean]) + after
+            return found if found in names else None
+    return None
+
+
+def _first_statistics(tree: Any) -> str | None:
+    """The name of the first leaf that flax has as a statistic of batches."""
+
+    def is_statistic(node: Any) -> bool:
+        return any(kind.__name__ == "BatchStat" for kind in type(node).__mro__)
+
+    paths, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_statistic)
+    for path, leaf in paths:
+        parts = [_key_name(key) for key in path]
+        if is_statistic(leaf) or "batch_stats" in parts:
+            return ".".join(parts)
+    return None
 
 
 def _key_name(key: Any) -> str:

@@ -37,7 +37,8 @@ try:
     from keras import ops
     from numpy.typing import NDArray
 
-    from ..ensemble.arrays import as_numpy
+    from ..ensemble.arrays import as_floats, as_numpy, narrow
+    from ..ensemble.averaged import Moments
     from ..ensemble.base import BaseEnsemble, Outputs, free_host_memory
     from ..ensemble.batches import Batches
     from ..ensemble.pooling import Pooling
@@ -468,6 +469,8 @@ class SnapshotEnsemble(BaseEnsemble["NDArray[Any]"]):
         >>> ensemble = SnapshotEnsemble(model, folder, last=2)
         >>> ensemble.predict(np.zeros((5, 2))).shape
         (5, 3)
+        >>> found = ensemble.average_weights(np.zeros((5, 2)), np.arange(5) % 3)
+        >>> model.set_weights(found.weights)
 
     Source: Huang et al., "Snapshot Ensembles" (2017), section 3.
     """
@@ -490,11 +493,20 @@ class SnapshotEnsemble(BaseEnsemble["NDArray[Any]"]):
             )
         self.model = model
 
-    def _batches(self, x: Any, batch_size: int | None) -> Batches:
+    def _batches(
+        self, x: Any, batch_size: int | None, *, training: bool = False, name: str = "x"
+    ) -> Batches:
         if isinstance(x, keras.utils.PyDataset):  # which has no end of its own
             x = _Sequence(x)
         tensor = type(ops.convert_to_tensor(0))
-        return Batches(x, batch_size=batch_size, arrays=(np.ndarray, tensor), convert=as_numpy)
+        return Batches(
+            x,
+            batch_size=batch_size,
+            arrays=(np.ndarray, tensor),
+            convert=as_numpy,
+            training=training,
+            name=name,
+        )
 
     def _load(self, snapshot: Snapshot) -> dict[str, Any]:
         variables = _named_weights(self.model)
@@ -505,14 +517,15 @@ class SnapshotEnsemble(BaseEnsemble["NDArray[Any]"]):
         return self._tensors(snapshot, layout)
 
     @contextmanager
-    def _borrowed(self) -> Iterator[Callable[[dict[str, Any], tuple[Any, ...]], NDArray[Any]]]:
+    def _exchanged(self) -> Iterator[Callable[[dict[str, Any]], None]]:
+        """What gives the model some weights; afterwards it has its own again."""
         if hasattr(self.model, "jax_state_sync"):
             self.model.jax_state_sync()  # the weights of a training that goes on
         variables = _named_weights(self.model)
         own: dict[str, NDArray[Any]] = {}
         present = None
 
-        def run(weights: dict[str, Any], batch: tuple[Any, ...]) -> NDArray[Any]:
+        def give(weights: dict[str, Any]) -> None:
             nonlocal present
             if not own:
                 own.update({name: _array(variable) for name, variable in variables.items()})
@@ -520,13 +533,70 @@ class SnapshotEnsemble(BaseEnsemble["NDArray[Any]"]):
                 for name, variable in variables.items():
                     variable.assign(weights[name])
                 present = weights
-            return self._prediction(self.model.predict_on_batch(_as_input(batch)))
 
         try:
-            yield run
+            yield give
         finally:
             for name, value in own.items():
                 variables[name].assign(value)
+
+    @contextmanager
+    def _borrowed(self) -> Iterator[Callable[[dict[str, Any], tuple[Any, ...]], NDArray[Any]]]:
+        with self._exchanged() as give:
+
+            def run(weights: dict[str, Any], batch: tuple[Any, ...]) -> NDArray[Any]:
+                give(weights)
+                return self._prediction(self.model.predict_on_batch(_as_input(batch)))
+
+            yield run
+
+    def _handed_out(self, weights: dict[str, Any]) -> list[Any]:
+        names = {id(variable): name for name, variable in _named_weights(self.model).items()}
+        return [weights[names[id(variable)]] for variable in self.model.weights]
+
+    def _batch_norms(self) -> list[Any]:
+        """The layers with running statistics of batches.
+
+        One that is frozen while others are trained has statistics that its
+        training holds constant, as Keras has it.
+        """
+        trained = bool(self.model.trainable_variables)
+        return [
+            layer
+            for layer in self.model._flatten_layers()
+            if isinstance(layer, keras.layers.BatchNormalization)
+            and layer.built
+            and (layer.trainable or not trained)
+        ]
+
+    def _running_statistics(self) -> str | None:
+        return next((layer.name for layer in self._batch_norms()), None)
+
+    def _reestimated(self, weights: dict[str, Any], batches: Batches) -> dict[str, Any]:
+        found = {layer: Moments() for layer in self._batch_norms()}
+        try:
+            for layer, moments in found.items():
+                # What the model calls, and no attribute that Keras would track.
+                vars(layer)["call"] = _looking(layer, moments)
+            with self._exchanged() as give:
+                give(weights)
+                for batch in batches:
+                    # Not as compiled before, which knows the layers as they were.
+                    self.model(_as_input(batch), training=False)
+        finally:
+            for layer in found:
+                vars(layer).pop("call", None)
+        names = {id(variable): name for name, variable in _named_weights(self.model).items()}
+        estimated = dict(weights)
+        for layer, moments in found.items():
+            if np.all(moments.count):  # it was reached
+                for variable, value in (
+                    (layer.moving_mean, moments.mean),
+                    (layer.moving_variance, moments.variance()),
+                ):
+                    name = names[id(variable)]
+                    estimated[name] = narrow(value, weights[name])
+        return estimated
 
     def _stack(self, snapshots: Sequence[Snapshot]) -> Callable[[tuple[Any, ...]], NDArray[Any]]:
         members = [self._load(snapshot) for snapshot in snapshots]
@@ -631,6 +701,44 @@ class _Stacked(keras.Model):
         return ops.vectorized_map(
             one, {name: ops.convert_to_tensor(value) for name, value in self._held.items()}
         )
+
+
+def _looking(layer: Any, moments: Moments) -> Callable[..., Any]:
+    """A layer's `call` that takes in its input's moments, and normalizes by them."""
+    call = layer.call
+
+    def look(inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        mask = kwargs.get("mask")
+        try:
+            x = as_floats(_array(inputs))
+            mask = None if mask is None else _array(mask)
+        except Exception as error:
+            raise EnsembleError(
+                "The layers with running statistics must be run one after the other, and not "
+                f"within a graph or a vectorized map. Received: {layer.name!r}, whose input has no "
+                f"numbers yet ({type(error).__name__})"
+            ) from error
+        rows = np.moveaxis(x, layer.axis, -1).reshape(-1, x.shape[layer.axis])
+        batch = Moments()
+        if mask is None:
+            batch.update(float(len(rows)), rows.mean(axis=0), rows.var(axis=0))
+        else:
+            # As Keras has it: a mask of all axes but the last.
+            kept = np.broadcast_to(mask[..., None], x.shape)
+            kept = np.moveaxis(kept, layer.axis, -1).reshape(rows.shape).astype(bool)
+            if not kept.any(axis=0).all():
+                return call(inputs, *args, **kwargs)
+            batch.update(
+                kept.sum(axis=0).astype(np.float64),
+                rows.mean(axis=0, where=kept),
+                rows.var(axis=0, where=kept),
+            )
+        moments.update(batch.count, batch.mean, batch.variance())
+        layer.moving_mean.assign(batch.mean)
+        layer.moving_variance.assign(batch.variance())
+        return call(inputs, *args, **kwargs)
+
+    return look
 
 
 def _as_input(batch: tuple[Any, ...]) -> Any:

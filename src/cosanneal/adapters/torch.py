@@ -6,7 +6,7 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Unpack, cast
 
 from ..core.errors import EnsembleError, MissingExtraError, ScheduleError, SnapshotError
@@ -27,6 +27,8 @@ try:
         SequentialLR,
     )
 
+    from ..ensemble.arrays import narrow, widen
+    from ..ensemble.averaged import Moments
     from ..ensemble.base import BaseEnsemble, Outputs, free_host_memory
     from ..ensemble.batches import Batches
     from ..ensemble.pooling import Pooling
@@ -781,6 +783,9 @@ class SnapshotEnsemble(BaseEnsemble[Tensor]):
         >>> ensemble = SnapshotEnsemble(model, folder, last=2)
         >>> ensemble.predict(torch.zeros(5, 2)).shape
         torch.Size([5, 3])
+        >>> found = ensemble.average_weights(torch.zeros(5, 2), torch.arange(5) % 3)
+        >>> model.load_state_dict(found.weights)
+        <All keys matched successfully>
 
     Source: Huang et al., "Snapshot Ensembles" (2017), section 3.
     """
@@ -798,8 +803,17 @@ class SnapshotEnsemble(BaseEnsemble[Tensor]):
         super().__init__(folder, last=last, outputs=outputs, class_axis=class_axis, pooling=pooling)
         self.model = model
 
-    def _batches(self, x: Any, batch_size: int | None) -> Batches:
-        return Batches(x, batch_size=batch_size, arrays=Tensor, convert=torch.as_tensor)
+    def _batches(
+        self, x: Any, batch_size: int | None, *, training: bool = False, name: str = "x"
+    ) -> Batches:
+        return Batches(
+            x,
+            batch_size=batch_size,
+            arrays=Tensor,
+            convert=torch.as_tensor,
+            training=training,
+            name=name,
+        )
 
     def _load(self, snapshot: Snapshot) -> dict[str, Tensor]:
         """The member's tensors, where the model has its own, and by its names."""
@@ -838,6 +852,43 @@ class SnapshotEnsemble(BaseEnsemble[Tensor]):
             finally:
                 for name, (held, key) in slots.items():
                     held[key] = own[name]
+
+    def _same_randomness(self) -> AbstractContextManager[object]:
+        return torch.random.fork_rng(devices=[])  # a pass over a DataLoader draws a seed
+
+    def _running_statistics(self) -> str | None:
+        layers = _batch_norms(_unwrapped(self.model))
+        return next((f"{name}{type(layer).__name__}" for name, layer in layers.items()), None)
+
+    def _reestimated(self, weights: dict[str, Tensor], batches: Batches) -> dict[str, Tensor]:
+        layers = _batch_norms(_unwrapped(self.model))
+        found = {layer: Moments() for layer in layers.values()}
+
+        def look(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            _take_in(found[layer], args[0] if args else kwargs["input"])
+
+        bare: dict[str, Any] = dict(weights)
+        for prefix in layers:
+            # Without its own a layer goes by its batch's, in evaluation mode too.
+            bare[f"{prefix}running_mean"] = bare[f"{prefix}running_var"] = None
+        hooks = [layer.register_forward_pre_hook(look, with_kwargs=True) for layer in found]
+        try:
+            with _uncompiled(), self._borrowed() as run:
+                for batch in batches:
+                    run(bare, batch)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        estimated = dict(weights)
+        for prefix, layer in layers.items():
+            moments = found[layer]
+            if moments.count:  # it was reached
+                for key, value in (
+                    (f"{prefix}running_mean", moments.mean),
+                    (f"{prefix}running_var", moments.variance(correction=1)),
+                ):
+                    estimated[key] = narrow(value, weights[key])
+        return estimated
 
     def _stack(self, snapshots: Sequence[Snapshot]) -> Callable[[tuple[Tensor, ...]], Tensor]:
         stacked: dict[str, Tensor] = {}
@@ -969,6 +1020,39 @@ def _slots(model: nn.Module) -> dict[str, tuple[dict[str, Tensor | None], str]]:
                 {prefix + key: (cast(dict[str, Tensor | None], held), key) for key in held}
             )
     return slots
+
+
+def _batch_norms(model: nn.Module) -> dict[str, nn.Module]:
+    """The layers with running statistics of batches, by what the names of their tensors begin with.
+
+    A layer that stands in several places is there under each of its names.
+    """
+    return {
+        f"{name}." if name else "": module
+        for name, module in model.named_modules(remove_duplicate=False)
+        if isinstance(module, nn.modules.batchnorm._BatchNorm)
+        and module._buffers.get("running_mean") is not None
+    }
+
+
+def _take_in(moments: Moments, x: Tensor) -> None:
+    """Add to the moments of each channel, which are along axis 1, what a layer is given."""
+    count = x.numel() // x.shape[1] if x.numel() else 0
+    if count < 2:
+        raise EnsembleError(
+            "Argument `train_data` must give batches of at least two samples, for a layer to "
+            f"normalize by. Received: an input of shape {tuple(x.shape)}; give another "
+            "train_batch_size, or a loader with drop_last=True"
+        )
+    axes = [axis for axis in range(x.ndim) if axis != 1]
+    variance, mean = torch.var_mean(widen(x), axes, correction=0)
+    moments.update(count, mean, variance)
+
+
+def _uncompiled() -> AbstractContextManager[object]:
+    """Run compiled parts of a model as they are written, since the compiled ones know no hooks."""
+    set_stance = getattr(torch.compiler, "set_stance", None)  # of torch 2.6
+    return nullcontext() if set_stance is None else set_stance("force_eager")
 
 
 def _plain_name(name: str) -> str:

@@ -8,6 +8,7 @@ from .analysis import disagreement as disagreement
 from .analysis import interpolate as interpolate
 from .analysis import scores_by_cycles as scores_by_cycles
 from .average import average_snapshots as average_snapshots
+from .averaged import AveragedWeights as AveragedWeights
 from .calibration import apply_temperature as apply_temperature
 from .calibration import calibrated_log_loss as calibrated_log_loss
 from .calibration import fit_temperature as fit_temperature
@@ -50,6 +51,7 @@ from .weights import interpolate_weights as interpolate_weights
 from .weights import lawa as lawa
 
 __all__ = [
+    "AveragedWeights",
     "Candidate",
     "Choice",
     "Comparison",

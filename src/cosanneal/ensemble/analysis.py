@@ -106,6 +106,17 @@ class Interpolation:
     losses: tuple[float, ...]
     barrier: float
 
+    @classmethod
+    def of(cls, shares: Sequence[float], losses: Sequence[float]) -> Interpolation:
+        """The losses at some shares, 0 and 1 among them, with their barrier."""
+        start, end = losses[shares.index(0.0)], losses[shares.index(1.0)]
+        rises = [
+            value - ((1 - share) * start + share * end)
+            for share, value in zip(shares, losses, strict=True)
+            if 0 < share < 1
+        ]
+        return cls(shares=tuple(shares), losses=tuple(losses), barrier=max([0.0, *rises]))
+
 
 def interpolate(
     loss: Callable[[dict[str, Any]], float],
@@ -148,13 +159,7 @@ def interpolate(
             f"Argument `shares` must hold 0 and 1, the members themselves. Received: {shown(at)}"
         )
     losses = [float(loss(interpolate_weights(first, second, share))) for share in at]
-    start, end = losses[at.index(0.0)], losses[at.index(1.0)]
-    rises = [
-        value - ((1 - share) * start + share * end)
-        for share, value in zip(at, losses, strict=True)
-        if 0 <= share <= 1
-    ]
-    return Interpolation(shares=tuple(at), losses=tuple(losses), barrier=max(0.0, *rises))
+    return Interpolation.of(at, losses)
 
 
 def scores_by_cycles(

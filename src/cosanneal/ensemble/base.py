@@ -19,12 +19,22 @@ from numpy.typing import NDArray
 from ..core.errors import EnsembleError, check_steps, shown
 from ..snapshots.file import Layout, count_bytes, first_mismatch
 from ..snapshots.store import Snapshot, SnapshotStore
-from .arrays import as_numpy, check_class_axis
+from .arrays import as_numpy, check_class_axis, check_count
+from .averaged import (
+    BARRIER,
+    AveragedWeights,
+    Averaging,
+    SoupName,
+    check_inner,
+    check_soup,
+    check_tolerance,
+)
 from .batches import Batches
 from .choice import Choice, Select
 from .choice import fit as choose
 from .metrics import Metric
 from .pooling import Inputs, Pool, Pooling, ValuePool, check_pooling
+from .weights import Weights
 
 Outputs: TypeAlias = Literal["logits", "probabilities", "values"]
 Mode: TypeAlias = Literal["stream", "resident", "stacked", "auto"]
@@ -275,6 +285,118 @@ class BaseEnsemble(ABC, Generic[ArrayT]):
             )
         return self.choice
 
+    def average_weights(
+        self,
+        x_val: Any = None,
+        y_val: Any = None,
+        *,
+        train_data: Any = None,
+        last: int | None = None,
+        soup: SoupName = "uniform",
+        decay: float | None = None,
+        barrier: float = BARRIER,
+        shares: Sequence[float] = (0.25, 0.5, 0.75),
+        batch_size: int | None = None,
+        train_batch_size: int | None = None,
+    ) -> AveragedWeights:
+        """One model from the mean of members' weights, if no barrier parts them.
+
+        `sum(share_i * weights_i)`, in float64, rounded once; then the running
+        statistics of normalization layers are estimated anew.
+
+        A mean of weights is a model only where the members lie in one valley of
+        the loss. So the loss (the log-loss, or of values the MSE) on the
+        validation data is measured first, on the straight line from each member
+        to the next. Where it rises by more than the tolerance above the line
+        between its ends, the mean is refused, by an error: a warning would leave
+        a model behind that is worse than each of its members. So it is where the
+        loss of the mean rises as much above that of its members.
+
+        Statistics, such as BatchNorm's, are those of the training data as if
+        all had come in one batch: each sample (and each position in it) counts
+        the same, whatever the batches' sizes, and the variance between batches
+        is part of it. While the data pass, every normalization layer normalizes
+        by the batch's own statistics, as in training, and dropout is off. So the
+        first one's statistics do not depend on the batches at all, and those of
+        deeper ones as little as the batches are large. On the way between two
+        members they are estimated at every point. A few thousand samples do. A
+        layer that the data do not reach keeps the mean of its statistics.
+
+        Args:
+            x_val: the model's input for validation data, as in `predict`. They
+                may be left out with `barrier=math.inf`, or for one member.
+            y_val: their true classes (or values); by default what a loader's
+                batches of `(x, y)` hold.
+            train_data: input as in `predict`, from the training data: arrays,
+                or a loader, which may shuffle. Needed where the model has
+                running statistics, and for nothing else.
+            last: of so many of the newest members; by default of all. With
+                soup="uniform" it is the window of latest weight averaging (LAWA).
+            soup: "uniform", where all count the same; "exponential", the moving
+                average with `decay`; or "greedy", which begins with the member of
+                the lowest loss and takes those that do not make it worse, from
+                the best one down. That is a stricter test than the barrier's,
+                which is left out.
+            decay: of soup="exponential", in (0, 1]: a member counts `decay`
+                times as much as the next, as `cosanneal.ensemble.exponential_weights` has it.
+            barrier: by how much the loss may rise, as a share of the mean loss
+                of the ends; 0.1 lets it grow by a tenth. `math.inf` takes the
+                mean all the same, with a warning where 0.1 would refuse it.
+            shares: where to measure between two members, as shares of the way.
+            batch_size: of the validation data, where they are arrays, so many
+                samples at a time; by default all at once.
+            train_batch_size: of the training data, at most so many at a time, in
+                batches of about one size.
+
+        Returns:
+            The mean, its members and scores. The model, and `choice`, stay as they are.
+
+        Raises:
+            EnsembleError: a barrier between two members; no training data for a
+                model with running statistics (the message names the first layer),
+                or no validation data to measure with; arguments that cannot be.
+            SnapshotError: a snapshot is damaged.
+
+        Warns:
+            UserWarning: a barrier that only `barrier=math.inf` lets pass.
+
+        Source: Izmailov et al., "Averaging Weights Leads to Wider Optima" (2018),
+        section 3; Wortsman et al., "Model Soups" (2022), recipe 1; Kaddour, "Latest
+        Weight Averaging" (2022); Frankle et al., "Linear Mode Connectivity" (2020).
+        """
+        if last is not None:
+            last = check_count("last", last)
+            if last > len(self):
+                raise EnsembleError(
+                    f"Argument `last` must be at most {len(self)}, the members there are. "
+                    f"Received: last={last}"
+                )
+        members = self._members if last is None else self._members[-last:]
+        mixture = check_soup(soup, decay, len(members))
+        tolerance, inner = check_tolerance(barrier), check_inner(shares)
+        several = len(members) > 1
+        if x_val is None and several and (mixture is None or tolerance < math.inf):
+            raise EnsembleError(
+                "Argument `x_val` must be given for the loss between the members to be measured. "
+                "Received: none; give validation data, or barrier=math.inf and another soup than "
+                "'greedy' for the mean unmeasured"
+            )
+        layer = self._running_statistics() if several else None
+        if layer is not None and train_data is None:
+            raise EnsembleError(
+                "Argument `train_data` must be given for a model with running statistics, which a "
+                f"mean of weights needs anew. Received: none, and {layer!r}; give input from the "
+                "training data"
+            )
+        train = None
+        if layer is not None:
+            train = self._batches(train_data, train_batch_size, training=True, name="train_data")
+        with self._same_randomness():
+            averaging = Averaging(self, members, train, inner)
+            if x_val is not None:
+                averaging.measure(self._batches(x_val, batch_size), y_val)
+            return averaging.greedy() if mixture is None else averaging.mean(mixture, tolerance)
+
     @contextlib.contextmanager
     def _kept_predictions(
         self, batches: Batches, keep: str | os.PathLike[str] | None
@@ -357,12 +479,13 @@ class BaseEnsemble(ABC, Generic[ArrayT]):
 
     def _member_predictions(self, batches: Batches) -> Iterator[ArrayT]:
         for snapshot in self._members:
-            weights = self._load(snapshot)
-            with self._borrowed() as run:
-                outputs = [run(weights, batch) for batch in batches]
-            del run, weights  # before the next one's are read
-            prediction = self._joined(outputs)
-            yield self._probabilities(prediction) if self._pools_logits else prediction
+            yield self._predicted(self._load(snapshot), batches)
+
+    def _predicted(self, weights: Any, batches: Batches) -> ArrayT:
+        """What a model with some weights predicts: probabilities, or values."""
+        with self._borrowed() as run:
+            prediction = self._joined([run(weights, batch) for batch in batches])
+        return self._probabilities(prediction) if self._pools_logits else prediction
 
     def _pools(
         self,
@@ -509,9 +632,35 @@ class BaseEnsemble(ABC, Generic[ArrayT]):
         check_class_axis(shape, self.class_axis, "Logits")
         return output if self._pools_logits else self._probabilities(output)
 
+    def _by_name(self, weights: Any) -> Weights:
+        """What `_load` gives, as arrays by name."""
+        return cast(Weights, weights)
+
+    def _from_names(self, named: Weights) -> Any:
+        """Arrays by name as what `_load` gives."""
+        return named
+
+    def _handed_out(self, weights: Any) -> Any:
+        """What `_load` gives, in the form in which the framework's users have weights."""
+        return weights
+
+    def _same_randomness(self) -> AbstractContextManager[object]:
+        """Leave the state of random generators that loaders draw from as it is."""
+        return contextlib.nullcontext()
+
     @abstractmethod
-    def _batches(self, x: Any, batch_size: int | None) -> Batches:
-        """The batches of an input, of the framework's arrays."""
+    def _running_statistics(self) -> str | None:
+        """The name of the first layer with running statistics, if there is one."""
+
+    @abstractmethod
+    def _reestimated(self, weights: Any, batches: Batches) -> Any:
+        """Weights with the running statistics of the data, as if all had come in one batch."""
+
+    @abstractmethod
+    def _batches(
+        self, x: Any, batch_size: int | None, *, training: bool = False, name: str = "x"
+    ) -> Batches:
+        """The batches of an input, of the framework's arrays; see `Batches`."""
 
     @abstractmethod
     def _load(self, snapshot: Snapshot) -> Any:

@@ -28,6 +28,10 @@ class Batches:
         arrays: the framework's kinds of array, as `isinstance` takes them.
         convert: makes one of them of an array of another kind, in a loader's
             batch.
+        training: whether they are training data: a loader may then give others
+            in every pass, and arrays are cut into batches of about one size,
+            of which none is larger.
+        name: what an error calls the input.
 
     Raises:
         EnsembleError: no such input.
@@ -40,10 +44,14 @@ class Batches:
         batch_size: int | None,
         arrays: Any,
         convert: Callable[[Any], Any],
+        training: bool = False,
+        name: str = "x",
     ) -> None:
+        size_name = "train_batch_size" if training else "batch_size"
         if batch_size is not None:
-            batch_size = check_steps("batch_size", batch_size, minimum=1)
+            batch_size = check_steps(size_name, batch_size, minimum=1)
         self._arrays, self._convert = arrays, convert
+        self._training, self._name = training, name
         self._loader: Any = None
         self._arguments: tuple[Any, ...] = ()
         self._prints: list[bytes] = []  # of the first pass' batches
@@ -52,21 +60,25 @@ class Batches:
         loader = isinstance(x, Iterable) and not isinstance(x, tuple | list | str | dict)
         if not loader or hasattr(x, "__array__"):
             self._arguments = x if isinstance(x, tuple) else (x,)
-            self._samples = count_samples(self._arguments, arrays)
+            self._samples = count_samples(self._arguments, arrays, name)
             self._size = batch_size or max(self._samples, 1)
             return
         if batch_size is not None:
             raise EnsembleError(
-                "Argument `batch_size` must be left out where `x` gives batches. "
-                f"Received: batch_size={batch_size} and {shown(x)}"
+                f"Argument `{size_name}` must be left out where `{name}` gives batches. "
+                f"Received: {size_name}={batch_size} and {shown(x)}"
             )
         self._loader = x
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
         """One pass over the batches, which must be the same in every pass."""
         if self._loader is None:
-            for start in range(0, max(self._samples, 1), self._size):
-                yield tuple(each[start : start + self._size] for each in self._arguments)
+            starts = list(range(0, max(self._samples, 1), self._size))
+            if self._training:
+                starts = [i * self._samples // len(starts) for i in range(len(starts))]
+            ends = [*starts[1:], self._samples]
+            for start, end in zip(starts, ends, strict=True):
+                yield tuple(each[start:end] for each in self._arguments)
             return
         for _, arguments in self._loaded():
             yield arguments
@@ -97,25 +109,26 @@ class Batches:
         first, count = self._passes == 0, 0
         if not first and isinstance(self._loader, Iterator):
             raise EnsembleError(
-                "Argument `x` must give its batches once for each member. Received: "
-                f"{shown(self._loader)}, which is over after one pass; give the loader itself, or "
-                "mode='resident', which takes one pass"
+                f"Argument `{self._name}` must give its batches more than once. Received: "
+                f"{shown(self._loader)}, which is over after one pass; give the loader itself"
+                + (", or mode='resident', which takes one pass" if not self._training else "")
             )
         self._passes += 1
         for item in self._loader:
             arguments = self._input(item)
-            seen = _print(arguments)
+            seen = _print(arguments) if not self._training else b""
             if first:
                 self._prints.append(seen)
-            elif count >= len(self._prints) or seen != self._prints[count]:
+            elif not self._training and (count >= len(self._prints) or seen != self._prints[count]):
                 raise self._unlike(count)
             count += 1
             yield item, arguments
         if not count:
             raise EnsembleError(
-                f"Argument `x` must give at least one batch. Received: {shown(self._loader)}"
+                f"Argument `{self._name}` must give at least one batch. "
+                f"Received: {shown(self._loader)}"
             )
-        if count != len(self._prints):
+        if not self._training and count != len(self._prints):
             raise self._unlike(count)
 
     def _input(self, item: Any) -> tuple[Any, ...]:
@@ -125,13 +138,13 @@ class Batches:
             isinstance(each, self._arrays) or hasattr(each, "__array__") for each in arguments
         ):
             raise EnsembleError(
-                "Argument `x` must give batches that are arrays, or tuples or lists that begin "
-                f"with the input. Received: a {type(item).__name__} with {shown(given)}"
+                f"Argument `{self._name}` must give batches that are arrays, or tuples or lists "
+                f"that begin with the input. Received: a {type(item).__name__} with {shown(given)}"
             )
         arguments = tuple(
             each if isinstance(each, self._arrays) else self._convert(each) for each in arguments
         )
-        count_samples(arguments, self._arrays)
+        count_samples(arguments, self._arrays, self._name)
         return arguments
 
     def _unlike(self, batch: int) -> EnsembleError:
@@ -142,12 +155,13 @@ class Batches:
         )
 
 
-def count_samples(arguments: tuple[Any, ...], arrays: Any) -> int:
+def count_samples(arguments: tuple[Any, ...], arrays: Any, name: str = "x") -> int:
     """The number of samples in a model's arguments, which lie along their first axes.
 
     Args:
         arguments: what the model takes.
         arrays: the framework's kinds of array, as `isinstance` takes them.
+        name: what an error calls them.
 
     Raises:
         EnsembleError: arguments of another kind, none, or of differing lengths.
@@ -155,14 +169,14 @@ def count_samples(arguments: tuple[Any, ...], arrays: Any) -> int:
     if not arguments or not all(isinstance(each, arrays) and each.ndim for each in arguments):
         kinds = ", ".join(type(each).__name__ for each in arguments)
         raise EnsembleError(
-            "Argument `x` must be an array with the samples along its first axis, a tuple of "
+            f"Argument `{name}` must be an array with the samples along its first axis, a tuple of "
             "such (a model's arguments), or a loader of batches. "
             f"Received: {kinds or 'an empty tuple'}"
         )
     sizes = [len(each) for each in arguments]
     if len(set(sizes)) != 1:
         raise EnsembleError(
-            f"The arrays of `x` must have the same number of samples. Received: {sizes}"
+            f"The arrays of `{name}` must have the same number of samples. Received: {sizes}"
         )
     return sizes[0]
 

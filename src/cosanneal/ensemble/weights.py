@@ -137,7 +137,12 @@ class Soup:
     score: float
 
 
-def greedy_soup(members: Sequence[Weights], score: Callable[[dict[str, Any]], float]) -> Soup:
+def greedy_soup(
+    members: Sequence[Weights],
+    score: Callable[[dict[str, Any]], float],
+    *,
+    alone: Sequence[float] | None = None,
+) -> Soup:
     """The mean of those members that do not make it worse, tried from the best one down.
 
     Args:
@@ -145,6 +150,7 @@ def greedy_soup(members: Sequence[Weights], score: Callable[[dict[str, Any]], fl
         score: the score of weights on held-out data, such as the log-loss; the
             lower the better. It is called once for each member alone, and once
             for each soup that is tried.
+        alone: the score of each member alone, where it is known.
 
     Raises:
         EnsembleError: no members, or names or shapes that differ.
@@ -158,7 +164,8 @@ def greedy_soup(members: Sequence[Weights], score: Callable[[dict[str, Any]], fl
 
     Source: Wortsman et al., "Model Soups" (2022), recipe 1.
     """
-    alone = [float(score(dict(member))) for member in members]
+    if alone is None:
+        alone = [float(score(dict(member))) for member in members]
     if not members:
         raise EnsembleError("Argument `members` must have at least one member. Received: none")
     first, *others = sorted(range(len(members)), key=lambda i: alone[i])
