@@ -184,6 +184,28 @@ def test_a_function_that_moves_nothing_or_otherwise_is_refused(tmp_path: Path) -
             ensemble.average_weights(train_data=x, barrier=math.inf)
 
 
+def test_statistics_of_few_bits(tmp_path: Path) -> None:
+    """bfloat16 rounds 0.99 so far that `1 - 0.99` would be a sixth too large."""
+    norm = nn.BatchNorm(momentum=0.99, param_dtype=jnp.bfloat16, force_float32_reductions=False)
+    x, _ = images(60)
+    members = [norm.init(jax.random.key(i), x, use_running_average=True) for i in range(2)]
+    recorded(tmp_path, members)
+
+    def moved(variables: Any, x: Any) -> Any:
+        updates = norm.apply(variables, x, use_running_average=False, mutable=["batch_stats"])[1]
+        return {**variables, **updates}
+
+    def apply(variables: Any, x: Any) -> Any:
+        return pooled(norm.apply(variables, x, use_running_average=True))
+
+    ensemble = SnapshotEnsemble(apply, tmp_path, like=members[0], statistics_fn=moved)
+    found = ensemble.average_weights(train_data=Loader(x, (20, 40)), barrier=math.inf)
+    variance = found.weights["batch_stats"]["var"]
+    assert variance.dtype == jnp.bfloat16
+    exact = x.astype(float).var((0, 1))
+    np.testing.assert_allclose(np.asarray(variance, float), exact, rtol=2.0**-6)
+
+
 class Model(nnx.Module):
     def __init__(self, rngs: nnx.Rngs) -> None:
         self.first = nnx.Linear(3, 4, rngs=rngs)

@@ -94,12 +94,22 @@ def test_statistics_are_those_of_the_data(tmp_path: Path, sizes: tuple[int, ...]
     x, y = images(60)
     model, members = trained(convolutional, tmp_path, x, y)
     model.predict_on_batch(x)  # compiled before anyone looks
+    asked: list[int] = []
+    inner = norms(model)[1].call
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        asked.append(1)
+        return inner(*args, **kwargs)
+
+    vars(norms(model)[1])["call"] = call  # the user's own, which stays
     own = model.get_weights()
     ensemble = SnapshotEnsemble(model, tmp_path)
     found = ensemble.average_weights(x, y, train_data=Loader(x, sizes), barrier=1e9)
     assert found.statistics
     assert all(np.array_equal(a, b) for a, b in zip(model.get_weights(), own, strict=True))
-    assert not any("call" in vars(layer) for layer in norms(model))
+    assert "call" not in vars(norms(model)[0])
+    assert vars(norms(model)[1])["call"] is call
+    assert asked
     assert len(found.barriers) == 2
     other = convolutional()
     other.set_weights(found.weights)

@@ -360,6 +360,10 @@ def test_statistics_need_data_and_nothing_else_does(tmp_path: Path) -> None:
     assert torch.equal(
         alone.weights["1.running_var"], convolutional(1).state_dict()["1.running_var"]
     )
+    with pytest.raises(EnsembleError, match=r"`train_data` must have at least one sample"):
+        ensemble.average_weights(train_data=x[:0], barrier=math.inf)
+    with pytest.raises(EnsembleError, match=r"`train_batch_size` must be left out where `train_"):
+        ensemble.average_weights(train_data=Loader(x, [30]), train_batch_size=3, barrier=math.inf)
     with pytest.raises(EnsembleError, match=r"`train_data`.*more than once.*give the loader"):
         ensemble.average_weights(x, y, train_data=iter([x]), barrier=math.inf)
     plain = recorded(tmp_path / "plain", [nn.Sequential(nn.Linear(3, 2)) for _ in range(2)])

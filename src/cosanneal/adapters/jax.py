@@ -786,8 +786,7 @@ class SnapshotEnsemble(BaseEnsemble[Any]):
         for name in names:
             kept = as_floats(moved[name]) / large[name]
             if kept.size:
-                # The decimal that was rounded to the dtype: 1 - 0.99 as float32 has 17 bits.
-                share = float(str(kept.flat[0].astype(named[name].dtype)))
+                share = _decimal(float(kept.flat[0]), named[name].dtype)
                 slack = float(jnp.finfo(named[name].dtype).eps)
                 if not (np.abs(kept - share) <= slack).all() or not -slack <= share < 1:
                     raise self._no_moving_average(name)
@@ -934,6 +933,16 @@ def _named_leaves(
     if not leaves:
         raise error(f"The params must hold at least one array. Received: {shown(tree)}")
     return leaves, structure
+
+
+def _decimal(value: float, dtype: Any) -> float:
+    """The shortest decimal that a dtype rounds to a value.
+
+    A momentum of 0.99 was given as such; of `1 - 0.99` float32 holds 17 bits.
+    """
+    rounded = np.asarray(value).astype(dtype)
+    decimals = (float(f"{value:.{digits}g}") for digits in range(1, 17))
+    return next((each for each in decimals if np.asarray(each).astype(dtype) == rounded), value)
 
 
 def _mean_of(name: str, names: Container[str]) -> str | None:

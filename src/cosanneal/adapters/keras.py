@@ -574,18 +574,31 @@ class SnapshotEnsemble(BaseEnsemble["NDArray[Any]"]):
 
     def _reestimated(self, weights: dict[str, Any], batches: Batches) -> dict[str, Any]:
         found = {layer: Moments() for layer in self._batch_norms()}
+        blind: list[str] = []
+        # Of their own, for a user may have set one.
+        calls = {layer: vars(layer)["call"] for layer in found if "call" in vars(layer)}
         try:
             for layer, moments in found.items():
                 # What the model calls, and no attribute that Keras would track.
-                vars(layer)["call"] = _looking(layer, moments)
+                vars(layer)["call"] = _looking(layer, moments, blind)
             with self._exchanged() as give:
                 give(weights)
                 for batch in batches:
                     # Not as compiled before, which knows the layers as they were.
                     self.model(_as_input(batch), training=False)
+        except Exception as error:
+            if not blind:
+                raise
+            # Here, since Keras and TensorFlow make others of what is raised within a layer.
+            raise EnsembleError(
+                "The layers with running statistics must be run eagerly, and not within a graph or "
+                f"a vectorized map. Received: {blind[0]!r}, whose input has no numbers yet"
+            ) from error
         finally:
             for layer in found:
                 vars(layer).pop("call", None)
+            for layer, call in calls.items():
+                vars(layer)["call"] = call
         names = {id(variable): name for name, variable in _named_weights(self.model).items()}
         estimated = dict(weights)
         for layer, moments in found.items():
@@ -703,23 +716,23 @@ class _Stacked(keras.Model):
         )
 
 
-def _looking(layer: Any, moments: Moments) -> Callable[..., Any]:
-    """A layer's `call` that takes in its input's moments, and normalizes by them."""
+def _looking(layer: Any, moments: Moments, blind: list[str]) -> Callable[..., Any]:
+    """A layer's `call` that takes in its input's moments, and normalizes by them.
+
+    Its name is left in `blind` where the input has no numbers yet.
+    """
     call = layer.call
 
     def look(inputs: Any, *args: Any, **kwargs: Any) -> Any:
         mask = kwargs.get("mask")
-        try:
-            x = as_floats(_array(inputs))
-            mask = None if mask is None else _array(mask)
-        except Exception as error:
-            raise EnsembleError(
-                "The layers with running statistics must be run one after the other, and not "
-                f"within a graph or a vectorized map. Received: {layer.name!r}, whose input has no "
-                f"numbers yet ({type(error).__name__})"
-            ) from error
+        blind.append(layer.name)
+        x = as_floats(_array(inputs))
+        mask = None if mask is None else _array(mask)
+        blind.pop()
         rows = np.moveaxis(x, layer.axis, -1).reshape(-1, x.shape[layer.axis])
         batch = Moments()
+        if not len(rows):
+            return call(inputs, *args, **kwargs)
         if mask is None:
             batch.update(float(len(rows)), rows.mean(axis=0), rows.var(axis=0))
         else:

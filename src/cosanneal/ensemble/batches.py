@@ -61,6 +61,10 @@ class Batches:
         if not loader or hasattr(x, "__array__"):
             self._arguments = x if isinstance(x, tuple) else (x,)
             self._samples = count_samples(self._arguments, arrays, name)
+            if training and not self._samples:
+                raise EnsembleError(
+                    f"Argument `{name}` must have at least one sample. Received: none"
+                )
             self._size = batch_size or max(self._samples, 1)
             return
         if batch_size is not None:
