@@ -200,7 +200,7 @@ class Kinds(nn.Module):
         self.lazy = nn.LazyBatchNorm1d()
         self.drop = nn.Dropout(0.5)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         x = self.sync(self.flat(x))
         x = self.line(x.reshape(-1, 2, 3)).reshape(-1, 6)
         x = self.volume(x.reshape(-1, 2, 3, 1, 1)).reshape(-1, 6)
@@ -430,8 +430,8 @@ def test_a_barrier_refuses_the_mean(tmp_path: Path) -> None:
     x, y = signs(300, 1)
     ensemble = SnapshotEnsemble(model, tmp_path)
     pattern = (
-        r"one valley.*between cycle-0001.* and cycle-0002.*log-loss rises.*barrier of.*"
-        r"predict with the ensemble.*last=.*barrier=math.inf"
+        r"one valley.*between cycle-0001.* and cycle-0002.*log-loss goes from.*at 0.5 of the way.*"
+        r"barrier of.*predict with the ensemble.*last=.*barrier=math.inf"
     )
     with pytest.raises(EnsembleError, match=pattern):
         ensemble.average_weights(x, y)
@@ -520,8 +520,13 @@ def test_a_loss_that_is_not_finite_is_a_barrier(tmp_path: Path) -> None:
 
     model = recorded(tmp_path, [Inverse(1.0), Inverse(-1.0)])
     ensemble = SnapshotEnsemble(model, tmp_path)
-    with pytest.raises(EnsembleError, match=r"rises from 0.6931 and 0.6931 to inf"):
-        ensemble.average_weights(torch.ones(4), torch.zeros(4, dtype=torch.long))
+    x, y = torch.ones(4), torch.zeros(4, dtype=torch.long)
+    with pytest.raises(EnsembleError, match=r"goes from 0.6931 by way of inf, at 0.5 of the way"):
+        ensemble.average_weights(x, y)
+    with pytest.warns(UserWarning, match="the log-loss of the mean is inf"):
+        found = ensemble.average_weights(x, y, barrier=math.inf)
+    assert found.scores == {"log_loss": math.inf, "brier": math.inf, "error": math.inf}
+    assert len(ensemble.average_weights(x, y, soup="greedy").members) == 1
 
 
 def test_the_greedy_soup_begins_with_the_best_and_leaves_out_what_a_barrier_parts(

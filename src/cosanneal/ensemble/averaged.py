@@ -90,13 +90,12 @@ class Judge:
             "error": error_rate(prediction, self._labels, class_axis=self._class_axis),
         }
 
-    def loss(self, prediction: Any) -> float:
-        """The log-loss, or the MSE; of a prediction that is not finite, infinity."""
-        if not np.isfinite(as_floats(prediction)).all():
-            return math.inf
-        if self._values:
-            return self.scores(prediction)["mse"]
-        return log_loss(prediction, self._labels, class_axis=self._class_axis)
+    def all_scores(self, prediction: Any) -> dict[str, float]:
+        """The scores; of a prediction that is not finite, infinity."""
+        if np.isfinite(as_floats(prediction)).all():
+            return self.scores(prediction)
+        names = ("mse",) if self._values else ("log_loss", "brier", "error")
+        return dict.fromkeys(names, math.inf)
 
 
 class Moments:
@@ -196,12 +195,15 @@ def too_high(
     if found.barrier <= tolerance * ends:
         return None
     first, second = (member.path.name for member in members)
-    top = max(found.losses)
-    share = found.shares[found.losses.index(top)]
+    start, end = found.losses[0], found.losses[-1]
+    _, top, share = max(
+        (loss - (1 - share) * start - share * end, loss, share)
+        for share, loss in zip(found.shares, found.losses, strict=True)
+    )
     return (
-        f"between {first} and {second} the {title} rises from {found.losses[0]:.4g} and "
-        f"{found.losses[-1]:.4g} to {top:.4g}, at {share:g} of the way: a barrier of "
-        f"{found.barrier:.4g}, where {tolerance:g} of the ends' mean is {tolerance * ends:.4g}"
+        f"between {first} and {second} the {title} goes from {start:.4g} by way of {top:.4g}, at "
+        f"{share:g} of the way, to {end:.4g}: a barrier of {found.barrier:.4g}, where "
+        f"{tolerance:g} of the ends' mean is {tolerance * ends:.4g}"
     )
 
 
@@ -235,7 +237,7 @@ class Averaging:
         self._ensemble, self._members = ensemble, members
         self._train, self._inner = train, inner
         self._batches: Batches | None = None
-        self._judge = Judge(None, values=ensemble.outputs == "values", class_axis=None)
+        self._judge = Judge(None, values=False, class_axis=None)  # until labels are there
         self._scores: dict[Snapshot, dict[str, float]] = {}
         self._ensemble_scores: dict[str, float] | None = None
         # What the default tolerance would have refused.
@@ -331,7 +333,8 @@ class Averaging:
 
     def _loss(self, weights: Any) -> float:
         batches = cast(Batches, self._batches)
-        return self._judge.loss(self._ensemble._predicted(weights, batches))
+        prediction = self._ensemble._predicted(weights, batches)
+        return self._judge.all_scores(prediction)[self._judge.loss_name]
 
     def _check(self, reason: str | None, tolerance: float) -> None:
         if reason is None:
@@ -353,7 +356,8 @@ class Averaging:
     ) -> AveragedWeights:
         scores = None
         if self._batches is not None:
-            scores = self._judge.scores(self._ensemble._predicted(weights, self._batches))
+            # A mean may overflow where no member does.
+            scores = self._judge.all_scores(self._ensemble._predicted(weights, self._batches))
         return AveragedWeights(
             weights=self._ensemble._handed_out(weights),
             members=tuple(members),

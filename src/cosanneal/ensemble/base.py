@@ -342,7 +342,9 @@ class BaseEnsemble(ABC, Generic[ArrayT]):
             barrier: by how much the loss may rise, as a share of the mean loss
                 of the ends; 0.1 lets it grow by a tenth. `math.inf` takes the
                 mean all the same, with a warning where 0.1 would refuse it.
-            shares: where to measure between two members, as shares of the way.
+            shares: where to measure between two members, as shares of the way. Each
+                takes a pass over the validation data, and with running statistics
+                one over the training data.
             batch_size: of the validation data, where they are arrays, so many
                 samples at a time; by default all at once.
             train_batch_size: of the training data, at most so many at a time, in
