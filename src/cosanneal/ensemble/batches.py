@@ -155,7 +155,7 @@ class Batches:
         return EnsembleError(
             "Argument `x` must give the same batches in every pass, since each member has a pass "
             f"of its own. Received: another batch {batch} than before; turn shuffling and random "
-            "augmentation off, or give mode='resident', which takes one pass"
+            "augmentation off, or predict with mode='resident', which takes one pass"
         )
 
 
