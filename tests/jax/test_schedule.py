@@ -20,11 +20,12 @@ from cosanneal.core.curve import CurveName
 from cosanneal.core.table import CycleRule, Level, Phase
 from tests.core.oracle import curve_at, decimal
 from tests.core.plans import INT32, PLANS, ULPS, assert_close, plan, steps_of
+from tests.wide import enable_x64
 
 
 @pytest.fixture(params=[False, True], ids=["x32", "x64"])
 def wide(request: pytest.FixtureRequest) -> Iterator[bool]:
-    with jax.enable_x64(request.param):
+    with enable_x64(request.param):
         yield request.param
 
 
@@ -225,7 +226,7 @@ def test_every_integer_dtype_is_a_step(dtype: str, wide: bool) -> None:
 def test_x64_may_change_between_two_calls() -> None:
     rate = cyclic_cosine_schedule(SCHEDULE)
     assert rate(40).dtype == jnp.float32
-    with jax.enable_x64(True):
+    with enable_x64(True):
         assert rate(40).dtype == jnp.float64
         assert_close([rate(40)], [float(ORACLE.rate(40))], [40], "x64")
     assert rate(40).dtype == jnp.float32
@@ -299,5 +300,5 @@ def test_schedules_that_cannot_be() -> None:
         cyclic_cosine_schedule(ca.CyclicCosine(0.1, cycle_steps=10, cycle_decay=0.9))
     with pytest.raises(ca.ScheduleError, match=r"in the range of float32.*1e\+300"):
         cyclic_cosine_schedule(ca.CyclicCosine(1e300, cycle_steps=10))
-    with jax.enable_x64(True):
+    with enable_x64(True):
         assert float(cyclic_cosine_schedule(ca.CyclicCosine(1e300, cycle_steps=10))(0)) == 1e300
