@@ -189,7 +189,8 @@ class CyclicCosineLR(LRScheduler):
 
     @_last_lr.setter
     def _last_lr(self, rates: list[float | Tensor]) -> None:
-        self._last = rates
+        # Older releases of torch hand over the very tensors of the groups, which change later.
+        self._last = [_copied(rate) for rate in rates]
 
     def __getstate__(self) -> dict[str, Any]:
         last = self._last_lr
