@@ -1,8 +1,13 @@
-"""The options of the tests."""
+"""The options of the tests, and what holds for all of them."""
 
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
+
+# The same examples in every run, and no time limit on one: a busy machine is no defect.
+settings.register_profile("cosanneal", deadline=None, derandomize=True, database=None)
+settings.load_profile("cosanneal")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

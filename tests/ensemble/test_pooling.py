@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 import textwrap
+import weakref
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any, get_args
@@ -228,6 +229,43 @@ def test_members_may_come_one_at_a_time() -> None:
 
     assert pool(members(), weights=[1, 1, 2]).tolist() == [[0.3125, 0.6875]]
     assert seen == [0, 1, 2]
+
+
+@pytest.mark.parametrize("pooling", get_args(Pooling))
+@pytest.mark.parametrize("inputs", get_args(Inputs))
+@pytest.mark.parametrize("class_axis", [1, -1, None])
+@pytest.mark.parametrize("kind", [np.asarray, torch.tensor])
+def test_stacked_members_count_as_one_by_one(
+    pooling: Pooling, inputs: Inputs, class_axis: int | None, kind: Any
+) -> None:
+    z = np.random.default_rng(2).normal(size=(4, 6, 3, 5))
+    given_ = {"logits": z, "probabilities": np.exp(z - 5), "log-probabilities": z - 5}
+    members = kind(given_[inputs])
+    weights = [1.0, 0.0, 2.5, 0.25]
+    if pooling != "vote":
+        members[1] = math.nan  # what has no weight has no part
+    stacked, single = (Pool[Any](pooling, inputs=inputs, class_axis=class_axis) for _ in "ab")
+    for each, weight in zip(members, weights, strict=True):
+        single.update(each, weight)
+    stacked.update_stacked(members[:3], weights[:3])
+    stacked.update_stacked(members[3:], weights[3:])
+    stacked.update_stacked(members[:1], [0.0])
+    assert type(stacked.value) is type(single.value)
+    np.testing.assert_allclose(stacked.value, single.value, rtol=1e-13, atol=1e-15)
+    with pytest.raises(ca.EnsembleError, match="a weight for each member"):
+        stacked.update_stacked(members, [1.0])
+    with pytest.raises(ca.EnsembleError, match="must have one shape"):
+        stacked.update_stacked(members[:, :2], weights)
+
+
+def test_the_first_prediction_is_not_kept() -> None:
+    first = np.full((2, 2), 0.5)
+    held = weakref.ref(first)
+    pooled = Pool[Any]()
+    pooled.update(first)
+    del first
+    assert held() is None
+    assert pooled.value.tolist() == [[0.5, 0.5], [0.5, 0.5]]
 
 
 def test_arrays_of_torch_come_back_as_they_came() -> None:

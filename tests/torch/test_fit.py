@@ -75,13 +75,13 @@ def test_members_of_no_weight_are_not_run(tmp_path: Path, monkeypatch: Any) -> N
     used = sum(weight > 0 for weight in choice.weights)
     assert used < 5
     runs: list[Path] = []
-    inner = SnapshotEnsemble._predict_member
+    inner = SnapshotEnsemble._load
 
-    def counting(self: Any, snapshot: Any, *arguments: Any) -> Any:
+    def counting(self: Any, snapshot: Any) -> Any:
         runs.append(snapshot.path)
-        return inner(self, snapshot, *arguments)
+        return inner(self, snapshot)
 
-    monkeypatch.setattr(SnapshotEnsemble, "_predict_member", counting)
+    monkeypatch.setattr(SnapshotEnsemble, "_load", counting)
     ensemble.predict(data(5, 3)[0])
     assert runs == [snapshot.path for snapshot in ensemble.members][-used:]
 
@@ -94,13 +94,13 @@ def test_every_member_is_run_once_and_its_predictions_may_be_kept(
     ensemble = SnapshotEnsemble(model, tmp_path / "run")
     in_memory = ensemble.fit(x, y)
     runs: list[int] = []
-    inner = SnapshotEnsemble._predict_member
+    inner = SnapshotEnsemble._load
 
-    def counting(self: Any, *arguments: Any) -> Any:
+    def counting(self: Any, snapshot: Any) -> Any:
         runs.append(1)
-        return inner(self, *arguments)
+        return inner(self, snapshot)
 
-    monkeypatch.setattr(SnapshotEnsemble, "_predict_member", counting)
+    monkeypatch.setattr(SnapshotEnsemble, "_load", counting)
     assert ensemble.fit(x, y, keep=tmp_path / "kept.npy") == in_memory
     assert len(runs) == 5
     kept = np.load(tmp_path / "kept.npy", allow_pickle=False)

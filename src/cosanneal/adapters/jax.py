@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Unpack, cast
@@ -28,7 +29,9 @@ try:
     from jax import lax
     from numpy.typing import NDArray
 
-    from ..ensemble.base import BaseEnsemble, Outputs, count_samples
+    from ..ensemble.arrays import as_numpy
+    from ..ensemble.base import BaseEnsemble, Outputs, free_host_memory
+    from ..ensemble.batches import Batches
     from ..ensemble.pooling import Pooling
     from ..snapshots.file import first_mismatch
     from ..snapshots.recorder import BaseRecorder, Metrics, RecorderOptions, check_schedule
@@ -650,18 +653,51 @@ class SnapshotEnsemble(BaseEnsemble[Any]):
             self._structure, [leaf.restore(loaded[name]) for name, leaf in self._leaves.items()]
         )
 
-    def _predict_member(self, snapshot: Snapshot, x: Any, batch_size: int | None) -> Any:
-        arguments = x if isinstance(x, tuple) else (x,)
-        samples = count_samples(arguments, jax.Array | np.ndarray)
-        params = self.params(snapshot)
-        size = batch_size or max(samples, 1)
-        parts = [
-            self._prediction(
-                self.apply_fn(params, *(each[start : start + size] for each in arguments))
-            )
-            for start in range(0, max(samples, 1), size)
-        ]
-        return parts[0] if len(parts) == 1 else jnp.concatenate(parts)
+    def _batches(self, x: Any, batch_size: int | None) -> Batches:
+        return Batches(x, batch_size=batch_size, arrays=jax.Array | np.ndarray, convert=as_numpy)
+
+    def _load(self, snapshot: Snapshot) -> Any:
+        return self.params(snapshot)
+
+    @contextmanager
+    def _borrowed(self) -> Iterator[Callable[[Any, tuple[Any, ...]], jax.Array]]:
+        yield lambda params, batch: self._prediction(self.apply_fn(params, *batch))
+
+    def _stack(self, snapshots: Sequence[Snapshot]) -> Callable[[tuple[Any, ...]], jax.Array]:
+        members = [self.params(snapshot) for snapshot in snapshots]
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
+
+        def one(params: Any, *batch: Any) -> jax.Array:
+            return self._prediction(self.apply_fn(params, *batch))
+
+        def every(stacked: Any, *batch: Any) -> Any:
+            return jax.vmap(one, (0, *(None for _ in batch)))(stacked, *batch)
+
+        compiled = jax.jit(every)
+        return lambda batch: cast(jax.Array, compiled(stacked, *batch))
+
+    def _joined(self, parts: Sequence[Any]) -> jax.Array:
+        return cast(jax.Array, parts[0]) if len(parts) == 1 else jnp.concatenate(parts)
+
+    def _devices(self) -> set[jax.Device]:
+        found = {device for leaf in self._leaves.values() for device in leaf.devices}
+        return found or {jnp.zeros(()).devices().pop()}
+
+    def _where(self) -> object:
+        return frozenset(self._devices())
+
+    def _free_memory(self) -> int | None:
+        devices = self._devices()
+        if all(device.platform == "cpu" for device in devices):
+            return free_host_memory()
+        # Of devices that share the members, each has as much of them.
+        known = [device.memory_stats() or {} for device in devices]
+        if not all({"bytes_limit", "bytes_in_use"} <= each.keys() for each in known):
+            return None
+        return min(int(each["bytes_limit"] - each["bytes_in_use"]) for each in known)
+
+    def _wait_for(self, predictions: Any) -> None:
+        jax.block_until_ready(predictions)
 
     def _prediction(self, output: Any) -> jax.Array:
         if not isinstance(output, jax.Array | np.ndarray):
@@ -683,10 +719,12 @@ class _Leaf(NamedTuple):
     shape: tuple[int, ...]
     dtype: str
     restore: Callable[[NDArray[Any]], Any]
+    devices: frozenset[jax.Device] = frozenset()
 
     @classmethod
     def of(cls, leaf: Any) -> _Leaf:
         sharding = getattr(leaf, "sharding", None)
+        devices = frozenset(sharding.device_set) if sharding is not None else frozenset()
         if _is_key(leaf):
             data, kind = _key_kind(leaf)
 
@@ -699,7 +737,10 @@ class _Leaf(NamedTuple):
         if not hasattr(leaf, "shape"):  # a number of Python's
             leaf = jnp.asarray(leaf)
         return cls(
-            tuple(leaf.shape), str(leaf.dtype), lambda array: jax.device_put(array, sharding)
+            tuple(leaf.shape),
+            str(leaf.dtype),
+            lambda array: jax.device_put(array, sharding),
+            devices,
         )
 
 

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeAlias, Unpack
 
@@ -37,7 +37,9 @@ try:
     from keras import ops
     from numpy.typing import NDArray
 
-    from ..ensemble.base import BaseEnsemble, Outputs, count_samples
+    from ..ensemble.arrays import as_numpy
+    from ..ensemble.base import BaseEnsemble, Outputs, free_host_memory
+    from ..ensemble.batches import Batches
     from ..ensemble.pooling import Pooling
     from ..snapshots.recorder import BaseRecorder, Metrics, RecorderOptions, check_schedule
     from ..snapshots.store import Snapshot, SnapshotStore
@@ -488,34 +490,70 @@ class SnapshotEnsemble(BaseEnsemble["NDArray[Any]"]):
             )
         self.model = model
 
-    def _predict_member(self, snapshot: Snapshot, x: Any, batch_size: int | None) -> NDArray[Any]:
-        arguments = x if isinstance(x, tuple) else (x,)
-        samples = count_samples(arguments, (np.ndarray, type(ops.convert_to_tensor(0))))
-        size = batch_size or max(samples, 1)
-        parts: list[NDArray[Any]] = []
-        with self._member(snapshot):
-            for start in range(0, max(samples, 1), size):
-                batch = tuple(each[start : start + size] for each in arguments)
-                output = self.model.predict_on_batch(batch if isinstance(x, tuple) else batch[0])
-                parts.append(self._prediction(output))
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+    def _batches(self, x: Any, batch_size: int | None) -> Batches:
+        if isinstance(x, keras.utils.PyDataset):  # which has no end of its own
+            x = _Sequence(x)
+        tensor = type(ops.convert_to_tensor(0))
+        return Batches(x, batch_size=batch_size, arrays=(np.ndarray, tensor), convert=as_numpy)
+
+    def _load(self, snapshot: Snapshot) -> dict[str, Any]:
+        variables = _named_weights(self.model)
+        layout = {
+            name: (tuple(variable.shape), keras.backend.standardize_dtype(variable.dtype))
+            for name, variable in variables.items()
+        }
+        return self._tensors(snapshot, layout)
 
     @contextmanager
-    def _member(self, snapshot: Snapshot) -> Iterator[None]:
-        """The model with a member's weights; afterwards it has its own again."""
+    def _borrowed(self) -> Iterator[Callable[[dict[str, Any], tuple[Any, ...]], NDArray[Any]]]:
         if hasattr(self.model, "jax_state_sync"):
             self.model.jax_state_sync()  # the weights of a training that goes on
         variables = _named_weights(self.model)
-        own = {name: _array(variable) for name, variable in variables.items()}
-        layout = {name: (array.shape, str(array.dtype)) for name, array in own.items()}
-        loaded = self._tensors(snapshot, layout)
+        own: dict[str, NDArray[Any]] = {}
+        present = None
+
+        def run(weights: dict[str, Any], batch: tuple[Any, ...]) -> NDArray[Any]:
+            nonlocal present
+            if not own:
+                own.update({name: _array(variable) for name, variable in variables.items()})
+            if weights is not present:
+                for name, variable in variables.items():
+                    variable.assign(weights[name])
+                present = weights
+            return self._prediction(self.model.predict_on_batch(_as_input(batch)))
+
         try:
-            for name, variable in variables.items():
-                variable.assign(loaded[name])
-            yield
+            yield run
         finally:
-            for name, variable in variables.items():
-                variable.assign(own[name])
+            for name, value in own.items():
+                variables[name].assign(value)
+
+    def _stack(self, snapshots: Sequence[Snapshot]) -> Callable[[tuple[Any, ...]], NDArray[Any]]:
+        members = [self._load(snapshot) for snapshot in snapshots]
+        stacked = _Stacked(
+            self.model,
+            {name: np.stack([member[name] for member in members]) for name in members[0]},
+        )
+
+        def run(batch: tuple[Any, ...]) -> NDArray[Any]:
+            outputs = stacked.predict_on_batch(_as_input(batch))
+            if not isinstance(outputs, np.ndarray):
+                return self._prediction(outputs)
+            return np.stack([self._prediction(output) for output in outputs])
+
+        return run
+
+    def _joined(self, parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _where(self) -> object:
+        return None  # what is kept of the members lies in the host's memory, or follows Keras
+
+    def _free_memory(self) -> int | None:
+        return free_host_memory()
+
+    def _wait_for(self, predictions: Any) -> None:
+        """They are numpy's: there already."""
 
     def _prediction(self, output: Any) -> NDArray[Any]:
         if not isinstance(output, np.ndarray):
@@ -530,6 +568,73 @@ class SnapshotEnsemble(BaseEnsemble["NDArray[Any]"]):
         if self.class_axis is None:
             return _array(ops.sigmoid(tensor))
         return _array(ops.softmax(tensor, axis=self.class_axis))
+
+
+class _Sequence:
+    """The batches of a PyDataset, as an iterable that ends."""
+
+    def __init__(self, dataset: keras.utils.PyDataset) -> None:
+        self._dataset = dataset
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self._dataset[i] for i in range(len(self._dataset)))
+
+
+class _Stacked(keras.Model):
+    """A model with the stacked weights of several members, which runs them all at once.
+
+    It is a model for the sake of `predict_on_batch`, which compiles it as the
+    backend does.
+    """
+
+    def __init__(self, model: keras.Model, stacked: dict[str, NDArray[Any]]) -> None:
+        super().__init__(name="stacked_members")
+        names = {id(variable): name for name, variable in _named_weights(model).items()}
+        # What is no weight, such as a random state, stays the model's own.
+        self._lists = [
+            [names.get(id(variable)) for variable in variables]
+            for variables in (model.trainable_variables, model.non_trainable_variables)
+        ]
+        # In functions, for Keras would take the model's weights for its own.
+        self._run: Callable[..., Any] = lambda *lists: model.stateless_call(*lists, training=False)[
+            0
+        ]
+        self._own: Callable[[], Any] = lambda: (
+            model.trainable_variables,
+            model.non_trainable_variables,
+        )
+        self._held = {
+            name: self.add_weight(
+                value.shape,
+                initializer="zeros",
+                dtype=str(value.dtype),
+                trainable=False,
+                name=f"member_weight_{i}",
+            )
+            for i, (name, value) in enumerate(stacked.items())
+        }
+        for name, variable in self._held.items():
+            variable.assign(stacked[name])
+        self.built = True
+
+    def call(self, x: Any) -> Any:
+        def one(weights: dict[str, Any]) -> Any:
+            lists = [
+                [
+                    ops.convert_to_tensor(own) if name is None else weights[name]
+                    for own, name in zip(variables, names, strict=True)
+                ]
+                for variables, names in zip(self._own(), self._lists, strict=True)
+            ]
+            return self._run(*lists, x)
+
+        return ops.vectorized_map(
+            one, {name: ops.convert_to_tensor(value) for name, value in self._held.items()}
+        )
+
+
+def _as_input(batch: tuple[Any, ...]) -> Any:
+    return batch[0] if len(batch) == 1 else batch
 
 
 def _inner(optimizer: Any) -> Any:

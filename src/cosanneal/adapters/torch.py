@@ -27,7 +27,8 @@ try:
         SequentialLR,
     )
 
-    from ..ensemble.base import BaseEnsemble, Outputs, count_samples
+    from ..ensemble.base import BaseEnsemble, Outputs, free_host_memory
+    from ..ensemble.batches import Batches
     from ..ensemble.pooling import Pooling
     from ..snapshots.file import TensorBytes, check_tensor
     from ..snapshots.recorder import BaseRecorder, Metrics, RecorderOptions, check_schedule
@@ -42,6 +43,8 @@ except ModuleNotFoundError as error:
 
 # So many steps pay for the look-up of the curve that rules them.
 _SHORT_STRETCH = 256
+
+_CPU = torch.device("cpu")
 
 __all__ = ["CyclicCosineLR", "SnapshotEnsemble", "SnapshotRecorder", "from_torch"]
 
@@ -796,35 +799,90 @@ class SnapshotEnsemble(BaseEnsemble[Tensor]):
         super().__init__(folder, last=last, outputs=outputs, class_axis=class_axis, pooling=pooling)
         self.model = model
 
-    def _predict_member(self, snapshot: Snapshot, x: Any, batch_size: int | None) -> Tensor:
-        weights = self._weights(snapshot)
-        arguments = x if isinstance(x, tuple) else (x,)
-        samples = count_samples(arguments, Tensor)
-        size = batch_size or max(samples, 1)
-        device = next((tensor.device for tensor in weights.values()), torch.device("cpu"))
-        # What wraps the model would compile anew for each member, or talk to other processes.
-        model = _unwrapped(self.model)
-        parts: list[Tensor] = []
-        with _evaluating(self.model), torch.no_grad():
-            for start in range(0, max(samples, 1), size):
-                batch = tuple(each[start : start + size].to(device) for each in arguments)
-                output = torch.func.functional_call(
-                    # Tied tensors stand in a snapshot under each of their names.
-                    model,
-                    weights,
-                    batch,
-                    tie_weights=False,
-                )
-                parts.append(self._prediction(output))
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+    def _batches(self, x: Any, batch_size: int | None) -> Batches:
+        return Batches(x, batch_size=batch_size, arrays=Tensor, convert=torch.as_tensor)
 
-    def _weights(self, snapshot: Snapshot) -> dict[str, Tensor]:
+    def _load(self, snapshot: Snapshot) -> dict[str, Tensor]:
         """The member's tensors, where the model has its own, and by its names."""
         own = _unwrapped(self.model).state_dict(keep_vars=True)
         names = {_plain_name(name): name for name in own}
         layout = _layout({plain: own[name] for plain, name in names.items()})
         loaded = self._tensors(snapshot, layout, framework="pt")
         return {names[plain]: value.to(own[names[plain]].device) for plain, value in loaded.items()}
+
+    @contextmanager
+    def _borrowed(self) -> Iterator[Callable[[dict[str, Tensor], tuple[Tensor, ...]], Tensor]]:
+        # What wraps the model would compile anew for each member, or talk to other processes.
+        model = _unwrapped(self.model)
+        slots = _slots(model)
+        own = {name: held[key] for name, (held, key) in slots.items()}
+        device, present = self._device(), None
+
+        def run(weights: dict[str, Tensor], batch: tuple[Tensor, ...]) -> Tensor:
+            nonlocal present
+            if weights is not present:
+                unknown = sorted(weights.keys() - slots.keys())
+                if unknown:
+                    raise EnsembleError(
+                        "The model must hold the tensors of its state under their names. "
+                        f"Received: {unknown[0]!r} in the state, which no module holds"
+                    )
+                for name, value in weights.items():
+                    held, key = slots[name]
+                    held[key] = value
+                present = weights
+            return self._prediction(model(*(each.to(device) for each in batch)))
+
+        with _evaluating(self.model), torch.no_grad():
+            try:
+                yield run
+            finally:
+                for name, (held, key) in slots.items():
+                    held[key] = own[name]
+
+    def _stack(self, snapshots: Sequence[Snapshot]) -> Callable[[tuple[Tensor, ...]], Tensor]:
+        stacked: dict[str, Tensor] = {}
+        for i, snapshot in enumerate(snapshots):
+            for name, value in self._load(snapshot).items():
+                if name not in stacked:
+                    stacked[name] = value.new_empty((len(snapshots), *value.shape))
+                stacked[name][i].copy_(value)
+        model, device = _unwrapped(self.model), self._device()
+
+        def one(weights: dict[str, Tensor], *batch: Tensor) -> Tensor:
+            # Tied tensors stand in a snapshot under each of their names.
+            output = torch.func.functional_call(model, weights, batch, tie_weights=False)
+            return self._prediction(output)
+
+        def run(batch: tuple[Tensor, ...]) -> Tensor:
+            every = torch.func.vmap(one, in_dims=(0, *(None for _ in batch)))
+            return every(stacked, *(each.to(device) for each in batch))
+
+        return run
+
+    def _joined(self, parts: Sequence[Tensor]) -> Tensor:
+        return parts[0] if len(parts) == 1 else torch.cat(list(parts))
+
+    def _device(self) -> torch.device:
+        state = _unwrapped(self.model).state_dict(keep_vars=True).values()
+        return next((each.device for each in state if isinstance(each, Tensor)), _CPU)
+
+    def _where(self) -> object:
+        state = _unwrapped(self.model).state_dict(keep_vars=True)
+        return tuple(each.device for each in state.values() if isinstance(each, Tensor))
+
+    def _free_memory(self) -> int | None:
+        device = self._device()
+        if device.type == "cuda":
+            return torch.cuda.mem_get_info(device)[0]
+        return free_host_memory() if device.type == "cpu" else None
+
+    def _wait_for(self, predictions: object) -> None:  # noqa: ARG002
+        device = self._device()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        elif device.type == "mps":
+            torch.mps.synchronize()
 
     def _prediction(self, output: Any) -> Tensor:
         if not isinstance(output, Tensor):
@@ -900,6 +958,18 @@ def _unwrapped(model: nn.Module) -> nn.Module:
             model = inner
         else:
             return model
+
+
+def _slots(model: nn.Module) -> dict[str, tuple[dict[str, Tensor | None], str]]:
+    """Where each tensor of the model's state is held, by its name: the dict and the key in it."""
+    slots: dict[str, tuple[dict[str, Tensor | None], str]] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        prefix = f"{name}." if name else ""
+        for held in (module._parameters, module._buffers):
+            slots.update(
+                {prefix + key: (cast(dict[str, Tensor | None], held), key) for key in held}
+            )
+    return slots
 
 
 def _plain_name(name: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import operator
 import sys
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,24 +72,53 @@ def shape_of(array: Any) -> tuple[int, ...]:
     return tuple(array.shape) if hasattr(array, "shape") else as_numpy(array).shape
 
 
+class Kind(NamedTuple):
+    """What is kept of an array, to make others like it: not its data.
+
+    Args:
+        framework: "torch", "jax", "tensorflow" or "numpy".
+        dtype: in the framework's terms; None for what holds no fractions, which
+            stands for the framework's widest float.
+        place: the device, or JAX' sharding.
+    """
+
+    framework: str
+    dtype: Any
+    place: Any
+
+    @classmethod
+    def of(cls, array: Any) -> Kind:
+        """The kind of an array of any framework."""
+        name = str(getattr(array, "dtype", "int"))
+        floating = "float" in name or "complex" in name
+        dtype = array.dtype if floating else None
+        if _is_a(array, "torch", "Tensor"):
+            return cls("torch", dtype, array.device)
+        if _is_a(array, "jax", "Array"):
+            return cls("jax", dtype, array.sharding)
+        if _is_a(array, "tensorflow", "Tensor"):
+            return cls("tensorflow", dtype and dtype.as_numpy_dtype, array.device)
+        return cls("numpy", dtype, None)
+
+
 def narrow(wide: Any, like: Any) -> Any:
     """What `widen` made, as an array of the kind, the dtype and on the device of `like`.
 
-    Integers, which hold no mean, stand for the framework's widest float.
+    Args:
+        wide: the array.
+        like: an array, or the kind of one.
     """
-    dtype = str(getattr(like, "dtype", "int"))
-    floating = "float" in dtype or "complex" in dtype
-    if _is_a(like, "torch", "Tensor"):
-        return wide.to(device=like.device, dtype=like.dtype if floating else None)
-    if _is_a(like, "jax", "Array"):
-        value = wide.astype(like.dtype) if floating else wide
-        return sys.modules["jax"].device_put(value, like.sharding)
-    if _is_a(like, "tensorflow", "Tensor"):
+    kind = like if isinstance(like, Kind) else Kind.of(like)
+    if kind.framework == "torch":
+        return wide.to(device=kind.place, dtype=kind.dtype)
+    value = wide if kind.dtype is None else wide.astype(kind.dtype)
+    if kind.framework == "jax":
+        return sys.modules["jax"].device_put(value, kind.place)
+    if kind.framework == "tensorflow":
         tensorflow = sys.modules["tensorflow"]
-        value = wide.astype(like.dtype.as_numpy_dtype) if floating else wide
-        with tensorflow.device(like.device):
+        with tensorflow.device(kind.place):
             return tensorflow.convert_to_tensor(value)
-    return wide.astype(like.dtype) if floating else wide
+    return value
 
 
 def namespace(wide: Any) -> Any:

@@ -6,31 +6,39 @@ import contextlib
 import math
 import os
 import tempfile
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.errors import EnsembleError, check_steps
-from ..snapshots.file import Layout, first_mismatch
+from ..core.errors import EnsembleError, check_steps, shown
+from ..snapshots.file import Layout, count_bytes, first_mismatch
 from ..snapshots.store import Snapshot, SnapshotStore
 from .arrays import as_numpy, check_class_axis
+from .batches import Batches
 from .choice import Choice, Select
 from .choice import fit as choose
 from .metrics import Metric
 from .pooling import Inputs, Pool, Pooling, ValuePool, check_pooling
 
 Outputs: TypeAlias = Literal["logits", "probabilities", "values"]
+Mode: TypeAlias = Literal["stream", "resident", "stacked", "auto"]
 
 ArrayT = TypeVar("ArrayT")
+PoolT = TypeVar("PoolT", Pool[Any], ValuePool[Any])
 
 CHOICE_NAME: Final = "ensemble.json"
 
 # Bytes of predictions beyond which `fit` keeps them in a file.
 _IN_MEMORY: Final = 256 << 20
+
+# How often `mode="auto"` has a batch predicted by each mode, after once for all that comes first.
+_TRIALS: Final = 3
 
 
 class BaseEnsemble(ABC, Generic[ArrayT]):
@@ -39,6 +47,8 @@ class BaseEnsemble(ABC, Generic[ArrayT]):
     Attributes:
         choice: what `fit` chose or `load` read, and `predict` goes by; None for
             all members at the same weight.
+        measured: the seconds that a batch took in each mode, when mode="auto"
+            last compared them; infinite for one that cannot be.
 
     Args:
         folder: the folder of the snapshots.
@@ -92,7 +102,13 @@ class BaseEnsemble(ABC, Generic[ArrayT]):
             )
         self._members = tuple(found if last is None else found[-last:])
         self.choice: Choice | None = None
+        self.measured: dict[str, float] = {}
         self._verified: set[Snapshot] = set()
+        # What the modes resident and stacked keep, of a model in one place.
+        self._place: object = None
+        self._held: dict[Snapshot, Any] = {}
+        self._stacked: tuple[tuple[Snapshot, ...], Callable[[Any], ArrayT]] | None = None
+        self._fastest: dict[object, Mode] = {}
 
     def __len__(self) -> int:
         return len(self._members)
@@ -102,44 +118,56 @@ class BaseEnsemble(ABC, Generic[ArrayT]):
         """The snapshots of the ensemble, oldest first."""
         return self._members
 
-    def predict(self, x: Any, *, batch_size: int | None = None) -> ArrayT:
+    def predict(self, x: Any, *, batch_size: int | None = None, mode: Mode = "stream") -> ArrayT:
         """The members' predictions made one: by default their mean; after `fit`, as it chose.
 
-        One member is in memory at a time, and one sum in float64, however many
-        there are.
-
         Args:
-            x: the model's input: an array, or a tuple of arrays for a model of
-                several arguments, with the samples along the first axis.
-            batch_size: so many samples at a time; by default all at once.
+            x: the model's input, with the samples along the first axis: an
+                array; a tuple of arrays for a model of several arguments; or an
+                iterable of batches (but no list) such as a data loader, of which
+                each is the input, or a tuple or list that begins with it, as in
+                `(x, y)`.
+            batch_size: of arrays, so many samples at a time; by default all at once.
+            mode: how the members are run; the results agree to rounding.
+                "stream" has one member in memory at a time, and one sum in
+                float64, however many there are; a loader must give the same
+                batches in every pass, of which each member has one. "resident"
+                keeps all members beside the model, on its device and for the
+                next call, and takes one pass. "stacked" keeps them stacked, and
+                runs all at once by a vectorized map, whose gain is greatest for
+                small batches on a GPU. "auto" measures those two on the first
+                batch of each shape and goes on with the faster one, or streams
+                where four times all members do not fit into the device's free
+                memory.
 
         Returns:
             Probabilities (or values) in the dtype and on the device of a
-            member's.
+            member's, in the order of the samples.
 
         Raises:
             SnapshotError: a snapshot is damaged.
-            EnsembleError: a snapshot does not fit the model; the message names
-                the first tensor that differs.
+            EnsembleError: a snapshot does not fit the model (the message names
+                the first tensor that differs); or batches that change between
+                two passes.
         """
         inputs: Inputs = "logits" if self._pools_logits else "probabilities"
-        pool = Pool[ArrayT](self.pooling, inputs=inputs, class_axis=self.class_axis)
+
+        def pool() -> Pool[ArrayT]:
+            return Pool(self.pooling, inputs=inputs, class_axis=self.class_axis)
+
         if self.choice is None:
-            for output in self._member_outputs(self._members, x, batch_size):
-                pool.update(output)
-            return pool.value
+            pools = self._pools(pool, dict.fromkeys(self._members, 1.0), x, batch_size, mode)
+            return self._joined([each.value for each in pools])
         weights = {
             snapshot: weight
             for snapshot, weight in zip(self._members, self.choice.weights, strict=True)
             if weight > 0
         }
-        outputs = self._member_outputs(weights, x, batch_size)
-        for output, weight in zip(outputs, weights.values(), strict=True):
-            pool.update(output, weight)
-        return cast(ArrayT, self.choice.finish(pool))
+        pools = self._pools(pool, weights, x, batch_size, mode)
+        return self._joined([cast(ArrayT, self.choice.finish(each)) for each in pools])
 
     def predict_with_variance(
-        self, x: Any, *, batch_size: int | None = None
+        self, x: Any, *, batch_size: int | None = None, mode: Mode = "stream"
     ) -> tuple[ArrayT, ArrayT]:
         """The mean of the members' values of a regression, and the variance between them.
 
@@ -154,24 +182,31 @@ class BaseEnsemble(ABC, Generic[ArrayT]):
                 "The ensemble must have outputs='values' for a variance. "
                 f"Received: outputs={self.outputs!r}"
             )
-        pool = ValuePool[ArrayT]()
-        for member in self._member_outputs(self._members, x, batch_size):
-            pool.update(member)
-        return pool.mean, pool.variance
+        weights = dict.fromkeys(self._members, 1.0)
+        pools = [
+            (pool.mean, pool.variance)
+            for pool in self._pools(ValuePool[Any], weights, x, batch_size, mode)
+        ]
+        means, variances = zip(*pools, strict=True)
+        return self._joined(means), self._joined(variances)
 
     def member_predictions(self, x: Any, *, batch_size: int | None = None) -> Iterator[ArrayT]:
         """The prediction of each member in turn, oldest first.
 
         Args and errors as in `predict`; probabilities (or values), as
-        `predict` averages them.
+        `predict` averages them. One member is in memory at a time.
         """
-        for output in self._member_outputs(self._members, x, batch_size):
-            yield self._probabilities(output) if self._pools_logits else output
+        yield from self._member_predictions(self._batches(x, batch_size))
+
+    def release(self) -> None:
+        """Give back the memory of the members that the modes resident and stacked keep."""
+        self._held.clear()
+        self._stacked = None
 
     def fit(
         self,
         x_val: Any,
-        y_val: Any,
+        y_val: Any = None,
         *,
         select: Select = "last",
         metric: Metric = "log_loss",
@@ -189,7 +224,8 @@ class BaseEnsemble(ABC, Generic[ArrayT]):
 
         Args:
             x_val: the model's input for the validation data, as in `predict`.
-            y_val: their true classes.
+            y_val: their true classes; by default what a loader's batches of
+                `(x, y)` hold.
             select: "last", "greedy" or "weights", as in `cosanneal.ensemble.fit`.
             metric: "log_loss", "brier" or "error".
             temperature: also fit one temperature after pooling.
@@ -219,10 +255,12 @@ class BaseEnsemble(ABC, Generic[ArrayT]):
             for snapshot in self._members
             if "digest" in snapshot.metadata
         ]
-        with self._kept_predictions(x_val, batch_size, keep) as predictions:
+        batches = self._batches(x_val, batch_size)
+        labels = batches.labels() if y_val is None else y_val
+        with self._kept_predictions(batches, keep) as predictions:
             self.choice = choose(
                 predictions,
-                y_val,
+                labels,
                 select=select,
                 metric=metric,
                 temperature=temperature,
@@ -237,12 +275,12 @@ class BaseEnsemble(ABC, Generic[ArrayT]):
 
     @contextlib.contextmanager
     def _kept_predictions(
-        self, x: Any, batch_size: int | None, keep: str | os.PathLike[str] | None
+        self, batches: Batches, keep: str | os.PathLike[str] | None
     ) -> Iterator[NDArray[Any]]:
         """The predictions of all members in one array, in memory or in a file."""
         with contextlib.ExitStack() as stack:
             kept: NDArray[Any] | None = None
-            for i, prediction in enumerate(self.member_predictions(x, batch_size=batch_size)):
+            for i, prediction in enumerate(self._member_predictions(batches)):
                 array = as_numpy(prediction)
                 if kept is None:
                     # Those that others have added to numpy, such as bfloat16, are for no file.
@@ -335,14 +373,132 @@ class BaseEnsemble(ABC, Generic[ArrayT]):
                 f"outputs={self.outputs!r}, pooling={self.pooling!r}"
             )
 
-    def _member_outputs(
-        self, members: Iterable[Snapshot], x: Any, batch_size: int | None
-    ) -> Iterator[ArrayT]:
-        """What is pooled of each of some members in turn."""
-        if batch_size is not None:
-            batch_size = check_steps("batch_size", batch_size, minimum=1)
-        for snapshot in members:
-            yield self._predict_member(snapshot, x, batch_size)
+    def _member_predictions(self, batches: Batches) -> Iterator[ArrayT]:
+        for snapshot in self._members:
+            weights = self._load(snapshot)
+            with self._borrowed() as run:
+                outputs = [run(weights, batch) for batch in batches]
+            del run, weights  # before the next one's are read
+            prediction = self._joined(outputs)
+            yield self._probabilities(prediction) if self._pools_logits else prediction
+
+    def _pools(
+        self,
+        pool: Callable[[], PoolT],
+        members: Mapping[Snapshot, float],
+        x: Any,
+        batch_size: int | None,
+        mode: Mode,
+    ) -> Iterator[PoolT]:
+        """For each batch a pool of some members' predictions, at their weights."""
+        if mode not in get_args(Mode):
+            raise EnsembleError(
+                "Argument `mode` must be 'stream', 'resident', 'stacked' or 'auto'. "
+                f"Received: mode={shown(mode)}"
+            )
+        batches = self._batches(x, batch_size)
+        if mode == "auto" and not self._fits(members):
+            mode = "stream"
+        if mode == "stream":
+            yield from self._streamed(pool, members, batches)
+            return
+        if self._place != (place := self._where()):
+            self.release()
+            self._place = place
+        with self._borrowed() as run:
+            for batch in batches:
+                found = pool()
+                if (mode if mode != "auto" else self._faster(members, run, batch)) == "stacked":
+                    found.update_stacked(self._run_stacked(members, batch), tuple(members.values()))
+                else:
+                    for snapshot, weight in members.items():
+                        found.update(run(self._resident(snapshot), batch), weight)
+                yield found
+
+    def _streamed(
+        self, pool: Callable[[], PoolT], members: Mapping[Snapshot, float], batches: Batches
+    ) -> Iterator[PoolT]:
+        pools: list[PoolT] = []
+        for snapshot, weight in members.items():
+            weights = self._load(snapshot)
+            with self._borrowed() as run:
+                for i, batch in enumerate(batches):
+                    if i == len(pools):
+                        pools.append(pool())
+                    pools[i].update(run(weights, batch), weight)
+            del run, weights  # before the next one's are read
+        pools.reverse()
+        while pools:  # each is done with when the next is asked for
+            yield pools.pop()
+
+    def _resident(self, snapshot: Snapshot) -> Any:
+        if snapshot not in self._held:
+            self._held[snapshot] = self._load(snapshot)
+        return self._held[snapshot]
+
+    def _run_stacked(self, members: Iterable[Snapshot], batch: tuple[Any, ...]) -> ArrayT:
+        """All members' predictions of a batch, along a first axis."""
+        snapshots = tuple(members)
+        if self._stacked is None or self._stacked[0] != snapshots:
+            self._stacked = None  # before the others are read
+            self._stacked = snapshots, self._stack(snapshots)
+        try:
+            return self._stacked[1](batch)
+        except EnsembleError:
+            raise
+        except Exception as error:
+            first, *_ = (str(error) or type(error).__name__).splitlines()
+            raise EnsembleError(
+                "The model must be one that a vectorized map can run for all members at once, for "
+                f"mode='stacked'. Received: {type(error).__name__}: {first}; give mode='resident'"
+            ) from error
+
+    def _fits(self, members: Iterable[Snapshot]) -> bool:
+        """Whether members may be kept twice, in both modes that are to be compared, and as much."""
+        free = self._free_memory()
+        sizes = [
+            count_bytes(shape, dtype)
+            for member in members
+            for shape, dtype in member.layout().values()
+        ]
+        return free is not None and 4 * sum(sizes) <= free
+
+    def _faster(
+        self,
+        members: Mapping[Snapshot, float],
+        run: Callable[[Any, Any], ArrayT],
+        batch: tuple[Any, ...],
+    ) -> Mode:
+        """The mode that takes less time for batches of this shape."""
+        key = tuple(members), self._place, tuple(tuple(each.shape) for each in batch)
+        if key in self._fastest:
+            return self._fastest[key]
+        ways: dict[Mode, Callable[[], object]] = {
+            "resident": lambda: [run(self._resident(member), batch) for member in members],
+            "stacked": lambda: self._run_stacked(members, batch),
+        }
+        self.measured = {}
+        for way, predict in ways.items():
+            try:
+                self._wait_for(predict())  # it compiles, reads and allocates
+            except EnsembleError:
+                if way == "resident":
+                    raise
+                self.measured[way] = math.inf
+                continue
+            times = []
+            for _ in range(_TRIALS):
+                start = time.perf_counter()
+                self._wait_for(predict())
+                times.append(time.perf_counter() - start)
+            self.measured[way] = min(times)
+        found = min(ways, key=lambda way: self.measured[way])
+        self._fastest[key] = found
+        if found == "resident":
+            self._stacked = None
+        elif "resident" not in self._fastest.values():
+            self._held.clear()
+        return found
 
     def _tensors(
         self, snapshot: Snapshot, model: Layout, *, framework: str = "numpy"
@@ -368,33 +524,50 @@ class BaseEnsemble(ABC, Generic[ArrayT]):
         return output if self._pools_logits else self._probabilities(output)
 
     @abstractmethod
-    def _predict_member(self, snapshot: Snapshot, x: Any, batch_size: int | None) -> ArrayT:
-        """What `_pooled` makes of one member's output for all of `x`."""
+    def _batches(self, x: Any, batch_size: int | None) -> Batches:
+        """The batches of an input, of the framework's arrays."""
+
+    @abstractmethod
+    def _load(self, snapshot: Snapshot) -> Any:
+        """A member's weights, as what `_borrowed` gives takes them, on the model's device."""
+
+    @abstractmethod
+    def _borrowed(self) -> AbstractContextManager[Callable[[Any, tuple[Any, ...]], ArrayT]]:
+        """What runs the model with some weights on a batch; afterwards the model is as it was.
+
+        What it returns is what `_pooled` makes of the model's output.
+        """
+
+    @abstractmethod
+    def _stack(self, snapshots: Sequence[Snapshot]) -> Callable[[tuple[Any, ...]], ArrayT]:
+        """What runs all members on a batch at once, and stacks what `_borrowed` would give."""
+
+    @abstractmethod
+    def _joined(self, parts: Sequence[ArrayT]) -> ArrayT:
+        """The predictions of batches as one array."""
+
+    @abstractmethod
+    def _where(self) -> object:
+        """Where the model is: weights that were loaded for another place do not fit it."""
+
+    @abstractmethod
+    def _free_memory(self) -> int | None:
+        """The free bytes where the model is; None if they are not known."""
+
+    @abstractmethod
+    def _wait_for(self, predictions: Any) -> None:
+        """Return when they are computed."""
 
     @abstractmethod
     def _probabilities(self, logits: ArrayT) -> ArrayT:
         """The softmax along the class axis; the sigmoid where that is None."""
 
 
-def count_samples(arguments: tuple[Any, ...], array: Any) -> int:
-    """The number of samples in a model's arguments, which lie along their first axes.
-
-    Args:
-        arguments: what the model takes.
-        array: the framework's kind of array, as `isinstance` takes it.
-
-    Raises:
-        EnsembleError: arguments of another kind, none, or of differing lengths.
-    """
-    if not arguments or not all(isinstance(each, array) and each.ndim for each in arguments):
-        kinds = ", ".join(type(each).__name__ for each in arguments)
-        raise EnsembleError(
-            "Argument `x` must be an array with the samples along its first axis, or a tuple of "
-            f"such. Received: {kinds or 'an empty tuple'}; predict batch by batch for a loader"
-        )
-    sizes = [len(each) for each in arguments]
-    if len(set(sizes)) != 1:
-        raise EnsembleError(
-            f"The arrays of `x` must have the same number of samples. Received: {sizes}"
-        )
-    return sizes[0]
+def free_host_memory() -> int | None:
+    """The bytes that this machine has free for more; None where it does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        found = [line for line in lines if line.startswith("MemAvailable:")]
+        return int(found[0].split()[1]) * 1024
+    except (OSError, IndexError, ValueError):  # on other systems
+        return None

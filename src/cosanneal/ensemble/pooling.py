@@ -11,12 +11,12 @@ import numpy as np
 from ..core.errors import EnsembleError, shown
 from .arrays import (
     SMALLEST,
+    Kind,
     check_class_axis,
     log_sigmoid,
     log_softmax,
     namespace,
     narrow,
-    shape_of,
     widen,
 )
 
@@ -82,7 +82,8 @@ class Pool(Generic[ArrayT]):
             )
         self.inputs = inputs
         self.class_axis = class_axis
-        self.like: ArrayT | None = None  # the first prediction
+        self.like: Kind | None = None  # of the first prediction
+        self._shape: tuple[int, ...] = ()
         self._weight = 0.0
         self._sum: Any = None
         self._top: Any = None  # the greatest logarithm so far, of a log-sum-exp
@@ -100,19 +101,58 @@ class Pool(Generic[ArrayT]):
         """
         weight = check_weight(weight)
         wide = widen(prediction)
+        self._meet(prediction, tuple(wide.shape))
+        if weight > 0:
+            self._weight += weight
+            self._add(self._part(wide, self._axis), weight)
+
+    def update_stacked(self, predictions: ArrayT, weights: Sequence[float]) -> None:
+        """Take in several members' predictions, stacked along a first axis, as one by one.
+
+        Args:
+            predictions: of shape (members, ...); left as they are.
+            weights: a weight for each.
+
+        Raises:
+            EnsembleError: as `update`, or as many weights as members must come.
+        """
+        checked = [check_weight(weight) for weight in weights]
+        wide = widen(predictions)
+        if len(checked) != len(wide):
+            raise EnsembleError(
+                "Argument `weights` must have a weight for each member. Received: "
+                f"{len(checked)} weights for {len(wide)} members"
+            )
+        self._meet(predictions, tuple(wide.shape[1:]))
+        counted = [i for i, weight in enumerate(checked) if weight > 0]
+        if len(counted) < len(checked):
+            wide, checked = wide[counted], [checked[i] for i in counted]
+        if not counted:
+            return
+        self._weight += math.fsum(checked)
+        if self.pooling == "log-probabilities":  # whose greatest is looked for one by one
+            for each, weight in zip(wide, checked, strict=True):
+                self._add(self._part(each, self._axis), weight)
+            return
+        axis = self._axis if self._axis is None or self._axis < 0 else self._axis + 1
+        part = self._part(wide, axis)
+        factors = part.new_tensor(checked) if hasattr(part, "new_tensor") else np.array(checked)
+        self._add(namespace(part).tensordot(factors, part, 1), 1.0)
+
+    def _meet(self, prediction: ArrayT, shape: tuple[int, ...]) -> None:
+        """Keep the first prediction's kind and shape, and refuse others' of another shape."""
         if self.like is None:
+            self._shape = shape
             if self.inputs != "probabilities" or self.pooling != "probabilities":
-                check_class_axis(tuple(wide.shape), self._axis(wide), "Predictions")
-            self.like = prediction
-        elif wide.shape != shape_of(self.like):
+                check_class_axis(shape, self._axis, "Predictions")
+            self.like = Kind.of(prediction)
+        elif shape != self._shape:
             raise EnsembleError(
                 "The members' predictions must have one shape. Received: "
-                f"{tuple(wide.shape)} after {shape_of(self.like)}"
+                f"{shape} after {self._shape}"
             )
-        if weight == 0:
-            return
-        self._weight += weight
-        part = self._part(wide)
+
+    def _add(self, part: Any, weight: float) -> None:
         if self.pooling == "log-probabilities":
             self._add_logarithm(part, weight)
         elif self._sum is None:
@@ -136,7 +176,7 @@ class Pool(Generic[ArrayT]):
                 total = namespace(self._sum).log(self._sum)
             return total + (_finite(self._top) - math.log(self._weight))
         mean = self._sum / self._weight
-        return mean if self.pooling != "logits" else probabilities_of(mean, self._axis(mean))
+        return mean if self.pooling != "logits" else probabilities_of(mean, self._axis)
 
     @property
     def value(self) -> ArrayT:
@@ -147,12 +187,13 @@ class Pool(Generic[ArrayT]):
         """
         return cast(ArrayT, narrow(self.wide, self.like))
 
-    def _axis(self, wide: Any) -> int | None:
-        return None if len(wide.shape) == 1 else self.class_axis
+    @property
+    def _axis(self) -> int | None:
+        return None if len(self._shape) == 1 else self.class_axis
 
-    def _part(self, wide: Any) -> Any:
-        """What of a prediction is summed."""
-        xp, axis = namespace(wide), self._axis(wide)
+    def _part(self, wide: Any, axis: int | None) -> Any:
+        """What of a prediction is summed, with its classes along an axis."""
+        xp = namespace(wide)
         if self.pooling == "vote":
             if axis is not None:
                 top = (wide == xp.amax(wide, axis=axis, keepdims=True)) * xp.ones_like(wide)
@@ -244,7 +285,8 @@ class ValuePool(Generic[ArrayT]):
     """
 
     def __init__(self) -> None:
-        self._like: ArrayT | None = None
+        self._like: Kind | None = None
+        self._shape: tuple[int, ...] = ()
         self._weight = 0.0
         self._mean: Any = None
         self._squares: Any = None
@@ -261,12 +303,12 @@ class ValuePool(Generic[ArrayT]):
         wide = widen(values)
         spread = None if variances is None else widen(variances)
         if self._like is None:
-            self._like = values
+            self._like, self._shape = Kind.of(values), tuple(wide.shape)
         for shape in (wide.shape, wide.shape if spread is None else spread.shape):
-            if shape != shape_of(self._like):
+            if tuple(shape) != self._shape:
                 raise EnsembleError(
                     "The members' values and variances must have one shape. Received: "
-                    f"{tuple(shape)} beside {shape_of(self._like)}"
+                    f"{tuple(shape)} beside {self._shape}"
                 )
         if weight == 0:
             return
@@ -279,6 +321,11 @@ class ValuePool(Generic[ArrayT]):
         self._squares += weight * away * (wide - self._mean)
         if spread is not None:
             self._squares += weight * spread
+
+    def update_stacked(self, values: Any, weights: Sequence[float]) -> None:
+        """Take in several members' values, stacked along a first axis, as one by one."""
+        for each, weight in zip(values, weights, strict=True):
+            self.update(each, weight)
 
     @property
     def mean(self) -> ArrayT:

@@ -1,0 +1,110 @@
+"""How an ensemble is run must not matter; the adapters' own tests call these."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import cosanneal as ca
+from cosanneal.ensemble.arrays import as_numpy
+from cosanneal.ensemble.base import BaseEnsemble, Mode
+
+MODES: tuple[Mode, ...] = ("stream", "resident", "stacked", "auto")
+
+
+class Loader:
+    """Batches of (x, y), the last one smaller, in the same order in every pass or not."""
+
+    def __init__(self, x: Any, y: Any, size: int, *, shuffled: bool = False) -> None:
+        self.x, self.y, self.size = x, y, size
+        self.shuffled = shuffled
+        self.passes = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        self.passes += 1
+        order = np.arange(len(self.x))
+        if self.shuffled:
+            order = np.random.default_rng(self.passes).permutation(order)
+        for start in range(0, len(order), self.size):
+            rows = order[start : start + self.size]
+            yield self.x[rows], self.y[rows]
+
+
+def check_modes(ensemble: BaseEnsemble[Any], x: Any, rtol: float = 2e-5) -> None:
+    """Every mode gives what a member by itself gives, in one batch or in several."""
+    members = [as_numpy(each) for each in ensemble.member_predictions(x)]
+    assert len(members) == len(ensemble) > 2
+    assert not np.allclose(members[0], members[1], rtol=10 * rtol)
+    mean = np.mean(np.stack(members).astype(np.float64), axis=0)
+    for mode in MODES:
+        for batch_size in (None, 7, None):
+            found = ensemble.predict(x, mode=mode, batch_size=batch_size)
+            assert type(found) is type(ensemble.predict(x))
+            np.testing.assert_allclose(as_numpy(found), mean, rtol=rtol, atol=1e-6, err_msg=mode)
+    measured = ensemble.measured
+    assert measured.keys() == {"resident", "stacked"}
+    assert all(0 < seconds < np.inf for seconds in measured.values())
+    ensemble.release()
+    np.testing.assert_allclose(
+        as_numpy(ensemble.predict(x, mode="resident")), mean, rtol=rtol, atol=1e-6
+    )
+
+
+def check_choice(ensemble: BaseEnsemble[Any], x: Any, y: Any) -> None:
+    """What was fitted is applied in every mode, and labels may come from the loader."""
+    with pytest.warns(UserWarning, match="validation samples"):
+        choice = ensemble.fit(x, y, select="greedy")
+    expected = as_numpy(choice.apply(ensemble.member_predictions(x)))
+    for mode in MODES:
+        found = as_numpy(ensemble.predict(x, mode=mode))
+        np.testing.assert_allclose(found, expected, rtol=2e-5, atol=1e-6, err_msg=mode)
+    with pytest.warns(UserWarning, match="validation samples"):
+        again = ensemble.fit(Loader(x, y, 16), select="greedy")
+    assert again.weights == pytest.approx(choice.weights)
+    assert again.temperature == pytest.approx(choice.temperature, rel=1e-4)
+    with pytest.raises(ca.EnsembleError, match="`y_val` must be given"):
+        ensemble.fit(x)
+
+
+def check_loaders(ensemble: BaseEnsemble[Any], x: Any, y: Any) -> None:
+    """A loader gives what its arrays give; what would mix samples up is refused."""
+    expected = as_numpy(ensemble.predict(x))
+    for mode in MODES:
+        loader = Loader(x, y, 16)
+        found = as_numpy(ensemble.predict(loader, mode=mode))
+        np.testing.assert_allclose(found, expected, rtol=2e-5, atol=1e-6, err_msg=mode)
+        assert loader.passes == (len(ensemble) if mode == "stream" else 1)
+        # Once over, nothing more comes from it.
+        once = (batch for batch in Loader(x, y, 16))
+        if mode == "stream":
+            with pytest.raises(ca.EnsembleError, match="over after one pass"):
+                ensemble.predict(once)
+        else:
+            found = as_numpy(ensemble.predict(once, mode=mode))
+            np.testing.assert_allclose(found, expected, rtol=2e-5, atol=1e-6)
+    whole = next(iter(ensemble.member_predictions(Loader(x, y, 16))))
+    assert as_numpy(whole).shape == expected.shape
+    with pytest.raises(ca.EnsembleError, match=r"same batches in every pass.*another batch 0"):
+        ensemble.predict(Loader(x, y, 16, shuffled=True))
+    with pytest.raises(ca.EnsembleError, match="at least one batch"):
+        ensemble.predict(Loader(x[:0], y[:0], 16))
+    with pytest.raises(ca.EnsembleError, match="`batch_size` must be left out"):
+        ensemble.predict(Loader(x, y, 16), batch_size=4)
+    with pytest.raises(ca.EnsembleError, match="`mode` must be"):
+        ensemble.predict(x, mode="fast")  # type: ignore[arg-type]
+    refused: Callable[[Any], Any] = ensemble.predict
+    for nothing in ({"x": x}, "x", 5, iter([{"x": 1}]), iter([3.0])):
+        with pytest.raises(ca.EnsembleError, match="`x` must"):
+            refused(nothing)
+
+
+def check_memory(ensemble: BaseEnsemble[Any], x: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without room for the members, or without knowing, `auto` streams."""
+    for free in (10, None):
+        monkeypatch.setattr(type(ensemble), "_free_memory", lambda _, free=free: free)
+        ensemble.predict(x, mode="auto")
+        assert ensemble.measured == {}
+        assert ensemble._held == {}

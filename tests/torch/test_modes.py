@@ -1,0 +1,211 @@
+"""Running a torch ensemble streaming, resident and stacked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import cosanneal as ca
+from cosanneal.adapters.torch import SnapshotEnsemble, SnapshotRecorder
+
+from ..ensemble.modes import (
+    MODES,
+    Loader,
+    check_choice,
+    check_loaders,
+    check_memory,
+    check_modes,
+)
+
+EVERY_STEP = ca.CyclicCosine(0.1, cycle_steps=1)
+
+
+def network() -> nn.Sequential:
+    convolution = nn.Conv2d(2, 6, 3, padding=1, bias=False)
+    pooled = nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten())
+    return nn.Sequential(convolution, nn.BatchNorm2d(6), *pooled, nn.Dropout(0.5), nn.Linear(24, 3))
+
+
+def drawn(model: nn.Module, seed: int) -> None:
+    """Other weights and statistics for every tensor of the model."""
+    generator = torch.Generator().manual_seed(seed)
+    for value in model.state_dict().values():
+        if value.is_floating_point():
+            value.copy_(torch.randn(value.shape, generator=generator).abs() + 0.1)
+
+
+def recorded(folder: Path, model: nn.Module, members: int = 4) -> nn.Module:
+    with SnapshotRecorder(folder, model, EVERY_STEP) as recorder:
+        for seed in range(members):
+            drawn(model, seed)
+            recorder.step()
+    drawn(model, 99)
+    return model
+
+
+def data(samples: int = 40) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(5)
+    return torch.randn(samples, 2, 6, 6, generator=generator), torch.arange(samples) % 3
+
+
+def test_every_mode_gives_the_same(tmp_path: Path) -> None:
+    model = recorded(tmp_path, network())
+    check_modes(SnapshotEnsemble(model, tmp_path), data()[0])
+
+
+def test_loaders_give_what_arrays_give(tmp_path: Path) -> None:
+    ensemble = SnapshotEnsemble(recorded(tmp_path, network()), tmp_path)
+    check_loaders(ensemble, *data())
+    x, y = data()
+    ours = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), batch_size=16)
+    torch.testing.assert_close(ensemble.predict(ours), ensemble.predict(x))
+    alone = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x), batch_size=16)
+    torch.testing.assert_close(ensemble.predict(alone), ensemble.predict(x))
+    mixed = torch.utils.data.DataLoader(
+        torch.utils.data.TensorDataset(x, y), batch_size=16, shuffle=True
+    )
+    with pytest.raises(ca.EnsembleError, match="turn shuffling"):
+        ensemble.predict(mixed)
+    with pytest.raises(ca.EnsembleError, match="`x` must be an array"):
+        ensemble.predict(torch.utils.data.TensorDataset(x, y))
+    # numpy's arrays within a loader's batches are taken, too.
+    torch.testing.assert_close(
+        ensemble.predict(Loader(x.numpy(), y.numpy(), 16)), ensemble.predict(x)
+    )
+    with pytest.raises(ca.EnsembleError, match="`x` must be an array"):
+        ensemble.predict(x.numpy())
+
+
+def test_a_choice_is_applied_in_every_mode(tmp_path: Path) -> None:
+    check_choice(SnapshotEnsemble(recorded(tmp_path, network()), tmp_path), *data())
+
+
+def test_auto_streams_where_the_members_do_not_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = recorded(tmp_path, network())
+    check_memory(SnapshotEnsemble(model, tmp_path), data()[0], monkeypatch)
+
+
+@pytest.mark.parametrize("pooling", ["probabilities", "logits", "log-probabilities", "vote"])
+@pytest.mark.parametrize("class_axis", [1, -1, None])
+def test_every_pooling_in_every_mode(tmp_path: Path, pooling: Any, class_axis: int | None) -> None:
+    dense = nn.Sequential(nn.Conv2d(2, 3, 1), nn.Tanh())
+    model = recorded(tmp_path, dense)
+    ensemble = SnapshotEnsemble(model, tmp_path, class_axis=class_axis, pooling=pooling)
+    x = data(6)[0]
+    expected = ensemble.predict(x)
+    for mode in MODES:
+        torch.testing.assert_close(
+            ensemble.predict(x, mode=mode, batch_size=4), expected, rtol=2e-5, atol=1e-6
+        )
+
+
+class Two(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 1), nn.Linear(4, 1)
+        self.second.weight = self.first.weight  # tied
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        return torch.as_tensor(self.first(a) - 2 * self.second(b))
+
+
+def test_several_arguments_tied_weights_and_values(tmp_path: Path) -> None:
+    model = recorded(tmp_path, Two())
+    ensemble = SnapshotEnsemble(model, tmp_path, outputs="values")
+    generator = torch.Generator().manual_seed(1)
+    a, b = torch.randn(2, 9, 4, generator=generator)
+    members = torch.stack(list(ensemble.member_predictions((a, b)))).double()
+    loader = [((a[:5], b[:5]), "label"), ((a[5:], b[5:]), "label")]
+    for mode in MODES:
+        for x in ((a, b), tuple_loader(loader)):
+            mean, variance = ensemble.predict_with_variance(x, mode=mode)
+            torch.testing.assert_close(mean.double(), members.mean(0), rtol=1e-5, atol=1e-6)
+            torch.testing.assert_close(
+                variance.double(), members.var(0, correction=0), rtol=1e-5, atol=1e-6
+            )
+
+
+def tuple_loader(batches: list[Any]) -> Any:
+    class Batches:
+        def __iter__(self) -> Any:
+            return iter(batches)
+
+    return Batches()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_model_comes_back_and_may_change_meanwhile(tmp_path: Path, mode: Any) -> None:
+    model = recorded(tmp_path, network())
+    ensemble = SnapshotEnsemble(model, tmp_path)
+    x = data()[0]
+    before = ensemble.predict(x, mode=mode)
+    own = dict(model.state_dict(keep_vars=True))
+    next(model.children()).eval()
+    modes = [module.training for module in model.modules()]
+    model.double()  # another dtype than that of the snapshots
+    with pytest.raises(ca.EnsembleError, match=r"must fit the model.*float64"):
+        SnapshotEnsemble(model, tmp_path).predict(x, mode=mode)
+    model.float()
+    drawn(model, 7)
+    torch.testing.assert_close(ensemble.predict(x, mode=mode), before, rtol=0, atol=0)
+    assert [module.training for module in model.modules()] == modes
+    for name, value in model.state_dict(keep_vars=True).items():
+        assert value is own[name] or not isinstance(own[name], nn.Parameter)
+    with pytest.raises(RuntimeError, match="size"):
+        ensemble.predict(x[:, :, :, :0], mode="stream")
+    drawn(model, 7)
+    again = network()
+    drawn(again, 7)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name])
+
+
+class Branching(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(4, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.weight.sum() > 10:  # which no vectorized map can know for all at once
+            return x @ self.weight
+        return x @ self.weight * 2
+
+
+def test_a_model_that_cannot_be_stacked_is_resident(tmp_path: Path) -> None:
+    ensemble = SnapshotEnsemble(recorded(tmp_path, Branching()), tmp_path)
+    x = torch.ones(5, 4)
+    with pytest.raises(ca.EnsembleError, match=r"vectorized map.*give mode='resident'"):
+        ensemble.predict(x, mode="stacked")
+    torch.testing.assert_close(ensemble.predict(x, mode="auto"), ensemble.predict(x))
+    assert ensemble.measured["stacked"] == np.inf
+    assert len(ensemble._held) == 4
+
+
+def test_streaming_has_one_member_at_a_time(tmp_path: Path, monkeypatch: Any) -> None:
+    """The tensors of one are let go before those of the next are read."""
+    import gc
+    import weakref
+
+    ensemble = SnapshotEnsemble(recorded(tmp_path, network()), tmp_path)
+    inner = SnapshotEnsemble._load
+    earlier: list[weakref.ref[Tensor]] = []
+    alive: list[int] = []
+
+    def watching(self: Any, snapshot: Any) -> Any:
+        gc.collect()
+        alive.append(sum(ref() is not None for ref in earlier))
+        loaded = inner(self, snapshot)
+        earlier.extend(weakref.ref(value) for value in loaded.values())
+        return loaded
+
+    monkeypatch.setattr(SnapshotEnsemble, "_load", watching)
+    ensemble.predict(data()[0], batch_size=16)
+    list(ensemble.member_predictions(data()[0]))
+    assert alive == [0] * 8
