@@ -22,6 +22,9 @@ from tests.core.oracle import curve_at, decimal
 from tests.core.plans import INT32, PLANS, ULPS, assert_close, plan, steps_of
 from tests.wide import enable_x64
 
+# Older releases of JAX take a row apart in more equations.
+MOST_EQUATIONS = 60 if hasattr(jax, "enable_x64") else 75
+
 
 @pytest.fixture(params=[False, True], ids=["x32", "x64"])
 def wide(request: pytest.FixtureRequest) -> Iterator[bool]:
@@ -186,18 +189,18 @@ def test_the_graph_does_not_grow_with_the_cycles(given: dict[str, Any]) -> None:
         schedule = ca.CyclicCosine(0.1, total_steps=10 * cycles, num_cycles=cycles, **given)
         rate = cyclic_cosine_schedule(schedule)
         sizes.append(equations(jax.make_jaxpr(rate)(jnp.array(3)).jaxpr))
-    assert max(sizes) == min(sizes) <= 60
+    assert max(sizes) == min(sizes) <= MOST_EQUATIONS
     draw = random.Random(3)
     for longest in (30, 10_000):
         # The more the lengths differ, the more it takes to find a cycle.
         lengths = [draw.randint(6, longest) for _ in range(1000)]
         mixed = cyclic_cosine_schedule(ca.CyclicCosine(0.1, cycle_steps=lengths, **given))
-        assert equations(jax.make_jaxpr(mixed)(jnp.array(3)).jaxpr) <= 60
+        assert equations(jax.make_jaxpr(mixed)(jnp.array(3)).jaxpr) <= MOST_EQUATIONS
         run = ca.CyclicCosine(0.1, cycle_steps=[*lengths[:9], *[8] * 100, *lengths], **given)
         mixed = cyclic_cosine_schedule(run)
-        assert equations(jax.make_jaxpr(mixed)(jnp.array(3)).jaxpr) <= 60
+        assert equations(jax.make_jaxpr(mixed)(jnp.array(3)).jaxpr) <= MOST_EQUATIONS
     few = cyclic_cosine_schedule(ca.CyclicCosine(0.1, total_steps=100, num_cycles=10, **given))
-    assert equations(jax.make_jaxpr(few)(jnp.array(3)).jaxpr) <= 60
+    assert equations(jax.make_jaxpr(few)(jnp.array(3)).jaxpr) <= MOST_EQUATIONS
     # The counting counts: optax' graph does grow.
     cycle = {"init_value": 0.0, "peak_value": 0.1, "decay_steps": 10, "warmup_steps": 0}
     peers = [optax.sgdr_schedule([cycle] * number) for number in (2, 4)]
