@@ -9,6 +9,5 @@ from typing import Any
 import jax
 import jax.experimental
 
-enable_x64: Callable[[bool], AbstractContextManager[Any]] = (
-    jax.enable_x64 if hasattr(jax, "enable_x64") else jax.experimental.enable_x64
-)
+_HOME: Any = jax if hasattr(jax, "enable_x64") else jax.experimental
+enable_x64: Callable[[bool], AbstractContextManager[Any]] = _HOME.enable_x64

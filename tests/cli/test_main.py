@@ -68,7 +68,8 @@ def test_the_help_lists_every_command_with_the_first_line_of_its_own_help() -> N
     words = " ".join(run_python(MAIN, "--help").stdout.split())
     for name, module in COMMANDS.items():
         function = getattr(importlib.import_module(f"cosanneal.cli.{module}"), name)
-        (first, *_) = inspect.getdoc(function).splitlines()
+        first = (inspect.getdoc(function) or "").partition("\n")[0]
+        assert first
         assert f" {name} {first}" in words
         assert first in " ".join(run_python(MAIN, name, "--help").stdout.split())
 
