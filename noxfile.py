@@ -16,14 +16,15 @@ from packaging.requirements import Requirement
 
 nox.needs_version = ">=2025.2.9"
 nox.options.sessions = [
-    *("lint", "types", "core", "torch", "jax", "tf", "keras", "parity", "peers", "build"),
+    *("lint", "types", "core", "torch", "jax", "tf", "keras", "parity", "peers", "browser"),
+    "build",
 ]
 nox.options.error_on_missing_interpreters = True
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 
 # All that need no other framework.
-OTHERS = ("core", "jax", "keras", "peers", "readme")
+OTHERS = ("browser", "core", "jax", "keras", "peers", "readme")
 TORCH_TESTS = tuple(f"--ignore=tests/{folder}" for folder in OTHERS)
 
 # What `minimums` runs, by backend: the extras whose oldest versions it installs, the group that
@@ -166,6 +167,13 @@ def peers(session: nox.Session) -> None:
     session.run("pytest", "tests/peers", *session.posargs)
 
 
+@nox.session
+def browser(session: nox.Session) -> None:
+    """The report page in Chromium or Chrome, which must be installed or named by $CHROME."""
+    install(session, ".[plot]", group="browser-test")
+    session.run("pytest", "tests/browser", *session.posargs)
+
+
 @nox.session(python=PROJECT["project"]["requires-python"].removeprefix(">="))
 @nox.parametrize("backend", ["cli", "torch", "jax", "tf"])
 def minimums(session: nox.Session, backend: str) -> None:
@@ -204,7 +212,7 @@ def demo(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """The benchmarks, beside the peers; `nox -s bench -- NAME` runs one of them."""
     install(session, ".[torch,jax,cli,plot]", group="bench")
-    install(session, "--no-deps", "timm")  # whose own would be torchvision
+    install(session, "--no-deps", "timm", "torchensemble")  # theirs would be torchvision
     session.run("python", "-m", "benchmarks.runner", *session.posargs)
 
 

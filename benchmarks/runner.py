@@ -31,7 +31,9 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
+
+T = TypeVar("T")
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
@@ -142,6 +144,21 @@ def in_turn(
             if repeat:
                 times[name].append(own if isinstance(own, float) else took)
     return times
+
+
+def with_peak(run: Callable[[], T]) -> tuple[T, int]:
+    """What it returns, and by how many bytes the resident memory rose at its peak (on Linux)."""
+    before = _resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak begins here
+    result = run()
+    return result, _resident("VmHWM") - before
+
+
+def _resident(field: str) -> int:
+    """The resident memory of this process in bytes: VmRSS now, or VmHWM at its peak."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    line = next(each for each in status.splitlines() if field in each)
+    return int(line.split()[1]) * 1024
 
 
 @functools.cache

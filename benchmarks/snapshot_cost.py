@@ -36,7 +36,7 @@ import torch
 from torch import nn
 
 import cosanneal as ca
-from benchmarks.runner import Figure, alone, in_turn, optional
+from benchmarks.runner import Figure, alone, in_turn, optional, with_peak
 from cosanneal.adapters.torch import SnapshotRecorder
 
 SIZES = (1, 100, 1000)  # megabytes
@@ -163,25 +163,21 @@ def timed(save: Save, folder: Path) -> tuple[float, float]:
     return 1e3 * held, 1e3 * durable
 
 
-def resident(field: str) -> int:
-    """The resident memory of this process in bytes: VmRSS now, or VmHWM at its peak."""
-    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if field in x)
-    return int(line.split()[1]) * 1024
-
-
 def costs(megabytes: int, rounds: int, folder: Path) -> Iterator[Figure]:
     """Snapshots of so many megabytes."""
     model = Weights(megabytes)
     size = sum(value.nbytes for value in model.state_dict().values())
-    before = resident("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins here
     own = Path(tempfile.mkdtemp(dir=folder))
-    save = ours(own, model)
-    first = timed(save, own)[0]
-    for _ in range(3):
-        timed(save, own)
-    extra = (resident("VmHWM") - before) / size
-    del save
+
+    def first_ones() -> float:
+        save = ours(own, model)
+        first = timed(save, own)[0]
+        for _ in range(3):
+            timed(save, own)
+        return first
+
+    first, peak = with_peak(first_ones)
+    extra = peak / size
 
     runs: dict[str, Callable[[], float]] = {}
     durable: dict[str, list[float]] = {}

@@ -15,6 +15,7 @@ from typer.testing import CliRunner, Result
 from cosanneal.cli.app import app
 from cosanneal.ensemble import (
     Choice,
+    analyze,
     brier_score,
     calibration_error,
     compare_scores,
@@ -111,6 +112,10 @@ def test_the_choice_is_made_on_the_validation_data_alone(data: Data, select: Any
     expected = fit(*data["val"], select=select, names=names)
     assert document["choice"] == expected.to_dict()
     assert Choice.load("choice.json") == expected
+    shown = analyze(p, y, choice=expected)
+    for row, name in zip(shown["members"], names, strict=True):
+        row["file"] = str(Path("test") / f"{name}.npy")
+    assert document == shown
     assert document["chosen"] == pytest.approx(scores(expected.apply(p), y), rel=1e-12)
     np.save("poisoned.npy", (y + 1) % 3)
     poisoned = json_of(*TEST[:2], "--labels", "poisoned.npy", *VALIDATION, "--select", select)

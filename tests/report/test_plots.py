@@ -496,6 +496,8 @@ class TestSaveFigure:
     [
         ("matplotlib", "MissingExtraError matplotlib ModuleNotFoundError"),
         ("numpy", "MissingExtraError numpy ModuleNotFoundError"),
+        ("jinja2", "MissingExtraError jinja2 ModuleNotFoundError"),
+        ("markupsafe", "MissingExtraError markupsafe ModuleNotFoundError"),
         ("matplotlib._path", "ModuleNotFoundError matplotlib._path None"),
     ],
 )

@@ -17,8 +17,11 @@ MODULES = (
     "cosanneal.ensemble.choice",
     "cosanneal.ensemble.metrics",
     "cosanneal.ensemble.pooling",
+    "cosanneal.ensemble.results",
     "cosanneal.ensemble.selection",
     "cosanneal.ensemble.weights",
+    "cosanneal.report.figures",
+    "cosanneal.report.page",
     "cosanneal.report.plots",
     "cosanneal.snapshots.store",
 )

@@ -30,6 +30,7 @@ COMMANDS = {
     "verify": "snapshots",
     "average": "snapshots",
     "evaluate": "evaluate",
+    "report": "report",
 }
 
 # An unexpected error is a bug: the plain traceback is what a report of it needs.

@@ -19,12 +19,12 @@ from rich.text import Text
 
 from ..core.errors import CosannealError, MissingExtraError
 from .console import output_console, print_note
+from .report import write_page
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..ensemble.choice import Choice
-    from ..ensemble.evidence import Comparison
 
 _DATA, _CHOICE, _OUTPUT = "Data", "Choice", "Output"
 
@@ -125,6 +125,14 @@ def evaluate(
             help="Write the choice to this JSON file.", show_default=False, rich_help_panel=_OUTPUT
         ),
     ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write all of it as a page to this .html file, with its figures beside it.",
+            show_default=False,
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON.", rich_help_panel=_OUTPUT)
     ] = False,
@@ -142,6 +150,10 @@ def evaluate(
             "Options --validation-predictions and --validation-labels must be given together, "
             "and --save needs them. Received: one without the other"
         )
+    if report is not None:  # what is wrong with it is said before anything is computed
+        from ..report.page import check_page
+
+        check_page(report)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         document, choice = _evaluate(
@@ -160,12 +172,16 @@ def evaluate(
         )
     if choice is not None and save is not None:
         choice.save(save)
+    title = f"{_plural(len(document['members']), 'member')} on {document['samples']:,} samples"
+    wrote = None if report is None else write_page(_results(title, document), report)
     for warning in caught:
         print_note(f"Note: {warning.message}.")
     if as_json:
         typer.echo(json.dumps(document, indent=2))
     else:
         _show(output_console(), document)
+    if wrote is not None:
+        print_note(wrote)
 
 
 def _matching(patterns: Sequence[str], option: str) -> list[Path]:
@@ -202,7 +218,7 @@ def _evaluate(
 ) -> tuple[dict[str, Any], Choice | None]:
     # Imported here, so that other commands need no numpy.
     try:
-        from ..ensemble import Pool, fit
+        from ..ensemble import analyze, fit
     except ModuleNotFoundError as error:
         if error.name != "numpy":
             raise
@@ -214,25 +230,7 @@ def _evaluate(
     names = [file.stem for file in files]
     if len(set(names)) < len(names):
         names = [str(file) for file in files]
-    rows = [
-        {"name": name, "file": str(file), **_scores(member, labels, class_axis)}
-        for name, file, member in zip(names, files, members, strict=True)
-    ]
-    ensembles: list[dict[str, Any]] = []
-    last: Pool[NDArray[Any]] = Pool(class_axis=class_axis)
-    for m, member in enumerate(reversed(members), start=1):
-        last.update(member)
-        if m > 1:
-            ensembles.append({"last": m, **_scores(last.value, labels, class_axis)})
-    document: dict[str, Any] = {
-        "samples": len(labels),
-        "members": rows,
-        "ensembles": ensembles,
-        "choice": None,
-        "chosen": None,
-        "comparisons": [],
-    }
-    best, choice = last.value, None
+    choice = None
     if validation_labels is not None:
         _refuse_test_data([*files, labels_file], [*validation_files, validation_labels])
         if len(validation_files) != len(files):
@@ -244,13 +242,11 @@ def _evaluate(
             validation_files, validation_labels, logits=logits, class_axis=class_axis
         )
         choice = fit(held_out, truth, names=names, class_axis=class_axis, **options)
-        best = choice.apply(members)
-        document["choice"] = choice.to_dict()
-        document["chosen"] = _scores(best, labels, class_axis)
-    if len(members) > 1 or choice is not None:
-        document["comparisons"] = _comparisons(
-            best, members[-1], labels, class_axis, options["seed"]
-        )
+    document = analyze(
+        members, labels, names=names, choice=choice, class_axis=class_axis, seed=options["seed"]
+    )
+    for row, file in zip(document["members"], files, strict=True):
+        row["file"] = str(file)
     return document, choice
 
 
@@ -311,40 +307,10 @@ def _load(file: Path) -> NDArray[Any]:
     return found
 
 
-def _scores(probabilities: Any, labels: Any, class_axis: int | None) -> dict[str, float]:
-    from ..ensemble import brier_score, calibration_error, error_rate, log_loss
+def _results(title: str, analysis: dict[str, Any]) -> dict[str, Any]:
+    from ..ensemble.results import FORMAT, VERSION
 
-    return {
-        "error": error_rate(probabilities, labels, class_axis=class_axis),
-        "log_loss": log_loss(probabilities, labels, class_axis=class_axis),
-        "brier": brier_score(probabilities, labels, class_axis=class_axis),
-        "ece": calibration_error(probabilities, labels, class_axis=class_axis),
-    }
-
-
-def _comparisons(
-    best: Any, last: Any, labels: Any, class_axis: int | None, seed: int
-) -> list[dict[str, Any]]:
-    from ..ensemble import compare_scores, sample_scores
-    from ..ensemble.metrics import METRICS
-
-    rows = []
-    for metric in METRICS:
-        found: Comparison = compare_scores(
-            sample_scores(metric, best, labels, class_axis=class_axis),
-            sample_scores(metric, last, labels, class_axis=class_axis),
-            seed=seed,
-        )
-        rows.append(
-            {
-                "metric": metric,
-                "difference": found.difference,
-                "interval": list(found.interval),
-                "level": found.level,
-                "p_value": found.p_value,
-            }
-        )
-    return rows
+    return {"format": FORMAT, "version": VERSION, "title": title, "analysis": analysis}
 
 
 def _show(console: Console, document: dict[str, Any]) -> None:

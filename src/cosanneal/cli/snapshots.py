@@ -96,7 +96,7 @@ def average(
     if not snapshots or (last is not None and last > len(snapshots)):
         wanted = "at least one snapshot" if last is None else f"the {last} snapshots of --last"
         raise CosannealError(f"Folder {folder} must hold {wanted}. Received: {len(snapshots)}")
-    with _needs_numpy():
+    with needs_numpy():
         from ..ensemble.average import average_snapshots
     members = snapshots if last is None else snapshots[-last:]
     with _progress("averaging", map(_size, members)) as advance:
@@ -124,7 +124,8 @@ def average(
 
 
 @contextlib.contextmanager
-def _needs_numpy() -> Iterator[None]:
+def needs_numpy() -> Iterator[None]:
+    """Name the extra that a missing numpy comes with."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -136,7 +137,7 @@ def _needs_numpy() -> Iterator[None]:
 
 
 def _snapshots(folder: Path) -> list[Snapshot]:
-    with _needs_numpy():
+    with needs_numpy():
         from ..snapshots.store import SnapshotStore
     if not folder.is_dir():
         what = "a file" if folder.exists() else "no such folder"

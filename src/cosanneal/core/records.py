@@ -29,18 +29,9 @@ def rules_from_dict(data: object) -> tuple[CycleRule, ...]:
         ScheduleError: not such a description, one of an unknown version, or
             one with a bad field, whose path is named.
     """
-    if not isinstance(data, Mapping) or data.get("format") != FORMAT:
-        raise ScheduleError(
-            f"A schedule's description must be a dict whose 'format' is {FORMAT!r}, as "
-            f"Schedule.to_dict() gives it. Received: {shown(data)}"
-        )
-    version = data.get("version")
-    if version != VERSION or isinstance(version, bool):
-        raise ScheduleError(
-            f"A schedule's description must have version {VERSION}, the one this cosanneal "
-            f"reads. Received: version={shown(version)}; a newer cosanneal may read it"
-        )
-    reader = Reader(data)
+    reader = Reader.of(
+        data, FORMAT, VERSION, what="A schedule's description", source="Schedule.to_dict() gives it"
+    )
     reader.only("format", "version", "rules")
     return tuple(_rule_from_dict(rule) for rule in reader.items("rules"))
 
@@ -132,22 +123,60 @@ class Reader:
         self._path = path
         self._raise = error
 
+    @classmethod
+    def of(
+        cls,
+        data: object,
+        format: str,  # noqa: A002 - as the field is called
+        version: int,
+        *,
+        what: str,
+        source: str,
+        error: type[CosannealError] = ScheduleError,
+    ) -> Reader:
+        """Of a whole description, which must have this format and this version.
+
+        Args:
+            data: the dict.
+            format: what its 'format' must be.
+            version: what its 'version' must be.
+            what: it is, to begin a sentence with.
+            source: where it comes from, to go on after "as".
+            error: what to raise.
+        """
+        if not isinstance(data, Mapping) or data.get("format") != format:
+            raise error(
+                f"{what} must be a dict whose 'format' is {format!r}, as {source}. "
+                f"Received: {shown(data)}"
+            )
+        found = data.get("version")
+        if found != version or isinstance(found, bool):
+            raise error(
+                f"{what} must have version {version}, the one this cosanneal reads. "
+                f"Received: version={shown(found)}; a newer cosanneal may read it"
+            )
+        return cls(data, error=error)
+
     def error(self, name: str, what: str) -> CosannealError:
         """The error for a field that must be something else; its name may go on with an index."""
         value = shown(self._data.get(name.partition("[")[0]))
-        return self._raise(f"in '{self._at(name)}': must be {what}. Received: {value}")
+        return self._raise(f"in '{self.at(name)}': must be {what}. Received: {value}")
 
-    def _at(self, name: str) -> str:
+    def at(self, name: str) -> str:
+        """The path of a field in the whole description."""
         return f"{self._path}.{name}" if self._path else name
 
-    def only(self, *names: str) -> None:
-        """Refuse fields other than these, and a lack of any."""
+    def __contains__(self, name: str) -> bool:
+        return name in self._data
+
+    def only(self, *names: str, optional: Sequence[str] = ()) -> None:
+        """Refuse fields other than these, and a lack of any that is not optional."""
         for name in names:
             if name not in self._data:
-                raise self._raise(f"in '{self._at(name)}': the field is missing")
+                raise self._raise(f"in '{self.at(name)}': the field is missing")
         for name in self._data:
-            if name not in names:
-                raise self._raise(f"in '{self._at(str(name))}': no such field is known")
+            if name not in names and name not in optional:
+                raise self._raise(f"in '{self.at(str(name))}': no such field is known")
 
     def value(self, name: str) -> Any:
         """A field as it is."""
@@ -155,7 +184,7 @@ class Reader:
 
     def item(self, name: str) -> Reader:
         """A dict."""
-        return Reader(self._data[name], self._at(name), error=self._raise)
+        return Reader(self._data[name], self.at(name), error=self._raise)
 
     def list(self, name: str) -> Sequence[Any]:
         """A list of anything."""
@@ -167,7 +196,7 @@ class Reader:
     def items(self, name: str) -> Sequence[Reader]:
         """A list of dicts."""
         return [
-            Reader(value, f"{self._at(name)}[{i}]", error=self._raise)
+            Reader(value, f"{self.at(name)}[{i}]", error=self._raise)
             for i, value in enumerate(self.list(name))
         ]
 

@@ -32,6 +32,10 @@ from .metrics import sample_scores as sample_scores
 from .pooling import Pool as Pool
 from .pooling import ValuePool as ValuePool
 from .pooling import pool as pool
+from .results import analyze as analyze
+from .results import folder_results as folder_results
+from .results import read_results as read_results
+from .results import write_results as write_results
 from .selection import HeldOut as HeldOut
 from .selection import Selection as Selection
 from .selection import last_scores as last_scores
@@ -58,6 +62,7 @@ __all__ = [
     "Soup",
     "ValuePool",
     "adaptive_calibration_error",
+    "analyze",
     "apply_temperature",
     "auroc",
     "average_snapshots",
@@ -75,6 +80,7 @@ __all__ = [
     "exponential_weights",
     "fit",
     "fit_temperature",
+    "folder_results",
     "gaussian_nll",
     "greedy_soup",
     "interpolate",
@@ -83,6 +89,7 @@ __all__ = [
     "lawa",
     "log_loss",
     "pool",
+    "read_results",
     "reliability",
     "rmse",
     "sample_scores",
@@ -90,4 +97,5 @@ __all__ = [
     "select_greedy",
     "select_last",
     "select_weights",
+    "write_results",
 ]

@@ -22,6 +22,9 @@ Floats = NDArray[np.float64]
 # Subsets of independent runs whose mean score is taken, of each size.
 _SUBSETS = 20
 
+# Numbers of all members at a time: 32 MiB.
+_NUMBERS = 1 << 22
+
 
 def correlation(predictions: Sequence[Any] | Any) -> Floats:
     """The correlation of every two members' outputs, over all samples and classes.
@@ -46,12 +49,19 @@ def correlation(predictions: Sequence[Any] | Any) -> Floats:
     Source: Huang et al., "Snapshot Ensembles" (2017), section 4.4.
     """
     members = _members(predictions)
-    away = []
-    for member in members:
-        flat = as_floats(member).ravel()
+    means = np.empty((len(members), 1))
+    varies = np.empty((len(members), 1), bool)
+    for i, member in enumerate(members):
+        flat = as_floats(member)
         # What does not vary has no correlation, whatever its mean is rounded to.
-        away.append(flat - flat.mean() if np.ptp(flat) else np.zeros_like(flat))
-    products = np.array([[first @ second for second in away] for first in away])
+        means[i], varies[i] = flat.mean(), np.ptp(flat) > 0
+    products = np.zeros((len(members), len(members)))
+    # Some samples of all members at a time, so that they need not fit into memory.
+    at_once = max(_NUMBERS * len(members[0]) // max(members[0].size * len(members), 1), 1)
+    for start in range(0, len(members[0]), at_once):
+        part = np.stack([as_floats(member[start : start + at_once]).ravel() for member in members])
+        part = np.where(varies, part - means, 0.0)
+        products += part @ part.T
     norms = np.sqrt(products.diagonal())
     with np.errstate(invalid="ignore"):
         found = products / np.outer(norms, norms)

@@ -34,6 +34,8 @@ PoolT = TypeVar("PoolT", Pool[Any], ValuePool[Any])
 
 CHOICE_NAME: Final = "ensemble.json"
 
+_REMEDY: Final = "; fit the ensemble again"
+
 # Bytes of predictions beyond which `fit` keeps them in a file.
 _IN_MEMORY: Final = 256 << 20
 
@@ -336,32 +338,12 @@ class BaseEnsemble(ABC, Generic[ArrayT]):
         self._check_mean()
         file = self.store.folder / CHOICE_NAME if path is None else Path(path)
         choice = Choice.load(file)
-        found = {snapshot.path.name: snapshot for snapshot in self.store.list()}
-        remedy = "; fit the ensemble again"
-        if choice.digests is None or choice.class_axis != self.class_axis:
+        if choice.class_axis != self.class_axis:
             raise EnsembleError(
-                f"The choice in {file} must be of snapshots, with class_axis={self.class_axis}. "
-                f"Received: {'one of arrays' if choice.digests is None else 'one'} with "
-                f"class_axis={choice.class_axis}{remedy}"
+                f"The choice in {file} must be with class_axis={self.class_axis}. Received: one "
+                f"with class_axis={choice.class_axis}{_REMEDY}"
             )
-        for name, digest in zip(choice.members, choice.digests, strict=True):
-            if name not in found:
-                raise EnsembleError(
-                    f"Folder {self.store.folder} must hold the snapshots that the choice in {file} "
-                    f"was made among. Received: no {name}{remedy}"
-                )
-            if found[name].metadata["digest"] != digest:
-                raise EnsembleError(
-                    f"Snapshot {found[name].path} must be the one that the choice in {file} was "
-                    f"made among. Received: another, by its digest{remedy}"
-                )
-        members = tuple(found[name] for name in choice.members)
-        newest = self.store.list()[-1]
-        if newest.step > members[-1].step:
-            raise EnsembleError(
-                f"Folder {self.store.folder} must hold no newer snapshots than the choice in "
-                f"{file} was made among. Received: {newest.path.name}{remedy}"
-            )
+        members = members_of(choice, self.store, file)
         self._members, self.choice = members, choice
         return choice
 
@@ -455,6 +437,10 @@ class BaseEnsemble(ABC, Generic[ArrayT]):
 
     def _fits(self, members: Iterable[Snapshot]) -> bool:
         """Whether members may be kept twice, in both modes that are to be compared, and as much."""
+        if self._stacked is not None and self._stacked[0] == tuple(members):
+            return True
+        if all(member in self._held for member in members):
+            return True
         free = self._free_memory()
         sizes = [
             count_bytes(shape, dtype)
@@ -561,6 +547,46 @@ class BaseEnsemble(ABC, Generic[ArrayT]):
     @abstractmethod
     def _probabilities(self, logits: ArrayT) -> ArrayT:
         """The softmax along the class axis; the sigmoid where that is None."""
+
+
+def members_of(choice: Choice, store: SnapshotStore, file: Path) -> tuple[Snapshot, ...]:
+    """The snapshots among which a choice was made, all of them as they were then.
+
+    Args:
+        choice: the choice.
+        store: their folder.
+        file: where the choice was read, for the messages.
+
+    Raises:
+        EnsembleError: a choice of other predictions; a snapshot that is missing
+            or another than it was; or newer ones.
+        SnapshotError: a snapshot that cannot be read.
+    """
+    if choice.digests is None:
+        raise EnsembleError(
+            f"The choice in {file} must be of snapshots. Received: one of arrays{_REMEDY}"
+        )
+    snapshots = store.list()
+    found = {snapshot.path.name: snapshot for snapshot in snapshots}
+    for name, digest in zip(choice.members, choice.digests, strict=True):
+        if name not in found:
+            raise EnsembleError(
+                f"Folder {store.folder} must hold the snapshots that the choice in {file} was made "
+                f"among. Received: no {name}{_REMEDY}"
+            )
+        if found[name].metadata["digest"] != digest:
+            raise EnsembleError(
+                f"Snapshot {found[name].path} must be the one that the choice in {file} was made "
+                f"among. Received: another, by its digest{_REMEDY}"
+            )
+    members = tuple(found[name] for name in choice.members)
+    newest = snapshots[-1]
+    if newest.step > members[-1].step:
+        raise EnsembleError(
+            f"Folder {store.folder} must hold no newer snapshots than the choice in {file} was "
+            f"made among. Received: {newest.path.name}{_REMEDY}"
+        )
+    return members
 
 
 def free_host_memory() -> int | None:

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias, cast, get_args
@@ -160,18 +160,16 @@ class Choice:
             EnsembleError: not such a description, one of an unknown version, or
                 one with a bad field, whose path is named.
         """
-        if not isinstance(data, Mapping) or data.get("format") != FORMAT:
-            raise EnsembleError(
-                f"The description of a choice must be a dict whose 'format' is {FORMAT!r}, as "
-                f"Choice.to_dict() gives it. Received: {shown(data)}"
+        return _read(
+            Reader.of(
+                data,
+                FORMAT,
+                VERSION,
+                what="The description of a choice",
+                source="Choice.to_dict() gives it",
+                error=EnsembleError,
             )
-        version = data.get("version")
-        if version != VERSION or isinstance(version, bool):
-            raise EnsembleError(
-                f"The description of a choice must have version {VERSION}, the one this cosanneal "
-                f"reads. Received: version={shown(version)}; a newer cosanneal may read it"
-            )
-        return _read(Reader(data, error=EnsembleError))
+        )
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the choice as JSON, so that the file is all there or as it was.

@@ -34,18 +34,18 @@ except ModuleNotFoundError as error:
 
 # Okabe and Ito's palette, which stays apart under every kind of colour blindness.
 # Lines differ in their dashes as well.
-_BLUE, _VERMILION, _GREEN, _GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
+BLUE, VERMILION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
 
 # For several schedules, of that palette again, in combinations that do not soon recur.
-_COLOURS: Final = (_BLUE, _VERMILION, _GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_DASHES: Final = ("-", "--", "-.", ":", (0, (8, 2, 1, 2, 1, 2)))
+COLOURS: Final = (BLUE, VERMILION, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+DASHES: Final = ("-", "--", "-.", ":", (0, (8, 2, 1, 2, 1, 2)))
 
 _SUFFIXES: Final = ("png", "svg", "pdf")
 _DOTS_PER_INCH = 200  # a figure 9 inches wide has twice the 900 pixels that a README shows
 
 _MOST_POINTS = 3000  # evenly spaced ones; boundaries come on top
 _MOST_LINED = 500  # more cycles than this are drawn as a band
-_MOST_RESTARTS = 60  # more restarts than this are not marked one by one
+MOST_RESTARTS = 60  # more restarts than this are not marked one by one
 _MOST_DOTTED = 60  # up to so many steps, each has a dot
 
 
@@ -85,7 +85,7 @@ def plot_schedule(schedule: Schedule, *, stop: int | None = None) -> Figure:
     label = "rate"
     if count > _MOST_LINED:
         label = f"{count} cycles between floor and peak, each with a snapshot at its end"
-    levels = _draw_rate(axes, schedule, stop, label=label, color=_BLUE, linewidth=1.8)
+    levels = draw_rate(axes, schedule, stop, label=label, color=BLUE, linewidth=1.8)
     if count <= _MOST_LINED:
         _mark_cycles(axes, schedule, stop, count)
     _finish(axes, stop, *levels)
@@ -128,11 +128,11 @@ def plot_schedules(schedules: Mapping[str, Schedule], *, stop: int) -> Figure:
     peaks, floors = [], []
     for i, (name, schedule) in enumerate(schedules.items()):
         style = {
-            "color": _COLOURS[i % len(_COLOURS)],
-            "linestyle": _DASHES[i % len(_DASHES)],
+            "color": COLOURS[i % len(COLOURS)],
+            "linestyle": DASHES[i % len(DASHES)],
             "linewidth": max(3.2 - 0.8 * i, 1.4),
         }
-        peak, floor = _draw_rate(axes, schedule, stop, label=name, **style)
+        peak, floor = draw_rate(axes, schedule, stop, label=name, **style)
         peaks.append(peak)
         floors.append(floor)
     _finish(axes, stop, max(peaks), min(floors))
@@ -179,9 +179,9 @@ def plot_demo(results: Mapping[str, Any]) -> Figure:
     _draw_losses(losses, results["curves"])
     _draw_errors(errors, results["seeds"])
     for axes in (rates, losses, errors):
-        _tidy(axes)
+        tidy(axes)
     runs = [Line2D([], [], label=label, **style) for label, style in _RUNS.values()]
-    snapshot = Line2D([], [], label="snapshot", **_SNAPSHOT)
+    snapshot = Line2D([], [], label="snapshot", **SNAPSHOT)
     # Above the panels, where it hides nothing.
     figure.legend(handles=[*runs, snapshot], loc="outside upper center", ncols=4, frameon=False)
     return figure
@@ -226,20 +226,20 @@ def _finish(axes: Axes, stop: int, peak: float, floor: float) -> None:
     _label_levels(axes, peak, floor)
     axes.set_xlabel("step (optimizer updates)")
     axes.set_ylabel("learning rate")
-    axes.xaxis.set_major_locator(_whole_steps())
+    axes.xaxis.set_major_locator(whole_steps())
     if stop <= 2:  # one or two steps, seen with the empty places beside them
         axes.set_xlim(-1, stop)
-    _tidy(axes)
+    tidy(axes)
 
 
-def _draw_rate(
+def draw_rate(
     axes: Axes, schedule: Schedule, stop: int, *, label: str, **style: Any
 ) -> tuple[float, float]:
     """Draw a line, or a band for very many cycles; returns the highest peak and lowest floor."""
     count = _count_cycles(schedule, stop)
     if count > _MOST_LINED:
         return _draw_band(axes, schedule, stop, count, label=label, color=style["color"])
-    if count > _MOST_RESTARTS:
+    if count > MOST_RESTARTS:
         style["linewidth"] = 0.8
     steps = _sampled(schedule, stop)
     axes.plot(
@@ -256,20 +256,20 @@ def _mark_cycles(axes: Axes, schedule: Schedule, stop: int, count: int) -> None:
     """Mark the restarts and the snapshots."""
     cycles = schedule.cycles()[:count]
     restarts = [float(cycle.start) for cycle in cycles[1:]]
-    if 0 < len(restarts) <= _MOST_RESTARTS:
+    if 0 < len(restarts) <= MOST_RESTARTS:
         axes.vlines(
             restarts,
             0,
             1,
             transform=axes.get_xaxis_transform(),
-            colors=_GREY,
+            colors=GREY,
             linestyles=":",
             linewidth=1,
             label="restart",
         )
     ends = [cycle.last_step for cycle in cycles if cycle.stop <= stop]
     if ends:
-        style = _SNAPSHOT | {"markersize": 7 if count <= _MOST_RESTARTS else 3}
+        style = SNAPSHOT | {"markersize": 7 if count <= MOST_RESTARTS else 3}
         axes.plot(
             [float(step) for step in ends],
             [schedule.rate(step) for step in ends],
@@ -342,11 +342,11 @@ def _label_levels(axes: Axes, peak: float, floor: float) -> None:
         )
 
 
-_SNAPSHOT: Final[dict[str, Any]] = {
+SNAPSHOT: Final[dict[str, Any]] = {
     "linestyle": "none",
     "marker": "o",
     "markersize": 7,
-    "markerfacecolor": _VERMILION,
+    "markerfacecolor": VERMILION,
     "markeredgecolor": "white",
     "markeredgewidth": 0.8,
     "zorder": 4,
@@ -354,16 +354,16 @@ _SNAPSHOT: Final[dict[str, Any]] = {
 
 # In the order of drawing: the cyclic run, which matters most, lies on top.
 _RUNS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
-    "single": ("single model", {"color": _GREY, "linestyle": "--", "linewidth": 1.2}),
-    "cosine": ("one cosine", {"color": _GREEN, "linestyle": "-.", "linewidth": 1.2}),
-    "cyclic": ("cyclic cosine and its ensemble", {"color": _BLUE, "linewidth": 1.8}),
+    "single": ("single model", {"color": GREY, "linestyle": "--", "linewidth": 1.2}),
+    "cosine": ("one cosine", {"color": GREEN, "linestyle": "-.", "linewidth": 1.2}),
+    "cyclic": ("cyclic cosine and its ensemble", {"color": BLUE, "linewidth": 1.8}),
 }
 
 
 def _draw_rates(axes: Axes, curves: Mapping[str, Any]) -> None:
     for run, (_, style) in _RUNS.items():
-        _draw_curve(axes, curves[run]["rate"], style)
-    _mark_snapshots(axes, curves["cyclic"]["cycle_ends"], curves["cyclic"]["rate"])
+        draw_curve(axes, curves[run]["rate"], style)
+    mark_snapshots(axes, curves["cyclic"]["cycle_ends"], curves["cyclic"]["rate"])
     axes.set_ylim(bottom=0)
     axes.set_title("learning rate")
     axes.tick_params(labelbottom=False)
@@ -372,17 +372,17 @@ def _draw_rates(axes: Axes, curves: Mapping[str, Any]) -> None:
 def _draw_losses(axes: Axes, curves: Mapping[str, Any]) -> None:
     lowest, highest = math.inf, 0.0
     for run, (_, style) in _RUNS.items():
-        loss = _smoothed(curves[run]["loss"], curves[run].get("cycle_ends", ()))
-        _draw_curve(axes, loss, style)
+        loss = smoothed(curves[run]["loss"], curves[run].get("cycle_ends", ()))
+        draw_curve(axes, loss, style)
         if run == "cyclic":
-            _mark_snapshots(axes, curves[run]["cycle_ends"], loss)
+            mark_snapshots(axes, curves[run]["cycle_ends"], loss)
         finite = [value for value in loss if math.isfinite(value)]
         lowest, highest = min(lowest, *finite, math.inf), max(highest, *finite, 0.0)
     if 20 * lowest < highest and lowest > 0:
         axes.set_yscale("log")
     axes.set_title("training loss, one seed, smoothed")
     axes.set_xlabel("step (optimizer updates)")
-    axes.xaxis.set_major_locator(_whole_steps())
+    axes.xaxis.set_major_locator(whole_steps())
 
 
 def _draw_errors(axes: Axes, seeds: Sequence[Mapping[str, Any]]) -> None:
@@ -401,7 +401,7 @@ def _draw_errors(axes: Axes, seeds: Sequence[Mapping[str, Any]]) -> None:
         members,
         [mean for mean, _ in summary],
         yerr=[spread for _, spread in summary] if len(seeds) > 1 else None,
-        color=_BLUE,
+        color=BLUE,
         linewidth=1.8,
         marker="s",
         markersize=6,
@@ -415,16 +415,18 @@ def _draw_errors(axes: Axes, seeds: Sequence[Mapping[str, Any]]) -> None:
     axes.set_title(f"test error (%), {over}")
 
 
-def _draw_curve(axes: Axes, values: Sequence[float], style: Mapping[str, Any]) -> None:
+def draw_curve(axes: Axes, values: Sequence[float], style: Mapping[str, Any]) -> None:
+    """Draw a value for each step, thinned where they are very many."""
     stride = -(-len(values) // _MOST_POINTS)
     axes.plot(range(0, len(values), stride), values[::stride], **style)
 
 
-def _mark_snapshots(axes: Axes, ends: Sequence[int], values: Sequence[float]) -> None:
-    axes.plot(ends, [values[step] for step in ends], clip_on=False, **_SNAPSHOT)
+def mark_snapshots(axes: Axes, ends: Sequence[int], values: Sequence[float]) -> None:
+    """Mark the values of some steps, after which snapshots were taken."""
+    axes.plot(ends, [values[step] for step in ends], clip_on=False, **SNAPSHOT)
 
 
-def _smoothed(values: Sequence[float], ends: Sequence[int] = ()) -> list[float]:
+def smoothed(values: Sequence[float], ends: Sequence[int] = ()) -> list[float]:
     """The mean over a window around each value, of a hundredth of their number.
 
     No window reaches over one of `ends`, the last steps of the cycles: what
@@ -450,11 +452,13 @@ def _mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
 
 
-def _whole_steps() -> MaxNLocator:
+def whole_steps() -> MaxNLocator:
+    """Ticks at whole numbers."""
     return MaxNLocator(nbins=8, integer=True, steps=[1, 2, 2.5, 5, 10], min_n_ticks=1)
 
 
-def _tidy(axes: Axes) -> None:
+def tidy(axes: Axes) -> None:
+    """The look that all panels have in common."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#DDDDDD", linewidth=0.6)
     axes.set_axisbelow(True)

@@ -1,0 +1,248 @@
+"""What an ensemble's prediction costs: ours in each mode, beside M plain evaluation passes.
+
+    python -m benchmarks.ensemble_predict
+
+Of M = 5 and M = 20 members of a small convolutional network (BatchNorm, 0.3 million
+weights) over a data loader of 192 images of 3 x 16 x 16, in batches of 64 and on one
+thread. The limit is M passes of the loader through one model in evaluation mode, whose
+softmax is kept: what a person would write for a single model, M times. Then one sample
+at a time (batch 1), where calls cost more than they compute. "loop" is a loop over M
+models that are all in memory, whose softmaxes are averaged; torch.func.vmap is what its
+documentation writes for an ensemble, over weights that stack_module_state stacked;
+torchensemble is its SnapshotEnsembleClassifier with the same members.
+
+Memory is the peak of the resident memory over that before the call, divided by the size
+of one member, for members of 100 MB, each in a process of its own; the others' for M = 5 alone.
+Streaming may take one member and the buffer of the result, whatever M is; 1.1 leaves
+room for what reads and digests it.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import subprocess
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import cosanneal as ca
+from benchmarks.runner import Figure, alone, in_turn, optional, with_peak
+from cosanneal.adapters.torch import SnapshotEnsemble, SnapshotRecorder
+from cosanneal.ensemble.base import Mode
+
+MEMBERS = (5, 20)
+MODES: tuple[Mode, ...] = ("stream", "resident", "stacked", "auto")
+STREAM, MEMORY = 1.1, 1.1
+SAMPLES, BATCH, SINGLES = 192, 64, 8
+EVERY_STEP = ca.CyclicCosine(0.1, cycle_steps=1)
+
+Predict = Callable[[Any], Tensor]
+
+
+def network() -> nn.Module:
+    """A small convolutional network."""
+
+    def block(inputs: int, outputs: int) -> list[nn.Module]:
+        convolution = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+        return [convolution, nn.BatchNorm2d(outputs), nn.ReLU()]
+
+    layers = [*block(3, 32), *block(32, 64), nn.MaxPool2d(2), *block(64, 128), nn.MaxPool2d(2)]
+    layers += [*block(128, 128), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, 10)]
+    return nn.Sequential(*layers).eval()
+
+
+def wide_network() -> nn.Module:
+    """25 layers of 4 MB."""
+    return nn.Sequential(*(nn.Linear(1000, 1000) for _ in range(25)), nn.Linear(1000, 10))
+
+
+def record(folder: Path, build: Callable[[], nn.Module], members: int) -> None:
+    """Snapshots of so many models that differ."""
+    model = build()
+    with SnapshotRecorder(folder, model, EVERY_STEP) as recorder:
+        for seed in range(members):
+            torch.manual_seed(seed)
+            model.load_state_dict(build().state_dict())
+            recorder.step()
+
+
+def as_batches(data: Any) -> list[Tensor]:
+    """The inputs of a loader's batches, or one input."""
+    return [data] if isinstance(data, Tensor) else [x for x, _ in data]
+
+
+def plain(model: nn.Module, members: int) -> Predict:
+    """So many evaluation passes."""
+
+    @torch.no_grad()
+    def predict(data: Any) -> Tensor:
+        for _ in range(members):
+            batches = [data] if isinstance(data, Tensor) else (x for x, _ in data)
+            out = torch.cat([model(x).softmax(1) for x in batches])
+        return out
+
+    return predict
+
+
+def others(models: list[nn.Module]) -> dict[str, Predict]:
+    """What else people write."""
+
+    @torch.no_grad()
+    def loop(data: Any) -> Tensor:
+        batches = [data] if isinstance(data, Tensor) else (x for x, _ in data)
+        means = [torch.stack([model(x).softmax(1) for model in models]).mean(0) for x in batches]
+        return torch.cat(means)
+
+    weights, buffers = torch.func.stack_module_state(models)
+
+    def one(weights: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
+        output = torch.func.functional_call(models[0], (weights, buffers), (x,))
+        return torch.as_tensor(output)
+
+    every = torch.vmap(one, in_dims=(0, 0, None))
+
+    @torch.no_grad()
+    def mapped(data: Any) -> Tensor:
+        batches = [data] if isinstance(data, Tensor) else (x for x, _ in data)
+        return torch.cat([every(weights, buffers, x).softmax(2).mean(0) for x in batches])
+
+    found: dict[str, Predict] = {"loop": loop, "torch.func.vmap": mapped}
+    peer = optional("torchensemble")
+    if peer is not None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            forest = peer.SnapshotEnsembleClassifier(
+                estimator=models[0], n_estimators=len(models), cuda=False
+            )
+        forest.estimators_.extend(models)
+        forest.eval()
+
+        @torch.no_grad()
+        def theirs(data: Any) -> Tensor:
+            batches = [data] if isinstance(data, Tensor) else (x for x, _ in data)
+            return torch.cat([forest(x) for x in batches])
+
+        found["torchensemble"] = theirs
+    return found
+
+
+def times(members: int, folder: Path, repeats: int) -> Iterator[Figure]:
+    """Of a loader, and of one sample at a time."""
+    record(folder, network, members)
+    ensemble = SnapshotEnsemble(network(), folder)
+    models = [network() for _ in range(members)]
+    for model, snapshot in zip(models, ensemble.members, strict=True):
+        model.load_state_dict(snapshot.load(framework="pt"))
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(SAMPLES, 3, 16, 16, generator=generator)
+    loader = DataLoader(TensorDataset(x, torch.zeros(SAMPLES)), batch_size=BATCH)
+    peers = others(models)
+    limit = plain(models[0], members)
+    ours: dict[str, Predict] = {
+        mode: lambda data, mode=mode: ensemble.predict(data, mode=mode)  # type: ignore[misc]
+        for mode in MODES
+    }
+    expected = peers["loop"](loader)
+    for predict in (*ours.values(), *peers.values()):
+        torch.testing.assert_close(predict(loader), expected, rtol=1e-3, atol=1e-5)
+
+    def singly(predict: Predict) -> None:
+        for i in range(SINGLES):
+            predict(x[i : i + 1])
+
+    for what, per, call in (
+        ("loader", 1e-3, lambda predict: predict(loader) is None),
+        ("batch 1", SINGLES * 1e-3, singly),
+    ):
+        runs: dict[str, Callable[[], object]] = {
+            name: functools.partial(call, predict)
+            for name, predict in {"limit": limit, **ours, **peers}.items()
+        }
+        found = in_turn(runs, repeats=repeats, per=per)
+        for mode in MODES:
+            yield Figure(
+                name=f"{what}, {mode}, M = {members}",
+                unit="ms",
+                ours=found[mode],
+                peers={name: found[name] for name in peers},
+                limit=found["limit"],
+                goal=STREAM if (what, mode) == ("loader", "stream") else None,
+            )
+
+
+def memory(members: int, folder: Path) -> Iterator[Figure]:
+    """The peaks, as shares of one member."""
+    record(folder, wide_network, members)
+    theirs = ["loop", "torch.func.vmap", "torchensemble"] if members == MEMBERS[0] else []
+    names = [*MODES[:3], *theirs]
+    command = [sys.executable, "-m", "benchmarks.ensemble_predict", "--peak"]
+    peaks: dict[str, list[float]] = {}
+    for name in names:
+        done = subprocess.run(
+            [*command, name, str(folder)], stdout=subprocess.PIPE, check=True, text=True
+        )
+        found = json.loads(done.stdout.splitlines()[-1])
+        if found is not None:
+            peaks[name] = [found]
+    for mode in MODES[:3]:
+        yield Figure(
+            name=f"memory, {mode}, M = {members}",
+            unit="members",
+            ours=peaks[mode],
+            peers={name: peaks[name] for name in theirs if name in peaks},
+            limit=1.0,
+            goal=MEMORY if mode == "stream" else None,
+        )
+
+
+def peak(name: str, folder: Path) -> float | None:
+    """The peak of one way to predict, in members."""
+    torch.set_num_threads(1)
+    model = wide_network()
+    size = sum(value.nbytes for value in model.state_dict().values())
+    x = torch.randn(SAMPLES, 1000)
+    loader = DataLoader(TensorDataset(x, torch.zeros(SAMPLES)), batch_size=BATCH)
+    plain(model, 1)(loader)  # what a pass takes is there already
+    with tempfile.TemporaryDirectory() as small:  # and what is imported at the first call
+        record(Path(small), lambda: nn.Linear(1000, 10), 1)
+        SnapshotEnsemble(nn.Linear(1000, 10), small).predict(loader)
+
+    def predict() -> Tensor | None:
+        ensemble = SnapshotEnsemble(model, folder)
+        if name in MODES:
+            mode: Any = name
+            return ensemble.predict(loader, mode=mode)
+        models = [wide_network() for _ in ensemble.members]
+        for each, snapshot in zip(models, ensemble.members, strict=True):
+            each.load_state_dict(snapshot.load(framework="pt"))
+        peers = others(models)
+        return peers[name](loader) if name in peers else None
+
+    result, found = with_peak(predict)
+    return None if result is None else found / size
+
+
+def measure(repeats: int = 3) -> Iterator[Figure]:
+    """Times and memory."""
+    torch.set_num_threads(1)
+    for members in MEMBERS:
+        with tempfile.TemporaryDirectory() as folder:
+            yield from times(members, Path(folder), repeats)
+    for members in MEMBERS:
+        with tempfile.TemporaryDirectory() as folder:
+            yield from memory(members, Path(folder))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--peak"]:
+        print(json.dumps(peak(sys.argv[2], Path(sys.argv[3]))))
+    else:
+        sys.exit(alone(measure()))

@@ -1,0 +1,61 @@
+"""`cosanneal report`: what a folder of snapshots, or a results document, tells, as a page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from ..core.errors import CosannealError
+from .console import output_console
+from .snapshots import needs_numpy
+
+
+def report(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="A folder of snapshots, or a results document such as the demo's results.json.",
+            metavar="FOLDER|RESULTS.JSON",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="The page to write, an .html file.")
+    ] = Path("report.html"),
+    title: Annotated[
+        str | None,
+        typer.Option(help="The page's title; by default the document's.", show_default=False),
+    ] = None,
+) -> None:
+    """Write a page of figures and tables: what was chosen, why, and what it is worth.
+
+    One HTML file that needs nothing else, for light and dark and for a phone;
+    and its figures as PNG and SVG, in the folder NAME_files beside it. Of a
+    folder it shows the schedule, the metrics and the choice that was saved there.
+    """
+    with needs_numpy():
+        from ..ensemble import folder_results, read_results
+    if not source.exists():
+        raise CosannealError(
+            "Argument SOURCE must be a folder of snapshots or a results document. "
+            f"Received: {source}, which does not exist"
+        )
+    results = folder_results(source) if source.is_dir() else read_results(source)
+    if title is not None:
+        results["title"] = title
+    output_console().print(Text(write_page(results, out)), soft_wrap=True)
+
+
+def write_page(results: Mapping[str, Any], page: Path) -> str:
+    """Write the page; returns what to say of it."""
+    from ..report import write_report
+
+    figures = write_report(results, page)[1:]
+    wrote = f"Wrote {page}"
+    if figures:
+        wrote += f", and {len(figures) // 2} figures as PNG and SVG in {figures[0].parent}"
+    return wrote

@@ -1,0 +1,96 @@
+"""`cosanneal report`, called as a user would; and `evaluate --report`."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from cosanneal.cli.app import app
+from cosanneal.ensemble import write_results
+from cosanneal.snapshots import SnapshotStore
+from tests.ensemble.documents import bare, members_of, record_folder, whole
+
+
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [*map(str, arguments)])
+
+
+def error_of(*arguments: object) -> str:
+    result = call("report", *arguments)
+    assert result.exit_code == 2, result.stdout
+    assert result.stdout == ""
+    assert result.stderr.count("\n") == 1
+    return result.stderr.removeprefix("Error: ").strip()
+
+
+def title_of(page: str) -> str:
+    (title,) = re.findall("<h1>(.*)</h1>", Path(page).read_text(encoding="utf-8"))
+    return str(title)
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_folder_becomes_a_page() -> None:
+    record_folder(Path("run"))
+    result = call("report", "run", "-o", "page.html")
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr == ""
+    assert result.stdout == "Wrote page.html, and 2 figures as PNG and SVG in page_files\n"
+    assert title_of("page.html") == "Snapshots in run"
+    assert (Path("page_files") / "training.png").is_file()
+
+
+def test_a_document_becomes_a_page() -> None:
+    document = bare(comparison=whole(2)["comparison"])
+    write_results({**document, "demo": {"anything": 1}}, "results.json")
+    result = call("report", "results.json", "--title", "Mine & others")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout == "Wrote report.html\n"
+    assert title_of("report.html") == "Mine &amp; others"
+
+
+def test_what_is_no_source_is_refused() -> None:
+    assert "must be a folder of snapshots or a results document" in error_of("missing")
+    Path("empty").mkdir()
+    assert "must hold at least one snapshot" in error_of("empty")
+    Path("text.json").write_text("text")
+    assert "text.json could not be read: it is no JSON" in error_of("text.json")
+    record_folder(Path("run"))
+    assert "must end in .html" in error_of("run", "-o", "page.pdf")
+    assert "could not be made ready for figures: No such file" in error_of(
+        "run", "-o", "missing/page.html"
+    )
+    newest = SnapshotStore("run").list()[-1].path
+    newest.write_bytes(b"short")
+    assert f"{newest} could not be read" in error_of("run")
+    assert not list(Path().glob("*.html"))
+
+
+def test_evaluate_writes_a_page_too() -> None:
+    p, y = members_of(3, 2400)
+    for part, at in (("val", slice(1200)), ("test", slice(1200, None))):
+        Path(part).mkdir()
+        np.save(f"{part}/y.npy", y[at])
+        for i, member in enumerate(p):
+            np.save(f"{part}/m{i}.npy", member[at])
+    early = call("evaluate", "--predictions", "none", "--labels", "y", "--report", "page.pdf")
+    assert early.exit_code == 2
+    assert "must end in .html" in early.stderr
+    options = ["--predictions", "test/m*.npy", "--labels", "test/y.npy"]
+    options += ["--validation-predictions", "val/m*.npy", "--validation-labels", "val/y.npy"]
+    result = call("evaluate", *options, "--report", "page.html", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr == "Wrote page.html, and 4 figures as PNG and SVG in page_files\n"
+    assert title_of("page.html") == "3 members on 1,200 samples"
+    document = json.loads(result.stdout)
+    page = Path("page.html").read_text(encoding="utf-8")
+    assert f"{document['chosen']['log_loss']:.4f}" in page
+    assert all(f">{row['name']}<" in page for row in document["members"])
