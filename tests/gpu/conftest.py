@@ -34,7 +34,7 @@ def _lacking() -> dict[str, list[str]]:
 def pytest_report_header() -> list[str]:
     """What is left out."""
     return [
-        f"tests/gpu: test_{framework}_*.py is left out, for {' and '.join(lack)} is not installed"
+        f"tests/gpu: test_{framework}_*.py is left out; not installed: {', '.join(lack)}"
         for framework, lack in _lacking().items()
     ]
 
