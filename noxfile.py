@@ -1,13 +1,18 @@
-"""The project's checks: `nox` runs all but `demo` and `bench`, `nox -s NAME` one of them."""
+"""The project's checks: `nox` runs the ordinary ones, `nox -s NAME` one of these or of the others.
+
+Not among the ordinary ones are `gpu_...`, `minimums`, `demo` and `bench`.
+"""
 
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 import tempfile
 from pathlib import Path
 
 import nox
+from packaging.requirements import Requirement
 
 nox.needs_version = ">=2025.2.9"
 nox.options.sessions = [
@@ -18,11 +23,51 @@ nox.options.error_on_missing_interpreters = True
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 
+# All that need no other framework.
+OTHERS = ("browser", "core", "jax", "keras", "peers", "readme")
+TORCH_TESTS = tuple(f"--ignore=tests/{folder}" for folder in OTHERS)
+
+# What `minimums` runs, by backend: the extras whose oldest versions it installs, the group that
+# the tests need besides, and the tests.
+MINIMUMS = {
+    "cli": ("cli,plot", "cli-test", ("tests/core", "tests/cli", "tests/report")),
+    "torch": ("demo", "test", TORCH_TESTS),
+    "jax": ("jax,cli,plot", "jax-test", ("tests/jax",)),
+    "tf": ("tf,cli,plot", "tf-test", ("tests/keras",)),
+}
+
 
 def install(session: nox.Session, *packages: str, group: str | None = None) -> None:
-    """Install at the versions that everything was tested with."""
+    """Install at the versions that everything was tested with; nothing under `nox --no-venv`."""
+    if session.virtualenv.venv_backend == "none":
+        session.log("nothing is installed without a virtual environment: taken as it is")
+        return
     wanted = [*packages, *(nox.project.dependency_groups(PROJECT, group) if group else ())]
     session.install("-c", "constraints.txt", *wanted)
+
+
+def needs(extras: str) -> dict[str, Requirement]:
+    """What some extras need, by name; those included that they take from other extras."""
+    found: dict[str, Requirement] = {}
+    for extra in extras.split(","):
+        for text in PROJECT["project"]["optional-dependencies"][extra]:
+            requirement = Requirement(text)
+            if requirement.name == PROJECT["project"]["name"]:
+                found |= needs(",".join(requirement.extras))
+            else:
+                # TensorFlow for the CPU alone is a package of its own.
+                name = re.sub("^tensorflow$", "tensorflow-cpu", requirement.name)
+                found[name] = requirement
+    return found
+
+
+def oldest(extras: str) -> list[str]:
+    """The oldest line of releases that extras admit: `torch>=2.4` gives `torch==2.4.*`."""
+    pins = []
+    for name, requirement in needs(extras).items():
+        (bound,) = (each for each in requirement.specifier if each.operator == ">=")
+        pins.append(f"{name}=={bound.version}.*")
+    return pins
 
 
 @nox.session
@@ -51,16 +96,7 @@ def core(session: nox.Session) -> None:
 def torch(session: nox.Session) -> None:
     """All tests that need PyTorch, numpy, the command line or the plots."""
     install(session, ".[demo]", group="test")
-    session.run(
-        "pytest",
-        "--ignore=tests/browser",
-        "--ignore=tests/core",
-        "--ignore=tests/jax",
-        "--ignore=tests/keras",
-        "--ignore=tests/peers",
-        "--ignore=tests/readme",
-        *session.posargs,
-    )
+    session.run("pytest", *TORCH_TESTS, *session.posargs)
 
 
 @nox.session
@@ -70,11 +106,34 @@ def jax(session: nox.Session) -> None:
     session.run("pytest", "tests/jax", *session.posargs)
 
 
+def on_device(session: nox.Session, framework: str, **environment: str) -> None:
+    """Run the tests of a framework that need a device, and fail where there is none."""
+    files = sorted(map(str, Path("tests/gpu").glob(f"test_{framework}_*.py")))
+    session.run("python", "-m", "pytest", "-m", "gpu", *files, *session.posargs, env=environment)
+
+
 @nox.session
-def gpu(session: nox.Session) -> None:
-    """What needs a CUDA device, and fails where there is none; not part of plain `nox`."""
-    install(session, ".[torch]", group="test")
-    session.run("pytest", "-m", "gpu", "tests/gpu", *session.posargs)
+def gpu_torch(session: nox.Session) -> None:
+    """What PyTorch does on a CUDA device."""
+    install(session, ".[torch]", group="core-test")
+    on_device(session, "torch")
+
+
+@nox.session
+def gpu_jax(session: nox.Session) -> None:
+    """What JAX does on a device."""
+    install(session, ".[jax]", group="gpu-jax")
+    on_device(session, "jax")
+
+
+@nox.session
+@nox.parametrize("backend", ["tensorflow", "jax", "torch"])
+def gpu_keras(session: nox.Session, backend: str) -> None:
+    """What Keras does on a device, on each of its backends."""
+    install(session, f".[{'tf' if backend == 'tensorflow' else backend}]", group="keras-test")
+    if backend != "torch":  # which is for devices as it is
+        install(session, group=f"gpu-{backend}")
+    on_device(session, "keras", KERAS_BACKEND=backend)
 
 
 @nox.session
@@ -113,6 +172,27 @@ def browser(session: nox.Session) -> None:
     """The report page in Chromium or Chrome, which must be installed or named by $CHROME."""
     install(session, ".[plot]", group="browser-test")
     session.run("pytest", "tests/browser", *session.posargs)
+
+
+@nox.session(python=PROJECT["project"]["requires-python"].removeprefix(">="))
+@nox.parametrize("backend", ["cli", "torch", "jax", "tf"])
+def minimums(session: nox.Session, backend: str) -> None:
+    """The oldest versions that pyproject.toml admits; they are many gigabytes with PyTorch's."""
+    extras, group, tests = MINIMUMS[backend]
+    # The tests' own tools stay at their versions; all else is what fits the oldest.
+    tools = {Requirement(tool).name for tool in PROJECT["dependency-groups"]["core-test"]}
+    lines = Path("constraints.txt").read_text(encoding="utf-8").splitlines()
+    kept = [line for line in lines if line.partition("==")[0] in tools]
+    constraints = Path(session.create_tmp()) / "constraints.txt"
+    constraints.write_text("\n".join([*kept, *oldest(extras)]) + "\n", encoding="utf-8")
+    wanted = [*needs(extras), *nox.project.dependency_groups(PROJECT, group)]
+    session.install("-c", str(constraints), *wanted)
+    session.install("--no-deps", ".")
+    session.run("pip", "list")
+    # Of what is old and of what it needs, which is new, one may find the other out of date.
+    quiet = ("-W", "ignore::DeprecationWarning")
+    env = {"KERAS_BACKEND": "tensorflow"}
+    session.run("pytest", *quiet, *tests, *session.posargs, env=env)
 
 
 @nox.session

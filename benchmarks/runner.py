@@ -7,7 +7,8 @@ yields `Figure`s, and runs alone too: `python -m benchmarks.NAME`. It has a
 process of its own, in which ours, the peers and the limit take turns: a machine
 that slows down slows all of them, and the ratios stay. A ratio is the median of
 those of all rounds, with its quartiles. A peer that is not installed is left out,
-a benchmark whose framework is not installed is skipped, and both are said.
+a benchmark whose framework is not installed, or that needs a device where there is
+none, is skipped, and both are said.
 
 Written are benchmarks/results.json (a benchmark that is not run keeps what it
 had), a plot of each benchmark in docs/images, and docs/performance.md.
@@ -20,6 +21,7 @@ import importlib
 import json
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
@@ -47,6 +49,18 @@ _PACKAGES = (
     *("numpy", "scipy", "safetensors", "torch", "timm", "transformers"),
     *("jax", "optax", "orbax-checkpoint", "keras", "tensorflow", "tensorflow-cpu"),
 )
+
+
+class Skipped(Exception):  # noqa: N818 - it is no error
+    """What `measure` raises where it cannot measure, with the reason."""
+
+
+def need_cuda() -> None:
+    """Skip the benchmark where torch finds no CUDA device."""
+    import torch
+
+    if not torch.cuda.is_available():
+        raise Skipped("no CUDA device was found")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,6 +222,11 @@ def machine() -> dict[str, str]:
         processor = names[0] if names else processor
     found = {"processor": processor, "cores": str(os.cpu_count()), "system": platform.system()}
     found["python"] = platform.python_version()
+    query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    if shutil.which(query[0]):
+        done = subprocess.run(query, capture_output=True, text=True, check=False)
+        devices = done.stdout.strip().splitlines() if done.returncode == 0 else []
+        found |= {"device": devices[0]} if devices else {}
     for package in _PACKAGES:
         try:
             found[package] = metadata.version(package)
@@ -218,17 +237,25 @@ def machine() -> dict[str, str]:
 
 def alone(figures: Iterable[Figure]) -> int:
     """Run one benchmark and print its table; 1 where a goal was missed."""
-    return 0 if show([figure.summary() for figure in figures]) else 1
+    try:
+        summaries = [figure.summary() for figure in figures]
+    except Skipped as reason:
+        print(f"skipped: {reason}")
+        return 0
+    return 0 if show(summaries) else 1
 
 
 def as_data(name: str) -> None:
-    """Run one benchmark; the last line printed is what it measured, or the package it lacks."""
+    """Run one benchmark; the last line printed is what it measured, or why it could not."""
     try:
         module = importlib.import_module(f"benchmarks.{name}")
     except ModuleNotFoundError as error:
-        print(json.dumps(_lacking(error)))
-    else:
+        print(json.dumps(f"{_lacking(error)} is not installed"))
+        return
+    try:
         print(json.dumps([figure.summary() for figure in module.measure()]))
+    except Skipped as reason:
+        print(json.dumps(str(reason)))
 
 
 def main(names: Sequence[str]) -> int:
@@ -254,7 +281,7 @@ def main(names: Sequence[str]) -> int:
             continue
         figures = json.loads(done.stdout.splitlines()[-1])
         if isinstance(figures, str):
-            print(f"  skipped: {figures} is not installed")
+            print(f"  skipped: {figures}")
             continue
         known[name] = {"machine": machine(), "figures": figures}
         met &= show(figures)

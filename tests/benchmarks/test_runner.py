@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import importlib.util
 import json
 import shutil
@@ -145,6 +146,34 @@ def test_what_is_not_installed_is_left_out_or_skipped_and_said(benchmarks: Path)
     results = json.loads((benchmarks / "results.json").read_text(encoding="utf-8"))
     assert results["lacks"] == "as it was"
     assert [figure["figure"] for figure in results["works"]["figures"]] == ["figure"]
+
+
+def test_what_needs_a_device_is_skipped_without_one_and_said(benchmarks: Path) -> None:
+    (benchmarks / "device.py").write_text(
+        WORKS.replace("import Figure", "import Skipped, Figure").replace(
+            "    yield", "    raise Skipped('no CUDA device was found')\n    yield"
+        ),
+        encoding="utf-8",
+    )
+    done = run(benchmarks, "runner")
+    assert done.returncode == 0
+    assert "  skipped: no CUDA device was found\n" in done.stdout
+    assert [*json.loads((benchmarks / "results.json").read_text(encoding="utf-8"))] == ["works"]
+    done = run(benchmarks, "device")
+    assert done.returncode == 0
+    assert done.stdout.endswith("skipped: no CUDA device was found\n")
+
+
+@pytest.mark.parametrize("name", ["gpu_capture", "gpu_predict", "gpu_schedule"])
+def test_benchmarks_of_a_device_look_for_it_first(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.syspath_prepend(str(RUNNER.parents[1]))
+    module = importlib.import_module(f"benchmarks.{name}")
+    with pytest.raises(module.need_cuda.__globals__["Skipped"], match="no CUDA device"):
+        next(module.measure())
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import json
 import os
 import subprocess
@@ -10,6 +12,7 @@ import sys
 import pytest
 
 import cosanneal
+from cosanneal.cli.app import COMMANDS
 
 
 def run_python(code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -56,8 +59,43 @@ def test_python_m_cosanneal_runs_the_command() -> None:
 
 def test_no_command_shows_the_help() -> None:
     done = run_python(MAIN)
-    assert "Usage: cosanneal" in done.stdout + done.stderr
-    assert "plan" in done.stdout + done.stderr
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == run_python(MAIN, "--help").stdout
+    assert done.stdout.startswith("Usage: cosanneal")
+
+
+def test_the_help_lists_every_command_with_the_first_line_of_its_own_help() -> None:
+    words = " ".join(run_python(MAIN, "--help").stdout.split())
+    for name, module in COMMANDS.items():
+        function = getattr(importlib.import_module(f"cosanneal.cli.{module}"), name)
+        first = (inspect.getdoc(function) or "").partition("\n")[0]
+        assert first
+        assert f" {name} {first}" in words
+        assert first in " ".join(run_python(MAIN, name, "--help").stdout.split())
+
+
+def test_the_help_of_all_imports_no_command() -> None:
+    code = """
+import sys
+from cosanneal.cli import main
+try:
+    main()
+finally:
+    sys.stderr.write(repr(sorted(name for name in sys.modules if "cosanneal.cli." in name)))
+"""
+    assert run_python(code, "--help").stderr == "['cosanneal.cli.app']"
+    assert (
+        "'cosanneal.cli.plan', 'cosanneal.cli.preset'" in run_python(code, "plan", "--help").stderr
+    )
+
+
+@pytest.mark.parametrize("arguments", [["plon"], ["plan", "--total-stops", "3"]])
+def test_what_is_misspelt_is_said_with_what_was_meant(arguments: list[str]) -> None:
+    done = run_python(MAIN, *arguments)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "No such" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_the_plan_is_printed_without_escapes_when_piped() -> None:
@@ -96,12 +134,12 @@ try:
     main()
 finally:
     heavy = ["torch", "numpy", "matplotlib", "keras", "tensorflow", "jax", "safetensors"]
-    sys.stderr.write(repr([name for name in heavy + {["json"]} if name in sys.modules]))
+    sys.stderr.write(repr([name for name in heavy + {["typer"]} if name in sys.modules]))
 """
     done = run_python(code, *arguments)
     assert done.returncode == 0, done.stderr
-    # json stands for a module that is imported: the look into sys.modules is not blind.
-    assert done.stderr == "['json']"
+    # typer stands for a module that is imported: the look into sys.modules is not blind.
+    assert done.stderr == "['typer']"
 
 
 @pytest.mark.parametrize(
@@ -148,7 +186,7 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(name: str)
 
 
 def test_another_import_error_is_not_masked() -> None:
-    done = run_python(BLOCK.format(name="cosanneal.core.cyclic"), "--help")
+    done = run_python(BLOCK.format(name="cosanneal.core.cyclic"), "plan", "--help")
     assert done.returncode == 1
     assert "ModuleNotFoundError: No module named 'cosanneal.core.cyclic'" in done.stderr
     assert "pip install" not in done.stderr

@@ -67,6 +67,16 @@ def steps_of(schedule: ca.Schedule, limit: int, *, some: int = 200) -> list[int]
     return sorted(step for step in steps if 0 <= step <= limit)
 
 
+def peaks_of(kind: str, limit: int) -> dict[int, float]:
+    """The first steps of a plan's cycles, and the peaks; none where no cycle starts at its peak."""
+    given = PLANS[kind]
+    if "endpoint" in given or {"warmup_steps", "restart_warmup_steps"} & {*given}:
+        return {}
+    schedule, _ = plan(kind)
+    cycles = schedule.cycles()[: schedule.num_cycles or 30]
+    return {cycle.start: cycle.max_lr for cycle in cycles if cycle.start <= limit}
+
+
 def assert_close(
     got: Any, exact: list[float], steps: list[int], kind: str, *, ulps: float = ULPS
 ) -> None:

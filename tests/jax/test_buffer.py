@@ -24,6 +24,7 @@ from cosanneal.adapters.jax import (
 from cosanneal.snapshots import SnapshotStore
 from tests.core.plans import INT32, PLANS, plan, steps_of
 from tests.jax.test_schedule import equations
+from tests.wide import enable_x64
 
 SCHEDULE = ca.CyclicCosine(0.1, total_steps=23, num_cycles=4)
 STEPS = 23
@@ -31,7 +32,7 @@ STEPS = 23
 
 @pytest.fixture(params=[False, True], ids=["x32", "x64"])
 def wide(request: pytest.FixtureRequest) -> Iterator[bool]:
-    with jax.enable_x64(request.param):
+    with enable_x64(request.param):
         yield request.param
 
 

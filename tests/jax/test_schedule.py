@@ -20,11 +20,15 @@ from cosanneal.core.curve import CurveName
 from cosanneal.core.table import CycleRule, Level, Phase
 from tests.core.oracle import curve_at, decimal
 from tests.core.plans import INT32, PLANS, ULPS, assert_close, plan, steps_of
+from tests.wide import enable_x64
+
+# Older releases of JAX take a row apart in more equations.
+MOST_EQUATIONS = 60 if hasattr(jax, "enable_x64") else 80
 
 
 @pytest.fixture(params=[False, True], ids=["x32", "x64"])
 def wide(request: pytest.FixtureRequest) -> Iterator[bool]:
-    with jax.enable_x64(request.param):
+    with enable_x64(request.param):
         yield request.param
 
 
@@ -185,18 +189,18 @@ def test_the_graph_does_not_grow_with_the_cycles(given: dict[str, Any]) -> None:
         schedule = ca.CyclicCosine(0.1, total_steps=10 * cycles, num_cycles=cycles, **given)
         rate = cyclic_cosine_schedule(schedule)
         sizes.append(equations(jax.make_jaxpr(rate)(jnp.array(3)).jaxpr))
-    assert max(sizes) == min(sizes) <= 60
+    assert max(sizes) == min(sizes) <= MOST_EQUATIONS
     draw = random.Random(3)
     for longest in (30, 10_000):
         # The more the lengths differ, the more it takes to find a cycle.
         lengths = [draw.randint(6, longest) for _ in range(1000)]
         mixed = cyclic_cosine_schedule(ca.CyclicCosine(0.1, cycle_steps=lengths, **given))
-        assert equations(jax.make_jaxpr(mixed)(jnp.array(3)).jaxpr) <= 60
+        assert equations(jax.make_jaxpr(mixed)(jnp.array(3)).jaxpr) <= MOST_EQUATIONS
         run = ca.CyclicCosine(0.1, cycle_steps=[*lengths[:9], *[8] * 100, *lengths], **given)
         mixed = cyclic_cosine_schedule(run)
-        assert equations(jax.make_jaxpr(mixed)(jnp.array(3)).jaxpr) <= 60
+        assert equations(jax.make_jaxpr(mixed)(jnp.array(3)).jaxpr) <= MOST_EQUATIONS
     few = cyclic_cosine_schedule(ca.CyclicCosine(0.1, total_steps=100, num_cycles=10, **given))
-    assert equations(jax.make_jaxpr(few)(jnp.array(3)).jaxpr) <= 60
+    assert equations(jax.make_jaxpr(few)(jnp.array(3)).jaxpr) <= MOST_EQUATIONS
     # The counting counts: optax' graph does grow.
     cycle = {"init_value": 0.0, "peak_value": 0.1, "decay_steps": 10, "warmup_steps": 0}
     peers = [optax.sgdr_schedule([cycle] * number) for number in (2, 4)]
@@ -225,7 +229,7 @@ def test_every_integer_dtype_is_a_step(dtype: str, wide: bool) -> None:
 def test_x64_may_change_between_two_calls() -> None:
     rate = cyclic_cosine_schedule(SCHEDULE)
     assert rate(40).dtype == jnp.float32
-    with jax.enable_x64(True):
+    with enable_x64(True):
         assert rate(40).dtype == jnp.float64
         assert_close([rate(40)], [float(ORACLE.rate(40))], [40], "x64")
     assert rate(40).dtype == jnp.float32
@@ -299,5 +303,5 @@ def test_schedules_that_cannot_be() -> None:
         cyclic_cosine_schedule(ca.CyclicCosine(0.1, cycle_steps=10, cycle_decay=0.9))
     with pytest.raises(ca.ScheduleError, match=r"in the range of float32.*1e\+300"):
         cyclic_cosine_schedule(ca.CyclicCosine(1e300, cycle_steps=10))
-    with jax.enable_x64(True):
+    with enable_x64(True):
         assert float(cyclic_cosine_schedule(ca.CyclicCosine(1e300, cycle_steps=10))(0)) == 1e300

@@ -6,6 +6,7 @@ import pickle
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -186,7 +187,9 @@ class Pair(NamedTuple):
     right: Any
 
 
-@jax.tree_util.register_dataclass
+@partial(
+    jax.tree_util.register_dataclass, data_fields=("weight", "parts"), meta_fields=()
+)  # which older releases of JAX do not find out themselves
 @dataclass
 class Block:
     weight: Any

@@ -32,9 +32,9 @@ def wide(request: pytest.FixtureRequest) -> Iterator[bool]:
     keras.config.set_floatx("float64")
     try:
         if BACKEND == "jax":
-            import jax
+            from tests.wide import enable_x64
 
-            with jax.enable_x64(True):
+            with enable_x64(True):
                 yield True
         else:
             yield True

@@ -75,7 +75,8 @@ class Weights(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002
         model = self.model
-        self.seen[int(model.optimizer.iterations)] = model.get_weights()
+        optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+        self.seen[int(optimizer.iterations)] = model.get_weights()
 
 
 def steps(store: SnapshotStore) -> list[tuple[int, int]]:
@@ -336,7 +337,8 @@ def test_updates_that_loss_scaling_skips_do_not_count(tmp_path: Path, set_lr: bo
     x[9] = np.inf  # no update comes of the second of five batches
     model = small_net(rate=optimizer)
     model.fit(x, y, 8, 5, shuffle=False, verbose=0, callbacks=[recorder, weights])
-    assert int(optimizer.iterations) == recorder.updates == 20
+    # The inner one's count, which before Keras 3.9 is not the outer one's.
+    assert int(inner.iterations) == recorder.updates == 20
     assert steps(recorder.store) == [(0, 5), (1, 10), (2, 15), (3, 20)]
     for snapshot in recorder.store.list():
         assert np.array_equal(snapshot.load()["dense/kernel"], weights.seen[snapshot.step][0])

@@ -232,7 +232,7 @@ class TestPlotSchedules:
         for count in (1, 2, 8):
             names = [f"{i} {'long name ' * 9}" for i in range(count)]
             figure = plot_schedules(dict.fromkeys(names, same), stop=30)
-            draw(figure)
+            figure.draw_without_rendering()
             (legend,) = figure.legends
             (axes,) = figure.axes
             box = legend.get_window_extent()

@@ -145,7 +145,11 @@ def raw(array: NDArray[Any]) -> TensorBytes:
 
 
 def test_every_dtype_comes_back_bit_for_bit(tmp_path: Path) -> None:
-    arrays = every_dtype()
+    # Of those that older releases of torch have, too.
+    arrays = {
+        name: array for name, array in every_dtype().items() if hasattr(torch, array.dtype.name)
+    }
+    assert len(arrays) >= 3 * 18
     store = SnapshotStore(tmp_path)
     snapshot = write(store, arrays={name: raw(array) for name, array in arrays.items()})
     loaded, as_torch = snapshot.load(), snapshot.load(framework="pt")

@@ -22,6 +22,9 @@ from torch.optim.lr_scheduler import (
 import cosanneal as ca
 from cosanneal.adapters.torch import CyclicCosineLR, from_torch
 
+# SequentialLR of older releases of torch steps to an epoch, and warns of it itself.
+pytestmark = pytest.mark.filterwarnings("ignore:The epoch parameter:UserWarning")
+
 Make = Callable[[Optimizer], LRScheduler]
 
 

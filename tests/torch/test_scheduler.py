@@ -24,6 +24,9 @@ from torch.optim.lr_scheduler import (
 import cosanneal as ca
 from cosanneal.adapters.torch import CyclicCosineLR
 
+# SequentialLR of older releases of torch steps to an epoch, and warns of it itself.
+pytestmark = pytest.mark.filterwarnings("ignore:The epoch parameter:UserWarning")
+
 SCHEDULE = ca.CyclicCosine(0.2, total_steps=50, num_cycles=3, min_lr=0.001, warmup_steps=4)
 
 

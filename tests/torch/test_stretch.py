@@ -21,6 +21,9 @@ import cosanneal as ca
 from cosanneal import presets
 from cosanneal.adapters.torch import CyclicCosineLR
 
+# Releases of torch that set the rates within `step` itself have no short way, and the same rates.
+SHORT = hasattr(LRScheduler, "_update_lr")
+
 SCHEDULES = {
     "equal": ca.CyclicCosine(0.2, total_steps=2000, num_cycles=3, min_lr=1e-3),
     "short": ca.CyclicCosine(0.2, cycle_steps=7),
@@ -60,8 +63,10 @@ def same(first: list[Any], second: list[Any]) -> bool:
 
 @pytest.fixture
 def torchs_updates(monkeypatch: pytest.MonkeyPatch) -> list[LRScheduler]:
-    """Who took torch's own way, at each time."""
+    """Who took torch's own way, at each time; none where there is no other."""
     taken: list[LRScheduler] = []
+    if not SHORT:
+        return taken
     own = LRScheduler._update_lr
 
     def update(self: LRScheduler, epoch: int | None = None) -> None:
@@ -95,7 +100,7 @@ def test_the_other_way_is_torchs(torchs_updates: list[LRScheduler]) -> None:
     for _ in range(600):
         optimizer.step()
         scheduler.step()
-    assert len(torchs_updates) == 601
+    assert len(torchs_updates) == (601 if SHORT else 0)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +156,8 @@ def jump(pair: Pair, draw: random.Random) -> Pair:
 
 def land(pair: Pair, draw: random.Random) -> Pair:
     # As SequentialLR does it.
-    pair[1]._update_lr(draw.choice([0, 40]))
+    step = draw.choice([0, 40])
+    pair[1]._update_lr(step) if SHORT else pair[1].step(step)
     return pair
 
 
@@ -345,6 +351,7 @@ def test_a_state_of_other_ratios_is_followed_by_tensors() -> None:
         restored.step()
 
 
+@pytest.mark.skipif(not SHORT, reason="this release of torch names the line of its own call")
 def test_a_warning_names_the_line_of_the_caller() -> None:
     scheduler = CyclicCosineLR(adamw(0.1), SCHEDULES["equal"])
     with pytest.warns(UserWarning, match="before") as caught:
@@ -352,6 +359,7 @@ def test_a_warning_names_the_line_of_the_caller() -> None:
     assert caught[0].filename == __file__
 
 
+@pytest.mark.filterwarnings("ignore:The epoch parameter:UserWarning")  # SequentialLR, once
 def test_other_schedulers_and_hooks_see_every_step() -> None:
     optimizer = adamw(0.2)
     first = LambdaLR(optimizer, lambda step: 0.5 + 0.1 * step)

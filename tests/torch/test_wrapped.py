@@ -101,8 +101,9 @@ KINDS = [
     torch.float8_e4m3fnuz,
     torch.float8_e5m2,
     torch.float8_e5m2fnuz,
-    torch.float8_e8m0fnu,
 ]
+if hasattr(torch, "float8_e8m0fnu"):  # which is newer than the others
+    KINDS.append(torch.float8_e8m0fnu)
 
 
 def buffers_of(tensors: dict[str, Tensor]) -> nn.Module:

@@ -43,6 +43,9 @@ except ModuleNotFoundError as error:
         "torch", package=error.name, needed_by="cosanneal.adapters.torch"
     ) from error
 
+# Older releases of torch do all within `step`, and note as the last rates the groups' very tensors.
+_HANDS_OVER_TENSORS = not hasattr(LRScheduler, "_update_lr")
+
 # So many steps pay for the look-up of the curve that rules them.
 _SHORT_STRETCH = 256
 
@@ -194,7 +197,7 @@ class CyclicCosineLR(LRScheduler):
 
     @_last_lr.setter
     def _last_lr(self, rates: list[float | Tensor]) -> None:
-        self._last = rates
+        self._last = [_copied(rate) for rate in rates] if _HANDS_OVER_TENSORS else rates
 
     def __getstate__(self) -> dict[str, Any]:
         last = self._last_lr

@@ -164,6 +164,9 @@ def _error_of(snapshot: Snapshot, advance: Callable[[int], None]) -> str | None:
 def _progress(what: str, sizes: Iterator[int]) -> Iterator[Callable[[int], None]]:
     """A bar of bytes on stderr, so that what is piped is the result alone."""
     console = Console(stderr=True)
+    if not console.is_terminal:  # where older releases of rich leave a line behind
+        yield lambda _: None
+        return
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=None),
@@ -171,7 +174,6 @@ def _progress(what: str, sizes: Iterator[int]) -> Iterator[Callable[[int], None]
         TimeRemainingColumn(),
         console=console,
         transient=True,
-        disable=not console.is_terminal,
     ) as bar:
         task = bar.add_task(what, total=sum(sizes))
         yield lambda count: bar.advance(task, count)
