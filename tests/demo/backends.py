@@ -13,13 +13,19 @@ from typer.testing import CliRunner
 
 from cosanneal.cli.app import app
 from cosanneal.demo import Backend
-from cosanneal.demo.experiment import Config, plan_runs, run_experiment, training_function
+from cosanneal.demo.experiment import (
+    Config,
+    Outcome,
+    plan_runs,
+    run_experiment,
+    training_function,
+)
 from cosanneal.snapshots import SnapshotStore
 
-SMALL = Config(epochs=3, batch_size=50, num_cycles=3)
+SMALL = Config(epochs=6, batch_size=50, num_cycles=3)
 
 
-def run(backend: Backend, out: Path, config: Config = SMALL) -> dict[str, Any]:
+def run(backend: Backend, out: Path, config: Config = SMALL) -> Outcome:
     return run_experiment(
         training_function(backend),
         backend=backend.value,
@@ -37,34 +43,36 @@ def check_weights(weights: Callable[[int], list[Any]]) -> None:
     assert any(not np.array_equal(left, right) for left, right in zip(one, other, strict=True))
 
 
-def check_curves(results: dict[str, Any]) -> None:
+def check_curves(outcome: Outcome) -> None:
     """They are those of the runs."""
+    results = outcome.results
     updates = results["config"]["updates"]
-    single = results["curves"]["single"]["rate"]
-    high = SMALL.max_lr["single"]
-    half, three_quarters = updates // 2, updates * 3 // 4
-    assert single[:half] == pytest.approx([high] * half)
-    assert single[half:three_quarters] == pytest.approx([high / 10] * (three_quarters - half))
-    assert single[three_quarters:] == pytest.approx([high / 100] * (updates - three_quarters))
-    for each in plan_runs(SMALL, updates)[1:]:
-        assert each.schedule is not None
-        rates = results["curves"][each.name]["rate"]
-        assert rates == pytest.approx(each.schedule.rates(), rel=1e-6)
-    for curve in results["curves"].values():
+    for each in plan_runs(SMALL, updates):
+        curve = results["curves"][each.name]
+        rates = [rate for schedule in each.schedules for rate in schedule.rates()]
+        assert curve["rate"] == pytest.approx(rates, rel=1e-6)
         assert len(curve["loss"]) == updates
+        # Also that of the last of several models.
         assert curve["loss"][-1] < curve["loss"][0]
 
 
-def check_scores(results: dict[str, Any], again: dict[str, Any]) -> None:
-    """They agree with each other and repeat."""
-    (seed,) = results["seeds"]
+def check_scores(outcome: Outcome, again: Outcome) -> None:
+    """They are those of the snapshots, and repeat."""
+    (seed,) = outcome.results["seeds"]
     assert [score["members"] for score in seed["ensemble"]] == [1, 2, 3]
-    # The last snapshot alone is the model as the cyclic run left it.
-    assert seed["ensemble"][0]["test_error"] == seed["cyclic"]["test_error"]
-    assert seed["ensemble"][0]["test_nll"] == pytest.approx(seed["cyclic"]["test_nll"], rel=1e-5)
-    assert seed["cyclic"]["test_error"] < 0.7  # 0.9 by guessing
-    assert again["seeds"] == results["seeds"]
-    assert again["curves"] == results["curves"]
+    assert seed["ensemble"][0]["test_error"] < 0.7  # 0.9 by guessing
+    first = outcome.first
+    members, y = first.members.test, first.split.test.y
+    assert members.shape == (3, len(y), 10)
+    np.testing.assert_allclose(members.sum(-1), 1, atol=1e-5)
+    last = members[1:].astype(np.float64).mean(0)
+    assert seed["ensemble"][1]["test_error"] == np.mean(last.argmax(-1) != y)
+    assert seed["ensemble"][1]["test_nll"] == pytest.approx(
+        -np.log(last[np.arange(len(y)), y]).mean(), rel=1e-5
+    )
+    # The ensemble itself predicts as the choice says of its members' predictions.
+    np.testing.assert_allclose(first.chosen.test, first.choice.apply(list(members)), atol=1e-6)
+    assert again.results == outcome.results
 
 
 def check_command(backend: Backend, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,6 +82,14 @@ def check_command(backend: Backend, out: Path, monkeypatch: pytest.MonkeyPatch) 
     result = CliRunner().invoke(app, given)
     assert result.exit_code == 0, result.output
     written = json.loads((out / "results.json").read_text())
-    assert written["config"]["backend"] == backend.value
-    assert f"{100 * written['summary'][-1]['test_error']['mean']:.2f}" in result.stdout
-    assert SnapshotStore(out / "snapshots" / "seed-0").verify() == 3
+    assert written["demo"]["config"]["backend"] == backend.value
+    for row in written["comparison"]["rows"]:
+        line = next(line for line in result.stdout.splitlines() if row["model"] in line)
+        assert f"{100 * row['test_error']['mean']:.2f}" in line
+    # From one member's weights to the other's: the ends are the members themselves.
+    paths = written["interpolations"]
+    assert [len(path["losses"]) for path in paths] == [11, 11]
+    assert paths[0]["losses"][-1] == pytest.approx(paths[1]["losses"][0], rel=1e-5)
+    last = written["demo"]["seeds"][0]["ensemble"][0]["validation_nll"]
+    assert paths[1]["losses"][-1] == pytest.approx(last, rel=1e-5)
+    assert SnapshotStore(out / "snapshots" / "seed-0" / "cyclic").verify() == 3

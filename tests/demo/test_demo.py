@@ -2,46 +2,66 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import statistics
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from typer.testing import CliRunner
 
+from cosanneal import CyclicCosine
 from cosanneal.cli.app import app
 from cosanneal.demo import Backend, digits
+from cosanneal.demo.document import compare, document, summarize, summarize_study
 from cosanneal.demo.experiment import (
     Config,
-    compare,
+    Outcome,
     count_updates,
     plan_runs,
     run_experiment,
+    step_decay,
 )
 from cosanneal.demo.torch_backend import build_model, train
+from cosanneal.ensemble.results import check_results
 from cosanneal.snapshots import SnapshotStore
 
-SMALL = Config(epochs=3, batch_size=50, num_cycles=3)
+SMALL = Config(epochs=6, batch_size=50, num_cycles=3)
 
 
-@pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    out = tmp_path_factory.mktemp("demo")
+STUDY = (1, 3, 2)
+
+
+def experiment(out: Path, seeds: int = 1, study: Sequence[int] = ()) -> Outcome:
     return run_experiment(
         train,
         backend="torch",
-        seeds=2,
+        seeds=seeds,
         out=out,
         config=SMALL,
         progress=lambda _seed, _title: lambda: None,
+        study=study,
     )
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    return experiment(tmp_path_factory.mktemp("demo"), seeds=2, study=STUDY)
+
+
+@pytest.fixture
+def results(outcome: Outcome) -> dict[str, Any]:
+    return outcome.results
 
 
 def test_the_parts_share_no_scan_and_change_with_the_seed() -> None:
@@ -67,15 +87,38 @@ def test_every_epoch_sees_every_scan_once_in_a_new_order() -> None:
     assert not np.array_equal(order, digits.batch_order(4, samples=60, batch_size=20, updates=8))
 
 
-def test_the_three_runs_have_the_same_budget() -> None:
-    updates = count_updates(Config(), digits.TRAIN)
-    runs = {run.name: run for run in plan_runs(Config(), updates)}
-    cosine, cyclic = runs["cosine"].schedule, runs["cyclic"].schedule
-    assert runs["single"].schedule is None
-    assert cosine is not None
-    assert cyclic is not None
-    assert cosine.total_steps == cyclic.total_steps == updates
-    assert (cosine.num_cycles, cyclic.num_cycles) == (1, 5)
+@pytest.mark.parametrize("cycles", [1, 2, 3, 5, 7, 20])
+def test_all_runs_have_the_same_budget(cycles: int) -> None:
+    config = Config(num_cycles=cycles)
+    updates = count_updates(config, digits.TRAIN)
+    runs = {run.name: run.schedules for run in plan_runs(config, updates)}
+    assert all(
+        sum(schedule.total_steps or 0 for schedule in schedules) == updates
+        for schedules in runs.values()
+    )
+    assert [len(runs[name]) for name in ("single", "cosine", "cyclic")] == [1, 1, 1]
+    # The paper's other ensembles have as many members, each with as many updates.
+    lengths = [cycle.length for cycle in runs["cyclic"][0].cycles()]
+    assert [schedule.total_steps for schedule in runs["short"]] == lengths
+    assert len(lengths) == cycles
+    assert runs["single"][0].cycle_ends() == runs["cyclic"][0].cycle_ends()
+    assert all(schedule.num_cycles == 1 for name in ("cosine", "short") for schedule in runs[name])
+
+
+@pytest.mark.parametrize(("updates", "cycles"), [(100, 5), (101, 3), (8, 8), (40, 1), (7, 2)])
+def test_the_standard_schedule_is_torchs_multi_step(updates: int, cycles: int) -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.3)
+    milestones = [updates // 2, updates * 3 // 4]
+    peer = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, gamma=0.1)
+    rates = []
+    for _ in range(updates):
+        rates += peer.get_last_lr()
+        optimizer.step()
+        peer.step()
+    schedule = step_decay(0.3, updates, cycles)
+    assert schedule.rates() == pytest.approx(rates, rel=1e-12)
+    cut = CyclicCosine(0.3, total_steps=updates, num_cycles=cycles)
+    assert schedule.cycle_ends() == cut.cycle_ends()
 
 
 def test_the_weights_come_from_the_seed_alone() -> None:
@@ -91,31 +134,53 @@ def test_the_weights_come_from_the_seed_alone() -> None:
 
 def test_the_curves_are_those_of_the_runs(results: dict[str, Any]) -> None:
     updates = results["config"]["updates"]
-    single = results["curves"]["single"]["rate"]
-    high = SMALL.max_lr["single"]
-    half, three_quarters = updates // 2, updates * 3 // 4
-    assert single[: half - 1] == [high] * (half - 1)
-    assert single[half] == pytest.approx(high / 10)
-    assert single[three_quarters] == pytest.approx(high / 100)
-    for run in plan_runs(SMALL, updates)[1:]:
-        assert run.schedule is not None
-        assert results["curves"][run.name]["rate"] == run.schedule.rates()
-    assert all(len(curve["loss"]) == updates for curve in results["curves"].values())
-    for curve in results["curves"].values():
+    for run in plan_runs(SMALL, updates):
+        curve = results["curves"][run.name]
+        assert curve["rate"] == [rate for each in run.schedules for rate in each.rates()]
+        assert len(curve["loss"]) == updates
         assert curve["loss"][-1] < curve["loss"][0]
+    assert results["curves"]["cyclic"]["cycle_ends"] == [5, 11, 17]
+
+
+def test_each_short_run_starts_afresh(outcome: Outcome, tmp_path: Path) -> None:
+    folder = outcome.first.folder.parent
+    split, order = outcome.first.split, digits.batch_order(0, digits.TRAIN, 50, 18)
+    schedule = CyclicCosine(SMALL.max_lr["short"], total_steps=6, num_cycles=1)
+    found = []
+    for i in range(3):
+        # The same updates, alone: nothing of the runs before it is left.
+        alone = tmp_path / str(i)
+        rows = order[6 * i : 6 * i + 6]
+        seed = 10_000 * i
+        given: Any = {"seed": seed, "config": SMALL, "schedule": schedule, "folder": alone}
+        train(split, rows, progress=lambda: None, **given)
+        (snapshot,) = SnapshotStore(folder / f"short-{i}").list()
+        (expected,) = SnapshotStore(alone).list()
+        weights = snapshot.load()
+        assert all(np.array_equal(weights[n], x) for n, x in expected.load().items())
+        found.append(weights["0.0.weight"])
+    assert not any(np.array_equal(*pair) for pair in itertools.combinations(found, 2))
 
 
 def test_the_results_agree_with_each_other(results: dict[str, Any]) -> None:
     assert [seed["seed"] for seed in results["seeds"]] == [0, 1]
     for seed in results["seeds"]:
         assert [score["members"] for score in seed["ensemble"]] == [1, 2, 3]
-        # The last snapshot alone is the model as the cyclic run left it.
-        alone, final = seed["ensemble"][0], seed["cyclic"]
-        assert alone["test_error"] == final["test_error"]
-        assert alone["test_nll"] == pytest.approx(final["test_nll"], rel=1e-5)
+        assert seed["cosine_calibrated"]["test_error"] == seed["cosine"]["test_error"]
+        assert seed["cosine_calibrated"]["validation_nll"] <= seed["cosine"]["validation_nll"]
+        assert seed["averaged"]["members"] in (2, 3)
+        # The choice is the best of those that validation saw, by its own record.
+        *others, chosen = seed["choice"]["candidates"]
+        assert chosen["log_loss"] == pytest.approx(seed["fitted"]["validation_nll"], rel=1e-6)
+        assert all(chosen["log_loss"] <= each["log_loss"] for each in others)
+        paired = seed["paired"]["test_error"]
+        difference = seed["fitted"]["test_error"] - seed["ensemble"][0]["test_error"]
+        assert paired["difference"] == pytest.approx(difference)
+        assert paired["interval"][0] <= paired["difference"] <= paired["interval"][1]
     assert results["seeds"][0] != results["seeds"][1]
-    assert len(results["summary"]) == 2 + 3
-    for row in results["summary"]:
+    summary = summarize(results)
+    assert len(summary) == 6 + 2 + 2
+    for row in summary:
         scores = [
             (seed[row["key"]] if isinstance(row["key"], str) else seed["ensemble"][row["key"] - 1])
             for seed in results["seeds"]
@@ -123,20 +188,149 @@ def test_the_results_agree_with_each_other(results: dict[str, Any]) -> None:
         errors = [score["test_error"] for score in scores]
         assert row["test_error"]["mean"] == pytest.approx(sum(errors) / 2)
         assert row["test_error"]["std"] == pytest.approx(statistics.stdev(errors))
-    json.dumps(results, allow_nan=False)
+
+
+def test_the_baselines_are_the_papers(outcome: Outcome, results: dict[str, Any]) -> None:
+    """By another way: the models rebuilt from their files, their softmax averaged by hand."""
+    split, folder = outcome.first.split, outcome.first.folder.parent
+    x = torch.from_numpy(split.test.x)[:, None]
+
+    def predicted(*files: Path) -> list[Any]:
+        found = []
+        for file in files:
+            model = build_model(0)
+            model.load_state_dict(safetensors.torch.load_file(file))
+            model.eval()
+            with torch.no_grad():
+                found.append(model(x).double().softmax(1).numpy())
+        return found
+
+    def error(members: list[Any]) -> float:
+        return float(np.mean(np.mean(members, 0).argmax(1) != split.test.y))
+
+    single = predicted(*sorted((folder / "single").glob("*.safetensors")))
+    short = predicted(*(next((folder / f"short-{i}").glob("*.safetensors")) for i in range(3)))
+    cosine = predicted(*(folder / "cosine").glob("*.safetensors"))
+    assert [len(each) for each in (single, short, cosine)] == [3, 3, 1]
+    row = results["seeds"][0]
+    assert row["single"]["test_error"] == error(single[-1:])
+    assert row["nocycle"]["test_error"] == error(single)
+    assert row["short"]["test_error"] == error(short)
+    assert row["cosine"]["test_error"] == error(cosine)
+
+
+def test_averaged_weights_have_the_statistics_of_the_training_scans(outcome: Outcome) -> None:
+    """By another way: a pass over the scans in which hooks see what BatchNorm is given."""
+    assert outcome.first.averaged is not None
+    last, averaged = outcome.first.averaged
+    model = build_model(0)
+    files = sorted(outcome.first.folder.glob("*.safetensors"))[-last:]
+    states = [safetensors.torch.load_file(file) for file in files]
+    model.load_state_dict(
+        {name: sum(state[name].double() for state in states) / last for name in states[0]}
+    )
+    split = outcome.first.split
+    x = torch.from_numpy(split.train.x)[:, None]
+    # Layer by layer, each with the statistics of the layers before it already set.
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            seen: list[torch.Tensor] = []
+            hook = module.register_forward_pre_hook(lambda _, given, seen=seen: seen.append(*given))
+            model.eval()
+            with torch.no_grad():
+                model(x)
+            hook.remove()
+            module.running_mean = seen[0].mean((0, 2, 3))
+            module.running_var = seen[0].var((0, 2, 3))
+    with torch.no_grad():
+        expected = model(torch.from_numpy(split.test.x)[:, None]).softmax(1).numpy()
+    np.testing.assert_allclose(averaged.test, expected, atol=2e-3)
+
+
+def test_the_study_cuts_the_budget(results: dict[str, Any]) -> None:
+    for rows, seed in zip(results["study"], results["seeds"], strict=True):
+        assert [row["cycles"] for row in rows] == [1, 2, 3]
+        for row in rows:
+            assert 1 <= row["members"] <= row["cycles"]
+            # By validation the best m is no worse than 1 or all of them.
+            ends = [row[name]["validation_nll"] for name in ("last", "all")]
+            assert row["best"]["validation_nll"] <= min(ends)
+        # The cyclic run itself is one of them.
+        for name, members in (("last", 1), ("all", 3)):
+            assert {"members": members, **rows[2][name]} == seed["ensemble"][members - 1]
+        assert rows[0]["last"] == rows[0]["all"] == rows[0]["best"]
+    study = summarize_study(results)
+    assert study["updates"] == 18
+    assert study["seeds"] == 2
+    for i, row in enumerate(study["rows"]):
+        values = [rows[i]["best"]["test_nll"] for rows in results["study"]]
+        assert row["best"]["test_nll"]["mean"] == pytest.approx(sum(values) / 2)
+        assert row["best"]["test_nll"]["std"] == pytest.approx(statistics.stdev(values))
 
 
 def test_a_run_repeats_itself_bit_for_bit(results: dict[str, Any], tmp_path: Path) -> None:
-    again = run_experiment(
-        train,
-        backend="torch",
-        seeds=1,
-        out=tmp_path,
-        config=SMALL,
-        progress=lambda _seed, _title: lambda: None,
-    )
+    again = experiment(tmp_path).results
     assert again["curves"] == results["curves"]
     assert again["seeds"] == results["seeds"][:1]
+
+
+def test_nothing_is_chosen_on_the_test_scans(
+    results: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With poisoned test labels and scans, every choice is the same, to the last digit."""
+
+    def poisoned(seed: int) -> digits.Split:
+        split = digits.split_digits(seed)
+        test = digits.Part(1 - split.test.x[::-1], (split.test.y + 1 + seed) % 10)
+        return replace(split, test=test)
+
+    monkeypatch.setattr("cosanneal.demo.experiment.split_digits", poisoned)
+    found = experiment(tmp_path, seeds=2, study=STUDY).results
+
+    def chosen(results: dict[str, Any]) -> Any:
+        """All that is not a score on the test scans."""
+
+        def without(value: Any) -> Any:
+            if isinstance(value, dict):
+                items = value.items()
+                return {name: without(v) for name, v in items if not name.startswith("test_")}
+            return [without(each) for each in value] if isinstance(value, list) else value
+
+        return without(results)
+
+    assert chosen(found) == chosen(results)
+    for seed, other in zip(found["seeds"], results["seeds"], strict=True):
+        assert seed["choice"] == other["choice"]
+        assert seed["averaged"]["members"] == other["averaged"]["members"]
+        assert seed["fitted"]["test_error"] != other["fitted"]["test_error"]
+
+
+def test_the_document_holds_what_a_report_draws(outcome: Outcome) -> None:
+    found = document(outcome)
+    run = found["run"]
+    assert len(run["rate"]) == len(run["loss"]) == outcome.results["config"]["updates"]
+    assert run["cycle_ends"] == [5, 11, 17]
+    assert [path["first"] for path in found["interpolations"]] == [*outcome.first.choice.members][
+        :2
+    ]
+    for path in found["interpolations"]:
+        assert path["shares"][0] == 0
+        assert path["shares"][-1] == 1
+        assert path["barrier"] >= 0
+    first = outcome.results["seeds"][0]
+    assert found["average"]["error"] == first["averaged"]["test_error"]
+    assert found["average"]["members"] == [
+        *outcome.first.choice.members[-first["averaged"]["members"] :]
+    ]
+    rows = found["comparison"]["rows"]
+    assert found["comparison"]["seeds"] == 2
+    assert rows[2]["model"] == "One cosine cycle"
+    assert [row["cycles"] for row in found["study"]["rows"]] == [1, 2, 3]
+    assert found["demo"]["seeds"] == outcome.results["seeds"]
+    chosen = found["analysis"]["chosen"]
+    assert chosen["error"] == pytest.approx(first["fitted"]["test_error"])
+    assert chosen["log_loss"] == pytest.approx(first["fitted"]["test_nll"], rel=1e-5)
+    assert check_results(json.loads(json.dumps(found, allow_nan=False))) is not None
 
 
 def scored(error: float, nll: float) -> dict[str, float]:
@@ -144,31 +338,39 @@ def scored(error: float, nll: float) -> dict[str, float]:
 
 
 def test_the_words_follow_the_numbers() -> None:
-    seed = {
+    interval = {
+        "test_error": {"interval": (0.001, 0.02)},
+        "test_nll": {"interval": (-0.1, 0.1)},
+    }
+    seed: dict[str, Any] = {
         "single": scored(0.04, 0.2),
         "cosine": scored(0.02, 0.1),
-        "ensemble": [scored(0.03, 0.1), scored(0.03, 0.1)],
+        "short": scored(0.03, 0.1),
+        "ensemble": [scored(0.03, 0.1)],
+        "fitted": scored(0.03, 0.1),
+        "paired": interval,
     }
-    models: list[tuple[str, str | int, dict[str, float]]] = [
-        ("Single", "single", scored(0.04, 0.2)),
-        ("One cosine", "cosine", scored(0.02, 0.1)),
-        ("Alone", 1, scored(0.03, 0.1)),
-        ("The ensemble", 2, scored(0.03, 0.1)),
-    ]
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "model": name,
             "short": name,
             "key": key,
             **{score: {"mean": value, "std": None} for score, value in scores.items()},
         }
-        for name, key, scores in models
+        for name, key, scores in (
+            ("Single", "single", seed["single"]),
+            ("One cosine", "cosine", seed["cosine"]),
+            ("Short", "short", seed["short"]),
+            ("Alone", 1, seed["short"]),
+            ("Fitted", "fitted", seed["fitted"]),
+        )
     ]
-    wins, loses, ties = compare({"summary": rows, "seeds": [seed]})
+    wins, loses, _, ties, paired = compare({"seeds": [seed]}, rows)
     assert "wins over Single: 25 % less error and 50 % less log-loss" in wins
     assert "lower on 1 and higher on 0 of 1 seed" in wins
     assert "LOSES to One cosine: 50 % more error and the same log-loss" in loses
     assert "ties with Alone: the same error and the same log-loss" in ties
+    assert "more errors on 1 and more log-loss on 0 of 1 seed" in paired
 
 
 @pytest.fixture
@@ -182,10 +384,18 @@ def test_the_command_writes_and_prints(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["demo", "--seeds", "1", "--out", str(out)])
     assert result.exit_code == 0, result.output
     assert max(map(len, result.stdout.splitlines()[:-1])) <= 80
-    for text in ("Single", "One cosine cycle", "last snapshot alone", "Ensemble of the last 3"):
-        assert text in result.stdout
     written = json.loads((out / "results.json").read_text())
-    for row in written["summary"]:
+    rows = written["comparison"]["rows"]
+    for text in (
+        "Single (",
+        "NoCycle",
+        "One cosine cycle",
+        "SingleCycle",
+        "last snapshot",
+        "fitted",
+    ):
+        assert any(text in row["model"] for row in rows)
+    for row in rows:
         line = next(line for line in result.stdout.splitlines() if row["model"] in line)
         assert f"{100 * row['test_error']['mean']:.2f}" in line
         assert f"{row['test_nll']['mean']:.4f}" in line
@@ -195,11 +405,29 @@ def test_the_command_writes_and_prints(tmp_path: Path) -> None:
         "results.json",
         "snapshots",
     ]
-    assert SnapshotStore(out / "snapshots" / "seed-0").verify() == 3
+    assert SnapshotStore(out / "snapshots" / "seed-0" / "cyclic").verify() == 3
+    assert "study" not in written
     # Again into the same folder: it starts over.
     again = CliRunner().invoke(app, ["demo", "--seeds", "1", "--out", str(out)])
     assert again.exit_code == 0
     assert json.loads((out / "results.json").read_text()) == written
+
+
+@pytest.mark.usefixtures("small")
+def test_the_study_is_drawn_and_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cosanneal.demo.experiment.STUDY_CYCLES", STUDY)
+    given = ["demo", "--seeds", "2", "--study", "budget", "--out", str(tmp_path)]
+    result = CliRunner().invoke(app, given)
+    assert result.exit_code == 0, result.output
+    assert "2 seeds x 6 runs of 18 updates" in result.stdout
+    assert max(map(len, result.stdout.splitlines()[:-1])) <= 80
+    study = json.loads((tmp_path / "results.json").read_text())["study"]
+    assert [row["cycles"] for row in study["rows"]] == [1, 2, 3]
+    for row in study["rows"]:
+        for way in ("last", "all", "best"):
+            assert f"{100 * row[way]['test_error']['mean']:.2f} ±" in result.stdout
+            assert f"{row[way]['test_nll']['mean']:.4f} ±" in result.stdout
+    assert (tmp_path / "study.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_folder_that_cannot_be_is_one_line(tmp_path: Path) -> None:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from cosanneal.demo import Backend
+from cosanneal.demo.experiment import Outcome
 from cosanneal.demo.keras_backend import build_model
 from tests.demo import backends
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def results(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     return backends.run(Backend.KERAS, tmp_path_factory.mktemp("demo"))
 
 
@@ -21,13 +21,11 @@ def test_the_weights_come_from_the_seed_alone() -> None:
     backends.check_weights(lambda seed: build_model(seed, 0.0).get_weights())
 
 
-def test_the_curves_are_those_of_the_runs(results: dict[str, Any]) -> None:
+def test_the_curves_are_those_of_the_runs(results: Outcome) -> None:
     backends.check_curves(results)
 
 
-def test_the_results_agree_with_each_other_and_repeat(
-    results: dict[str, Any], tmp_path: Path
-) -> None:
+def test_the_results_agree_with_each_other_and_repeat(results: Outcome, tmp_path: Path) -> None:
     backends.check_scores(results, backends.run(Backend.KERAS, tmp_path))
 
 

@@ -292,6 +292,9 @@ def results() -> dict[str, Any]:
                 "seed": seed,
                 "single": {"test_error": 0.03 + 0.001 * seed, "test_nll": 0.1},
                 "cosine": {"test_error": 0.02, "test_nll": 0.1},
+                "nocycle": {"test_error": 0.028 + 0.001 * seed, "test_nll": 0.2},
+                "short": {"test_error": 0.025, "test_nll": 0.3 + 0.1 * seed},
+                "fitted": {"test_error": 0.005 + 0.002 * seed, "test_nll": 0.05},
                 "ensemble": [
                     {"members": m, "test_error": 0.03 / m + 0.002 * seed, "test_nll": 0.1}
                     for m in range(1, 6)
@@ -316,7 +319,7 @@ class TestPlotDemo:
         assert drawn[3] == [(end, curves[2][end][1]) for end in ENDS]
 
     def test_the_losses_share_the_axis_of_the_rates(self, results: dict[str, Any]) -> None:
-        rates, losses, _ = plot_demo(results).axes
+        rates, losses, *_ = plot_demo(results).axes
         assert losses.get_shared_x_axes().joined(rates, losses)
         assert all(len(points(line)) == STEPS for line in rates.lines[:3])
 
@@ -357,10 +360,9 @@ class TestPlotDemo:
         draw(figure)
 
     def test_the_errors_are_means_with_standard_deviations(self, results: dict[str, Any]) -> None:
-        figure = plot_demo(results)
-        errors = figure.axes[2]
-        (bars,) = [bar for bar in errors.containers if isinstance(bar, ErrorbarContainer)]
-        ensemble, _, (spread,) = bars.lines
+        errors = plot_demo(results).axes[2]
+        bars = [bar for bar in errors.containers if isinstance(bar, ErrorbarContainer)]
+        ensemble, _, (spread,) = bars[0].lines
         # Errors of 3/m + 0, 0.2 and 0.4 percent: mean 3/m + 0.2, deviation 0.2.
         means = [(float(m), 3 / m + 0.2) for m in range(1, 6)]
         np.testing.assert_allclose(points(ensemble), means)
@@ -375,13 +377,29 @@ class TestPlotDemo:
         assert cosine.get_window_extent().height == 0
         assert errors.get_title() == "test error (%), mean ± s.d. of 3 seeds"
 
+    def test_the_other_ensembles_stand_beside_the_members(self, results: dict[str, Any]) -> None:
+        _, _, errors, losses = plot_demo(results).axes
+        for axes, expected, deviation in (
+            (errors, [0.7, 2.5, 2.9], [0.2, 0.0, 0.1]),
+            (losses, [0.05, 0.4, 0.2], [0.0, 0.1, 0.0]),
+        ):
+            bars = [bar for bar in axes.containers if isinstance(bar, ErrorbarContainer)][1:]
+            found = [points(bar.lines[0])[0] for bar in bars]
+            np.testing.assert_allclose(found, list(zip((6, 7, 8), expected, strict=True)))
+            for bar, mean, spread in zip(bars, expected, deviation, strict=True):
+                ((low, high),) = bar.lines[2][0].get_segments()
+                np.testing.assert_allclose([low[1], high[1]], [mean - spread, mean + spread])
+            assert list(axes.get_xticks()) == [1, 2, 3, 4, 5]
+        assert losses.get_title() == "test log-loss"
+
     def test_a_single_seed_has_no_spread(self, results: dict[str, Any]) -> None:
         results["seeds"] = results["seeds"][:1]
         figure = plot_demo(results)
         draw(figure)
         errors = figure.axes[2]
-        (bars,) = [bar for bar in errors.containers if isinstance(bar, ErrorbarContainer)]
-        assert not bars.has_yerr
+        bars = [bar for bar in errors.containers if isinstance(bar, ErrorbarContainer)]
+        assert len(bars) == 4
+        assert not any(bar.has_yerr for bar in bars)
         assert errors.get_title() == "test error (%), one seed"
 
     def test_the_legend_names_the_runs_and_covers_no_panel(self, results: dict[str, Any]) -> None:
@@ -392,9 +410,13 @@ class TestPlotDemo:
             "one cosine",
             "cyclic cosine and its ensemble",
             "snapshot",
+            "fitted",
+            "SingleCycle",
+            "NoCycle",
         ]
         (legend,) = figure.legends
         box = legend.get_window_extent()
+        assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1
         for axes in figure.axes:
             panel = axes.get_tightbbox()
             assert panel is not None

@@ -20,8 +20,8 @@ except ModuleNotFoundError as error:
     ) from error
 
 CLASSES: Final = 10
-TRAIN: Final = 300
-VALIDATION: Final = 500  # and the other 997 to test
+TRAIN: Final = 150
+VALIDATION: Final = 500  # and the other 1,147 to test
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from ..adapters.jax import SnapshotEnsemble, SnapshotRecorder, cyclic_cosine_schedule
 from ..core.schedule import Schedule
 from .digits import CLASSES, Part, Split
-from .experiment import Config, Predictions, Progress, Trained
+from .experiment import Config, Progress, Trained
 
 # After cosanneal's adapter, which says how to install them where they are missing.
 import jax  # isort: skip
@@ -22,7 +23,7 @@ from jax import lax  # isort: skip
 # `weights`, which are trained, and `averages`, which BatchNorm predicts with.
 Params: TypeAlias = dict[str, Any]
 
-_CHANNELS = (1, 16, 32)
+_CHANNELS = (1, 8, 16)
 _SMALL = 1e-5  # added to a variance
 
 
@@ -53,27 +54,44 @@ def train(
     *,
     seed: int,
     config: Config,
-    max_lr: float,
-    schedule: Schedule | None,
-    folder: Path | None,
+    schedule: Schedule,
+    folder: Path,
     progress: Progress,
 ) -> Trained:
     """Train the model once; arguments as in `torch_backend.train`."""
     updates = len(order)
-    rate = (
-        optax.piecewise_constant_schedule(max_lr, {updates // 2: 0.1, updates * 3 // 4: 0.1})
-        if schedule is None
-        else cyclic_cosine_schedule(schedule)
-    )
-    tx = optax.chain(
-        optax.add_decayed_weights(config.weight_decay), optax.sgd(rate, config.momentum)
-    )
+    tx, rate, update = _compiled(schedule, config.momentum, config.weight_decay)
     x, y = _inputs(split.train), jnp.asarray(split.train.y.astype(np.int32))
+    params = build_params(seed)
+    state = tx.init(params["weights"])
+    losses: list[jax.Array] = []
+    with SnapshotRecorder(folder, schedule, resume_from=0) as recorder:
+        for rows in jnp.asarray(order.astype(np.int32)):
+            params, state, loss = update(params, state, x[rows], y[rows])
+            recorder.step(params)
+            losses.append(loss)
+            progress()
+    return Trained(
+        rates=np.asarray(jax.vmap(rate)(jnp.arange(updates))).tolist(),
+        losses=np.asarray(losses).tolist(),
+        ensemble=lambda folder: SnapshotEnsemble(_logits, folder, like=params),
+        inputs=_inputs,
+    )
 
-    def update_once(params: Params, state: Any, rows: jax.Array) -> tuple[Params, Any, jax.Array]:
+
+@functools.lru_cache
+def _compiled(schedule: Schedule, momentum: float, weight_decay: float) -> tuple[Any, Any, Any]:
+    """The optimizer, its rate and one update, which all seeds have in common."""
+    rate = cyclic_cosine_schedule(schedule)
+    tx = optax.chain(optax.add_decayed_weights(weight_decay), optax.sgd(rate, momentum))
+
+    @jax.jit
+    def update(
+        params: Params, state: Any, x: jax.Array, y: jax.Array
+    ) -> tuple[Params, Any, jax.Array]:
         def loss(weights: Any) -> Any:
-            logits, averages = _forward(weights, params["averages"], x[rows], training=True)
-            losses = optax.softmax_cross_entropy_with_integer_labels(logits, y[rows])
+            logits, averages = _forward(weights, params["averages"], x, training=True)
+            losses = optax.softmax_cross_entropy_with_integer_labels(logits, y)
             return losses.mean(), averages
 
         weights = params["weights"]
@@ -82,44 +100,12 @@ def train(
         weights = optax.apply_updates(weights, changes)
         return {"weights": weights, "averages": averages}, state, value
 
-    def logits(params: Params, x: jax.Array) -> jax.Array:
-        return _forward(params["weights"], params["averages"], x, training=False)[0]
+    return tx, rate, update
 
-    update, predict = jax.jit(update_once), jax.jit(logits)
-    params = build_params(seed)
-    state = tx.init(params["weights"])
-    recorder = None
-    if schedule is not None and folder is not None:
-        recorder = SnapshotRecorder(folder, schedule, resume_from=0)
-    losses: list[jax.Array] = []
-    for rows in jnp.asarray(order.astype(np.int32)):
-        params, state, loss = update(params, state, rows)
-        if recorder is not None:
-            recorder.step(params)
-        losses.append(loss)
-        progress()
 
-    ensembles: list[Predictions] = []
-    if recorder is not None:
-        recorder.close()
-        for last in range(1, len(recorder.store.list()) + 1):
-            ensemble = SnapshotEnsemble(predict, recorder.store, like=params, last=last)
-            ensembles.append(
-                Predictions(
-                    validation=np.asarray(ensemble.predict(_inputs(split.validation))),
-                    test=np.asarray(ensemble.predict(_inputs(split.test))),
-                )
-            )
-    final = Predictions(
-        validation=np.asarray(jax.nn.softmax(predict(params, _inputs(split.validation)))),
-        test=np.asarray(jax.nn.softmax(predict(params, _inputs(split.test)))),
-    )
-    return Trained(
-        rates=np.asarray(jax.vmap(rate)(jnp.arange(updates))).tolist(),
-        losses=np.asarray(losses).tolist(),
-        final=final,
-        ensembles=ensembles,
-    )
+@jax.jit
+def _logits(params: Params, x: jax.Array) -> jax.Array:
+    return _forward(params["weights"], params["averages"], x, training=False)[0]
 
 
 def _forward(

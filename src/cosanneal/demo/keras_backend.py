@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..adapters.keras import CyclicCosineSchedule, SnapshotEnsemble, SnapshotRecorder
 from ..core.schedule import Schedule
 from .digits import CLASSES, Part, Split
-from .experiment import Config, Predictions, Progress, Trained
+from .experiment import Config, Progress, Trained
 
 # After cosanneal's adapter, which says how to install Keras where it is missing.
 import keras  # isort: skip
@@ -47,9 +47,7 @@ def build_model(seed: int, weight_decay: float) -> keras.Model:
         kernel_regularizer=decay,
         bias_regularizer=decay,
     )
-    return keras.Sequential(
-        [keras.Input((8, 8, 1)), *block(16), *block(32), layers.Flatten(), head]
-    )
+    return keras.Sequential([keras.Input((8, 8, 1)), *block(8), *block(16), layers.Flatten(), head])
 
 
 def train(
@@ -58,20 +56,12 @@ def train(
     *,
     seed: int,
     config: Config,
-    max_lr: float,
-    schedule: Schedule | None,
-    folder: Path | None,
+    schedule: Schedule,
+    folder: Path,
     progress: Progress,
 ) -> Trained:
     """Train the model once; arguments as in `torch_backend.train`."""
-    updates = len(order)
-    rate: Any
-    if schedule is None:
-        ends = [updates // 2 - 1, updates * 3 // 4 - 1]  # the last update at each rate
-        steps = keras.optimizers.schedules.PiecewiseConstantDecay
-        rate = steps(ends, [max_lr, max_lr / 10, max_lr / 100])
-    else:
-        rate = CyclicCosineSchedule(schedule)
+    rate = CyclicCosineSchedule(schedule)
     model = build_model(seed, config.weight_decay)
     model.compile(
         keras.optimizers.SGD(rate, config.momentum),
@@ -79,31 +69,15 @@ def train(
         metrics=[_LastLoss()],
     )
     watch = _Watch(progress)
-    callbacks: list[keras.callbacks.Callback] = [watch]
-    recorder = None
-    if schedule is not None and folder is not None:
-        recorder = SnapshotRecorder(folder, schedule, resume_from=0)
-        callbacks.append(recorder)
-    model.fit(_Batches(split.train, order), shuffle=False, verbose=0, callbacks=callbacks)
-
-    ensembles: list[Predictions] = []
-    if recorder is not None:
-        recorder.close()
-        for last in range(1, len(recorder.store.list()) + 1):
-            ensemble = SnapshotEnsemble(model, recorder.store, last=last)
-            ensembles.append(
-                Predictions(
-                    validation=ensemble.predict(_inputs(split.validation)),
-                    test=ensemble.predict(_inputs(split.test)),
-                )
-            )
+    with SnapshotRecorder(folder, schedule, resume_from=0) as recorder:
+        model.fit(
+            _Batches(split.train, order), shuffle=False, verbose=0, callbacks=[watch, recorder]
+        )
     return Trained(
-        rates=[float(ops.convert_to_numpy(rate(step))) for step in range(updates)],
+        rates=[float(ops.convert_to_numpy(rate(step))) for step in range(len(order))],
         losses=watch.losses,
-        final=Predictions(
-            validation=_predict(model, split.validation), test=_predict(model, split.test)
-        ),
-        ensembles=ensembles,
+        ensemble=lambda folder: SnapshotEnsemble(model, folder),
+        inputs=_inputs,
     )
 
 
@@ -158,9 +132,3 @@ def _drawn(seed: int) -> keras.Initializer:
 
 def _inputs(part: Part) -> NDArray[np.float32]:
     return part.x[..., None]
-
-
-def _predict(model: keras.Model, part: Part) -> NDArray[np.float32]:
-    logits = ops.convert_to_tensor(model.predict_on_batch(_inputs(part)))
-    probabilities: NDArray[np.float32] = ops.convert_to_numpy(ops.softmax(logits))
-    return probabilities

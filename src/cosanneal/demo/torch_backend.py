@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 
 from ..adapters.torch import CyclicCosineLR, SnapshotEnsemble, SnapshotRecorder
 from ..core.schedule import Schedule
+from ..ensemble.weights import average_weights
+from ..snapshots.store import SnapshotStore
 from .digits import CLASSES, Part, Split
-from .experiment import Config, Predictions, Progress, Trained
+from .experiment import Config, Progress, Trained
 
 # After cosanneal's adapter, which says how to install torch where it is missing.
 import torch  # isort: skip
 from torch import Tensor, nn  # isort: skip
-from torch.optim.lr_scheduler import LRScheduler, MultiStepLR  # isort: skip
 
 
 def build_model(seed: int) -> nn.Module:
@@ -25,10 +26,10 @@ def build_model(seed: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return nn.Sequential(
-            *(_block(1, 16), nn.MaxPool2d(2)),
-            *(_block(16, 32), nn.MaxPool2d(2)),
+            *(_block(1, 8), nn.MaxPool2d(2)),
+            *(_block(8, 16), nn.MaxPool2d(2)),
             nn.Flatten(),
-            nn.Linear(32 * 2 * 2, CLASSES),
+            nn.Linear(16 * 2 * 2, CLASSES),
         )
 
 
@@ -38,42 +39,30 @@ def train(
     *,
     seed: int,
     config: Config,
-    max_lr: float,
-    schedule: Schedule | None,
-    folder: Path | None,
+    schedule: Schedule,
+    folder: Path,
     progress: Progress,
 ) -> Trained:
     """Train the model once.
 
     Args:
-        split: the data.
+        split: the data, of which only the training scans are looked at.
         order: which scans each update sees, shape (updates, batch size).
         seed: of the model's first weights.
         config: what the runs have in common.
-        max_lr: the highest rate.
-        schedule: the schedule; None for the paper's Single, whose rate is
-            divided by 10 after half and after three quarters of the updates.
-        folder: where to record a snapshot at the end of each cycle; None for none.
+        schedule: the rates, of as many updates.
+        folder: where to record a snapshot at the end of each cycle.
         progress: called after every update.
     """
     model = build_model(seed)
     optimizer = torch.optim.SGD(
-        model.parameters(), lr=max_lr, momentum=config.momentum, weight_decay=config.weight_decay
+        model.parameters(), lr=1.0, momentum=config.momentum, weight_decay=config.weight_decay
     )
-    scheduler: LRScheduler
-    recorder = None
-    if schedule is None:
-        milestones = [len(order) // 2, len(order) * 3 // 4]
-        scheduler = MultiStepLR(optimizer, milestones, gamma=0.1)
-    else:
-        scheduler = CyclicCosineLR(optimizer, schedule)
-        if folder is not None:
-            recorder = SnapshotRecorder(folder, model, scheduler, resume_from=0)
-
+    scheduler = CyclicCosineLR(optimizer, schedule)
     x, y = _inputs(split.train), torch.from_numpy(split.train.y)
     rates: list[float] = []
     losses: list[float] = []
-    with _one_thread():
+    with _one_thread(), SnapshotRecorder(folder, model, scheduler, resume_from=0) as recorder:
         for rows in torch.from_numpy(order):
             rates.append(float(optimizer.param_groups[0]["lr"]))
             loss = nn.functional.cross_entropy(model(x[rows]), y[rows])
@@ -81,29 +70,42 @@ def train(
             loss.backward()
             optimizer.step()
             scheduler.step()
-            if recorder is not None:
-                recorder.step()
+            recorder.step()
             losses.append(loss.item())
             progress()
 
-    ensembles: list[Predictions] = []
-    if recorder is not None:
-        recorder.close()
-        for last in range(1, len(recorder.store.list()) + 1):
-            ensemble = SnapshotEnsemble(model, recorder.store, last=last)
-            ensembles.append(
-                Predictions(
-                    validation=ensemble.predict(_inputs(split.validation)).numpy(),
-                    test=ensemble.predict(_inputs(split.test)).numpy(),
-                )
-            )
+    def averaged(folder: Path, last: int) -> Callable[[Part], Tensor]:
+        members = SnapshotStore(folder).list()[-last:]
+        mean = average_weights(snapshot.load(framework="pt") for snapshot in members)
+        model = build_model(seed)
+        model.load_state_dict(mean)
+        _estimate_statistics(model, x)
+        return lambda part: _predict(model, part)
+
+    return Trained(
+        rates=rates,
+        losses=losses,
+        ensemble=lambda folder: SnapshotEnsemble(model, folder),
+        inputs=_inputs,
+        averaged=averaged,
+    )
+
+
+def _estimate_statistics(model: nn.Module, x: Tensor) -> None:
+    """Give every BatchNorm the statistics of all of these inputs, taken at once."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0
+    model.train()
+    with torch.no_grad():
+        model(x)
+
+
+def _predict(model: nn.Module, part: Part) -> Tensor:
     model.eval()
     with torch.no_grad():
-        final = Predictions(
-            validation=model(_inputs(split.validation)).softmax(1).numpy(),
-            test=model(_inputs(split.test)).softmax(1).numpy(),
-        )
-    return Trained(rates=rates, losses=losses, final=final, ensembles=ensembles)
+        probabilities: Tensor = model(_inputs(part)).softmax(1)
+    return probabilities
 
 
 def _block(inputs: int, outputs: int) -> nn.Module:

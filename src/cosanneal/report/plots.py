@@ -153,37 +153,48 @@ def plot_demo(results: Mapping[str, Any]) -> Figure:
     Args:
         results: plain data, as the demo writes it:
 
-            - `config`: `seeds` and `steps`, their numbers; what else it holds
-              is not looked at.
             - `curves`: of the first seed, for each of `single`, `cosine` and
               `cyclic`, `rate` and `loss`: a number for every step. `cyclic` has
               also `cycle_ends`: the steps after whose updates snapshots were
               taken.
-            - `seeds`: a list with, for each seed, `single` and `cosine` (each
-              with `test_error`, a share from 0 to 1) and `ensemble`: a list
-              of `members`, the number of the last snapshots used, and
-              `test_error`.
+            - `seeds`: a list with, for each seed, the `test_error`, a share
+              from 0 to 1, and the `test_nll` of `single`, `cosine`, `nocycle`,
+              `short` and `fitted`, and `ensemble`: a list of `members`, the
+              number of the last snapshots used, with the same two scores.
+
+            What else it holds is not looked at.
 
     Returns:
-        A figure of three panels: rate and loss against the step, and test
-        error against the number of members, as mean and standard deviation
-        over the seeds.
+        A figure of four panels: rate and loss against the step, and test error
+        and log-loss against the number of members, as mean and standard
+        deviation over the seeds.
     """
-    figure = Figure(figsize=(9, 5), layout="constrained")
-    grid = figure.add_gridspec(2, 2, width_ratios=(1.55, 1), height_ratios=(1, 1.25))
+    figure = Figure(figsize=(9, 5.6), layout="constrained")
+    grid = figure.add_gridspec(2, 2, width_ratios=(1.45, 1))
     rates = figure.add_subplot(grid[0, 0])
     losses = figure.add_subplot(grid[1, 0], sharex=rates)
-    errors = figure.add_subplot(grid[:, 1])
+    errors = figure.add_subplot(grid[0, 1])
+    log_losses = figure.add_subplot(grid[1, 1], sharex=errors)
 
     _draw_rates(rates, results["curves"])
     _draw_losses(losses, results["curves"])
-    _draw_errors(errors, results["seeds"])
-    for axes in (rates, losses, errors):
+    seeds = results["seeds"]
+    over = f"mean ± s.d. of {len(seeds)} seeds" if len(seeds) > 1 else "one seed"
+    _draw_scores(errors, seeds, "test_error", scale=100)
+    errors.set_title(f"test error (%), {over}")
+    errors.tick_params(labelbottom=False)
+    _draw_scores(log_losses, seeds, "test_nll", scale=1)
+    log_losses.set_title("test log-loss")
+    log_losses.set_xlabel("members: the last m snapshots")
+    for axes in (rates, losses, errors, log_losses):
         tidy(axes)
-    runs = [Line2D([], [], label=label, **style) for label, style in _RUNS.values()]
+    lines = [Line2D([], [], label=label, **style) for label, style in _RUNS.values()]
+    marks = [Line2D([], [], label=label, **style) for label, style in _ENSEMBLES.values()]
     snapshot = Line2D([], [], label="snapshot", **SNAPSHOT)
     # Above the panels, where it hides nothing.
-    figure.legend(handles=[*runs, snapshot], loc="outside upper center", ncols=4, frameon=False)
+    figure.legend(
+        handles=[*lines, snapshot, *marks], loc="outside upper center", ncols=4, frameon=False
+    )
     return figure
 
 
@@ -360,6 +371,23 @@ _RUNS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
 }
 
 
+# Beside the ensembles of the last snapshots, in the order of their places.
+_ENSEMBLES: Final[dict[str, tuple[str, dict[str, Any]]]] = {
+    "fitted": (
+        "fitted",
+        {"color": VERMILION, "linestyle": "none", "marker": "*", "markersize": 11},
+    ),
+    "short": (
+        "SingleCycle",
+        {"color": "#CC79A7", "linestyle": "none", "marker": "D", "markersize": 6},
+    ),
+    "nocycle": (
+        "NoCycle",
+        {"color": GREY, "linestyle": "none", "marker": "^", "markersize": 7},
+    ),
+}
+
+
 def _draw_rates(axes: Axes, curves: Mapping[str, Any]) -> None:
     for run, (_, style) in _RUNS.items():
         draw_curve(axes, curves[run]["rate"], style)
@@ -385,34 +413,47 @@ def _draw_losses(axes: Axes, curves: Mapping[str, Any]) -> None:
     axes.xaxis.set_major_locator(whole_steps())
 
 
-def _draw_errors(axes: Axes, seeds: Sequence[Mapping[str, Any]]) -> None:
+def _draw_scores(
+    axes: Axes, seeds: Sequence[Mapping[str, Any]], score: str, *, scale: float
+) -> None:
     for run in ("single", "cosine"):
         _, style = _RUNS[run]
-        mean, spread = _mean_and_spread([100 * seed[run]["test_error"] for seed in seeds])
+        mean, spread = _mean_and_spread([scale * seed[run][score] for seed in seeds])
         axes.axhspan(mean - spread, mean + spread, color=style["color"], alpha=0.13, linewidth=0)
         axes.axhline(mean, **style)
     by_members: dict[int, list[float]] = {}
     for seed in seeds:
-        for score in seed["ensemble"]:
-            by_members.setdefault(score["members"], []).append(100 * score["test_error"])
+        for row in seed["ensemble"]:
+            by_members.setdefault(row["members"], []).append(scale * row[score])
     members = sorted(by_members)
-    summary = [_mean_and_spread(by_members[m]) for m in members]
-    axes.errorbar(
+    _draw_spreads(
+        axes,
         members,
+        [by_members[m] for m in members],
+        {"color": BLUE, "linewidth": 1.8, "marker": "s", "markersize": 6},
+    )
+    places = [members[-1] + 1 + i for i in range(len(_ENSEMBLES))]
+    for place, (model, (_, style)) in zip(places, _ENSEMBLES.items(), strict=True):
+        _draw_spreads(axes, [place], [[scale * seed[model][score] for seed in seeds]], style)
+    # The others stand beside the axis of members, and are no number of them.
+    axes.axvline(members[-1] + 0.5, color="#DDDDDD", linewidth=0.8)
+    axes.set_xticks(members)
+    axes.margins(x=0.05)
+
+
+def _draw_spreads(
+    axes: Axes, places: Sequence[int], values: Sequence[Sequence[float]], style: Mapping[str, Any]
+) -> None:
+    """Means with the standard deviations as bars, where there are several values."""
+    summary = [_mean_and_spread(each) for each in values]
+    axes.errorbar(
+        places,
         [mean for mean, _ in summary],
-        yerr=[spread for _, spread in summary] if len(seeds) > 1 else None,
-        color=BLUE,
-        linewidth=1.8,
-        marker="s",
-        markersize=6,
+        yerr=[spread for _, spread in summary] if len(values[0]) > 1 else None,
         capsize=4,
         elinewidth=1.2,
+        **style,
     )
-    axes.set_xticks(members)
-    axes.margins(x=0.1)
-    axes.set_xlabel("members: the last m snapshots")
-    over = f"mean ± s.d. of {len(seeds)} seeds" if len(seeds) > 1 else "one seed"
-    axes.set_title(f"test error (%), {over}")
 
 
 def draw_curve(axes: Axes, values: Sequence[float], style: Mapping[str, Any]) -> None:

@@ -1,0 +1,226 @@
+"""The results: a row for each model, in words, and as the document that a report is drawn from."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..ensemble.analysis import interpolate
+from ..ensemble.arrays import as_numpy
+from ..ensemble.metrics import error_rate, log_loss
+from ..ensemble.results import FORMAT, VERSION, analyze
+from ..snapshots.file import TensorBytes
+from ..snapshots.store import SnapshotStore
+from .experiment import Fitted, Outcome
+
+_SCORES: Final = ("test_error", "test_nll", "validation_error", "validation_nll")
+
+
+def summarize(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A row for each model: mean and standard deviation of each score over the seeds.
+
+    Args:
+        results: the experiment's, as in `Outcome`.
+
+    Returns:
+        For each its name in the table, `model`; in a sentence, `short`; among
+        a seed's scores, `key`, which for the mean of the last members is their
+        number; and the scores' `mean` and `std`.
+    """
+    seeds: list[dict[str, Any]] = results["seeds"]
+    count = results["config"]["num_cycles"]
+    models: list[tuple[str, str, Any]] = [
+        ("Single (rate / 10 at 50 % and 75 %)", "Single", "single"),
+        (f"NoCycle: its {count} snapshots", "the NoCycle snapshots", "nocycle"),
+        ("One cosine cycle", "one cosine cycle", "cosine"),
+        (
+            "One cosine cycle, temperature",
+            "one cosine cycle with a temperature",
+            "cosine_calibrated",
+        ),
+        (f"SingleCycle: {count} short runs", f"{count} short runs", "short"),
+        ("Cyclic run, last snapshot alone", "the last snapshot alone", 1),
+    ]
+    for members in range(2, count + 1):
+        title = f"Ensemble of the last {members}"
+        models.append((title, f"the ensemble of {members}", members))
+    models.append(("Ensemble fitted on validation", "the fitted ensemble", "fitted"))
+    if "averaged" in seeds[0]:
+        models.append(("Averaged weights of the last m", "the averaged weights", "averaged"))
+    return [
+        {
+            "model": title,
+            "short": short,
+            "key": key,
+            **{name: _spread([_of(seed, key)[name] for seed in seeds]) for name in _SCORES},
+        }
+        for title, short, key in models
+    ]
+
+
+def summarize_study(results: Mapping[str, Any]) -> dict[str, Any]:
+    """The study's scores over the seeds: a row for each number of cycles.
+
+    Returns:
+        `updates` and `seeds`, and `rows` with `cycles` and, for the `last`
+        snapshot, the mean of `all` and the `best` last m by the validation
+        scans, `test_error` and `test_nll`, each with `mean` and `std`.
+    """
+    studied: list[list[dict[str, Any]]] = results["study"]
+    return {
+        "updates": results["config"]["updates"],
+        "seeds": len(studied),
+        "rows": [
+            {
+                "cycles": rows[0]["cycles"],
+                **{
+                    name: {score: _spread([row[name][score] for row in rows]) for score in _SHOWN}
+                    for name in ("last", "all", "best")
+                },
+            }
+            for rows in zip(*studied, strict=True)
+        ],
+    }
+
+
+_SHOWN: Final = _SCORES[:2]
+
+
+def compare(results: Mapping[str, Any], summary: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the numbers say, in words: the fitted ensemble beside others."""
+    seeds: list[dict[str, Any]] = results["seeds"]
+    rows = {row["key"]: row for row in summary}
+    of_seeds = f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
+    ours = rows["fitted"]
+    sentences: list[str] = []
+    for key in ("single", "cosine", "short", 1):
+        other = rows[key]
+        pairs = [(seed["fitted"]["test_error"], _of(seed, key)["test_error"]) for seed in seeds]
+        error, theirs = ours["test_error"]["mean"], other["test_error"]["mean"]
+        verdict = "wins over" if error < theirs else "LOSES to" if error > theirs else "ties with"
+        sentences.append(
+            f"The fitted ensemble {verdict} {other['short']}: {_change(error, theirs)} error and "
+            f"{_change(ours['test_nll']['mean'], other['test_nll']['mean'])} log-loss; "
+            f"its error is lower on {sum(a < b for a, b in pairs)} and higher on "
+            f"{sum(a > b for a, b in pairs)} of {of_seeds}."
+        )
+    worse = {
+        score: sum(seed["paired"][score]["interval"][0] > 0 for seed in seeds) for score in _SHOWN
+    }
+    sentences.append(
+        "Beside the last snapshot, scan by scan, the 95 % interval shows more errors on "
+        f"{worse['test_error']} and more log-loss on {worse['test_nll']} of {of_seeds}."
+    )
+    return sentences
+
+
+def document(outcome: Outcome) -> dict[str, Any]:
+    """The results document, plain data for JSON.
+
+    Returns:
+        As `cosanneal.ensemble.results` has it: `run`, `analysis`,
+        `interpolations` and `average` are the first seed's; `comparison`, and
+        `study` where there is one, are of all seeds; `demo` has the
+        experiment's own results and their `summary`.
+    """
+    results, first = outcome.results, outcome.first
+    summary = summarize(results)
+    cyclic = results["curves"]["cyclic"]
+    found: dict[str, Any] = {
+        "format": FORMAT,
+        "version": VERSION,
+        "title": "The demonstration: a snapshot ensemble on scikit-learn's digits",
+        "run": {name: cyclic[name] for name in ("rate", "loss", "cycle_ends")},
+        "analysis": analyze(first.members.test, first.split.test.y, choice=first.choice),
+        "interpolations": _interpolations(first),
+        "comparison": {
+            "seeds": len(results["seeds"]),
+            "title": "Every run with the same budget",
+            "rows": [{name: row[name] for name in ("model", *_SHOWN)} for row in summary],
+        },
+        "demo": {**results, "summary": summary},
+    }
+    if first.averaged is not None:
+        last, averaged = first.averaged
+        y = first.split.test.y
+        found["average"] = {
+            "members": list(first.choice.members[-last:]),
+            "refused": None,
+            **_scores(averaged.test, y),
+            "ensemble": _scores(first.members.last(last).test, y),
+        }
+    if "study" in results:
+        found["study"] = summarize_study(results)
+    return found
+
+
+def _interpolations(first: Fitted) -> list[dict[str, Any]]:
+    """The validation loss between every two neighbouring snapshots."""
+    snapshots = first.trained.ensemble(first.folder).members
+    with tempfile.TemporaryDirectory() as folder:
+        loss = _loss_of_weights(first, Path(folder))
+        return [
+            {
+                "first": a.path.name,
+                "second": b.path.name,
+                **asdict(interpolate(loss, a.load(), b.load())),
+            }
+            for a, b in pairwise(snapshots)
+        ]
+
+
+def _loss_of_weights(first: Fitted, folder: Path) -> Callable[[Mapping[str, Any]], float]:
+    """Measures weights, in any framework: as a snapshot in a folder of its own."""
+    store, part = SnapshotStore(folder), first.split.validation
+    origin = first.trained.ensemble(first.folder).members[0]
+
+    def loss(weights: Mapping[str, Any]) -> float:
+        arrays = {name: np.asarray(array, order="C") for name, array in weights.items()}
+        store.write(
+            {
+                name: TensorBytes(array.dtype.name, array.shape, memoryview(array.tobytes()))
+                for name, array in arrays.items()
+            },
+            cycle=origin.cycle,
+            step=origin.step,
+            rate=origin.metadata["rate"],
+            schedule=origin.schedule,
+            framework=origin.metadata["framework"],
+            versions=origin.metadata["versions"],
+        )
+        predicted = first.trained.ensemble(folder).predict(first.trained.inputs(part))
+        return log_loss(as_numpy(predicted), part.y)
+
+    return loss
+
+
+def _scores(p: NDArray[Any], y: NDArray[Any]) -> dict[str, float]:
+    return {"error": error_rate(p, y), "log_loss": log_loss(p, y)}
+
+
+def _of(seed: Mapping[str, Any], key: str | int) -> Mapping[str, float]:
+    """The scores of a model, by its name, or of the ensemble of so many members."""
+    scores: Mapping[str, float] = seed[key] if isinstance(key, str) else seed["ensemble"][key - 1]
+    return scores
+
+
+def _spread(values: Sequence[float]) -> dict[str, float | None]:
+    deviation = statistics.stdev(values) if len(values) > 1 else None
+    return {"mean": statistics.fmean(values), "std": deviation}
+
+
+def _change(ours: float, theirs: float) -> str:
+    if theirs == 0:
+        return "more" if ours else "the same"
+    percent = 100 * (ours / theirs - 1)
+    if abs(percent) < 0.5:
+        return "about the same" if percent else "the same"
+    return f"{abs(percent):.0f} % {'less' if percent < 0 else 'more'}"
