@@ -221,7 +221,6 @@ def test_the_baselines_are_the_papers(outcome: Outcome, results: dict[str, Any])
 
 def test_averaged_weights_have_the_statistics_of_the_training_scans(outcome: Outcome) -> None:
     """By another way: a pass over the scans in which hooks see what BatchNorm is given."""
-    assert outcome.first.averaged is not None
     last, averaged = outcome.first.averaged
     model = build_model(0)
     files = sorted(outcome.first.folder.glob("*.safetensors"))[-last:]

@@ -53,8 +53,7 @@ def summarize(results: Mapping[str, Any]) -> list[dict[str, Any]]:
         title = f"Ensemble of the last {members}"
         models.append((title, f"the ensemble of {members}", members))
     models.append(("Ensemble fitted on validation", "the fitted ensemble", "fitted"))
-    if "averaged" in seeds[0]:
-        models.append(("Averaged weights of the last m", "the averaged weights", "averaged"))
+    models.append(("Averaged weights of the last m", "the averaged weights", "averaged"))
     return [
         {
             "model": title,
@@ -134,13 +133,21 @@ def document(outcome: Outcome) -> dict[str, Any]:
     results, first = outcome.results, outcome.first
     summary = summarize(results)
     cyclic = results["curves"]["cyclic"]
+    last, averaged = first.averaged
+    y = first.split.test.y
     found: dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,
         "title": "The demonstration: a snapshot ensemble on scikit-learn's digits",
         "run": {name: cyclic[name] for name in ("rate", "loss", "cycle_ends")},
-        "analysis": analyze(first.members.test, first.split.test.y, choice=first.choice),
+        "analysis": analyze(first.members.test, y, choice=first.choice),
         "interpolations": _interpolations(first),
+        "average": {
+            "members": list(first.choice.members[-last:]),
+            "refused": None,
+            **_scores(averaged.test, y),
+            "ensemble": _scores(first.members.last(last).test, y),
+        },
         "comparison": {
             "seeds": len(results["seeds"]),
             "title": "Every run with the same budget",
@@ -148,15 +155,6 @@ def document(outcome: Outcome) -> dict[str, Any]:
         },
         "demo": {**results, "summary": summary},
     }
-    if first.averaged is not None:
-        last, averaged = first.averaged
-        y = first.split.test.y
-        found["average"] = {
-            "members": list(first.choice.members[-last:]),
-            "refused": None,
-            **_scores(averaged.test, y),
-            "ensemble": _scores(first.members.last(last).test, y),
-        }
     if "study" in results:
         found["study"] = summarize_study(results)
     return found

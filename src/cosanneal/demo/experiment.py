@@ -8,7 +8,9 @@ validation scans; the test scans are looked at once, to report.
 
 from __future__ import annotations
 
+import functools
 import importlib
+import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -112,16 +114,15 @@ class Trained:
         losses: the training loss of every update.
         ensemble: makes the framework's SnapshotEnsemble of a folder.
         inputs: makes the model's input of scans.
-        averaged: predicts, of a folder's last so many snapshots, with the mean of
-            their weights, BatchNorm's statistics re-estimated on the training
-            scans; None where the framework has no such thing.
+        predict: the probabilities of a model with weights, which are in the
+            framework's own form, as `average_weights` gives them.
     """
 
     rates: list[float]
     losses: list[float]
     ensemble: Callable[[Path], BaseEnsemble[Any]]
     inputs: Callable[[Part], Any]
-    averaged: Callable[[Path, int], Callable[[Part], Any]] | None = None
+    predict: Callable[[Any, Part], Any]
 
 
 class Train(Protocol):
@@ -231,9 +232,9 @@ class Fitted:
         members: the snapshots' predictions, oldest first.
         choice: what was chosen on the validation scans.
         chosen: what the chosen ensemble predicts.
-        averaged: what the mean of the weights of the last m snapshots predicts,
-            by the m that is best on the validation scans; None where the
-            framework's part of the demonstration averages none.
+        averaged: how many snapshots' weights were averaged, and what a model
+            with the mean predicts; of the last 2, 3, ... those whose mean is
+            best on the validation scans.
     """
 
     split: Split
@@ -242,7 +243,7 @@ class Fitted:
     members: Predictions
     choice: Choice
     chosen: Predictions
-    averaged: tuple[int, Predictions] | None
+    averaged: tuple[int, Predictions]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -340,6 +341,7 @@ class _Seed:
         fitted = self._fit(trained["cyclic"][0], members["cyclic"])
         count, cosine = self._config.num_cycles, members["cosine"].last(1)
         calibration = _choose([cosine.validation], self.split.validation.y)
+        last, averaged = fitted.averaged
         row = {
             "seed": self._seed,
             "single": self._score(members["single"].last(1)),
@@ -351,12 +353,10 @@ class _Seed:
                 {"members": m, **self._score(fitted.members.last(m))} for m in range(1, count + 1)
             ],
             "fitted": self._score(fitted.chosen),
+            "averaged": {"members": last, **self._score(averaged)},
             "choice": fitted.choice.to_dict(),
             "paired": self._paired(fitted.chosen.test, fitted.members.test[-1]),
         }
-        if fitted.averaged is not None:
-            last, averaged = fitted.averaged
-            row["averaged"] = {"members": last, **self._score(averaged)}
         return row, curves, fitted
 
     def study(self, cycles: Sequence[int], known: Predictions) -> list[dict[str, Any]]:
@@ -423,13 +423,14 @@ class _Seed:
                 trained.inputs(validation), validation.y, select=self._config.select
             )
         ensemble.save()
-        averaged = None
-        if trained.averaged is not None:
-            means = [
-                (last, Predictions.of(trained.averaged(folder, last), self.split))
-                for last in range(2, len(members.test) + 1)
-            ] or [(1, members.last(1))]
-            averaged = min(means, key=lambda each: log_loss(each[1].validation, validation.y))
+        means: list[tuple[int, Predictions]] = []
+        for last in range(min(2, len(ensemble)), len(ensemble) + 1):
+            # Whether a barrier parts them or not: the row is there to show it.
+            mean = ensemble.average_weights(
+                train_data=trained.inputs(self.split.train), last=last, barrier=math.inf
+            )
+            predict = functools.partial(trained.predict, mean.weights)
+            means.append((last, Predictions.of(predict, self.split)))
         return Fitted(
             split=self.split,
             folder=folder,
@@ -437,7 +438,7 @@ class _Seed:
             members=members,
             choice=choice,
             chosen=Predictions.of(lambda part: ensemble.predict(trained.inputs(part)), self.split),
-            averaged=averaged,
+            averaged=min(means, key=lambda each: log_loss(each[1].validation, validation.y)),
         )
 
     def _score(self, predictions: Predictions) -> dict[str, float]:

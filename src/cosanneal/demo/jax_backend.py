@@ -74,8 +74,11 @@ def train(
     return Trained(
         rates=np.asarray(jax.vmap(rate)(jnp.arange(updates))).tolist(),
         losses=np.asarray(losses).tolist(),
-        ensemble=lambda folder: SnapshotEnsemble(_logits, folder, like=params),
+        ensemble=lambda folder: SnapshotEnsemble(
+            _logits, folder, like=params, statistics_fn=_moved
+        ),
         inputs=_inputs,
+        predict=lambda params, part: jax.nn.softmax(_logits(params, _inputs(part))),
     )
 
 
@@ -106,6 +109,13 @@ def _compiled(schedule: Schedule, momentum: float, weight_decay: float) -> tuple
 @jax.jit
 def _logits(params: Params, x: jax.Array) -> jax.Array:
     return _forward(params["weights"], params["averages"], x, training=False)[0]
+
+
+@jax.jit
+def _moved(params: Params, x: jax.Array) -> Params:
+    """The params with the averages that a batch leaves."""
+    _, averages = _forward(params["weights"], params["averages"], x, training=True)
+    return {**params, "averages": averages}
 
 
 def _forward(

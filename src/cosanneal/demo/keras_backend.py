@@ -73,11 +73,17 @@ def train(
         model.fit(
             _Batches(split.train, order), shuffle=False, verbose=0, callbacks=[watch, recorder]
         )
+
+    def predict(weights: list[Any], part: Part) -> Any:
+        model.set_weights(weights)
+        return ops.softmax(ops.convert_to_tensor(model.predict_on_batch(_inputs(part))))
+
     return Trained(
         rates=[float(ops.convert_to_numpy(rate(step))) for step in range(len(order))],
         losses=watch.losses,
         ensemble=lambda folder: SnapshotEnsemble(model, folder),
         inputs=_inputs,
+        predict=predict,
     )
 
 

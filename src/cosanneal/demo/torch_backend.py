@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 
 from ..adapters.torch import CyclicCosineLR, SnapshotEnsemble, SnapshotRecorder
 from ..core.schedule import Schedule
-from ..ensemble.weights import average_weights
-from ..snapshots.store import SnapshotStore
 from .digits import CLASSES, Part, Split
 from .experiment import Config, Progress, Trained
 
@@ -74,38 +72,21 @@ def train(
             losses.append(loss.item())
             progress()
 
-    def averaged(folder: Path, last: int) -> Callable[[Part], Tensor]:
-        members = SnapshotStore(folder).list()[-last:]
-        mean = average_weights(snapshot.load(framework="pt") for snapshot in members)
-        model = build_model(seed)
-        model.load_state_dict(mean)
-        _estimate_statistics(model, x)
-        return lambda part: _predict(model, part)
+    def predict(weights: Mapping[str, Tensor], part: Part) -> Tensor:
+        own = build_model(seed)
+        own.load_state_dict(weights)
+        own.eval()
+        with torch.no_grad():
+            probabilities: Tensor = own(_inputs(part)).softmax(1)
+        return probabilities
 
     return Trained(
         rates=rates,
         losses=losses,
         ensemble=lambda folder: SnapshotEnsemble(model, folder),
         inputs=_inputs,
-        averaged=averaged,
+        predict=predict,
     )
-
-
-def _estimate_statistics(model: nn.Module, x: Tensor) -> None:
-    """Give every BatchNorm the statistics of all of these inputs, taken at once."""
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 1.0
-    model.train()
-    with torch.no_grad():
-        model(x)
-
-
-def _predict(model: nn.Module, part: Part) -> Tensor:
-    model.eval()
-    with torch.no_grad():
-        probabilities: Tensor = model(_inputs(part)).softmax(1)
-    return probabilities
 
 
 def _block(inputs: int, outputs: int) -> nn.Module:
