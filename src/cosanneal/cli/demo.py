@@ -40,7 +40,7 @@ def demo(
     ] = Path("cosanneal-demo"),
     study: Annotated[
         Study | None,
-        typer.Option(help="Also cut the same budget into 1 to 10 cycles: about 3 times as long."),
+        typer.Option(help="Also cut the same budget into 1 to 10 cycles; 2 to 3 times as long."),
     ] = None,
 ) -> None:
     """Train on real scans of digits and compare what one budget can buy.

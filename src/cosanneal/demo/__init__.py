@@ -1,4 +1,4 @@
-"""The built-in demonstration: real scans of digits, and three ways to spend one budget on them.
+"""The built-in demonstration: real scans of digits, and what one budget can buy on them.
 
 The task, the budget and the report are shared; each framework adds one model
 and one training function, in a module of its own: `torch_backend.train`.
