@@ -27,6 +27,9 @@ PROJECT = nox.project.load_toml("pyproject.toml")
 OTHERS = ("browser", "core", "jax", "keras", "peers", "readme")
 TORCH_TESTS = tuple(f"--ignore=tests/{folder}" for folder in OTHERS)
 
+# On all cores of small machines; a file's tests stay together, for the sake of what they share.
+PARALLEL = ("-n", "auto", "--maxprocesses", "4", "--dist", "loadfile")
+
 # What `minimums` runs, by backend: the extras whose oldest versions it installs, the group that
 # the tests need besides, and the tests.
 MINIMUMS = {
@@ -87,23 +90,23 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def core(session: nox.Session) -> None:
-    """The core's tests, where no third-party package is but pytest and hypothesis."""
+    """The core's tests, where no third-party package is but what runs them."""
     install(session, ".", group="core-test")
-    session.run("pytest", "tests/core", *session.posargs)
+    session.run("pytest", *PARALLEL, "tests/core", *session.posargs)
 
 
 @nox.session
 def torch(session: nox.Session) -> None:
     """All tests that need PyTorch, numpy, the command line or the plots."""
     install(session, ".[demo]", group="test")
-    session.run("pytest", *TORCH_TESTS, *session.posargs)
+    session.run("pytest", *PARALLEL, *TORCH_TESTS, *session.posargs)
 
 
 @nox.session
 def jax(session: nox.Session) -> None:
     """The adapter for JAX and Optax, and the demonstration in JAX."""
     install(session, ".[jax,cli,plot]", group="jax-test")
-    session.run("pytest", "tests/jax", *session.posargs)
+    session.run("pytest", *PARALLEL, "tests/jax", *session.posargs)
 
 
 def on_device(session: nox.Session, framework: str, **environment: str) -> None:
@@ -140,7 +143,8 @@ def gpu_keras(session: nox.Session, backend: str) -> None:
 def tf(session: nox.Session) -> None:
     """The adapter for Keras, on TensorFlow (which for the CPU alone is a package of its own)."""
     install(session, ".[cli,plot]", group="tf-test")
-    session.run("pytest", "tests/keras", *session.posargs, env={"KERAS_BACKEND": "tensorflow"})
+    env = {"KERAS_BACKEND": "tensorflow"}
+    session.run("pytest", *PARALLEL, "tests/keras", *session.posargs, env=env)
 
 
 @nox.session
@@ -148,7 +152,8 @@ def tf(session: nox.Session) -> None:
 def keras(session: nox.Session, backend: str) -> None:
     """The adapter for Keras, on its other backends."""
     install(session, f".[{backend},cli,plot]", group="keras-test")
-    session.run("pytest", "tests/keras", *session.posargs, env={"KERAS_BACKEND": backend})
+    env = {"KERAS_BACKEND": backend}
+    session.run("pytest", *PARALLEL, "tests/keras", *session.posargs, env=env)
 
 
 @nox.session
@@ -164,7 +169,7 @@ def peers(session: nox.Session) -> None:
     install(session, ".[torch]")
     install(session, group="peers")
     install(session, "--no-deps", group="peers-alone")
-    session.run("pytest", "tests/peers", *session.posargs)
+    session.run("pytest", *PARALLEL, "tests/peers", *session.posargs)
 
 
 @nox.session
