@@ -74,33 +74,36 @@ def record(folder: Path, build: Callable[[], nn.Module], members: int) -> None:
             recorder.step()
 
 
-def as_batches(data: Any) -> list[Tensor]:
-    """The inputs of a loader's batches, or one input."""
-    return [data] if isinstance(data, Tensor) else [x for x, _ in data]
-
-
 def plain(model: nn.Module, members: int) -> Predict:
     """So many evaluation passes."""
 
     @torch.no_grad()
     def predict(data: Any) -> Tensor:
         for _ in range(members):
-            batches = [data] if isinstance(data, Tensor) else (x for x, _ in data)
-            out = torch.cat([model(x).softmax(1) for x in batches])
+            out = torch.cat([model(x).softmax(1) for x in inputs(data)])
         return out
 
     return predict
 
 
-def others(models: list[nn.Module]) -> dict[str, Predict]:
-    """What else people write."""
+def inputs(data: Any) -> Iterator[Tensor]:
+    """The inputs of a loader's batches, or one input."""
+    return iter([data]) if isinstance(data, Tensor) else (x for x, _ in data)
+
+
+def looped(models: list[nn.Module]) -> Predict:
+    """A loop over all models."""
 
     @torch.no_grad()
-    def loop(data: Any) -> Tensor:
-        batches = [data] if isinstance(data, Tensor) else (x for x, _ in data)
-        means = [torch.stack([model(x).softmax(1) for model in models]).mean(0) for x in batches]
-        return torch.cat(means)
+    def predict(data: Any) -> Tensor:
+        softmaxes = ([model(x).softmax(1) for model in models] for x in inputs(data))
+        return torch.cat([torch.stack(each).mean(0) for each in softmaxes])
 
+    return predict
+
+
+def mapped(models: list[nn.Module]) -> Predict:
+    """All models at once, as torch's documentation has it."""
     weights, buffers = torch.func.stack_module_state(models)
 
     def one(weights: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
@@ -110,27 +113,37 @@ def others(models: list[nn.Module]) -> dict[str, Predict]:
     every = torch.vmap(one, in_dims=(0, 0, None))
 
     @torch.no_grad()
-    def mapped(data: Any) -> Tensor:
-        batches = [data] if isinstance(data, Tensor) else (x for x, _ in data)
-        return torch.cat([every(weights, buffers, x).softmax(2).mean(0) for x in batches])
+    def predict(data: Any) -> Tensor:
+        return torch.cat([every(weights, buffers, x).softmax(2).mean(0) for x in inputs(data)])
 
-    found: dict[str, Predict] = {"loop": loop, "torch.func.vmap": mapped}
-    peer = optional("torchensemble")
-    if peer is not None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            forest = peer.SnapshotEnsembleClassifier(
-                estimator=models[0], n_estimators=len(models), cuda=False
-            )
-        forest.estimators_.extend(models)
-        forest.eval()
+    return predict
 
-        @torch.no_grad()
-        def theirs(data: Any) -> Tensor:
-            batches = [data] if isinstance(data, Tensor) else (x for x, _ in data)
-            return torch.cat([forest(x) for x in batches])
 
-        found["torchensemble"] = theirs
+def torchensemble(models: list[nn.Module]) -> Predict:
+    """Its ensemble of the same models."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        forest = optional("torchensemble").SnapshotEnsembleClassifier(
+            estimator=models[0], n_estimators=len(models), cuda=False
+        )
+    forest.estimators_.extend(models)
+    forest.eval()
+
+    @torch.no_grad()
+    def predict(data: Any) -> Tensor:
+        return torch.cat([forest(x) for x in inputs(data)])
+
+    return predict
+
+
+def others() -> dict[str, Callable[[list[nn.Module]], Predict]]:
+    """What else people write."""
+    found: dict[str, Callable[[list[nn.Module]], Predict]] = {
+        "loop": looped,
+        "torch.func.vmap": mapped,
+    }
+    if optional("torchensemble") is not None:
+        found["torchensemble"] = torchensemble
     return found
 
 
@@ -144,7 +157,7 @@ def times(members: int, folder: Path, repeats: int) -> Iterator[Figure]:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(SAMPLES, 3, 16, 16, generator=generator)
     loader = DataLoader(TensorDataset(x, torch.zeros(SAMPLES)), batch_size=BATCH)
-    peers = others(models)
+    peers = {name: make(models) for name, make in others().items()}
     limit = plain(models[0], members)
     ours: dict[str, Predict] = {
         mode: lambda data, mode=mode: ensemble.predict(data, mode=mode)  # type: ignore[misc]
@@ -181,7 +194,7 @@ def times(members: int, folder: Path, repeats: int) -> Iterator[Figure]:
 def memory(members: int, folder: Path) -> Iterator[Figure]:
     """The peaks, as shares of one member."""
     record(folder, wide_network, members)
-    theirs = ["loop", "torch.func.vmap", "torchensemble"] if members == MEMBERS[0] else []
+    theirs = [*others()] if members == MEMBERS[0] else []
     names = [*MODES[:3], *theirs]
     command = [sys.executable, "-m", "benchmarks.ensemble_predict", "--peak"]
     peaks: dict[str, list[float]] = {}
@@ -189,25 +202,23 @@ def memory(members: int, folder: Path) -> Iterator[Figure]:
         done = subprocess.run(
             [*command, name, str(folder)], stdout=subprocess.PIPE, check=True, text=True
         )
-        found = json.loads(done.stdout.splitlines()[-1])
-        if found is not None:
-            peaks[name] = [found]
+        peaks[name] = [json.loads(done.stdout.splitlines()[-1])]
     for mode in MODES[:3]:
         yield Figure(
             name=f"memory, {mode}, M = {members}",
             unit="members",
             ours=peaks[mode],
-            peers={name: peaks[name] for name in theirs if name in peaks},
+            peers={name: peaks[name] for name in theirs},
             limit=1.0,
             goal=MEMORY if mode == "stream" else None,
         )
 
 
-def peak(name: str, folder: Path) -> float | None:
+def peak(name: str, folder: Path) -> float:
     """The peak of one way to predict, in members."""
     torch.set_num_threads(1)
     model = wide_network()
-    size = sum(value.nbytes for value in model.state_dict().values())
+    size = sum(int(value.nbytes) for value in model.state_dict().values())
     x = torch.randn(SAMPLES, 1000)
     loader = DataLoader(TensorDataset(x, torch.zeros(SAMPLES)), batch_size=BATCH)
     plain(model, 1)(loader)  # what a pass takes is there already
@@ -215,7 +226,7 @@ def peak(name: str, folder: Path) -> float | None:
         record(Path(small), lambda: nn.Linear(1000, 10), 1)
         SnapshotEnsemble(nn.Linear(1000, 10), small).predict(loader)
 
-    def predict() -> Tensor | None:
+    def predict() -> Tensor:
         ensemble = SnapshotEnsemble(model, folder)
         if name in MODES:
             mode: Any = name
@@ -223,11 +234,9 @@ def peak(name: str, folder: Path) -> float | None:
         models = [wide_network() for _ in ensemble.members]
         for each, snapshot in zip(models, ensemble.members, strict=True):
             each.load_state_dict(snapshot.load(framework="pt"))
-        peers = others(models)
-        return peers[name](loader) if name in peers else None
+        return others()[name](models)(loader)
 
-    result, found = with_peak(predict)
-    return None if result is None else found / size
+    return with_peak(predict)[1] / size
 
 
 def measure(repeats: int = 3) -> Iterator[Figure]:
