@@ -318,6 +318,8 @@ def test_the_document_holds_what_a_report_draws(outcome: Outcome) -> None:
         assert path["barrier"] >= 0
     first = outcome.results["seeds"][0]
     assert found["average"]["error"] == first["averaged"]["test_error"]
+    for score in (found["average"], found["average"]["ensemble"]):
+        assert {"error", "log_loss", "brier", "ece"} <= score.keys()
     assert found["average"]["members"] == [
         *outcome.first.choice.members[-first["averaged"]["members"] :]
     ]

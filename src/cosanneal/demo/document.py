@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..ensemble.analysis import interpolate
 from ..ensemble.arrays import as_numpy
-from ..ensemble.metrics import error_rate, log_loss
-from ..ensemble.results import FORMAT, VERSION, analyze
+from ..ensemble.metrics import log_loss
+from ..ensemble.results import FORMAT, VERSION, analyze, scores_of
 from ..snapshots.file import TensorBytes
 from ..snapshots.store import SnapshotStore
 from .experiment import Fitted, Outcome
@@ -145,8 +144,8 @@ def document(outcome: Outcome) -> dict[str, Any]:
         "average": {
             "members": list(first.choice.members[-last:]),
             "refused": None,
-            **_scores(averaged.test, y),
-            "ensemble": _scores(first.members.last(last).test, y),
+            **scores_of(averaged.test, y),
+            "ensemble": scores_of(first.members.last(last).test, y),
         },
         "comparison": {
             "seeds": len(results["seeds"]),
@@ -198,10 +197,6 @@ def _loss_of_weights(first: Fitted, folder: Path) -> Callable[[Mapping[str, Any]
         return log_loss(as_numpy(predicted), part.y)
 
     return loss
-
-
-def _scores(p: NDArray[Any], y: NDArray[Any]) -> dict[str, float]:
-    return {"error": error_rate(p, y), "log_loss": log_loss(p, y)}
 
 
 def _of(seed: Mapping[str, Any], key: str | int) -> Mapping[str, float]:

@@ -74,6 +74,18 @@ SCORES: Final = tuple(_MOST)
 T = TypeVar("T")
 
 
+def scores_of(
+    probabilities: Any, labels: Any, *, class_axis: int | None = -1, bins: int = 15
+) -> dict[str, float]:
+    """A score, as a results document has it: `error`, `log_loss`, `brier` and `ece`."""
+    return {
+        "error": error_rate(probabilities, labels, class_axis=class_axis),
+        "log_loss": log_loss(probabilities, labels, class_axis=class_axis),
+        "brier": brier_score(probabilities, labels, class_axis=class_axis),
+        "ece": calibration_error(probabilities, labels, bins=bins, class_axis=class_axis),
+    }
+
+
 def analyze(
     predictions: Sequence[Any] | Any,
     labels: Any,
@@ -139,12 +151,7 @@ def analyze(
         )
 
     def scores(p: Any) -> dict[str, float]:
-        return {
-            "error": error_rate(p, labels, class_axis=class_axis),
-            "log_loss": log_loss(p, labels, class_axis=class_axis),
-            "brier": brier_score(p, labels, class_axis=class_axis),
-            "ece": calibration_error(p, labels, bins=bins, class_axis=class_axis),
-        }
+        return scores_of(p, labels, class_axis=class_axis, bins=bins)
 
     def compared(first: Any, second: Any) -> list[dict[str, Any]]:
         rows = []
