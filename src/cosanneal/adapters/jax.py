@@ -962,7 +962,9 @@ def _first_statistics(tree: Any) -> str | None:
     """The name of the first leaf that flax has as a statistic of batches."""
 
     def is_statistic(node: Any) -> bool:
-        return any(kind.__name__ == "BatchStat" for kind in type(node).__mro__)
+        held = getattr(node, "type", None)  # of a state of nnx in older releases
+        kinds = [*type(node).__mro__, *(held.__mro__ if isinstance(held, type) else ())]
+        return any(kind.__name__ == "BatchStat" for kind in kinds)
 
     paths, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_statistic)
     for path, leaf in paths:
