@@ -876,7 +876,7 @@ class SnapshotEnsemble(BaseEnsemble[Tensor]):
             bare[f"{prefix}running_mean"] = bare[f"{prefix}running_var"] = None
         hooks = [layer.register_forward_pre_hook(look, with_kwargs=True) for layer in found]
         try:
-            with _uncompiled(), self._borrowed() as run:
+            with _uncompiled(_unwrapped(self.model)), self._borrowed() as run:
                 for batch in batches:
                     run(bare, batch)
         finally:
@@ -1052,10 +1052,18 @@ def _take_in(moments: Moments, x: Tensor) -> None:
     moments.update(count, mean, variance)
 
 
-def _uncompiled() -> AbstractContextManager[object]:
+def _uncompiled(model: nn.Module) -> AbstractContextManager[object]:
     """Run compiled parts of a model as they are written, since the compiled ones know no hooks."""
     set_stance = getattr(torch.compiler, "set_stance", None)  # of torch 2.6
-    return nullcontext() if set_stance is None else set_stance("force_eager")
+    if set_stance is not None:
+        return cast(AbstractContextManager[object], set_stance("force_eager"))
+    if any(hasattr(module, "_orig_mod") for module in model.modules()):
+        raise EnsembleError(
+            "A model with compiled parts must be run by torch 2.6 or newer for its statistics to "
+            f"be estimated. Received: torch {torch.__version__}; give the ensemble the model "
+            "without torch.compile"
+        )
+    return nullcontext()
 
 
 def _plain_name(name: str) -> str:
