@@ -108,3 +108,9 @@ def check_memory(ensemble: BaseEnsemble[Any], x: Any, monkeypatch: pytest.Monkey
         ensemble.predict(x, mode="auto")
         assert ensemble.measured == {}
         assert ensemble._held == {}
+    # Members that are kept for where the model was do not count.
+    ensemble.predict(x, mode="resident")
+    monkeypatch.setattr(type(ensemble), "_where", lambda _: "elsewhere")
+    ensemble.predict(x, mode="auto")
+    assert ensemble.measured == {}
+    assert ensemble._held == {}

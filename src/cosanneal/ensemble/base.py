@@ -504,14 +504,12 @@ class BaseEnsemble(ABC, Generic[ArrayT]):
                 f"Received: mode={shown(mode)}"
             )
         batches = self._batches(x, batch_size)
-        if mode == "auto" and not self._fits(members):
-            mode = "stream"
-        if mode == "stream":
-            yield from self._streamed(pool, members, batches)
-            return
-        if self._place != (place := self._where()):
+        if mode != "stream" and self._place != (place := self._where()):
             self.release()
             self._place = place
+        if mode == "stream" or (mode == "auto" and not self._fits(members)):
+            yield from self._streamed(pool, members, batches)
+            return
         with self._borrowed() as run:
             for batch in batches:
                 found = pool()
