@@ -40,15 +40,15 @@ def test_the_averages_are_batch_norms(tmp_path: Path) -> None:
     (snapshot,) = SnapshotStore(tmp_path / "snapshots" / "seed-0" / "cyclic").list()
     found = snapshot.load()
     x = split_digits(0).train.x.astype(np.float64)
-    kernel = np.asarray(build_params(0)["weights"]["block0"]["kernel"], np.float64)[:, :, 0]
+    kernel = np.asarray(build_params(0)["weights"]["convolution0"]["kernel"], np.float64)[:, :, 0]
     padded = np.pad(x, ((0, 0), (1, 1), (1, 1)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))
     outputs = np.einsum("nhwij,ijc->nhwc", windows, kernel).reshape(-1, kernel.shape[-1])
     np.testing.assert_allclose(
-        found["averages.block0.mean"], 0.1 * outputs.mean(0), rtol=1e-4, atol=1e-6
+        found["averages.convolution0.mean"], 0.1 * outputs.mean(0), rtol=1e-4, atol=1e-6
     )
     np.testing.assert_allclose(
-        found["averages.block0.variance"], 0.9 + 0.1 * outputs.var(0, ddof=1), rtol=1e-4
+        found["averages.convolution0.variance"], 0.9 + 0.1 * outputs.var(0, ddof=1), rtol=1e-4
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.needed import left_out
 
-NEEDED = ("torch", "tensorflow", "keras", "jax", "optax")
+NEEDED = ("torch", "tensorflow", "keras", "jax", "optax", "sklearn")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

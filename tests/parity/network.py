@@ -46,6 +46,21 @@ def expected() -> NDArray[np.float64]:
     return np.array(found)
 
 
+def demonstration() -> Weights:
+    """The kernels that the demonstration's model begins with, (height, width, inputs, outputs)."""
+    shapes: dict[str, tuple[int, ...]] = {
+        "convolution0": (3, 3, 1, 8),
+        "convolution1": (3, 3, 8, 16),
+        "hidden": (64, 32),
+        "last": (32, 10),
+    }
+    generator = np.random.default_rng(97)
+    return {
+        name: {"kernel": (generator.normal(size=shape) / np.prod(shape[:-1]) ** 0.5).astype("f4")}
+        for name, shape in shapes.items()
+    }
+
+
 def _weights(generator: Any) -> Weights:
     shapes = {"hidden": (FEATURES, HIDDEN), "head": (HIDDEN, CLASSES)}
     return {

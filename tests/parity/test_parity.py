@@ -136,3 +136,11 @@ def test_every_pair_of_frameworks_predicts_and_selects_the_same(select: str) -> 
         np.testing.assert_allclose(fitted, others[2], rtol=0, atol=1e-5)
     # Something is chosen: not all of the members, and not alike.
     assert len({*found("torch")[select][0]}) > 1
+
+
+@pytest.mark.parametrize("framework", WITH_SNAPSHOTS[1:])
+def test_the_demonstration_is_the_same_training(framework: str) -> None:
+    """Its model, its weight decay and its optimizer, written three times, do the same."""
+    torch = found("torch")["losses"]
+    np.testing.assert_allclose(found(framework)["losses"], torch, rtol=1e-4)
+    assert torch[-1] < torch[0] / 2

@@ -6,6 +6,7 @@ it computed is written as JSON, whose floats are exact.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
@@ -18,6 +19,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 import cosanneal as ca
+from cosanneal.demo.digits import batch_order, split_digits
+from cosanneal.demo.experiment import Config
 from cosanneal.snapshots import SnapshotStore
 
 from . import network
@@ -73,10 +76,32 @@ def _predicted(ensemble: Any, x: Any, y: Any) -> dict[str, Any]:
     return found
 
 
+def _losses(backend: str, build: str, first: Callable[..., Any]) -> list[float]:
+    """The demonstration's losses, from weights that all frameworks begin with."""
+    module = importlib.import_module(f"cosanneal.demo.{backend}_backend")
+    setattr(module, build, first)
+    split, updates = split_digits(0), 40
+    with tempfile.TemporaryDirectory() as folder:
+        trained = module.train(
+            split,
+            batch_order(0, len(split.train), 15, updates),
+            seed=0,
+            config=Config(),
+            # Always the same rate: the momentum of Keras keeps the rates of the
+            # updates before, where torch's and optax' takes the rate of now.
+            schedule=ca.CyclicCosine(0.05, total_steps=updates, num_cycles=1, min_lr=0.05),
+            folder=Path(folder),
+            progress=lambda: None,
+        )
+    losses: list[float] = trained.losses
+    return losses
+
+
 def _torch() -> dict[str, Any]:
     import torch
 
     from cosanneal.adapters.torch import CyclicCosineLR, SnapshotEnsemble, SnapshotRecorder
+    from cosanneal.demo.torch_backend import build_model
 
     torch.set_num_threads(1)
 
@@ -113,9 +138,26 @@ def _torch() -> dict[str, Any]:
                 recorder.step()
         x, y = torch.tensor(network.inputs()), torch.tensor(network.labels())
         predicted = _predicted(SnapshotEnsemble(model, folder), x, y)
+
+    def first(_seed: int) -> Any:
+        model: Any = build_model(0)
+        layers = network.demonstration()
+        kernels = {name: torch.tensor(layer["kernel"]) for name, layer in layers.items()}
+        # The channels of an image come first here, also where it is made flat.
+        hidden = kernels["hidden"].reshape(2, 2, 16, 32).permute(3, 2, 0, 1).flatten(1)
+        convolutions = [kernels[f"convolution{i}"].permute(3, 2, 0, 1) for i in (0, 1)]
+        values = iter([*convolutions, hidden, kernels["last"].T])
+        with torch.no_grad():
+            for weight in model.parameters():
+                if weight.ndim > 1:
+                    weight.copy_(next(values))
+            model[-1].bias.zero_()
+        return model
+
     return {
         "rates": dict(_rates({"": prepare}, 2**62)),
         "ends": _recorded(drive),
+        "losses": _losses("torch", "build_model", first),
         **predicted,
     }
 
@@ -133,6 +175,7 @@ def _jax() -> dict[str, Any]:
         SnapshotRecorder,
         cyclic_cosine_schedule,
     )
+    from cosanneal.demo.jax_backend import build_params
 
     def drive(folder: str, schedule: ca.Schedule) -> None:
         with SnapshotRecorder(folder, schedule) as recorder:
@@ -159,7 +202,11 @@ def _jax() -> dict[str, Any]:
         ensemble = SnapshotEnsemble(jax.jit(apply_fn), folder, like=params)
         x, y = jax.numpy.asarray(network.inputs()), network.labels()
         predicted = _predicted(ensemble, x, jax.numpy.asarray(y, np.int32))
-    return {"rates": rates, "ends": _recorded(drive), **predicted}
+    params = build_params(0)
+    for name, layer in network.demonstration().items():
+        params["weights"][name]["kernel"] = jax.numpy.asarray(layer["kernel"])
+    losses = _losses("jax", "build_params", lambda _seed: params)
+    return {"rates": rates, "ends": _recorded(drive), "losses": losses, **predicted}
 
 
 def _keras(backend: str) -> dict[str, Any]:
@@ -170,6 +217,7 @@ def _keras(backend: str) -> dict[str, Any]:
         SnapshotEnsemble,
         SnapshotRecorder,
     )
+    from cosanneal.demo.keras_backend import build_model
 
     if keras.backend.backend() != backend:
         raise RuntimeError(f"Keras took {keras.backend.backend()}, not {backend}")
@@ -224,7 +272,21 @@ def _keras(backend: str) -> dict[str, Any]:
             model.set_weights([array for layer in weights.values() for array in layer.values()])
             model.fit(x[:1], np.zeros(1, np.int32), verbose=0, callbacks=[recorder])
         predicted = _predicted(SnapshotEnsemble(model, folder), x, network.labels())
-    return {"rates": dict(_rates(modes, INT32)), "ends": _recorded(drive), **predicted}
+
+    def first(_seed: int, weight_decay: float) -> Any:
+        model = build_model(0, weight_decay)
+        values = iter(network.demonstration().values())
+        for weight in model.trainable_weights:
+            if len(weight.shape) > 1:
+                weight.assign(next(values)["kernel"])
+        return model
+
+    return {
+        "rates": dict(_rates(modes, INT32)),
+        "ends": _recorded(drive),
+        "losses": _losses("keras", "build_model", first),
+        **predicted,
+    }
 
 
 FRAMEWORKS: dict[str, Callable[[], dict[str, Any]]] = {

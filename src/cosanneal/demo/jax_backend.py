@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from ..adapters.jax import SnapshotEnsemble, SnapshotRecorder, cyclic_cosine_schedule
 from ..core.schedule import Schedule
 from .digits import CLASSES, Part, Split
-from .experiment import Config, Progress, Trained
+from .experiment import SLOPE, Config, Progress, Trained
 
 # After cosanneal's adapter, which says how to install them where they are missing.
 import jax  # isort: skip
@@ -23,28 +24,28 @@ from jax import lax  # isort: skip
 # `weights`, which are trained, and `averages`, which BatchNorm predicts with.
 Params: TypeAlias = dict[str, Any]
 
-_CHANNELS = (1, 8, 16)
+# The shapes of the layers that are normalized, and of the last one.
+_CONVOLUTIONS = {"convolution0": (3, 3, 1, 8), "convolution1": (3, 3, 8, 16)}
+_HIDDEN = {"hidden": (2 * 2 * 16, 32)}
+_LAST = (32, CLASSES)
 _SMALL = 1e-5  # added to a variance
 
 
 def build_params(seed: int) -> Params:
     """A small convolutional network with BatchNorm, its weights drawn from the seed."""
-    *convolutions, dense = jax.random.split(jax.random.key(seed), len(_CHANNELS))
     weights: dict[str, Any] = {}
     averages: dict[str, Any] = {}
-    for i, key in enumerate(convolutions):
-        inputs, outputs = _CHANNELS[i : i + 2]
-        weights[f"block{i}"] = {
-            "kernel": _drawn(key, (3, 3, inputs, outputs), 9 * inputs),
+    normalized = {**_CONVOLUTIONS, **_HIDDEN}
+    *keys, last = jax.random.split(jax.random.key(seed), len(normalized) + 1)
+    for (name, shape), key in zip(normalized.items(), keys, strict=True):
+        outputs = shape[-1]
+        weights[name] = {
+            "kernel": _drawn(key, shape),
             "scale": jnp.ones(outputs),
             "shift": jnp.zeros(outputs),
         }
-        averages[f"block{i}"] = {"mean": jnp.zeros(outputs), "variance": jnp.ones(outputs)}
-    inputs = 2 * 2 * _CHANNELS[-1]
-    weights["dense"] = {
-        "kernel": _drawn(dense, (inputs, CLASSES), inputs),
-        "bias": jnp.zeros(CLASSES),
-    }
+        averages[name] = {"mean": jnp.zeros(outputs), "variance": jnp.ones(outputs)}
+    weights["last"] = {"kernel": _drawn(last, _LAST), "bias": jnp.zeros(CLASSES)}
     return {"weights": weights, "averages": averages}
 
 
@@ -86,7 +87,9 @@ def train(
 def _compiled(schedule: Schedule, momentum: float, weight_decay: float) -> tuple[Any, Any, Any]:
     """The optimizer, its rate and one update, which all seeds have in common."""
     rate = cyclic_cosine_schedule(schedule)
-    tx = optax.chain(optax.add_decayed_weights(weight_decay), optax.sgd(rate, momentum))
+    tx = optax.chain(
+        optax.add_decayed_weights(weight_decay, mask=_kernels), optax.sgd(rate, momentum)
+    )
 
     @jax.jit
     def update(
@@ -123,28 +126,40 @@ def _forward(
 ) -> tuple[jax.Array, dict[str, Any]]:
     """The logits, and the averages, which training moves by a tenth."""
     moved: dict[str, Any] = {}
-    for name, before in averages.items():
-        block = weights[name]
-        x = lax.conv_general_dilated(
-            x, block["kernel"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
-        now = {"mean": x.mean((0, 1, 2)), "variance": x.var((0, 1, 2))} if training else before
+
+    def activated(name: str, x: jax.Array) -> jax.Array:
+        block, before = weights[name], averages[name]
+        axes = tuple(range(x.ndim - 1))
+        now = {"mean": x.mean(axes), "variance": x.var(axes)} if training else before
         moved[name] = now
         if training:
             count = x.size // x.shape[-1]
             unbiased = {**now, "variance": now["variance"] * count / (count - 1)}
             moved[name] = jax.tree.map(lambda a, b: 0.9 * a + 0.1 * b, before, unbiased)
         x = (x - now["mean"]) * lax.rsqrt(now["variance"] + _SMALL) * block["scale"]
-        x = jax.nn.relu(x + block["shift"])
+        return jax.nn.leaky_relu(x + block["shift"], SLOPE)
+
+    for name in _CONVOLUTIONS:
+        layout = ("NHWC", "HWIO", "NHWC")
+        kernel = weights[name]["kernel"]
+        x = lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=layout)
+        x = activated(name, x)
         samples, height, width, channels = x.shape
         x = x.reshape(samples, height // 2, 2, width // 2, 2, channels).max((2, 4))
     x = x.reshape(len(x), -1)
-    return x @ weights["dense"]["kernel"] + weights["dense"]["bias"], moved
+    for name in _HIDDEN:
+        x = activated(name, x @ weights[name]["kernel"])
+    return x @ weights["last"]["kernel"] + weights["last"]["bias"], moved
 
 
-def _drawn(key: jax.Array, shape: tuple[int, ...], inputs: int) -> jax.Array:
+def _kernels(weights: Any) -> Any:
+    """Which weights decay."""
+    return jax.tree.map(lambda weight: weight.ndim > 1, weights)
+
+
+def _drawn(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Uniform, as torch draws them."""
-    bound = inputs**-0.5
+    bound = math.prod(shape[:-1]) ** -0.5
     return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..adapters.torch import CyclicCosineLR, SnapshotEnsemble, SnapshotRecorder
 from ..core.schedule import Schedule
 from .digits import CLASSES, Part, Split
-from .experiment import Config, Progress, Trained
+from .experiment import SLOPE, Config, Progress, Trained
 
 # After cosanneal's adapter, which says how to install torch where it is missing.
 import torch  # isort: skip
@@ -24,10 +24,13 @@ def build_model(seed: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return nn.Sequential(
-            *(_block(1, 8), nn.MaxPool2d(2)),
-            *(_block(8, 16), nn.MaxPool2d(2)),
+            *_block(_convolution(1, 8), nn.BatchNorm2d(8)),
+            nn.MaxPool2d(2),
+            *_block(_convolution(8, 16), nn.BatchNorm2d(16)),
+            nn.MaxPool2d(2),
             nn.Flatten(),
-            nn.Linear(16 * 2 * 2, CLASSES),
+            *_block(nn.Linear(16 * 2 * 2, 32, bias=False), nn.BatchNorm1d(32)),
+            nn.Linear(32, CLASSES),
         )
 
 
@@ -53,8 +56,12 @@ def train(
         progress: called after every update.
     """
     model = build_model(seed)
+    kernels = [weight for weight in model.parameters() if weight.ndim > 1]
+    others = [weight for weight in model.parameters() if weight.ndim == 1]
     optimizer = torch.optim.SGD(
-        model.parameters(), lr=1.0, momentum=config.momentum, weight_decay=config.weight_decay
+        [{"params": kernels, "weight_decay": config.weight_decay}, {"params": others}],
+        lr=1.0,
+        momentum=config.momentum,
     )
     scheduler = CyclicCosineLR(optimizer, schedule)
     x, y = _inputs(split.train), torch.from_numpy(split.train.y)
@@ -89,9 +96,12 @@ def train(
     )
 
 
-def _block(inputs: int, outputs: int) -> nn.Module:
-    convolution = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
-    return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU())
+def _block(layer: nn.Module, normalization: nn.Module) -> list[nn.Module]:
+    return [layer, normalization, nn.LeakyReLU(SLOPE)]
+
+
+def _convolution(inputs: int, outputs: int) -> nn.Module:
+    return nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
 
 
 def _inputs(part: Part) -> Tensor:
