@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +13,8 @@ from numpy.typing import NDArray
 from ..core.errors import EnsembleError, check_steps, shown
 from .arrays import as_numpy
 
-# Numbers of a batch by which it is known again.
-_LOOKED_AT: Final = 64
+# Numbers of an array by which it is known again, where it has more.
+_LOOKED_AT: Final = 4096
 
 
 class Batches:
@@ -99,13 +101,20 @@ class Batches:
                 "Received: arrays, and no y_val"
             )
         found: list[NDArray[Any]] = []
-        for item, _ in self._loaded():
+        for item, arguments in self._loaded():
             if not isinstance(item, tuple | list) or len(item) < 2:
                 raise EnsembleError(
                     "Argument `x_val` must give batches of (x, y) where `y_val` is left out. "
                     f"Received: a batch that is a {type(item).__name__} without labels"
                 )
-            found.append(as_numpy(item[1]))
+            labels = as_numpy(item[1])
+            samples = len(arguments[0])
+            if labels.shape[:1] != (samples,):
+                raise EnsembleError(
+                    "Argument `x_val` must give batches with a label for each sample. Received: "
+                    f"{samples} samples, and as labels {shown(item[1])}"
+                )
+            found.append(labels)
         return np.concatenate(found)
 
     def _loaded(self) -> Iterator[tuple[Any, tuple[Any, ...]]]:
@@ -115,7 +124,7 @@ class Batches:
             raise EnsembleError(
                 f"Argument `{self._name}` must give its batches more than once. Received: "
                 f"{shown(self._loader)}, which is over after one pass; give the loader itself"
-                + (", or mode='resident', which takes one pass" if not self._training else "")
+                + (", or predict with mode='resident', which takes one pass" * (not self._training))
             )
         self._passes += 1
         for item in self._loader:
@@ -172,9 +181,11 @@ def count_samples(arguments: tuple[Any, ...], arrays: Any, name: str = "x") -> i
     """
     if not arguments or not all(isinstance(each, arrays) and each.ndim for each in arguments):
         kinds = ", ".join(type(each).__name__ for each in arguments)
+        choices = arrays if isinstance(arrays, tuple) else get_args(arrays) or (arrays,)
+        known = " or ".join(each.__name__ for each in choices)
         raise EnsembleError(
-            f"Argument `{name}` must be an array with the samples along its first axis, a tuple of "
-            "such (a model's arguments), or a loader of batches. "
+            f"Argument `{name}` must be an array ({known}) with the samples along its first axis, "
+            "a tuple of such (a model's arguments), or a loader of batches. "
             f"Received: {kinds or 'an empty tuple'}"
         )
     sizes = [len(each) for each in arguments]
@@ -186,10 +197,21 @@ def count_samples(arguments: tuple[Any, ...], arrays: Any, name: str = "x") -> i
 
 
 def _print(arguments: tuple[Any, ...]) -> bytes:
-    """What a batch is known by: its shapes, and some of its numbers."""
-    parts: list[bytes] = []
+    """What a batch is known by: its shapes, and its numbers, or many of them."""
+    found = hashlib.blake2b(digest_size=16)
     for each in arguments:
         flat = each.reshape(-1) if hasattr(each, "reshape") else as_numpy(each).reshape(-1)
-        stride = max(len(flat) // _LOOKED_AT, 1)
-        parts += [repr(tuple(each.shape)).encode(), as_numpy(flat[::stride]).tobytes()]
-    return b"".join(parts)
+        if len(flat) > _LOOKED_AT:
+            flat = flat[_places(len(flat))]
+        found.update(repr(tuple(each.shape)).encode())
+        found.update(as_numpy(flat).tobytes())
+    return found.digest()
+
+
+@functools.lru_cache(maxsize=8)
+def _places(length: int) -> NDArray[np.intp]:
+    """Where to look at an array.
+
+    At random: places at equal distances would be the same border of every image.
+    """
+    return np.sort(np.random.default_rng(length).integers(length, size=_LOOKED_AT))
