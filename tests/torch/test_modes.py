@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -209,3 +211,85 @@ def test_streaming_has_one_member_at_a_time(tmp_path: Path, monkeypatch: Any) ->
     ensemble.predict(data()[0], batch_size=16)
     list(ensemble.member_predictions(data()[0]))
     assert alive == [0] * 8
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_error_on_the_way_gives_the_model_back_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: Any
+) -> None:
+    """Not only when the error, which the interpreter may keep, is gone."""
+    model = recorded(tmp_path, network()).train()
+    own = [*model.parameters()]
+    ensemble = SnapshotEnsemble(model, tmp_path)
+
+    def interrupted(_: object) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cosanneal.ensemble.pooling.Pool.value", property(interrupted))
+    with pytest.raises(KeyboardInterrupt) as kept:
+        ensemble.predict(data()[0], mode=mode)
+    assert kept.value.__traceback__ is not None
+    assert all(a is b for a, b in zip(own, model.parameters(), strict=True))
+    assert model.training
+    assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("modes", [("stream", "stream"), ("resident", "stream"), ("auto",) * 2])
+def test_threads_take_turns_with_the_model(tmp_path: Path, modes: tuple[Any, Any]) -> None:
+    model = recorded(tmp_path, network()).train()
+    own = {name: value.clone() for name, value in model.state_dict().items()}
+    parameters = [*model.parameters()]
+    x = data()[0]
+    # Two of them: the model is what must not be lent twice.
+    ensembles = [SnapshotEnsemble(model, tmp_path), SnapshotEnsemble(model, tmp_path)]
+    expected = ensembles[0].predict(x)
+
+    def work(i: int) -> float:
+        found = [ensembles[i].predict(x, mode=modes[i]) for _ in range(25)]
+        return max(float((each - expected).abs().max()) for each in found)
+
+    with ThreadPoolExecutor(2) as pool:
+        assert max(pool.map(work, [0, 1])) < 1e-6
+    assert all(a is b for a, b in zip(parameters, model.parameters(), strict=True))
+    assert all(torch.equal(own[name], value) for name, value in model.state_dict().items())
+    assert model.training
+
+
+class Merging(nn.Linear):
+    """As LoRA does: in evaluation mode, a part of the weight that is kept apart is merged."""
+
+    def __init__(self) -> None:
+        super().__init__(24, 3)
+        self.part = nn.Parameter(torch.ones(3, 24))
+        self.merged = False
+
+    def train(self, mode: bool = True) -> Merging:
+        super().train(mode)
+        if self.merged is mode:
+            self.weight.data += self.part.data * (-1 if mode else 1)
+            self.merged = not mode
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight if self.merged else self.weight + self.part
+        return nn.functional.linear(x, weight, self.bias)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_layer_that_changes_its_weights_with_the_mode_keeps_them(
+    tmp_path: Path, mode: Any
+) -> None:
+    model = recorded(tmp_path, nn.Sequential(nn.Flatten(), nn.Linear(72, 24), Merging())).train()
+    own = {name: value.clone() for name, value in model.state_dict().items()}
+    x = data()[0]
+    alone = nn.Sequential(nn.Flatten(), nn.Linear(72, 24), Merging())
+    members = []
+    for file in sorted(tmp_path.glob("*.safetensors")):
+        alone.load_state_dict(safetensors.torch.load_file(file))
+        members.append(alone(x).softmax(1))
+    found = SnapshotEnsemble(model, tmp_path).predict(x, mode=mode)
+    torch.testing.assert_close(found, torch.stack(members).mean(0).detach())
+    assert all(torch.equal(own[name], value) for name, value in model.state_dict().items())
+    model(x).sum().backward()
+    layer: Any = model[2]
+    assert layer.part.grad is not None

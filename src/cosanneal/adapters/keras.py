@@ -8,7 +8,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, TypeAlias, Unpack
 
 from ..core.errors import (
@@ -39,7 +39,7 @@ try:
 
     from ..ensemble.arrays import as_floats, as_numpy, narrow
     from ..ensemble.averaged import Moments
-    from ..ensemble.base import BaseEnsemble, Outputs, free_host_memory
+    from ..ensemble.base import BaseEnsemble, Outputs, free_host_memory, lock_of
     from ..ensemble.batches import Batches
     from ..ensemble.pooling import Pooling
     from ..snapshots.recorder import BaseRecorder, Metrics, RecorderOptions, check_schedule
@@ -519,26 +519,27 @@ class SnapshotEnsemble(BaseEnsemble["NDArray[Any]"]):
     @contextmanager
     def _exchanged(self) -> Iterator[Callable[[dict[str, Any]], None]]:
         """What gives the model some weights; afterwards it has its own again."""
-        if hasattr(self.model, "jax_state_sync"):
-            self.model.jax_state_sync()  # the weights of a training that goes on
-        variables = _named_weights(self.model)
-        own: dict[str, NDArray[Any]] = {}
-        present = None
+        with lock_of(self.model):
+            if hasattr(self.model, "jax_state_sync"):
+                self.model.jax_state_sync()  # the weights of a training that goes on
+            variables = _named_weights(self.model)
+            own: dict[str, NDArray[Any]] = {}
+            present = None
 
-        def give(weights: dict[str, Any]) -> None:
-            nonlocal present
-            if not own:
-                own.update({name: _array(variable) for name, variable in variables.items()})
-            if weights is not present:
-                for name, variable in variables.items():
-                    variable.assign(weights[name])
-                present = weights
+            def give(weights: dict[str, Any]) -> None:
+                nonlocal present
+                if not own:
+                    own.update({name: _array(variable) for name, variable in variables.items()})
+                if weights is not present:
+                    for name, variable in variables.items():
+                        variable.assign(weights[name])
+                    present = weights
 
-        try:
-            yield give
-        finally:
-            for name, value in own.items():
-                variables[name].assign(value)
+            try:
+                yield give
+            finally:
+                for name, value in own.items():
+                    variables[name].assign(value)
 
     @contextmanager
     def _borrowed(self) -> Iterator[Callable[[dict[str, Any], tuple[Any, ...]], NDArray[Any]]]:
@@ -575,13 +576,12 @@ class SnapshotEnsemble(BaseEnsemble["NDArray[Any]"]):
     def _reestimated(self, weights: dict[str, Any], batches: Batches) -> dict[str, Any]:
         found = {layer: Moments() for layer in self._batch_norms()}
         blind: list[str] = []
-        # Of their own, for a user may have set one.
-        calls = {layer: vars(layer)["call"] for layer in found if "call" in vars(layer)}
         try:
-            for layer, moments in found.items():
-                # What the model calls, and no attribute that Keras would track.
-                vars(layer)["call"] = _looking(layer, moments, blind)
-            with self._exchanged() as give:
+            with self._exchanged() as give, ExitStack() as stack:
+                for layer, moments in found.items():
+                    stack.callback(_put_call, layer, vars(layer).get("call"))
+                    # What the model calls, and no attribute that Keras would track.
+                    vars(layer)["call"] = _looking(layer, moments, blind)
                 give(weights)
                 for batch in batches:
                     # Not as compiled before, which knows the layers as they were.
@@ -594,11 +594,6 @@ class SnapshotEnsemble(BaseEnsemble["NDArray[Any]"]):
                 "The layers with running statistics must be run eagerly, and not within a graph or "
                 f"a vectorized map. Received: {blind[0]!r}, whose input has no numbers yet"
             ) from error
-        finally:
-            for layer in found:
-                vars(layer).pop("call", None)
-            for layer, call in calls.items():
-                vars(layer)["call"] = call
         names = {id(variable): name for name, variable in _named_weights(self.model).items()}
         estimated = dict(weights)
         for layer, moments in found.items():
@@ -651,6 +646,14 @@ class SnapshotEnsemble(BaseEnsemble["NDArray[Any]"]):
         if self.class_axis is None:
             return _array(ops.sigmoid(tensor))
         return _array(ops.softmax(tensor, axis=self.class_axis))
+
+
+def _put_call(layer: Any, call: Any) -> None:
+    """Give a layer back the call of its own that a user set, or none."""
+    if call is None:
+        vars(layer).pop("call", None)
+    else:
+        vars(layer)["call"] = call
 
 
 class _Sequence:

@@ -6,7 +6,7 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any, Unpack, cast
 
 from ..core.errors import EnsembleError, MissingExtraError, ScheduleError, SnapshotError
@@ -29,7 +29,7 @@ try:
 
     from ..ensemble.arrays import narrow, widen
     from ..ensemble.averaged import Moments
-    from ..ensemble.base import BaseEnsemble, Outputs, free_host_memory
+    from ..ensemble.base import BaseEnsemble, Outputs, free_host_memory, lock_of
     from ..ensemble.batches import Batches
     from ..ensemble.pooling import Pooling
     from ..snapshots.file import TensorBytes, check_tensor
@@ -830,26 +830,26 @@ class SnapshotEnsemble(BaseEnsemble[Tensor]):
     def _borrowed(self) -> Iterator[Callable[[dict[str, Tensor], tuple[Tensor, ...]], Tensor]]:
         # What wraps the model would compile anew for each member, or talk to other processes.
         model = _unwrapped(self.model)
-        slots = _slots(model)
-        own = {name: held[key] for name, (held, key) in slots.items()}
-        device, present = self._device(), None
+        with lock_of(model), _evaluating(model), torch.no_grad():
+            slots = _slots(model)
+            own = {name: held[key] for name, (held, key) in slots.items()}
+            device, present = self._device(), None
 
-        def run(weights: dict[str, Tensor], batch: tuple[Tensor, ...]) -> Tensor:
-            nonlocal present
-            if weights is not present:
-                unknown = sorted(weights.keys() - slots.keys())
-                if unknown:
-                    raise EnsembleError(
-                        "The model must hold the tensors of its state under their names. "
-                        f"Received: {unknown[0]!r} in the state, which no module holds"
-                    )
-                for name, value in weights.items():
-                    held, key = slots[name]
-                    held[key] = value
-                present = weights
-            return self._prediction(model(*(each.to(device) for each in batch)))
+            def run(weights: dict[str, Tensor], batch: tuple[Tensor, ...]) -> Tensor:
+                nonlocal present
+                if weights is not present:
+                    unknown = sorted(weights.keys() - slots.keys())
+                    if unknown:
+                        raise EnsembleError(
+                            "The model must hold the tensors of its state under their names. "
+                            f"Received: {unknown[0]!r} in the state, which no module holds"
+                        )
+                    for name, value in weights.items():
+                        held, key = slots[name]
+                        held[key] = value
+                    present = weights
+                return self._prediction(model(*(each.to(device) for each in batch)))
 
-        with _evaluating(self.model), torch.no_grad():
             try:
                 yield run
             finally:
@@ -874,14 +874,14 @@ class SnapshotEnsemble(BaseEnsemble[Tensor]):
         for prefix in layers:
             # Without its own a layer goes by its batch's, in evaluation mode too.
             bare[f"{prefix}running_mean"] = bare[f"{prefix}running_var"] = None
-        hooks = [layer.register_forward_pre_hook(look, with_kwargs=True) for layer in found]
-        try:
-            with _uncompiled(_unwrapped(self.model)), self._borrowed() as run:
-                for batch in batches:
-                    run(bare, batch)
-        finally:
-            for hook in hooks:
-                hook.remove()
+        with ExitStack() as stack:
+            run = stack.enter_context(self._borrowed())
+            stack.enter_context(_uncompiled(_unwrapped(self.model)))
+            for layer in found:
+                hook = layer.register_forward_pre_hook(look, with_kwargs=True)
+                stack.callback(hook.remove)
+            for batch in batches:
+                run(bare, batch)
         estimated = dict(weights)
         for prefix, layer in layers.items():
             moments = found[layer]
@@ -1085,8 +1085,11 @@ def _layout(state: Mapping[str, object]) -> dict[str, tuple[tuple[int, ...], str
 def _evaluating(model: nn.Module) -> Iterator[None]:
     """Evaluation mode; afterwards each module has its own mode again."""
     modes = [(module, module.training) for module in model.modules()]
-    model.eval()
     try:
+        # Not by `eval()`, for which a module may do more than that, such as
+        # changing its weights, and which the way back would not undo.
+        for module, _ in modes:
+            module.training = False
         yield
     finally:
         for module, training in modes:

@@ -6,9 +6,11 @@ import contextlib
 import math
 import os
 import tempfile
+import threading
 import time
+import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar, cast, get_args
@@ -48,6 +50,10 @@ _REMEDY: Final = "; fit the ensemble again"
 
 # Bytes of predictions beyond which `fit` keeps them in a file.
 _IN_MEMORY: Final = 256 << 20
+
+# A model that has a member's weights for the moment must not be lent again.
+_LOCK: Final = threading.Lock()
+_LOCKS: Final = weakref.WeakKeyDictionary[Any, threading.RLock]()
 
 # How often `mode="auto"` has a batch predicted by each mode, after once for all that comes first.
 _TRIALS: Final = 3
@@ -152,6 +158,9 @@ class BaseEnsemble(ABC, Generic[ArrayT]):
                 where four times all members do not fit into the device's free
                 memory.
 
+        Predictions with one model take turns, also those of several ensembles in
+        several threads; but nothing else may use it meanwhile.
+
         Returns:
             Probabilities (or values) in the dtype and on the device of a
             member's, in the order of the samples.
@@ -167,16 +176,21 @@ class BaseEnsemble(ABC, Generic[ArrayT]):
         def pool() -> Pool[ArrayT]:
             return Pool(self.pooling, inputs=inputs, class_axis=self.class_axis)
 
-        if self.choice is None:
-            pools = self._pools(pool, dict.fromkeys(self._members, 1.0), x, batch_size, mode)
-            return self._joined([each.value for each in pools])
+        choice = self.choice
         weights = {
             snapshot: weight
-            for snapshot, weight in zip(self._members, self.choice.weights, strict=True)
+            for snapshot, weight in zip(
+                self._members, [1.0] * len(self) if choice is None else choice.weights, strict=True
+            )
             if weight > 0
         }
-        pools = self._pools(pool, weights, x, batch_size, mode)
-        return self._joined([cast(ArrayT, self.choice.finish(each)) for each in pools])
+        with contextlib.closing(self._pools(pool, weights, x, batch_size, mode)) as pools:
+            return self._joined(
+                [
+                    each.value if choice is None else cast(ArrayT, choice.finish(each))
+                    for each in pools
+                ]
+            )
 
     def predict_with_variance(
         self, x: Any, *, batch_size: int | None = None, mode: Mode = "stream"
@@ -195,11 +209,8 @@ class BaseEnsemble(ABC, Generic[ArrayT]):
                 f"Received: outputs={self.outputs!r}"
             )
         weights = dict.fromkeys(self._members, 1.0)
-        pools = [
-            (pool.mean, pool.variance)
-            for pool in self._pools(ValuePool[Any], weights, x, batch_size, mode)
-        ]
-        means, variances = zip(*pools, strict=True)
+        with contextlib.closing(self._pools(ValuePool[Any], weights, x, batch_size, mode)) as pools:
+            means, variances = zip(*((pool.mean, pool.variance) for pool in pools), strict=True)
         return self._joined(means), self._joined(variances)
 
     def member_predictions(self, x: Any, *, batch_size: int | None = None) -> Iterator[ArrayT]:
@@ -496,21 +507,27 @@ class BaseEnsemble(ABC, Generic[ArrayT]):
         x: Any,
         batch_size: int | None,
         mode: Mode,
-    ) -> Iterator[PoolT]:
-        """For each batch a pool of some members' predictions, at their weights."""
+    ) -> Generator[PoolT, None, None]:
+        """For each batch a pool of some members' predictions, at their weights.
+
+        The model is borrowed until it is closed.
+        """
         if mode not in get_args(Mode):
             raise EnsembleError(
                 "Argument `mode` must be 'stream', 'resident', 'stacked' or 'auto'. "
                 f"Received: mode={shown(mode)}"
             )
         batches = self._batches(x, batch_size)
-        if mode != "stream" and self._place != (place := self._where()):
-            self.release()
-            self._place = place
-        if mode == "stream" or (mode == "auto" and not self._fits(members)):
+        if mode == "stream":
             yield from self._streamed(pool, members, batches)
             return
         with self._borrowed() as run:
+            if self._place != (place := self._where()):
+                self.release()
+                self._place = place
+            if mode == "auto" and not self._fits(members):
+                yield from self._streamed(pool, members, batches)
+                return
             for batch in batches:
                 found = pool()
                 if (mode if mode != "auto" else self._faster(members, run, batch)) == "stacked":
@@ -544,11 +561,12 @@ class BaseEnsemble(ABC, Generic[ArrayT]):
     def _run_stacked(self, members: Iterable[Snapshot], batch: tuple[Any, ...]) -> ArrayT:
         """All members' predictions of a batch, along a first axis."""
         snapshots = tuple(members)
-        if self._stacked is None or self._stacked[0] != snapshots:
-            self._stacked = None  # before the others are read
-            self._stacked = snapshots, self._stack(snapshots)
+        stacked = self._stacked
+        if stacked is None or stacked[0] != snapshots:
+            self._stacked = stacked = None  # before the others are read
+            self._stacked = stacked = snapshots, self._stack(snapshots)
         try:
-            return self._stacked[1](batch)
+            return stacked[1](batch)
         except EnsembleError:
             raise
         except Exception as error:
@@ -696,6 +714,12 @@ class BaseEnsemble(ABC, Generic[ArrayT]):
     @abstractmethod
     def _probabilities(self, logits: ArrayT) -> ArrayT:
         """The softmax along the class axis; the sigmoid where that is None."""
+
+
+def lock_of(model: Any) -> AbstractContextManager[object]:
+    """A model's lock, the same one for all ensembles that borrow the model."""
+    with _LOCK:
+        return _LOCKS.setdefault(model, threading.RLock())
 
 
 def members_of(choice: Choice, store: SnapshotStore, file: Path) -> tuple[Snapshot, ...]:
