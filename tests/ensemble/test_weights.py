@@ -101,6 +101,30 @@ def test_complex_numbers_flags_and_members_of_no_weight() -> None:
     assert found["on"].tolist() == [True]  # the newest member's
 
 
+@pytest.mark.parametrize("convert", [np.array, torch.tensor])
+def test_infinities_stay_and_opposite_ones_have_no_mean(convert: Any) -> None:
+    """As in the mask of an attention, which is the same in all members."""
+    inf = np.inf
+    first, second, third = (
+        {"mask": convert(values)}
+        for values in (
+            [-inf, inf, 1.0, inf, 2.0, 1e38],
+            [-inf, 2.0, -inf, -inf, 4.0, 1e38],
+            [-inf, inf, 1.0, inf, 6.0, 1e38],
+        )
+    )
+    found = np.asarray(average_weights([first, second, third])["mask"])
+    np.testing.assert_allclose(found, [-inf, inf, -inf, np.nan, 4.0, 1e38], rtol=1e-7)
+    for share in (0.25, 0.5, 1.5):
+        way = np.asarray(interpolate_weights(first, second, share)["mask"])
+        sign = 1.0 if share < 1 else -1.0
+        opposite = np.nan if share < 1 else -inf
+        expected = [-inf, sign * inf, -inf, opposite, 2 + 2 * share, 1e38]
+        np.testing.assert_allclose(way, expected, rtol=1e-7)
+    same = average_weights([first, first])["mask"]
+    np.testing.assert_array_equal(np.asarray(same), np.asarray(first["mask"]))
+
+
 def test_interpolation_goes_from_one_to_the_other() -> None:
     first, second = (dict(model.state_dict()) for model in models(2))
     for share in (0.0, 0.25, 0.5, 1.0, 1.5):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -110,3 +113,15 @@ def test_a_function_that_cannot_be_stacked_is_resident(tmp_path: Path) -> None:
         ensemble.predict(x, mode="stacked")
     np.testing.assert_allclose(ensemble.predict(x, mode="auto"), ensemble.predict(x), rtol=1e-6)
     assert ensemble.measured["stacked"] == np.inf
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_input_that_lies_on_several_devices(tmp_path: Path, classes: int) -> None:
+    """As many classes as devices or fewer, where the members' axis must not count."""
+    flags = "--xla_force_host_platform_device_count=4"
+    command = [sys.executable, "-W", "error", "-m", "tests.jax.sharded", str(tmp_path)]
+    subprocess.run(
+        [*command, str(classes)],
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags},
+        check=True,
+    )

@@ -242,6 +242,7 @@ def test_every_kind_of_layer(tmp_path: Path) -> None:
 def test_a_model_that_is_a_layer_of_batchnorm(tmp_path: Path) -> None:
     models = [nn.BatchNorm1d(3), nn.BatchNorm1d(3)]
     x = torch.randn(20, 3) + 5
+    models[1](x)  # which moves its statistics
     found = averaged(tmp_path, models, x)
     torch.testing.assert_close(found["running_mean"], x.mean(0))
     torch.testing.assert_close(found["running_var"], x.var(0))
@@ -253,6 +254,7 @@ def test_a_model_that_is_a_layer_of_batchnorm(tmp_path: Path) -> None:
 def test_moments_far_from_zero_keep_their_digits(tmp_path: Path) -> None:
     models = [nn.BatchNorm1d(2), nn.BatchNorm1d(2)]
     x = (2.0**20 + torch.arange(2000) % 7).float().reshape(-1, 2)
+    models[1](x)
     found = averaged(tmp_path, models, Loader(x, [900, 37, 63]))
     exact = x.double().var(0).float()
     torch.testing.assert_close(found["running_var"], exact, rtol=1e-6, atol=0)
@@ -292,6 +294,7 @@ def test_compiled_parts_are_looked_into(tmp_path: Path) -> None:
             with torch.no_grad():
                 for parameter in model.parameters():
                     parameter.add_(torch.randn(parameter.shape))
+                model.get_buffer("inner._orig_mod.1.running_mean").add_(1)
             recorder.step()
     ensemble = SnapshotEnsemble(model, tmp_path)
     if not hasattr(torch.compiler, "set_stance"):  # before torch 2.6
@@ -675,3 +678,89 @@ def test_what_cannot_be_is_said(tmp_path: Path, options: dict[str, Any], message
     model = recorded(tmp_path, [nn.Linear(3, 2), nn.Linear(3, 2)])
     with pytest.raises(EnsembleError, match=message):
         SnapshotEnsemble(model, tmp_path).average_weights(**options)
+
+
+def test_an_infinite_mask_stays_as_it_is(tmp_path: Path) -> None:
+    class Masked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(3, 2)
+            self.register_buffer("mask", torch.triu(torch.full((3, 3), -torch.inf), 1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            mask: Any = self.mask
+            return self.head(torch.einsum("ij,nj->ni", mask.softmax(-1), x))
+
+    torch.manual_seed(0)
+    models = [Masked()]
+    models += [near(models[0], 1), near(models[0], 2)]
+    x, y = torch.randn(50, 3), torch.arange(50) % 2
+    model = recorded(tmp_path, models)
+    found = SnapshotEnsemble(model, tmp_path).average_weights(x, y)
+    assert torch.equal(found.weights["mask"], models[0].mask)
+    assert all(math.isfinite(each.barrier) for each in found.barriers)
+
+
+def test_frozen_statistics_stay_as_they_are(tmp_path: Path) -> None:
+    """The usual fine-tuning: BatchNorm in evaluation mode, with statistics of other data."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    x = torch.randn(400, 2) + torch.tensor([3.0, 0.0])
+    y = (x[:, 0] > 3).long()
+    model.train()
+    model[0].eval().requires_grad_(False)
+    optimizer = torch.optim.Adam([each for each in model.parameters() if each.requires_grad], 0.02)
+    schedule = ca.CyclicCosine(0.1, total_steps=200, num_cycles=2)
+    with SnapshotRecorder(tmp_path, model, schedule) as recorder:
+        for _ in range(200):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x), y).backward()
+            optimizer.step()
+            recorder.step()
+    ensemble = SnapshotEnsemble(model, tmp_path)
+    with pytest.raises(EnsembleError, match=r"`train_data` must be.*2\.BatchNorm1d"):
+        ensemble.average_weights(x, y)
+    found = ensemble.average_weights(x, y, train_data=x)
+    assert torch.equal(found.weights["0.running_mean"], torch.zeros(2))
+    assert torch.equal(found.weights["0.running_var"], torch.ones(2))
+    expected = without_statistics(model, found.weights)
+    expected[0].load_state_dict(
+        {name[2:]: value for name, value in found.weights.items() if name.startswith("0.")}
+    )
+    expected[0].eval()
+    expected(x)
+    assert_statistics(found.weights, expected.state_dict(), "2.")
+    # All of them frozen: there is nothing to estimate.
+    frozen = recorded(tmp_path / "frozen", [model, model])
+    SnapshotEnsemble(frozen, tmp_path / "frozen").average_weights(x, y)
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_statistics_of_instances_are_means_over_the_samples(tmp_path: Path, alone: bool) -> None:
+    def network(seed: int) -> nn.Sequential:
+        torch.manual_seed(seed)
+        normalization: nn.Module = nn.InstanceNorm1d(4, affine=True, track_running_stats=True)
+        model = nn.Sequential(nn.Conv1d(2, 4, 3), normalization, nn.Flatten(0 if alone else 1))
+        with torch.no_grad():
+            for name, buffer in model.named_buffers():
+                if "running" in name:
+                    buffer.uniform_(0.5, 2)
+        return model
+
+    torch.manual_seed(5)
+    x = torch.randn(12, 2, 8) * torch.linspace(0.5, 3, 12)[:, None, None] + 2
+    train = Loader(x[0], (2,)) if alone else Loader(x, (5, 3, 4))
+    model = recorded(tmp_path, [network(0), network(1)])
+    ensemble = SnapshotEnsemble(model, tmp_path, class_axis=None)
+    with pytest.raises(EnsembleError, match=r"1\.InstanceNorm1d"):
+        ensemble.average_weights(barrier=math.inf)
+    found = ensemble.average_weights(train_data=train, barrier=math.inf).weights
+    # torch's own, of all samples in one batch, at a momentum that keeps nothing of before.
+    model.load_state_dict(found)
+    model[1].momentum = 1.0
+    model.train()
+    model(x[0] if alone else x)
+    assert_statistics(found, model.state_dict(), "1.")
+    assert model[1].track_running_stats
+    with pytest.raises(EnsembleError, match="at least two positions"):
+        ensemble.average_weights(train_data=Loader(x[:, :, :3], (12,)), barrier=math.inf)

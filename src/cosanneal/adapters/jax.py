@@ -30,7 +30,7 @@ try:
     from numpy.typing import NDArray
 
     from ..ensemble.arrays import as_floats, as_numpy, narrow
-    from ..ensemble.averaged import Moments
+    from ..ensemble.averaged import Layers, Moments
     from ..ensemble.base import BaseEnsemble, Outputs, free_host_memory
     from ..ensemble.batches import Batches
     from ..ensemble.pooling import Pooling
@@ -715,18 +715,18 @@ class SnapshotEnsemble(BaseEnsemble[Any]):
     def _from_names(self, named: Mapping[str, Any]) -> Any:
         return jax.tree_util.tree_unflatten(self._structure, [named[name] for name in self._leaves])
 
-    def _running_statistics(self) -> str | None:
+    def _running_statistics(self, members: Sequence[Snapshot]) -> Layers:  # noqa: ARG002
         if self.statistics_fn is not None:
-            return "what statistics_fn returns"
+            return [("what statistics_fn returns", None)]
         if self._batch_statistics is not None:
             raise EnsembleError(
                 "Argument `statistics_fn` of the ensemble must be given for params with running "
                 f"statistics, which a mean of weights needs anew. Received: none, and "
                 f"{self._batch_statistics!r}"
             )
-        return None
+        return ()
 
-    def _reestimated(self, weights: Any, batches: Batches) -> Any:
+    def _reestimated(self, weights: Any, layers: Layers, batches: Batches) -> Any:  # noqa: ARG002
         named = self._by_name(weights)
         momenta: dict[str, float] = {}
         found: dict[str, Moments] = {}

@@ -38,7 +38,7 @@ try:
     from numpy.typing import NDArray
 
     from ..ensemble.arrays import as_floats, as_numpy, narrow
-    from ..ensemble.averaged import Moments
+    from ..ensemble.averaged import Layers, Moments
     from ..ensemble.base import BaseEnsemble, Outputs, free_host_memory, lock_of
     from ..ensemble.batches import Batches
     from ..ensemble.pooling import Pooling
@@ -570,11 +570,13 @@ class SnapshotEnsemble(BaseEnsemble["NDArray[Any]"]):
             and (layer.trainable or not trained)
         ]
 
-    def _running_statistics(self) -> str | None:
-        return next((layer.name for layer in self._batch_norms()), None)
+    def _running_statistics(self, members: Sequence[Snapshot]) -> Layers:  # noqa: ARG002
+        return [(layer.name, layer) for layer in self._batch_norms()]
 
-    def _reestimated(self, weights: dict[str, Any], batches: Batches) -> dict[str, Any]:
-        found = {layer: Moments() for layer in self._batch_norms()}
+    def _reestimated(
+        self, weights: dict[str, Any], layers: Layers, batches: Batches
+    ) -> dict[str, Any]:
+        found = {layer: Moments() for _, layer in layers}
         blind: list[str] = []
         try:
             with self._exchanged() as give, ExitStack() as stack:

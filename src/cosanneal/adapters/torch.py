@@ -28,7 +28,7 @@ try:
     )
 
     from ..ensemble.arrays import narrow, widen
-    from ..ensemble.averaged import Moments
+    from ..ensemble.averaged import Layers, Moments
     from ..ensemble.base import BaseEnsemble, Outputs, free_host_memory, lock_of
     from ..ensemble.batches import Batches
     from ..ensemble.pooling import Pooling
@@ -50,6 +50,7 @@ _HANDS_OVER_TENSORS = not hasattr(LRScheduler, "_update_lr")
 _SHORT_STRETCH = 256
 
 _CPU = torch.device("cpu")
+_STATISTICS = ("running_mean", "running_var")
 
 __all__ = ["CyclicCosineLR", "SnapshotEnsemble", "SnapshotRecorder", "from_torch"]
 
@@ -859,38 +860,49 @@ class SnapshotEnsemble(BaseEnsemble[Tensor]):
     def _same_randomness(self) -> AbstractContextManager[object]:
         return torch.random.fork_rng(devices=[])  # a pass over a DataLoader draws a seed
 
-    def _running_statistics(self) -> str | None:
-        layers = _batch_norms(_unwrapped(self.model))
-        return next((f"{name}{type(layer).__name__}" for name, layer in layers.items()), None)
+    def _running_statistics(self, members: Sequence[Snapshot]) -> Layers:
+        layers = _normalizations(_unwrapped(self.model))
+        first, *others = (self._load(member) for member in members)
+        moving = {
+            prefix
+            for prefix in layers
+            for other in others
+            for name in _STATISTICS
+            if not torch.equal(first[prefix + name], other[prefix + name])
+        }
+        return [
+            (f"{prefix}{type(layer).__name__}", prefix)
+            for prefix, layer in layers.items()
+            if prefix in moving
+        ]
 
-    def _reestimated(self, weights: dict[str, Tensor], batches: Batches) -> dict[str, Tensor]:
-        layers = _batch_norms(_unwrapped(self.model))
-        found = {layer: Moments() for layer in layers.values()}
-
-        def look(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            _take_in(found[layer], args[0] if args else kwargs["input"])
-
+    def _reestimated(
+        self, weights: dict[str, Tensor], layers: Layers, batches: Batches
+    ) -> dict[str, Tensor]:
+        known = _normalizations(_unwrapped(self.model))
+        # A layer that stands in several places has moments of all of them.
+        found = {known[prefix]: _Statistics(known[prefix]) for _, prefix in layers}
         bare: dict[str, Any] = dict(weights)
-        for prefix in layers:
+        for _, prefix in layers:
             # Without its own a layer goes by its batch's, in evaluation mode too.
             bare[f"{prefix}running_mean"] = bare[f"{prefix}running_var"] = None
         with ExitStack() as stack:
             run = stack.enter_context(self._borrowed())
             stack.enter_context(_uncompiled(_unwrapped(self.model)))
-            for layer in found:
-                hook = layer.register_forward_pre_hook(look, with_kwargs=True)
+            for layer, statistics in found.items():
+                hook = layer.register_forward_pre_hook(statistics.look, with_kwargs=True)
                 stack.callback(hook.remove)
+                if isinstance(layer, nn.modules.instancenorm._InstanceNorm):
+                    # It looks here, and not at what it has.
+                    stack.callback(setattr, layer, "track_running_stats", True)
+                    layer.track_running_stats = False
             for batch in batches:
                 run(bare, batch)
         estimated = dict(weights)
-        for prefix, layer in layers.items():
-            moments = found[layer]
-            if moments.count:  # it was reached
-                for key, value in (
-                    (f"{prefix}running_mean", moments.mean),
-                    (f"{prefix}running_var", moments.variance(correction=1)),
-                ):
-                    estimated[key] = narrow(value, weights[key])
+        for _, prefix in layers:
+            values = found[known[prefix]].values()
+            for name, value in zip(_STATISTICS, values, strict=False):
+                estimated[prefix + name] = narrow(value, weights[prefix + name])
         return estimated
 
     def _stack(self, snapshots: Sequence[Snapshot]) -> Callable[[tuple[Tensor, ...]], Tensor]:
@@ -1025,31 +1037,66 @@ def _slots(model: nn.Module) -> dict[str, tuple[dict[str, Tensor | None], str]]:
     return slots
 
 
-def _batch_norms(model: nn.Module) -> dict[str, nn.Module]:
-    """The layers with running statistics of batches, by what the names of their tensors begin with.
+def _normalizations(model: nn.Module) -> dict[str, nn.Module]:
+    """The layers with running statistics, by what the names of their tensors begin with.
 
     A layer that stands in several places is there under each of its names.
     """
     return {
         f"{name}." if name else "": module
         for name, module in model.named_modules(remove_duplicate=False)
-        if isinstance(module, nn.modules.batchnorm._BatchNorm)
+        if isinstance(module, nn.modules.batchnorm._NormBase)
         and module._buffers.get("running_mean") is not None
     }
 
 
-def _take_in(moments: Moments, x: Tensor) -> None:
-    """Add to the moments of each channel, which are along axis 1, what a layer is given."""
-    count = x.numel() // x.shape[1] if x.numel() else 0
-    if count < 2:
-        raise EnsembleError(
-            "Argument `train_data` must give batches of at least two samples, for a layer to "
-            f"normalize by. Received: an input of shape {tuple(x.shape)}; give another "
-            "train_batch_size, or a loader with drop_last=True"
-        )
-    axes = [axis for axis in range(x.ndim) if axis != 1]
-    variance, mean = torch.var_mean(widen(x), axes, correction=0)
-    moments.update(count, mean, variance)
+class _Statistics:
+    """The running statistics that a layer would have of the inputs it has seen.
+
+    A layer of BatchNorm has the mean and the variance over all samples and
+    positions; one of InstanceNorm the mean, over the samples, of each sample's own.
+    """
+
+    def __init__(self, layer: nn.Module) -> None:
+        self._instances = isinstance(layer, nn.modules.instancenorm._InstanceNorm)
+        # Of each channel's numbers; of each sample's mean, and of its variance.
+        self._moments, self._means, self._variances = Moments(), Moments(), Moments()
+        self._axes = getattr(layer, "_get_no_batch_dim", lambda: None)()
+
+    def look(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:  # noqa: ARG002
+        """Take in what a layer is given."""
+        x = args[0] if args else kwargs["input"]
+        if self._instances and x.ndim == self._axes:
+            x = x[None]  # one sample alone
+        count = x.numel() // x.shape[1] if x.numel() else 0
+        if self._instances and math.prod(x.shape[2:]) < 2:
+            raise EnsembleError(
+                "Argument `train_data` must give samples of at least two positions, for a layer "
+                f"of InstanceNorm to normalize by. Received: an input of shape {tuple(x.shape)}"
+            )
+        if count < 2:
+            raise EnsembleError(
+                "Argument `train_data` must give batches of at least two samples, for a layer to "
+                f"normalize by. Received: an input of shape {tuple(x.shape)}; give another "
+                "train_batch_size, or a loader with drop_last=True"
+            )
+        x = widen(x)
+        if self._instances:
+            variances, means = torch.var_mean(x, [*range(2, x.ndim)], correction=1)
+            self._means.update(len(x), means.mean(0), 0.0)
+            self._variances.update(len(x), variances.mean(0), 0.0)
+        else:
+            axes = [axis for axis in range(x.ndim) if axis != 1]
+            variance, mean = torch.var_mean(x, axes, correction=0)
+            self._moments.update(count, mean, variance)
+
+    def values(self) -> tuple[Tensor, ...]:
+        """The mean and the variance; none where nothing was seen."""
+        if self._instances:
+            return (self._means.mean, self._variances.mean) if self._means.count else ()
+        if not self._moments.count:
+            return ()
+        return self._moments.mean, self._moments.variance(correction=1)
 
 
 def _uncompiled(model: nn.Module) -> AbstractContextManager[object]:

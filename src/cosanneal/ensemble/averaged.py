@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 SoupName: TypeAlias = Literal["uniform", "greedy", "exponential"]
 
+# Layers with running statistics: what an error calls each, and what its adapter knows it by.
+Layers: TypeAlias = Sequence[tuple[str, Any]]
+
 # By how much of the ends' mean loss it may rise between two members.
 BARRIER: Final = 0.1
 
@@ -224,6 +227,7 @@ class Averaging:
         ensemble: the ensemble.
         members: those to average, oldest first.
         train: what statistics are estimated from; None where there are none.
+        layers: those whose statistics are.
         inner: where to measure the loss between two members.
     """
 
@@ -232,10 +236,11 @@ class Averaging:
         ensemble: BaseEnsemble[Any],
         members: Sequence[Snapshot],
         train: Batches | None,
+        layers: Layers,
         inner: Sequence[float],
     ) -> None:
         self._ensemble, self._members = ensemble, members
-        self._train, self._inner = train, inner
+        self._train, self._layers, self._inner = train, layers, inner
         self._batches: Batches | None = None
         self._judge = Judge(None, values=False, class_axis=None)  # until labels are there
         self._scores: dict[Snapshot, dict[str, float]] = {}
@@ -329,7 +334,7 @@ class Averaging:
         weights = self._ensemble._from_names(named)
         if self._train is None or members == 1:
             return weights
-        return self._ensemble._reestimated(weights, self._train)
+        return self._ensemble._reestimated(weights, self._layers, self._train)
 
     def _loss(self, weights: Any) -> float:
         batches = cast(Batches, self._batches)

@@ -26,6 +26,7 @@ from .averaged import (
     BARRIER,
     AveragedWeights,
     Averaging,
+    Layers,
     SoupName,
     check_inner,
     check_soup,
@@ -331,7 +332,9 @@ class BaseEnsemble(ABC, Generic[ArrayT]):
         first one's statistics do not depend on the batches at all, and those of
         deeper ones as little as the batches are large. On the way between two
         members they are estimated at every point. A few thousand samples do. A
-        layer that the data do not reach keeps the mean of its statistics.
+        layer that the data do not reach keeps the mean of its statistics; and one
+        whose statistics are the same in all members (in Keras, one that is not
+        trained) was frozen, and keeps them.
 
         Args:
             x_val: the model's input for validation data, as in `predict`. They
@@ -394,18 +397,18 @@ class BaseEnsemble(ABC, Generic[ArrayT]):
                 "Received: none; give validation data, or barrier=math.inf and another soup than "
                 "'greedy' for the mean unmeasured"
             )
-        layer = self._running_statistics() if several else None
-        if layer is not None and train_data is None:
+        layers = self._running_statistics(members) if several else ()
+        if layers and train_data is None:
             raise EnsembleError(
                 "Argument `train_data` must be given for a model with running statistics, which a "
-                f"mean of weights needs anew. Received: none, and {layer!r}; give input from the "
-                "training data"
+                f"mean of weights needs anew. Received: none, and {layers[0][0]!r}; give input "
+                "from the training data"
             )
         train = None
-        if layer is not None:
+        if layers:
             train = self._batches(train_data, train_batch_size, training=True, name="train_data")
         with self._same_randomness():
-            averaging = Averaging(self, members, train, inner)
+            averaging = Averaging(self, members, train, layers, inner)
             if x_val is not None:
                 averaging.measure(self._batches(x_val, batch_size), y_val)
             return averaging.greedy() if mixture is None else averaging.mean(mixture, tolerance)
@@ -667,11 +670,11 @@ class BaseEnsemble(ABC, Generic[ArrayT]):
         return contextlib.nullcontext()
 
     @abstractmethod
-    def _running_statistics(self) -> str | None:
-        """The name of the first layer with running statistics, if there is one."""
+    def _running_statistics(self, members: Sequence[Snapshot]) -> Layers:
+        """The layers whose running statistics a mean of some members needs anew."""
 
     @abstractmethod
-    def _reestimated(self, weights: Any, batches: Batches) -> Any:
+    def _reestimated(self, weights: Any, layers: Layers, batches: Batches) -> Any:
         """Weights with the running statistics of the data, as if all had come in one batch."""
 
     @abstractmethod

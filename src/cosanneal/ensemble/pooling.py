@@ -123,7 +123,8 @@ class Pool(Generic[ArrayT]):
                 "Argument `weights` must have a weight for each member. Received: "
                 f"{len(checked)} weights for {len(wide)} members"
             )
-        self._meet(predictions, tuple(wide.shape[1:]))
+        # Of one of them: how all lie, as of JAX' arrays, is by the members' axis too.
+        self._meet(predictions[0] if len(checked) else predictions, tuple(wide.shape[1:]))
         counted = [i for i, weight in enumerate(checked) if weight > 0]
         if len(counted) < len(checked):
             wide, checked = wide[counted], [checked[i] for i in counted]

@@ -15,9 +15,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from ..core.averaging import RunningMean
 from ..core.errors import EnsembleError, shown
-from .arrays import as_numpy, check_count, narrow, shape_of, widen
+from .arrays import as_numpy, check_count, namespace, narrow, shape_of, widen
 from .pooling import weighted
 
 Weights = Mapping[str, Any]
@@ -51,6 +53,8 @@ def average_weights(
     Generalization" (2018), section 3.
     """
     mean = RunningMean[dict[str, Any]]()
+    # Of each tensor that has any: a running mean of infinities would be NaN.
+    infinities: dict[str, Any] = {}
     newest: Weights | None = None
     empty = True
     for member, weight in weighted(members, weights):
@@ -59,10 +63,20 @@ def average_weights(
         newest = member
         if weight:
             empty = False
-            mean.update({name: widen(x) for name, x in member.items() if has_mean(x)}, weight)
+            wide = {name: widen(x) for name, x in member.items() if has_mean(x)}
+            for name, value in wide.items():
+                xp = namespace(value)
+                infinite = xp.isinf(value)
+                if infinite.any():
+                    with np.errstate(invalid="ignore"):  # of both signs: NaN, as it should be
+                        infinities[name] = infinities.get(name, 0) + xp.where(infinite, value, 0)
+                    wide[name] = xp.where(infinite, 0, value)
+            mean.update(wide, weight)
     if newest is None or empty:
         raise EnsembleError("There must be a member with a positive weight. Received: none")
     means = mean.value
+    for name, value in infinities.items():
+        means[name] = namespace(value).where(value == 0, means[name], value)
     return {
         name: narrow(means[name], value) if name in means else value
         for name, value in newest.items()
@@ -203,8 +217,13 @@ def interpolate_weights(first: Weights, second: Weights, share: float) -> dict[s
     mixed: dict[str, Any] = {}
     for name, start in first.items():
         if has_mean(start):
-            wide = widen(start)
-            mixed[name] = narrow(wide + share * (widen(second[name]) - wide), start)
+            wide, end = widen(start), widen(second[name])
+            with np.errstate(invalid="ignore"):  # infinities, which may part, are set apart
+                way = wide + share * (end - wide)
+                xp = namespace(way)
+                infinite = xp.isinf(wide) | xp.isinf(end)
+                way = xp.where(infinite, (1 - share) * wide + share * end, way)
+                mixed[name] = narrow(xp.where(wide == end, wide, way), start)
         else:
             mixed[name] = start if share < 0.5 else second[name]
     return mixed
