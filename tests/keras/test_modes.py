@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -135,3 +136,20 @@ def test_a_convolution_is_stacked_or_resident(tmp_path: Path) -> None:
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(ensemble.predict(x, mode="auto"), expected, rtol=1e-4, atol=1e-6)
     assert (ensemble.measured["stacked"] == np.inf) == (BACKEND == "torch")
+
+
+def test_threads_take_turns_with_the_model(tmp_path: Path) -> None:
+    model = network()
+    ensemble = recorded(tmp_path, model)
+    own = model.get_weights()
+    # Two of them: the model is what must not be lent twice.
+    ensembles = [ensemble, SnapshotEnsemble(model, tmp_path)]
+    x = np.random.default_rng(3).normal(size=(20, 6, 6, 2)).astype(np.float32)
+    expected = ensemble.predict(x)
+
+    def work(i: int) -> float:
+        return max(float(abs(ensembles[i].predict(x) - expected).max()) for _ in range(10))
+
+    with ThreadPoolExecutor(2) as pool:
+        assert max(pool.map(work, [0, 1])) < 1e-6
+    assert all(np.array_equal(*pair) for pair in zip(own, model.get_weights(), strict=True))

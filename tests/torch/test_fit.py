@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -105,7 +107,8 @@ def test_every_member_is_run_once_and_its_predictions_may_be_kept(
     assert len(runs) == 5
     kept = np.load(tmp_path / "kept.npy", allow_pickle=False)
     assert kept.dtype == np.float32
-    np.testing.assert_array_equal(kept, torch.stack(list(ensemble.member_predictions(x))).numpy())
+    members = torch.stack(list(ensemble.member_predictions(x))).numpy()
+    np.testing.assert_allclose(kept, members, rtol=5e-6)
 
     temporary = tmp_path / "temporary"
     temporary.mkdir()
@@ -220,3 +223,66 @@ def test_the_user_is_told_how_noisy_a_choice_is(tmp_path: Path) -> None:
     ensemble = SnapshotEnsemble(recorded(tmp_path), tmp_path)
     with pytest.warns(UserWarning, match=r"chosen on 100 validation samples, fewer than 1000"):
         ensemble.fit(*data(100, 1))
+
+
+class Scaled(nn.Module):
+    """Gives its input, times a weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.weight * x
+
+
+def scaled(folder: Path, factors: Sequence[float]) -> Scaled:
+    model = Scaled()
+    with SnapshotRecorder(folder, model, ca.CyclicCosine(0.1, cycle_steps=1)) as recorder:
+        for factor in factors:
+            model.weight.data.fill_(factor)
+            recorder.step()
+    return model
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_confident_outcome_counts_as_much_as_its_opposite(tmp_path: Path, sign: int) -> None:
+    """In float32 the sigmoid of 20 is 1, and that of -20 is not 0."""
+    ensemble = SnapshotEnsemble(scaled(tmp_path, [1.0, 1.0]), tmp_path, class_axis=None)
+    x = torch.full((1000,), 20.0 * sign)
+    y = torch.full((1000,), int(sign > 0))
+    y[:100] = 1 - y[:100]
+    choice = ensemble.fit(x, y)
+    plain, *_ = choice.candidates
+    # By hand: a tenth is wrong, which costs 20 nats each.
+    assert plain.log_loss == pytest.approx(0.1 * 20, rel=1e-6)
+    # The best temperature makes 0.9 of it.
+    assert choice.temperature == pytest.approx(20 / math.log(9), rel=1e-4)
+    found = ensemble.predict(x)
+    torch.testing.assert_close(found, torch.full((1000,), 0.9 if sign > 0 else 0.1))
+    soup = ensemble.average_weights(x, y)
+    assert soup.ensemble_scores is not None
+    assert soup.ensemble_scores["log_loss"] == pytest.approx(choice.candidates[-1].log_loss)
+
+
+def test_the_mean_of_logits_is_scored_as_it_is_predicted(tmp_path: Path) -> None:
+    model = scaled(tmp_path, [20.0, -18.0])
+    ensemble = SnapshotEnsemble(model, tmp_path, class_axis=None, pooling="logits")
+    x, y = torch.ones(10), torch.zeros(10, dtype=torch.long)
+    predicted = ensemble.predict(x)
+    torch.testing.assert_close(predicted, torch.tensor(1.0).sigmoid().expand(10))
+    scores = ensemble.average_weights(x, y, barrier=math.inf).ensemble_scores
+    assert scores is not None
+    assert scores["log_loss"] == pytest.approx(math.log(1 + math.e), rel=1e-6)
+
+
+def test_half_precision_has_the_temperature_of_its_logits(tmp_path: Path) -> None:
+    x = torch.tensor([[20.0, 0.0]]).expand(1000, 2).half()
+    y = (torch.arange(1000) < 100).long()
+    model = Scaled().half()
+    with SnapshotRecorder(tmp_path, model, ca.CyclicCosine(0.1, cycle_steps=1)) as recorder:
+        recorder.step()
+    ensemble = SnapshotEnsemble(model, tmp_path)
+    choice = ensemble.fit(x, y)
+    assert choice.temperature == pytest.approx(20 / math.log(9), rel=1e-4)
+    assert ensemble.predict(x).dtype == torch.float16

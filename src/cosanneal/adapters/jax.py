@@ -871,7 +871,7 @@ class SnapshotEnsemble(BaseEnsemble[Any]):
                 "The model must return one array. Received: "
                 f"{type(output).__name__}; let apply_fn return the array to average"
             )
-        return self._pooled(jnp.asarray(output), output.shape)
+        return self._checked(jnp.asarray(output), output.shape)
 
     def _probabilities(self, logits: Any) -> Any:
         if self.class_axis is None:

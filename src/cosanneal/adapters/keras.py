@@ -641,7 +641,7 @@ class SnapshotEnsemble(BaseEnsemble["NDArray[Any]"]):
                 "The model must return one tensor. Received: "
                 f"{type(output).__name__}; wrap the model so that it returns the tensor to average"
             )
-        return self._pooled(output, output.shape)
+        return self._checked(output, output.shape)
 
     def _probabilities(self, logits: NDArray[Any]) -> NDArray[Any]:
         tensor = ops.convert_to_tensor(logits)

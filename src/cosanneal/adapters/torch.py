@@ -955,7 +955,7 @@ class SnapshotEnsemble(BaseEnsemble[Tensor]):
                 "The model must return one tensor. Received: "
                 f"{type(output).__name__}; wrap the model so that it returns the tensor to average"
             )
-        return self._pooled(output, tuple(output.shape))
+        return self._checked(output, tuple(output.shape))
 
     def _probabilities(self, logits: Tensor) -> Tensor:
         if self.class_axis is None:

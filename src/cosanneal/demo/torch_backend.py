@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,13 +57,14 @@ def train(
         progress: called after every update.
     """
     model = build_model(seed)
-    kernels = [weight for weight in model.parameters() if weight.ndim > 1]
-    others = [weight for weight in model.parameters() if weight.ndim == 1]
-    optimizer = torch.optim.SGD(
-        [{"params": kernels, "weight_decay": config.weight_decay}, {"params": others}],
-        lr=1.0,
-        momentum=config.momentum,
-    )
+    groups: list[dict[str, Any]] = [
+        {
+            "params": [weight for weight in model.parameters() if weight.ndim > 1],
+            "weight_decay": config.weight_decay,
+        },
+        {"params": [weight for weight in model.parameters() if weight.ndim == 1]},
+    ]
+    optimizer = torch.optim.SGD(groups, lr=1.0, momentum=config.momentum)
     scheduler = CyclicCosineLR(optimizer, schedule)
     x, y = _inputs(split.train), torch.from_numpy(split.train.y)
     rates: list[float] = []

@@ -16,7 +16,7 @@ from .analysis import Interpolation
 from .arrays import as_floats
 from .batches import Batches
 from .metrics import brier_score, error_rate, log_loss, rmse
-from .pooling import Pool, ValuePool
+from .pooling import ValuePool
 from .weights import (
     Weights,
     average_weights,
@@ -256,16 +256,15 @@ class Averaging:
         labels = batches.labels() if labels is None else labels
         self._judge = judge = Judge(labels, values=values, class_axis=ensemble.class_axis)
         choice = ensemble.choice
-        pool = Pool[Any](ensemble.pooling, class_axis=ensemble.class_axis)
-        value_pool = ValuePool[Any]()
+        pool, value_pool = ensemble._pool(), ValuePool[Any]()
         weights = [1.0] * len(ensemble) if choice is None else choice.weights
         for snapshot, weight in zip(ensemble.members, weights, strict=True):
             if not weight and snapshot not in self._members:
                 continue
-            prediction = ensemble._predicted(ensemble._load(snapshot), batches)
-            (value_pool if values else pool).update(prediction, weight)
+            output = ensemble._predicted(ensemble._load(snapshot), batches)
+            (value_pool if values else pool).update(output, weight)
             if snapshot in self._members:
-                self._scores[snapshot] = judge.scores(prediction)
+                self._scores[snapshot] = judge.scores(ensemble._wide(output))
         pooled = value_pool.mean if values else pool.wide if choice is None else choice.finish(pool)
         if ensemble.pooling == "log-probabilities":
             pooled = np.exp(as_floats(pooled))
@@ -338,8 +337,8 @@ class Averaging:
 
     def _loss(self, weights: Any) -> float:
         batches = cast(Batches, self._batches)
-        prediction = self._ensemble._predicted(weights, batches)
-        return self._judge.all_scores(prediction)[self._judge.loss_name]
+        output = self._ensemble._predicted(weights, batches)
+        return self._judge.all_scores(self._ensemble._wide(output))[self._judge.loss_name]
 
     def _check(self, reason: str | None, tolerance: float) -> None:
         if reason is None:
@@ -362,7 +361,8 @@ class Averaging:
         scores = None
         if self._batches is not None:
             # A mean may overflow where no member does.
-            scores = self._judge.all_scores(self._ensemble._predicted(weights, self._batches))
+            output = self._ensemble._predicted(weights, self._batches)
+            scores = self._judge.all_scores(self._ensemble._wide(output))
         return AveragedWeights(
             weights=self._ensemble._handed_out(weights),
             members=tuple(members),

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ..core.errors import EnsembleError, check_steps, shown
 from ..snapshots.file import Layout, count_bytes, first_mismatch
 from ..snapshots.store import Snapshot, SnapshotStore
-from .arrays import as_numpy, check_class_axis, check_count
+from .arrays import as_numpy, check_class_axis, check_count, widen
 from .averaged import (
     BARRIER,
     AveragedWeights,
@@ -36,7 +36,7 @@ from .batches import Batches
 from .choice import Choice, Select
 from .choice import fit as choose
 from .metrics import Metric
-from .pooling import Inputs, Pool, Pooling, ValuePool, check_pooling
+from .pooling import Inputs, Pool, Pooling, ValuePool, check_pooling, probabilities_of
 from .weights import Weights
 
 Outputs: TypeAlias = Literal["logits", "probabilities", "values"]
@@ -108,8 +108,6 @@ class BaseEnsemble(ABC, Generic[ArrayT]):
                 "Argument `pooling` must be left out for outputs='values', whose mean is taken. "
                 f"Received: pooling={pooling!r}"
             )
-        # Whether logits are pooled as they are, and no probabilities made of them first.
-        self._pools_logits = outputs == "logits" and pooling in ("logits", "log-probabilities")
         found = self.store.list()
         if last is not None:
             last = check_steps("last", last, minimum=1)
@@ -172,11 +170,6 @@ class BaseEnsemble(ABC, Generic[ArrayT]):
                 the first tensor that differs); or batches that change between
                 two passes.
         """
-        inputs: Inputs = "logits" if self._pools_logits else "probabilities"
-
-        def pool() -> Pool[ArrayT]:
-            return Pool(self.pooling, inputs=inputs, class_axis=self.class_axis)
-
         choice = self.choice
         weights = {
             snapshot: weight
@@ -185,7 +178,7 @@ class BaseEnsemble(ABC, Generic[ArrayT]):
             )
             if weight > 0
         }
-        with contextlib.closing(self._pools(pool, weights, x, batch_size, mode)) as pools:
+        with contextlib.closing(self._pools(self._pool, weights, x, batch_size, mode)) as pools:
             return self._joined(
                 [
                     each.value if choice is None else cast(ArrayT, choice.finish(each))
@@ -220,7 +213,8 @@ class BaseEnsemble(ABC, Generic[ArrayT]):
         Args and errors as in `predict`; probabilities (or values), as
         `predict` averages them. One member is in memory at a time.
         """
-        yield from self._member_predictions(self._batches(x, batch_size))
+        for prediction in self._member_outputs(self._batches(x, batch_size)):
+            yield self._probabilities(prediction) if self.outputs == "logits" else prediction
 
     def release(self) -> None:
         """Give back the memory of the members that the modes resident and stacked keep."""
@@ -254,9 +248,10 @@ class BaseEnsemble(ABC, Generic[ArrayT]):
             metric: "log_loss", "brier" or "error".
             temperature: also fit one temperature after pooling.
             batch_size: so many samples at a time; by default all at once.
-            keep: a file to keep the members' predictions in, one .npy array
-                with the members along the first axis. Without one, they are in
-                memory, or where they are more than 256 MiB in a temporary file.
+            keep: a file to keep the members' probabilities in, one .npy array
+                with the members along the first axis: float32, or float64 where
+                class_axis is None. Without one, they are in memory, or where
+                they are more than 256 MiB in a temporary file.
             steps: picks of select="greedy".
             bags: of select="greedy", as in `select_greedy`.
             seed: of the bags and the intervals.
@@ -420,11 +415,13 @@ class BaseEnsemble(ABC, Generic[ArrayT]):
         """The predictions of all members in one array, in memory or in a file."""
         with contextlib.ExitStack() as stack:
             kept: NDArray[Any] | None = None
-            for i, prediction in enumerate(self._member_predictions(batches)):
-                array = as_numpy(prediction)
+            for i, output in enumerate(self._member_outputs(batches)):
+                array = as_numpy(self._wide(output))
                 if kept is None:
-                    # Those that others have added to numpy, such as bfloat16, are for no file.
-                    dtype = array.dtype if array.dtype.kind == "f" else np.dtype(np.float32)
+                    # In float32 the probability of a logit of 20 is 1: how far it is from
+                    # that is lost, where no other class' probability says it.
+                    exact = self.class_axis is None or "float64" in str(output.dtype)
+                    dtype = np.dtype(np.float64 if exact else np.float32)
                     shape = (len(self), *array.shape)
                     if keep is None and math.prod(shape) * dtype.itemsize <= _IN_MEMORY:
                         kept = np.empty(shape, dtype)
@@ -493,15 +490,24 @@ class BaseEnsemble(ABC, Generic[ArrayT]):
                 f"outputs={self.outputs!r}, pooling={self.pooling!r}"
             )
 
-    def _member_predictions(self, batches: Batches) -> Iterator[ArrayT]:
+    def _pool(self) -> Pool[ArrayT]:
+        """What makes one prediction of the members' outputs."""
+        inputs: Inputs = "logits" if self.outputs == "logits" else "probabilities"
+        return Pool(self.pooling, inputs=inputs, class_axis=self.class_axis)
+
+    def _member_outputs(self, batches: Batches) -> Iterator[ArrayT]:
         for snapshot in self._members:
             yield self._predicted(self._load(snapshot), batches)
 
     def _predicted(self, weights: Any, batches: Batches) -> ArrayT:
-        """What a model with some weights predicts: probabilities, or values."""
+        """The outputs of a model with some weights."""
         with self._borrowed() as run:
-            prediction = self._joined([run(weights, batch) for batch in batches])
-        return self._probabilities(prediction) if self._pools_logits else prediction
+            return self._joined([run(weights, batch) for batch in batches])
+
+    def _wide(self, output: ArrayT) -> Any:
+        """The probabilities (or values) of a model's output in float64, as `widen` makes them."""
+        wide = widen(output)
+        return probabilities_of(wide, self.class_axis) if self.outputs == "logits" else wide
 
     def _pools(
         self,
@@ -646,12 +652,11 @@ class BaseEnsemble(ABC, Generic[ArrayT]):
         steps = ", ".join(str(snapshot.step) for snapshot in self._members)
         return f"<{type(self).__name__} of {len(self)} snapshots of {self.store.folder}: {steps}>"
 
-    def _pooled(self, output: ArrayT, shape: tuple[int, ...]) -> ArrayT:
-        """What is pooled of a model's output of a shape: its probabilities, but where not."""
-        if self.outputs != "logits":
-            return output
-        check_class_axis(shape, self.class_axis, "Logits")
-        return output if self._pools_logits else self._probabilities(output)
+    def _checked(self, output: ArrayT, shape: tuple[int, ...]) -> ArrayT:
+        """A model's output of a shape, which must have the classes' axis if it is logits."""
+        if self.outputs == "logits":
+            check_class_axis(shape, self.class_axis, "Logits")
+        return output
 
     def _by_name(self, weights: Any) -> Weights:
         """What `_load` gives, as arrays by name."""
@@ -691,7 +696,7 @@ class BaseEnsemble(ABC, Generic[ArrayT]):
     def _borrowed(self) -> AbstractContextManager[Callable[[Any, tuple[Any, ...]], ArrayT]]:
         """What runs the model with some weights on a batch; afterwards the model is as it was.
 
-        What it returns is what `_pooled` makes of the model's output.
+        What it returns is the model's output.
         """
 
     @abstractmethod
