@@ -239,6 +239,10 @@ def test_bad_files_are_refused_by_name(data: Data) -> None:
         *TEST[:2], "--labels", "floats.npy"
     )
     assert "none.npy could not be read" in error_of(*TEST[:2], "--labels", "none.npy")
+    np.save("names.npy", y.astype(str))
+    assert "names.npy, for test/m0.npy: Argument `labels` must be integers" in error_of(
+        *TEST[:2], "--labels", "names.npy"
+    )
 
 
 @pytest.mark.usefixtures("data")

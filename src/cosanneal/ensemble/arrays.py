@@ -252,10 +252,13 @@ def as_labels(labels: Any, shape: tuple[int, ...], class_axis: int | None = -1) 
             f"one sample. Received: {shape} and {y.shape}"
         )
     classes = 2 if axis is None or outcomes else shape[axis]
-    if y.dtype.kind not in "iub" or y.min() < 0 or y.max() >= classes:
+    # Text and records have no least value, and NaN is none.
+    integers = y.dtype.kind in "iub"
+    if not integers or y.min() < 0 or y.max() >= classes:
+        found = f", from {y.min()} to {y.max()}" if integers else ""
         raise EnsembleError(
             f"Argument `labels` must be integers from 0 to {classes - 1}, one of the classes. "
-            f"Received: dtype {y.dtype}, from {y.min()} to {y.max()}"
+            f"Received: dtype {y.dtype}{found}"
         )
     return Labels(y.reshape(-1).astype(np.intp), len(y))
 
