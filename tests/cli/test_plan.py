@@ -120,6 +120,19 @@ def test_a_restart_of_a_single_step_still_shows_its_peak() -> None:
     assert filled[-2:] == [1, 8]
 
 
+def test_a_peak_within_a_warmup_still_shows() -> None:
+    # With one step to anneal, which uses the floor, no boundary stands at the peak.
+    text = text_of(
+        *("--total-steps", "15", "--num-cycles", "5", "--endpoint"),
+        *("--warmup-steps", "2", "--restart-warmup-steps", "2"),
+    )
+    filled = [sum(cell != " " for cell in column) for column in columns_of(text)]
+    assert len(filled) >= 70
+    assert {1, 8} == {*filled}
+    assert text.splitlines()[-11].startswith("0.05 ┤")
+    assert text.splitlines()[-4].startswith("   0 ┤")
+
+
 def test_endless_cycles_show_the_first_six() -> None:
     text = text_of(*ENDLESS)
     assert text.startswith("Cycles without end, peak 0.1, floor 0; shown up to step 629 (--steps)")
