@@ -176,12 +176,12 @@ def test_inspect_names_what_it_cannot_read(tmp_path: Path) -> None:
 
 def test_a_folder_without_snapshots_says_so(tmp_path: Path) -> None:
     assert text_of("inspect", tmp_path) == f"0 snapshots in {tmp_path}, 0 B\n"
-    assert text_of("verify", tmp_path) == f"Whole: 0 of 0 snapshots in {tmp_path}\n"
     assert json.loads(text_of("inspect", tmp_path, "--json"))["snapshots"] == []
-    out = tmp_path / "x"
-    assert "must hold at least one snapshot. Received: 0" in error_of(
-        "average", tmp_path, "-o", out
-    )
+    # Of none there is no mean, and nothing that could be called whole.
+    refused = f"Error: Folder {tmp_path} must hold at least one snapshot. Received: 0\n"
+    assert error_of("average", tmp_path, "-o", tmp_path / "x") == refused
+    assert error_of("verify", tmp_path) == refused
+    assert error_of("verify", tmp_path, "--json") == refused
 
 
 @pytest.mark.parametrize("command", [["inspect"], ["verify"], ["average", "-o", "x.safetensors"]])

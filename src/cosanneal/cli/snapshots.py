@@ -51,9 +51,10 @@ def inspect(folder: Folder, as_json: AsJson = False) -> None:
 def verify(folder: Folder, as_json: AsJson = False) -> None:
     """Read the snapshots of a folder to the last byte and compare them with their digests.
 
-    Those that are not what was written are named, and the exit code is 1.
+    Those that are not what was written are named, and the exit code is 1. A
+    folder without snapshots is refused.
     """
-    snapshots = _snapshots(folder)
+    snapshots = _at_least(1, folder, "at least one snapshot")
     errors: list[str | None] = []
     with _progress("verifying", map(_size, snapshots)) as advance:
         for snapshot in snapshots:
@@ -92,10 +93,8 @@ def average(
     bools have no mean: the newest snapshot's are taken. Running statistics
     (BatchNorm) are averaged like weights: re-estimate them on training data.
     """
-    snapshots = _snapshots(folder)
-    if not snapshots or (last is not None and last > len(snapshots)):
-        wanted = "at least one snapshot" if last is None else f"the {last} snapshots of --last"
-        raise CosannealError(f"Folder {folder} must hold {wanted}. Received: {len(snapshots)}")
+    wanted = "at least one snapshot" if last is None else f"the {last} snapshots of --last"
+    snapshots = _at_least(last or 1, folder, wanted)
     with needs_numpy():
         from ..ensemble.average import average_snapshots
     members = snapshots if last is None else snapshots[-last:]
@@ -143,6 +142,13 @@ def _snapshots(folder: Path) -> list[Snapshot]:
         what = "a file" if folder.exists() else "no such folder"
         raise CosannealError(f"Argument FOLDER must be a folder. Received: {folder}, {what}")
     return SnapshotStore(folder).list()
+
+
+def _at_least(count: int, folder: Path, wanted: str) -> list[Snapshot]:
+    snapshots = _snapshots(folder)
+    if len(snapshots) < count:
+        raise CosannealError(f"Folder {folder} must hold {wanted}. Received: {len(snapshots)}")
+    return snapshots
 
 
 def _size(snapshot: Snapshot) -> int:
