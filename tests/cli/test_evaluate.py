@@ -169,6 +169,32 @@ def test_several_patterns_keep_their_order_and_one_member_is_enough(data: Data) 
 
 
 @pytest.mark.usefixtures("data")
+@pytest.mark.parametrize("option", ["--predictions", "--validation-predictions"])
+def test_a_pattern_that_the_shell_matched_is_refused_with_what_to_do(option: str) -> None:
+    files = [str(path) for path in sorted(Path("test").glob("m*.npy"))]
+    found = error_of(*TEST, *VALIDATION, option, *files)
+    assert found == (
+        "Options --predictions and --validation-predictions must each be followed by one pattern. "
+        "Received: 'test/m1.npy' and 10 more after it; quote a pattern, as in 'test/*.npy', so "
+        "that the shell hands it on as it is"
+    )
+    assert "Received: 'test/m1.npy'; quote" in error_of(*TEST, *VALIDATION, option, *files[:2])
+
+
+def test_a_file_is_found_by_a_name_that_looks_like_a_pattern(data: Data) -> None:
+    p, _ = data["test"]
+    # As patterns, the first would match the second, and the third nothing.
+    for i, name in enumerate(("[m]", "m", "[!]a*?")):
+        np.save(f"{name}.npy", p[i])
+    options = ("--predictions", "[m].npy", "--predictions", "[!]a*?.npy", *TEST[2:])
+    members = json_of(*options)["members"]
+    assert [row["name"] for row in members] == ["[m]", "[!]a*?"]
+    assert [row["file"] for row in json_of("--predictions", "[[]m].npy", *TEST[2:])["members"]] == [
+        "[m].npy"
+    ]
+
+
+@pytest.mark.usefixtures("data")
 def test_the_table_reads_well_in_80_columns() -> None:
     result = call(*TEST, *VALIDATION)
     assert result.exit_code == 0
@@ -219,7 +245,7 @@ def test_bad_files_are_refused_by_name(data: Data) -> None:
     np.save("floats.npy", y + 0.5)
     labels = ("--labels", "test/y.npy")
     for pattern, message in {
-        "none*.npy": r"Option --predictions must match .* 'none\*.npy', which matches none; quote",
+        "none*.npy": r"Option --predictions must match .* 'none\*.npy', which matches none from ",
         "objects.npy": r"objects.npy could not be read as a .npy file: .*Python objects",
         "text.npy": r"text.npy could not be read as a .npy file",
         "empty.npy": r"empty.npy could not be read as a .npy file",

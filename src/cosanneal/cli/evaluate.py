@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import json
+import os
 import re
 import warnings
 from collections.abc import Sequence
@@ -45,7 +46,12 @@ class _Metric(StrEnum):
     ERROR = "error"
 
 
+# A pattern that the shell has matched leaves arguments over, to be refused with what to do.
+CONTEXT = {"allow_extra_args": True}
+
+
 def evaluate(
+    context: typer.Context,
     predictions: Annotated[
         list[str],
         typer.Option(
@@ -143,6 +149,13 @@ def evaluate(
     calibrated on those alone, and scored like the others. Arrays may come from
     any framework; each file holds one member's, of shape (samples, classes).
     """
+    if context.args:
+        others = f" and {len(context.args) - 1} more after it" if len(context.args) > 1 else ""
+        raise CosannealError(
+            "Options --predictions and --validation-predictions must each be followed by one "
+            f"pattern. Received: {context.args[0]!r}{others}; quote a pattern, as in "
+            "'test/*.npy', so that the shell hands it on as it is"
+        )
     if (validation_predictions is None) != (validation_labels is None) or (
         save is not None and validation_labels is None
     ):
@@ -188,12 +201,15 @@ def _matching(patterns: Sequence[str], option: str) -> list[Path]:
     """The files of the patterns, each pattern's in the order of their names."""
     found: list[Path] = []
     for pattern in patterns:
-        paths = [Path(path) for path in glob.glob(pattern, recursive=True)]  # noqa: PTH207
-        if not paths:
+        # A name with brackets is a pattern too, which would match other files.
+        there = os.path.lexists(pattern)
+        names = [pattern] if there else glob.glob(pattern, recursive=True)  # noqa: PTH207
+        if not names:
             raise CosannealError(
                 f"Option {option} must match at least one file. Received: {pattern!r}, which "
-                "matches none; quote a pattern, so that the shell hands it on"
+                f"matches none from the folder {Path.cwd()}"
             )
+        paths = [Path(name) for name in names]
         found += sorted(paths, key=_by_number)
     return found
 
