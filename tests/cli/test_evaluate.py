@@ -240,16 +240,28 @@ def test_bad_files_are_refused_by_name(data: Data) -> None:
     np.savez("archive.npz", p=p)
     Path("text.npy").write_text("no array")
     Path("empty.npy").touch()
+    Path("zip.npy").write_bytes(b"PK\x03\x04")
+    written = Path("test/m0.npy").read_bytes()
+    Path("cut.npy").write_bytes(written[:-1])
+    large = written.replace(b"(400, 3), }".ljust(32), f"({10**20 - 1}, 3), }}".ljust(32).encode())
+    assert len(large) == len(written)
+    assert large != written
+    Path("large.npy").write_bytes(large)
     np.save("logits.npy", np.log(p[0]))
     np.save("flat.npy", p[0, :, :1])
     np.save("floats.npy", y + 0.5)
     labels = ("--labels", "test/y.npy")
     for pattern, message in {
         "none*.npy": r"Option --predictions must match .* 'none\*.npy', which matches none from ",
-        "objects.npy": r"objects.npy could not be read as a .npy file: .*Python objects",
-        "text.npy": r"text.npy could not be read as a .npy file",
-        "empty.npy": r"empty.npy could not be read as a .npy file",
+        "objects.npy": r"objects.npy could not be read as a .npy file of numbers: .*Python objects",
+        "cut.npy": r"cut.npy could not be read as a .npy file of numbers: ",
+        "large.npy": r"large.npy could not be read as a .npy file of numbers: ",
+        "text.npy": r"text.npy must be a .npy file of numbers. Received: another kind of file; "
+        r"save the array with numpy.save$",
+        "empty.npy": r"empty.npy must be a .npy file of numbers. Received: an empty file; save",
         "archive.npz": r"archive.npz must be a .npy file of one array. Received: a .npz archive",
+        "zip.npy": r"zip.npy must be a .npy file of one array. Received: a .npz archive",
+        "test": r"^test could not be read: Is a directory$",
         "logits.npy": r"logits.npy: Argument `probabilities` must be between 0 and 1",
         "short.npy": r"test/y.npy, for short.npy: .*Received: \(7, 3\) and \(400,\)",
     }.items():
@@ -264,7 +276,8 @@ def test_bad_files_are_refused_by_name(data: Data) -> None:
     assert "floats.npy, for test/m0.npy: Argument `labels` must be integers" in error_of(
         *TEST[:2], "--labels", "floats.npy"
     )
-    assert "none.npy could not be read" in error_of(*TEST[:2], "--labels", "none.npy")
+    missing = error_of(*TEST[:2], "--labels", "none.npy")
+    assert missing == "none.npy could not be read: No such file or directory"
     np.save("names.npy", y.astype(str))
     assert "names.npy, for test/m0.npy: Argument `labels` must be integers" in error_of(
         *TEST[:2], "--labels", "names.npy"

@@ -311,15 +311,27 @@ def _load(file: Path) -> NDArray[Any]:
     import numpy as np
 
     try:
-        found = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise CosannealError(f"{file} could not be read as a .npy file: {error}") from error
-    if not isinstance(found, np.ndarray):
-        found.close()
+        with file.open("rb") as opened:
+            start = opened.read(6)
+        # numpy advises to trust, as a pickle, whatever else it finds.
+        if start.startswith(b"PK"):
+            raise CosannealError(
+                f"{file} must be a .npy file of one array. Received: a .npz archive; save each "
+                "member with numpy.save"
+            )
+        if start != b"\x93NUMPY":
+            received = "another kind of file" if start else "an empty file"
+            raise CosannealError(
+                f"{file} must be a .npy file of numbers. Received: {received}; save the array "
+                "with numpy.save"
+            )
+        found: NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
+    except OSError as error:
+        raise CosannealError(f"{file} could not be read: {error.strerror or error}") from error
+    except (ValueError, OverflowError, EOFError) as error:
         raise CosannealError(
-            f"{file} must be a .npy file of one array. Received: a .npz archive; save each member "
-            "with numpy.save"
-        )
+            f"{file} could not be read as a .npy file of numbers: {error}"
+        ) from error
     return found
 
 
