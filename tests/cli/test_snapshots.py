@@ -140,6 +140,15 @@ def test_metrics_that_only_some_have_leave_a_gap(tmp_path: Path) -> None:
     ]
 
 
+def test_metrics_that_are_no_number_are_shown_as_they_are(tmp_path: Path) -> None:
+    store = SnapshotStore(tmp_path)
+    values = [float("nan"), float("inf"), [0.5, float("-inf")], None]
+    for cycle, value in enumerate(values):
+        write(store, cycle=cycle, step=cycle + 1, metrics={"loss": value})
+    shown = [row[7:] for row in rows_of(text_of("inspect", tmp_path))]
+    assert shown == [[], ["nan"], ["inf"], ["[0.5,", "-inf]"], ["None"]]
+
+
 def test_snapshots_of_different_tensors_are_told_apart(tmp_path: Path) -> None:
     record(tmp_path, 8)
     write(SnapshotStore(tmp_path), cycle=8, step=200_000, arrays={"w": np.zeros(3)})

@@ -42,7 +42,7 @@ def inspect(folder: Folder, as_json: AsJson = False) -> None:
     """
     rows = [_describe(snapshot) for snapshot in _snapshots(folder)]
     if as_json:
-        typer.echo(json.dumps({"folder": str(folder), "snapshots": rows}, indent=2))
+        typer.echo(json.dumps({"folder": str(folder), "snapshots": _plain(rows)}, indent=2))
     else:
         _show(rows, folder, output_console())
     _exit_if_any(row["error"] for row in rows)
@@ -186,7 +186,7 @@ def _progress(what: str, sizes: Iterator[int]) -> Iterator[Callable[[int], None]
 
 
 def _describe(snapshot: Snapshot) -> dict[str, Any]:
-    """A snapshot as plain data for JSON; where it cannot be read, `error` says why."""
+    """A snapshot as plain data; where it cannot be read, `error` says why."""
     row: dict[str, Any] = {
         "name": snapshot.path.name,
         "cycle": snapshot.cycle,
@@ -204,8 +204,8 @@ def _describe(snapshot: Snapshot) -> dict[str, Any]:
     except SnapshotError as error:
         row["error"] = str(error)
     else:
-        row |= {name: metadata[name] for name in ("framework", "versions", "digest")}
-        row |= {name: _plain(metadata[name]) for name in ("rate", "metrics")}
+        names = ("framework", "versions", "digest", "rate", "metrics")
+        row |= {name: metadata[name] for name in names}
         row["tensors"] = len(layout)
         row["dtypes"] = dict(_bytes_by_dtype(layout).most_common())
     return row
@@ -285,7 +285,7 @@ def _steps(rows: Sequence[dict[str, Any]]) -> str:
 def _rate(row: dict[str, Any]) -> Text:
     if row["error"] is not None:
         return Text("damaged", "red")
-    return Text("" if row["rate"] is None else f"{row['rate']:.4g}")
+    return Text(f"{row['rate']:.4g}")
 
 
 def _metric(row: dict[str, Any], name: str) -> Text:
