@@ -248,6 +248,7 @@ def test_bad_files_are_refused_by_name(data: Data) -> None:
     assert large != written
     Path("large.npy").write_bytes(large)
     np.save("logits.npy", np.log(p[0]))
+    np.save("sums.npy", p[0] / 2)
     np.save("flat.npy", p[0, :, :1])
     np.save("floats.npy", y + 0.5)
     labels = ("--labels", "test/y.npy")
@@ -262,24 +263,32 @@ def test_bad_files_are_refused_by_name(data: Data) -> None:
         "archive.npz": r"archive.npz must be a .npy file of one array. Received: a .npz archive",
         "zip.npy": r"zip.npy must be a .npy file of one array. Received: a .npz archive",
         "test": r"^test could not be read: Is a directory$",
-        "logits.npy": r"logits.npy: Argument `probabilities` must be between 0 and 1",
-        "short.npy": r"test/y.npy, for short.npy: .*Received: \(7, 3\) and \(400,\)",
+        "logits.npy": r"logits.npy: The probabilities must be between 0 and 1. Received: from "
+        r"-[0-9.]+ to -?[0-9.e-]+; if they are logits, give --logits$",
+        "sums.npy": r"sums.npy: The probabilities must sum to 1 along the class axis -1. Received: "
+        r"sums from .*; for outcomes that each happen or not \(multi-label\) give --outcomes$",
+        "short.npy": r"y.npy, for short.npy: Probabilities and labels must have shapes .*Received: "
+        r"\(7, 3\) and \(400,\)",
     }.items():
         assert re.search(message, error_of("--predictions", pattern, *labels))
     found = error_of(*TEST, "--predictions", "short.npy")
     assert re.search(
         r"one shape. Received: \(7, 3\) in short.npy, after \(400, 3\) in test/m0", found
     )
-    assert "flat.npy: Logits must have" in error_of(
-        "--predictions", "flat.npy", *labels, "--logits"
-    )
-    assert "floats.npy, for test/m0.npy: Argument `labels` must be integers" in error_of(
+    for name in ("flat.npy", "test/y.npy"):
+        found = error_of("--predictions", name, *labels, "--logits")
+        assert f"{name}: Logits must have at least two classes along the class axis -1" in found
+        assert found.endswith(
+            "); for numbers that each stand for an outcome of their own (binary, "
+            "multi-label) give --outcomes"
+        )
+    assert "floats.npy, for test/m0.npy: The labels must be integers" in error_of(
         *TEST[:2], "--labels", "floats.npy"
     )
     missing = error_of(*TEST[:2], "--labels", "none.npy")
     assert missing == "none.npy could not be read: No such file or directory"
     np.save("names.npy", y.astype(str))
-    assert "names.npy, for test/m0.npy: Argument `labels` must be integers" in error_of(
+    assert "names.npy, for test/m0.npy: The labels must be integers" in error_of(
         *TEST[:2], "--labels", "names.npy"
     )
 
@@ -294,7 +303,8 @@ def test_options_that_do_not_fit_are_refused() -> None:
     assert re.search(
         r"must not be those that are reported.*test/m\d+.npy as both", error_of(*TEST, *same)
     )
-    assert "`metric` must be 'log_loss'" in error_of(
-        *TEST, *VALIDATION, "--select", "weights", "--metric", "error"
+    assert error_of(*TEST, *VALIDATION, "--select", "weights", "--metric", "error") == (
+        "Option --metric must be log_loss for --select=weights, which finds the least one. "
+        "Received: --metric=error"
     )
     assert "could not be written" in error_of(*TEST, *VALIDATION, "--save", "missing/x.json")

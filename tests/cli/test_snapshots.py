@@ -232,7 +232,10 @@ def test_average_writes_the_mean_of_the_last(tmp_path: Path) -> None:
     found = safetensors.numpy.load_file(out)
     assert (found["w"] == 3).all()
     assert found["n"] == 4
-    assert "must not be there yet" in error_of("average", tmp_path, "-o", out)
+    assert error_of("average", tmp_path, "-o", out) == (
+        f"Error: The file of an average must not be there yet. Received: {out}; choose another "
+        "name, or replace it with --force\n"
+    )
     text_of("average", tmp_path, "-o", out, "--force")
     assert (safetensors.numpy.load_file(out)["w"] == 2).all()
     # The average is no snapshot, though it lies beside them.

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..core.errors import CosannealError, MissingExtraError
+from ..core.errors import CosannealError, EnsembleError, MissingExtraError
 from .console import output_console, print_note
 from .report import write_page
 
@@ -169,20 +169,23 @@ def evaluate(
         check_page(report)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        document, choice = _evaluate(
-            _matching(predictions, "--predictions"),
-            labels,
-            _matching(validation_predictions or [], "--validation-predictions"),
-            validation_labels,
-            logits=logits,
-            class_axis=None if outcomes else class_axis,
-            options={
-                "select": select.value,
-                "metric": metric.value,
-                "temperature": temperature,
-                "seed": seed,
-            },
-        )
+        try:
+            document, choice = _evaluate(
+                _matching(predictions, "--predictions"),
+                labels,
+                _matching(validation_predictions or [], "--validation-predictions"),
+                validation_labels,
+                logits=logits,
+                class_axis=None if outcomes else class_axis,
+                options={
+                    "select": select.value,
+                    "metric": metric.value,
+                    "temperature": temperature,
+                    "seed": seed,
+                },
+            )
+        except EnsembleError as error:
+            raise CosannealError(_in_options(str(error))) from error
     if choice is not None and save is not None:
         choice.save(save)
     title = f"{_plural(len(document['members']), 'member')} on {document['samples']:,} samples"
@@ -279,7 +282,6 @@ def _read(
     files: Sequence[Path], labels_file: Path, *, logits: bool, class_axis: int | None
 ) -> tuple[list[NDArray[Any]], NDArray[Any]]:
     """The members' probabilities and the labels, checked; an error names the file."""
-    from ..core.errors import EnsembleError
     from ..ensemble.arrays import as_labels, as_rows, check_class_axis
     from ..ensemble.pooling import pool
 
@@ -298,12 +300,12 @@ def _read(
                 member = pool([member], inputs="logits", class_axis=class_axis)
             as_rows(member, class_axis)
         except EnsembleError as error:
-            raise CosannealError(f"{file}: {error}") from error
+            raise EnsembleError(f"{file}: {error}") from error
         members.append(member)
     try:
         as_labels(labels, members[0].shape, class_axis)
     except EnsembleError as error:
-        raise CosannealError(f"{labels_file}, for {files[0]}: {error}") from error
+        raise EnsembleError(f"{labels_file}, for {files[0]}: {error}") from error
     return members, labels
 
 
@@ -333,6 +335,27 @@ def _load(file: Path) -> NDArray[Any]:
             f"{file} could not be read as a .npy file of numbers: {error}"
         ) from error
     return found
+
+
+# The words of the library for what is an option, or a file, here; longer ones first.
+_OUR_WORDS = {
+    "make probabilities of logits first": "if they are logits, give --logits",
+    # Files hold no regressions.
+    "for a regression give outputs='values', for": "for",
+    "(binary, multi-label) class_axis=None": "(binary, multi-label) give --outcomes",
+    "give class_axis=None": "give --outcomes",
+    "Argument `metric` must be 'log_loss'": "Option --metric must be log_loss",
+    "Arguments `probabilities` and `labels`": "Probabilities and labels",
+    "Argument `probabilities`": "The probabilities",
+    "Argument `labels`": "The labels",
+}
+
+
+def _in_options(message: str) -> str:
+    """An error's text with the library's arguments named as the options, or files, they are."""
+    for words, ours in _OUR_WORDS.items():
+        message = message.replace(words, ours)
+    return re.sub(r"\b(select|metric)='(\w+)'", r"--\1=\2", message)
 
 
 def _results(title: str, analysis: dict[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Table
 from rich.text import Text
 
-from ..core.errors import CosannealError, MissingExtraError, SnapshotError
+from ..core.errors import CosannealError, EnsembleError, MissingExtraError, SnapshotError
 from .console import output_console, print_error
 
 if TYPE_CHECKING:
@@ -99,7 +99,11 @@ def average(
         from ..ensemble.average import average_snapshots
     members = snapshots if last is None else snapshots[-last:]
     with _progress("averaging", map(_size, members)) as advance:
-        differing = average_snapshots(members, out, overwrite=force, progress=advance)
+        try:
+            differing = average_snapshots(members, out, overwrite=force, progress=advance)
+        except EnsembleError as error:
+            message = str(error).replace("overwrite=True", "--force")
+            raise EnsembleError(message) from error
     if as_json:
         document = {
             "out": str(out),
