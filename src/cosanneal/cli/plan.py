@@ -161,7 +161,8 @@ def plan(
         int | None,
         typer.Option(
             help=f"Look at the first so many steps; by default at all, or at {_ENDLESS_CYCLES} "
-            "cycles of those without end.",
+            "cycles of those without end, or twice as far as the end of what one is compared "
+            "with.",
             rich_help_panel=_OUTPUT,
         ),
     ] = None,
@@ -305,12 +306,16 @@ def look_at(schedule: Schedule, steps: int | None = None, *, preset: Preset | No
 
 
 def _steps_for_all(presets: Sequence[Preset], steps: int | None) -> int:
-    """How far to look at several schedules: where the last one with an end has it, if any has."""
+    """How far to look at several schedules.
+
+    To where the last one with an end has it, if any has; and as far again where
+    another goes on, which may differ from what it holds after its end.
+    """
     looks = [look_at(preset.schedule, steps) for preset in presets]
-    return max(
-        (look.steps for look in looks if look.schedule.total_steps is not None),
-        default=max(look.steps for look in looks),
-    )
+    ends = [look.steps for look in looks if look.schedule.total_steps is not None]
+    if steps is not None or len(ends) in (0, len(looks)):
+        return max(ends or [look.steps for look in looks])
+    return min(2 * max(ends), MAX_STEPS)
 
 
 def _some_cycles(schedule: Schedule) -> int:
