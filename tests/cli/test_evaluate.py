@@ -222,6 +222,13 @@ def test_the_table_reads_well_in_80_columns() -> None:
     assert "The mean of all less the last member" in bare.stdout
 
 
+@pytest.mark.parametrize("columns", ["80", "120"])
+def test_the_help_breaks_no_choice(columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    words = re.findall(r"[\w-]+", call("--help").stdout)
+    assert {"HOW", "last", "greedy", "weights", "SCORE", "log_loss", "brier", "error"} <= {*words}
+
+
 def test_few_validation_samples_give_a_note(data: Data) -> None:
     p, y = data["val"]
     for i, member in enumerate(p):

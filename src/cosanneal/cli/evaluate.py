@@ -106,16 +106,17 @@ def evaluate(
     select: Annotated[
         _Select,
         typer.Option(
-            help="How to choose: the best last m, greedily with replacement, or the best weights.",
-            metavar="last|greedy|weights",
+            help="How to choose: last, the best last m; greedy, one by one with replacement; or "
+            "weights, the best ones.",
+            metavar="HOW",
             rich_help_panel=_CHOICE,
         ),
     ] = _Select.LAST,
     metric: Annotated[
         _Metric,
         typer.Option(
-            help="By which score to choose.",
-            metavar="log_loss|brier|error",
+            help="By which score to choose: log_loss, brier or error.",
+            metavar="SCORE",
             rich_help_panel=_CHOICE,
         ),
     ] = _Metric.LOG_LOSS,
@@ -123,7 +124,7 @@ def evaluate(
         bool, typer.Option(help="Fit one temperature after pooling.", rich_help_panel=_CHOICE)
     ] = True,
     seed: Annotated[
-        int, typer.Option(min=0, help="Of the intervals.", rich_help_panel=_CHOICE)
+        int, typer.Option(min=0, help="Of the intervals.", metavar="N", rich_help_panel=_CHOICE)
     ] = 0,
     save: Annotated[
         Path | None,
