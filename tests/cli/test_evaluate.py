@@ -302,8 +302,15 @@ def test_bad_files_are_refused_by_name(data: Data) -> None:
 
 @pytest.mark.usefixtures("data")
 def test_options_that_do_not_fit_are_refused() -> None:
-    for arguments in (VALIDATION[:2], VALIDATION[2:], ("--save", "x.json")):
-        assert "must be given together" in error_of(*TEST, *arguments)
+    for arguments in (VALIDATION[:2], VALIDATION[2:]):
+        assert error_of(*TEST, *arguments, "--save", "x.json") == (
+            "Options --validation-predictions and --validation-labels must be given together. "
+            f"Received: {arguments[0]} alone"
+        )
+    assert error_of(*TEST, "--save", "x.json") == (
+        "Option --save must be given with --validation-predictions and --validation-labels, on "
+        "which the choice is made. Received: neither of them"
+    )
     found = error_of(*TEST, "--validation-predictions", "val/m1.npy", *VALIDATION[2:])
     assert "must match the same members. Received: 12 files and 1" in found
     same = [option.replace("val/", "test/") for option in VALIDATION]

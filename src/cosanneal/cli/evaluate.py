@@ -157,12 +157,16 @@ def evaluate(
             f"pattern. Received: {context.args[0]!r}{others}; quote a pattern, as in "
             "'test/*.npy', so that the shell hands it on as it is"
         )
-    if (validation_predictions is None) != (validation_labels is None) or (
-        save is not None and validation_labels is None
-    ):
+    if (validation_predictions is None) != (validation_labels is None):
+        given = "labels" if validation_predictions is None else "predictions"
         raise CosannealError(
-            "Options --validation-predictions and --validation-labels must be given together, "
-            "and --save needs them. Received: one without the other"
+            "Options --validation-predictions and --validation-labels must be given together. "
+            f"Received: --validation-{given} alone"
+        )
+    if save is not None and validation_labels is None:
+        raise CosannealError(
+            "Option --save must be given with --validation-predictions and --validation-labels, "
+            "on which the choice is made. Received: neither of them"
         )
     if report is not None:  # what is wrong with it is said before anything is computed
         from ..report.page import check_page
