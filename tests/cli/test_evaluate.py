@@ -240,6 +240,24 @@ def test_few_validation_samples_give_a_note(data: Data) -> None:
     assert result.stderr.count("\n") == 1
 
 
+def test_one_sample_is_written_as_one(data: Data) -> None:
+    p, y = data["test"]
+    for i in range(2):
+        Path(f"one{i}").mkdir()
+        np.save(f"one{i}/m.npy", p[0, i : i + 1])
+        np.save(f"one{i}/y.npy", y[i : i + 1])
+    result = call(
+        *("--predictions", "one0/m.npy", "--labels", "one0/y.npy", "--no-temperature"),
+        *("--validation-predictions", "one1/m.npy", "--validation-labels", "one1/y.npy"),
+        *("--report", "page.html"),
+    )
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.startswith("1 sample, 1 member.\n")
+    assert "Chosen by log-loss on 1 other sample: m 1.000." in result.stdout
+    assert "Note: The ensemble was chosen on 1 validation sample, fewer than 1000" in result.stderr
+    assert "<h1>1 member on 1 sample</h1>" in Path("page.html").read_text(encoding="utf-8")
+
+
 def test_bad_files_are_refused_by_name(data: Data) -> None:
     p, y = data["test"]
     np.save("short.npy", p[0, :7])

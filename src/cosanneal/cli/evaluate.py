@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..core.errors import CosannealError, EnsembleError, MissingExtraError
-from .console import output_console, print_note
+from .console import output_console, plural, print_note
 from .report import write_page
 
 if TYPE_CHECKING:
@@ -193,7 +193,8 @@ def evaluate(
             raise CosannealError(_in_options(str(error))) from error
     if choice is not None and save is not None:
         choice.save(save)
-    title = f"{_plural(len(document['members']), 'member')} on {document['samples']:,} samples"
+    samples = f"{document['samples']:,} sample{'' if document['samples'] == 1 else 's'}"
+    title = f"{plural(len(document['members']), 'member')} on {samples}"
     wrote = None if report is None else write_page(_results(title, document), report)
     for warning in caught:
         print_note(f"Note: {warning.message}.")
@@ -394,7 +395,7 @@ def _show(console: Console, document: dict[str, Any]) -> None:
         add(f"Mean of the last {row['last']}", row, end=i == len(ensembles) - 1)
     if document["chosen"]:
         add(_title(document["choice"]), document["chosen"], end=True)
-    console.print(f"{document['samples']} samples, {_plural(len(members), 'member')}.")
+    console.print(f"{plural(document['samples'], 'sample')}, {plural(len(members), 'member')}.")
     console.print(table)
     for sentence in _sentences(document):
         console.print(Text(sentence))
@@ -420,7 +421,8 @@ def _sentences(document: dict[str, Any]) -> list[str]:
         used = [member for member in choice["members"] if member["weight"] > 0]
         what = ", ".join(f"{member['name']} {member['weight']:.3f}" for member in used)
         sentences.append(
-            f"Chosen by {TITLES[choice['metric']]} on {choice['samples']} other samples: {what}."
+            f"Chosen by {TITLES[choice['metric']]} on {plural(choice['samples'], 'other sample')}: "
+            f"{what}."
         )
     elif document["ensembles"]:
         sentences.append(
@@ -438,7 +440,3 @@ def _sentences(document: dict[str, Any]) -> list[str]:
             f"  {_TITLES[name]:9}{difference:>8}   {low:>8} to {high:>7}   p = {row['p_value']:.2g}"
         )
     return sentences
-
-
-def _plural(count: int, word: str) -> str:
-    return f"{count} {word}{'' if count == 1 else 's'}"

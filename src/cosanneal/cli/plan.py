@@ -27,7 +27,7 @@ from .compare import (
     comparison_figure,
     show_comparison,
 )
-from .console import output_console, print_note
+from .console import output_console, plural, print_note
 from .preset import Preset, choose_preset, choose_quoted_preset, parse_number, show_presets
 from .sketch import sketch
 
@@ -380,7 +380,7 @@ def _summary(look: Look) -> Text:
     if total is None or count is None:
         size = "Cycles without end"
     else:
-        size = f"{_plural(count, 'cycle')} in {_plural(total, 'step')}"
+        size = f"{plural(count, 'cycle')} in {plural(total, 'step')}"
     text = Text.assemble((size, "bold"), f", peak {first.max_lr:.6g}, floor {first.min_lr:.6g}")
     if total is None or look.steps != total:
         text.append(f"; shown up to step {look.steps - 1} (--steps)")
@@ -493,7 +493,3 @@ def _in_options(message: str) -> str:
     message = re.sub(rf"\b({_ARGUMENT})=None\b", lambda match: f"no {option(match)}", message)
     message = re.sub(rf"`({_ARGUMENT})(\[\d+\])?`", lambda m: option(m) + (m[2] or ""), message)
     return re.sub(rf"\b({_ARGUMENT})(?=(?:\[\d+\])?=)", option, message)
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

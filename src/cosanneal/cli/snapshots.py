@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..core.errors import CosannealError, EnsembleError, MissingExtraError, SnapshotError
-from .console import output_console, print_error
+from .console import output_console, plural, print_error
 
 if TYPE_CHECKING:
     from ..snapshots.store import Snapshot
@@ -69,7 +69,7 @@ def verify(folder: Folder, as_json: AsJson = False) -> None:
     else:
         for error in damaged:
             print_error(error)
-        whole = f"{len(snapshots) - len(damaged)} of {_plural(len(snapshots), 'snapshot')}"
+        whole = f"{len(snapshots) - len(damaged)} of {plural(len(snapshots), 'snapshot')}"
         output_console().print(Text(f"Whole: {whole} in {folder}"), soft_wrap=True)
     _exit_if_any(errors)
 
@@ -116,7 +116,7 @@ def average(
     steps = ", ".join(str(snapshot.step) for snapshot in members)
     console = output_console()
     console.print(
-        Text(f"Averaged {_plural(len(members), 'snapshot')} (step {steps}) into {out}"),
+        Text(f"Averaged {plural(len(members), 'snapshot')} (step {steps}) into {out}"),
         soft_wrap=True,
     )
     if differing:
@@ -236,7 +236,7 @@ def _plain(value: Any) -> Any:
 def _show(rows: Sequence[dict[str, Any]], folder: Path, console: Console) -> None:
     size = _human(sum(row["bytes"] for row in rows))
     console.print(
-        Text.assemble((_plural(len(rows), "snapshot"), "bold"), f" in {folder}, {size}"),
+        Text.assemble((plural(len(rows), "snapshot"), "bold"), f" in {folder}, {size}"),
         soft_wrap=True,
     )
     if not rows:
@@ -304,7 +304,7 @@ def _contents(row: dict[str, Any]) -> str:
     framework = row["framework"]
     version = row["versions"].get(framework, "")
     dtypes = ", ".join(f"{name} {_human(size)}" for name, size in row["dtypes"].items())
-    return _printable(f"{_plural(row['tensors'], 'tensor')} of {framework} {version}: {dtypes}")
+    return _printable(f"{plural(row['tensors'], 'tensor')} of {framework} {version}: {dtypes}")
 
 
 def _printable(text: str) -> str:
@@ -324,10 +324,6 @@ def _human(size: float) -> str:
             return f"{size:.3g} {unit}"
         size /= 1000
     return f"{size:.4g} TB"
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _exit_if_any(errors: Any) -> None:
