@@ -41,7 +41,10 @@ _MOST_ROWS, _FIRST_ROWS, _LAST_ROWS = 10, 6, 2
 # More cycles than this would be a solid block in the terminal: the first ones are drawn.
 _MOST_DRAWN, _FIRST_DRAWN = 20, 10
 _WIDEST_SKETCH = 100
-_WIDEST_AIRY = 12  # characters in a cell, for air between the columns
+_HEADINGS = ("cycle", "first step", "last step", "snapshot", "length", "peak", "floor")
+# What a narrow terminal does without, in this order; the last step is the one
+# before the snapshot's.
+_SPARED = ("last step", "length", "floor", "peak", "first step")
 # A list beyond this is a mistake: it would fill the memory before it is printed.
 _MOST_LISTED = 100_000
 
@@ -366,7 +369,8 @@ def show(look: Look, console: Console) -> None:
     if look.preset is not None:
         console.print(look.preset.heading())
     console.print(_summary(look))
-    console.print(_cycle_table(look, ellipsis="..." if console.options.ascii_only else "…"))
+    ellipsis = "..." if console.options.ascii_only else "…"
+    console.print(_cycle_table(look, ellipsis=ellipsis, width=console.width))
     if look.count > _MOST_ROWS and look.count <= _MOST_LISTED:
         console.print(Text("--json lists all cycles.", style="dim"))
     console.print()
@@ -387,30 +391,33 @@ def _summary(look: Look) -> Text:
     return text
 
 
-def _cycle_table(look: Look, *, ellipsis: str) -> Table:
+def _cycle_table(look: Look, *, ellipsis: str, width: int) -> Table:
     cycles, count = look.schedule.cycles(), look.count
     if count <= _MOST_ROWS:
         head, tail = range(count), range(0)
     else:
         head, tail = range(_FIRST_ROWS), range(count - _LAST_ROWS, count)
-    shown = [cycles[index] for index in (*head, *tail)]
-    # Columns of the largest steps leave no room for air in 80 columns, nor for
-    # a last step, which is the step before the snapshot's.
-    airy = max(len(_whole(cycle.stop)) for cycle in shown) <= _WIDEST_AIRY
-    headings = ["cycle", "first step", "last step", "snapshot", "length", "peak", "floor"]
-    if not airy:
-        headings.remove("last step")
+    rows = [_cells(cycles[index]) for index in (*head, *tail)]
+    if tail:
+        left_out = {"first step": f"{count - len(rows)} more"}
+        rows.insert(len(head), dict.fromkeys(_HEADINGS, ellipsis) | left_out)
+    widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in _HEADINGS}
+    # Between two columns, the box has a character, and padding two more.
+    airy = sum(widths.values()) + 3 * (len(widths) - 1) <= width
+    spared = iter(_SPARED)
+    while not airy and sum(widths.values()) + len(widths) - 1 > width:
+        least = next(spared, None)
+        if least is None:
+            break
+        del widths[least]
     table = Table(
         box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1) if airy else 0, show_edge=False
     )
-    for heading in headings:
+    for heading in widths:
         table.add_column(heading, justify="right", overflow="fold")
-    for place, cycle in enumerate(shown):
-        if tail and place == len(head):
-            left_out = f"{count - len(shown)} more"
-            table.add_row(ellipsis, left_out, *[ellipsis] * (len(headings) - 2), style="dim")
-        cells = _cells(cycle)
-        table.add_row(*(cells[heading] for heading in headings))
+    for place, row in enumerate(rows):
+        style = "dim" if tail and place == len(head) else None
+        table.add_row(*(row[heading] for heading in widths), style=style)
     return table
 
 
