@@ -64,7 +64,10 @@ def test_one_figure_is_written_as_one() -> None:
 
 
 def test_what_is_no_source_is_refused() -> None:
-    assert "must be a folder of snapshots or a results document" in error_of("missing")
+    assert error_of("missing") == (
+        "Argument FOLDER|RESULTS.JSON must be a folder of snapshots or a results document. "
+        "Received: missing, which does not exist"
+    )
     Path("empty").mkdir()
     assert "must hold at least one snapshot" in error_of("empty")
     Path("text.json").write_text("text")

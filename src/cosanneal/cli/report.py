@@ -41,7 +41,7 @@ def report(
         from ..ensemble import folder_results, read_results
     if not source.exists():
         raise CosannealError(
-            "Argument SOURCE must be a folder of snapshots or a results document. "
+            "Argument FOLDER|RESULTS.JSON must be a folder of snapshots or a results document. "
             f"Received: {source}, which does not exist"
         )
     results = folder_results(source) if source.is_dir() else read_results(source)
