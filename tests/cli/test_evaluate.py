@@ -310,6 +310,9 @@ def test_bad_files_are_refused_by_name(data: Data) -> None:
     assert "floats.npy, for test/m0.npy: The labels must be integers" in error_of(
         *TEST[:2], "--labels", "floats.npy"
     )
+    assert error_of(*TEST, "--outcomes").startswith(
+        "test/y.npy, for test/m0.npy: Probabilities and labels must have one shape, with at least "
+    )
     missing = error_of(*TEST[:2], "--labels", "none.npy")
     assert missing == "none.npy could not be read: No such file or directory"
     np.save("names.npy", y.astype(str))

@@ -246,9 +246,10 @@ def as_labels(labels: Any, shape: tuple[int, ...], class_axis: int | None = -1) 
     axis = None if class_axis is None else class_axis % max(len(shape), 1)
     wanted = shape if outcomes else tuple(size for i, size in enumerate(shape) if i != axis)
     if not shape or y.shape != wanted or y.size == 0:
-        described = "of one shape" if class_axis is None else "(samples, classes) and (samples,)"
+        several = "shapes (samples, classes) and (samples,)"
+        described = "one shape" if class_axis is None else several
         raise EnsembleError(
-            f"Arguments `probabilities` and `labels` must have shapes {described}, with at least "
+            f"Arguments `probabilities` and `labels` must have {described}, with at least "
             f"one sample. Received: {shape} and {y.shape}"
         )
     classes = 2 if axis is None or outcomes else shape[axis]
