@@ -164,7 +164,9 @@ def test_what_counts_epochs_says_so() -> None:
     ("texts", "steps"),
     [
         ([TORCH, KERAS], 630),  # both endless: as far as six cycles of each
-        ([TORCH, "hf_hard_restarts base_lr=1 num_warmup_steps=0 num_training_steps=99"], 99),
+        # One goes on beyond the other's end: as far again.
+        ([TORCH, "hf_hard_restarts base_lr=1 num_warmup_steps=0 num_training_steps=99"], 198),
+        ([TORCH, f"optax_cosine_decay init_value=1 decay_steps={2**62 + 1}"], 2**63),
         (
             [
                 "optax_cosine_decay init_value=1 decay_steps=70",
@@ -174,8 +176,38 @@ def test_what_counts_epochs_says_so() -> None:
         ),
     ],
 )
-def test_it_looks_as_far_as_the_longest_that_ends(texts: list[str], steps: int) -> None:
+def test_it_looks_beyond_the_end_of_the_longest_where_another_goes_on(
+    texts: list[str], steps: int
+) -> None:
     assert json_of(*all_of(*texts))["steps"] == steps
+
+
+DECAY = "optax_cosine_decay init_value=0.1 decay_steps=10"
+WAVE = "torch_cosine_annealing base_lr=0.1 T_max=10"
+
+
+def test_one_that_goes_on_differs_from_one_that_ends() -> None:
+    # They differ after the end only, where one holds its floor and the other rises.
+    for texts in ([DECAY, WAVE], [WAVE, DECAY]):
+        (difference,) = json_of(*all_of(*texts))["differences"]
+        assert (difference["first_step"], difference["differing_steps"]) == (11, 9)
+        assert difference["largest"]["step"] == 19
+
+
+@pytest.mark.parametrize("steps", [["--steps", "10"], ["--steps", "11"]])
+def test_no_difference_so_far_is_not_said_to_be_none(steps: list[str]) -> None:
+    def last(*texts: str) -> str:
+        return " ".join(text_of(*all_of(*texts), *steps).partition("equal.")[2].split())
+
+    assert last(DECAY, WAVE) == (
+        "2 against 1: no difference in these steps. 1 ends after step 9 and 2 goes on: --steps "
+        "looks further."
+    )
+    assert last(WAVE, DECAY) == (
+        "2 against 1: no difference in these steps. 2 ends after step 9 and 1 goes on: --steps "
+        "looks further."
+    )
+    assert last(DECAY, DECAY) == last(WAVE, WAVE) == "2 against 1: no difference."
 
 
 def test_words_are_quoted_as_in_a_shell() -> None:

@@ -169,6 +169,32 @@ def test_several_patterns_keep_their_order_and_one_member_is_enough(data: Data) 
 
 
 @pytest.mark.usefixtures("data")
+@pytest.mark.parametrize("option", ["--predictions", "--validation-predictions"])
+def test_a_pattern_that_the_shell_matched_is_refused_with_what_to_do(option: str) -> None:
+    files = [str(path) for path in sorted(Path("test").glob("m*.npy"))]
+    found = error_of(*TEST, *VALIDATION, option, *files)
+    assert found == (
+        "Options --predictions and --validation-predictions must each be followed by one pattern. "
+        "Received: 'test/m1.npy' and 10 more after it; quote a pattern, as in 'test/*.npy', so "
+        "that the shell hands it on as it is"
+    )
+    assert "Received: 'test/m1.npy'; quote" in error_of(*TEST, *VALIDATION, option, *files[:2])
+
+
+def test_a_file_is_found_by_a_name_that_looks_like_a_pattern(data: Data) -> None:
+    p, _ = data["test"]
+    # As patterns, the first would match the second, and the third nothing.
+    for i, name in enumerate(("[m]", "m", "[!]a*?")):
+        np.save(f"{name}.npy", p[i])
+    options = ("--predictions", "[m].npy", "--predictions", "[!]a*?.npy", *TEST[2:])
+    members = json_of(*options)["members"]
+    assert [row["name"] for row in members] == ["[m]", "[!]a*?"]
+    assert [row["file"] for row in json_of("--predictions", "[[]m].npy", *TEST[2:])["members"]] == [
+        "[m].npy"
+    ]
+
+
+@pytest.mark.usefixtures("data")
 def test_the_table_reads_well_in_80_columns() -> None:
     result = call(*TEST, *VALIDATION)
     assert result.exit_code == 0
@@ -196,6 +222,13 @@ def test_the_table_reads_well_in_80_columns() -> None:
     assert "The mean of all less the last member" in bare.stdout
 
 
+@pytest.mark.parametrize("columns", ["80", "120"])
+def test_the_help_breaks_no_choice(columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    words = re.findall(r"[\w-]+", call("--help").stdout)
+    assert {"HOW", "last", "greedy", "weights", "SCORE", "log_loss", "brier", "error"} <= {*words}
+
+
 def test_few_validation_samples_give_a_note(data: Data) -> None:
     p, y = data["val"]
     for i, member in enumerate(p):
@@ -207,6 +240,24 @@ def test_few_validation_samples_give_a_note(data: Data) -> None:
     assert result.stderr.count("\n") == 1
 
 
+def test_one_sample_is_written_as_one(data: Data) -> None:
+    p, y = data["test"]
+    for i in range(2):
+        Path(f"one{i}").mkdir()
+        np.save(f"one{i}/m.npy", p[0, i : i + 1])
+        np.save(f"one{i}/y.npy", y[i : i + 1])
+    result = call(
+        *("--predictions", "one0/m.npy", "--labels", "one0/y.npy", "--no-temperature"),
+        *("--validation-predictions", "one1/m.npy", "--validation-labels", "one1/y.npy"),
+        *("--report", "page.html"),
+    )
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.startswith("1 sample, 1 member.\n")
+    assert "Chosen by log-loss on 1 other sample: m 1.000." in result.stdout
+    assert "Note: The ensemble was chosen on 1 validation sample, fewer than 1000" in result.stderr
+    assert "<h1>1 member on 1 sample</h1>" in Path("page.html").read_text(encoding="utf-8")
+
+
 def test_bad_files_are_refused_by_name(data: Data) -> None:
     p, y = data["test"]
     np.save("short.npy", p[0, :7])
@@ -214,44 +265,81 @@ def test_bad_files_are_refused_by_name(data: Data) -> None:
     np.savez("archive.npz", p=p)
     Path("text.npy").write_text("no array")
     Path("empty.npy").touch()
+    Path("zip.npy").write_bytes(b"PK\x03\x04")
+    written = Path("test/m0.npy").read_bytes()
+    Path("cut.npy").write_bytes(written[:-1])
+    large = written.replace(b"(400, 3), }".ljust(32), f"({10**20 - 1}, 3), }}".ljust(32).encode())
+    assert len(large) == len(written)
+    assert large != written
+    Path("large.npy").write_bytes(large)
     np.save("logits.npy", np.log(p[0]))
+    np.save("sums.npy", p[0] / 2)
     np.save("flat.npy", p[0, :, :1])
     np.save("floats.npy", y + 0.5)
     labels = ("--labels", "test/y.npy")
     for pattern, message in {
-        "none*.npy": r"Option --predictions must match .* 'none\*.npy', which matches none; quote",
-        "objects.npy": r"objects.npy could not be read as a .npy file: .*Python objects",
-        "text.npy": r"text.npy could not be read as a .npy file",
-        "empty.npy": r"empty.npy could not be read as a .npy file",
+        "none*.npy": r"Option --predictions must match .* 'none\*.npy', which matches none from ",
+        "objects.npy": r"objects.npy could not be read as a .npy file of numbers: .*Python objects",
+        "cut.npy": r"cut.npy could not be read as a .npy file of numbers: ",
+        "large.npy": r"large.npy could not be read as a .npy file of numbers: ",
+        "text.npy": r"text.npy must be a .npy file of numbers. Received: another kind of file; "
+        r"save the array with numpy.save$",
+        "empty.npy": r"empty.npy must be a .npy file of numbers. Received: an empty file; save",
         "archive.npz": r"archive.npz must be a .npy file of one array. Received: a .npz archive",
-        "logits.npy": r"logits.npy: Argument `probabilities` must be between 0 and 1",
-        "short.npy": r"test/y.npy, for short.npy: .*Received: \(7, 3\) and \(400,\)",
+        "zip.npy": r"zip.npy must be a .npy file of one array. Received: a .npz archive",
+        "test": r"^test could not be read: Is a directory$",
+        "logits.npy": r"logits.npy: The probabilities must be between 0 and 1. Received: from "
+        r"-[0-9.]+ to -?[0-9.e-]+; if they are logits, give --logits$",
+        "sums.npy": r"sums.npy: The probabilities must sum to 1 along the class axis -1. Received: "
+        r"sums from .*; for outcomes that each happen or not \(multi-label\) give --outcomes$",
+        "short.npy": r"y.npy, for short.npy: Probabilities and labels must have shapes .*Received: "
+        r"\(7, 3\) and \(400,\)",
     }.items():
         assert re.search(message, error_of("--predictions", pattern, *labels))
     found = error_of(*TEST, "--predictions", "short.npy")
     assert re.search(
         r"one shape. Received: \(7, 3\) in short.npy, after \(400, 3\) in test/m0", found
     )
-    assert "flat.npy: Logits must have" in error_of(
-        "--predictions", "flat.npy", *labels, "--logits"
-    )
-    assert "floats.npy, for test/m0.npy: Argument `labels` must be integers" in error_of(
+    for name in ("flat.npy", "test/y.npy"):
+        found = error_of("--predictions", name, *labels, "--logits")
+        assert f"{name}: Logits must have at least two classes along the class axis -1" in found
+        assert found.endswith(
+            "); for numbers that each stand for an outcome of their own (binary, "
+            "multi-label) give --outcomes"
+        )
+    assert "floats.npy, for test/m0.npy: The labels must be integers" in error_of(
         *TEST[:2], "--labels", "floats.npy"
     )
-    assert "none.npy could not be read" in error_of(*TEST[:2], "--labels", "none.npy")
+    assert error_of(*TEST, "--outcomes").startswith(
+        "test/y.npy, for test/m0.npy: Probabilities and labels must have one shape, with at least "
+    )
+    missing = error_of(*TEST[:2], "--labels", "none.npy")
+    assert missing == "none.npy could not be read: No such file or directory"
+    np.save("names.npy", y.astype(str))
+    assert "names.npy, for test/m0.npy: The labels must be integers" in error_of(
+        *TEST[:2], "--labels", "names.npy"
+    )
 
 
 @pytest.mark.usefixtures("data")
 def test_options_that_do_not_fit_are_refused() -> None:
-    for arguments in (VALIDATION[:2], VALIDATION[2:], ("--save", "x.json")):
-        assert "must be given together" in error_of(*TEST, *arguments)
+    for arguments in (VALIDATION[:2], VALIDATION[2:]):
+        assert error_of(*TEST, *arguments, "--save", "x.json") == (
+            "Options --validation-predictions and --validation-labels must be given together. "
+            f"Received: {arguments[0]} alone"
+        )
+    assert error_of(*TEST, "--save", "x.json") == (
+        "Option --save must be given with --validation-predictions and --validation-labels, on "
+        "which the choice is made. Received: neither of them"
+    )
     found = error_of(*TEST, "--validation-predictions", "val/m1.npy", *VALIDATION[2:])
     assert "must match the same members. Received: 12 files and 1" in found
     same = [option.replace("val/", "test/") for option in VALIDATION]
     assert re.search(
         r"must not be those that are reported.*test/m\d+.npy as both", error_of(*TEST, *same)
     )
-    assert "`metric` must be 'log_loss'" in error_of(
-        *TEST, *VALIDATION, "--select", "weights", "--metric", "error"
+    assert error_of(*TEST, *VALIDATION, "--select", "weights", "--metric", "error") == (
+        "Option --metric must be log_loss for --select=weights, which finds the least one. "
+        "Received: --metric=error"
     )
     assert "could not be written" in error_of(*TEST, *VALIDATION, "--save", "missing/x.json")

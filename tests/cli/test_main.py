@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -227,6 +228,38 @@ def test_a_closed_pipe_is_no_traceback() -> None:
         assert process.stdout.readline() == "{\n"
         process.stdout.close()
         assert "Traceback" not in process.stderr.read()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/dev/full is Linux'")
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["plan", "--cycle-steps=5"], ["plan", "--cycle-steps=5", "--json"]]
+)
+def test_output_that_has_no_room_is_one_line(arguments: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", MAIN, *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+    assert done.returncode == 1
+    assert done.stderr == "Error: The output could not be written: No space left on device\n"
+
+
+def test_another_failure_of_the_system_is_not_masked() -> None:
+    code = """
+import errno, sys
+from cosanneal.cli import app, main
+def fail(*_):
+    raise OSError(errno.ENOSPC, "full", "a file")
+app._imported = fail
+main()
+"""
+    done = run_python(code, "plan", "--help")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
 
 
 def test_evaluating_without_numpy_names_the_extra() -> None:

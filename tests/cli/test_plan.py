@@ -81,6 +81,37 @@ def test_other_widths_are_kept_as_well(columns: int, monkeypatch: pytest.MonkeyP
     assert max(map(len, text.splitlines())) == min(columns, 100)
 
 
+@pytest.mark.parametrize(
+    ("columns", "headings"),
+    [
+        ("65", "cycle   first step   last step   snapshot   length   peak   floor"),
+        ("64", "cycle first step last step snapshot length peak floor"),
+        ("53", "cycle first step last step snapshot length peak floor"),
+        ("52", "cycle first step snapshot length peak floor"),
+        ("42", "cycle first step snapshot peak floor"),
+        ("35", "cycle first step snapshot peak"),
+        ("20", "cycle snapshot"),
+    ],
+)
+def test_a_narrow_terminal_gets_fewer_columns_that_are_whole(
+    columns: str, headings: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    text = text_of(*FIVE)
+    lines = [line.rstrip() for line in text.splitlines()]
+    assert lines[lines.index("─" * len(headings)) - 1] == headings
+    rows = rows_of(text)
+    assert [row[0] for row in rows] == [*"01234"]
+    assert {len(row) for row in rows} == {len(headings.replace(" step", "").split())}
+    assert "1000" in rows[-1]
+
+
+def test_a_wide_terminal_shows_the_largest_steps_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    text = text_of("--cycle-steps", str(2**62), "--steps", str(2**63))
+    assert rows_of(text)[-1][1:4] == [str(2**62), str(2**63 - 1), str(2**63)]
+
+
 def test_the_curve_falls_from_peak_to_floor_in_every_cycle() -> None:
     text = text_of(*FIVE)
     levels = [sum(" ▁▂▃▄▅▆▇█".index(cell) for cell in column) for column in columns_of(text)]
@@ -118,6 +149,19 @@ def test_a_restart_of_a_single_step_still_shows_its_peak() -> None:
     text = text_of("--cycle-steps", "49999,1")
     filled = [sum(cell != " " for cell in column) for column in columns_of(text)]
     assert filled[-2:] == [1, 8]
+
+
+def test_a_peak_within_a_warmup_still_shows() -> None:
+    # With one step to anneal, which uses the floor, no boundary stands at the peak.
+    text = text_of(
+        *("--total-steps", "15", "--num-cycles", "5", "--endpoint"),
+        *("--warmup-steps", "2", "--restart-warmup-steps", "2"),
+    )
+    filled = [sum(cell != " " for cell in column) for column in columns_of(text)]
+    assert len(filled) >= 70
+    assert {1, 8} == {*filled}
+    assert text.splitlines()[-11].startswith("0.05 ┤")
+    assert text.splitlines()[-4].startswith("   0 ┤")
 
 
 def test_endless_cycles_show_the_first_six() -> None:

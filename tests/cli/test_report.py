@@ -57,8 +57,17 @@ def test_a_document_becomes_a_page() -> None:
     assert title_of("report.html") == "Mine &amp; others"
 
 
+def test_one_figure_is_written_as_one() -> None:
+    write_results(bare(study=whole(2)["study"]), "results.json")
+    result = call("report", "results.json")
+    assert result.stdout == "Wrote report.html, and 1 figure as PNG and SVG in report_files\n"
+
+
 def test_what_is_no_source_is_refused() -> None:
-    assert "must be a folder of snapshots or a results document" in error_of("missing")
+    assert error_of("missing") == (
+        "Argument FOLDER|RESULTS.JSON must be a folder of snapshots or a results document. "
+        "Received: missing, which does not exist"
+    )
     Path("empty").mkdir()
     assert "must hold at least one snapshot" in error_of("empty")
     Path("text.json").write_text("text")

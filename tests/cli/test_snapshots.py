@@ -140,6 +140,15 @@ def test_metrics_that_only_some_have_leave_a_gap(tmp_path: Path) -> None:
     ]
 
 
+def test_metrics_that_are_no_number_are_shown_as_they_are(tmp_path: Path) -> None:
+    store = SnapshotStore(tmp_path)
+    values = [float("nan"), float("inf"), [0.5, float("-inf")], None]
+    for cycle, value in enumerate(values):
+        write(store, cycle=cycle, step=cycle + 1, metrics={"loss": value})
+    shown = [row[7:] for row in rows_of(text_of("inspect", tmp_path))]
+    assert shown == [[], ["nan"], ["inf"], ["[0.5,", "-inf]"], ["None"]]
+
+
 def test_snapshots_of_different_tensors_are_told_apart(tmp_path: Path) -> None:
     record(tmp_path, 8)
     write(SnapshotStore(tmp_path), cycle=8, step=200_000, arrays={"w": np.zeros(3)})
@@ -176,12 +185,12 @@ def test_inspect_names_what_it_cannot_read(tmp_path: Path) -> None:
 
 def test_a_folder_without_snapshots_says_so(tmp_path: Path) -> None:
     assert text_of("inspect", tmp_path) == f"0 snapshots in {tmp_path}, 0 B\n"
-    assert text_of("verify", tmp_path) == f"Whole: 0 of 0 snapshots in {tmp_path}\n"
     assert json.loads(text_of("inspect", tmp_path, "--json"))["snapshots"] == []
-    out = tmp_path / "x"
-    assert "must hold at least one snapshot. Received: 0" in error_of(
-        "average", tmp_path, "-o", out
-    )
+    # Of none there is no mean, and nothing that could be called whole.
+    refused = f"Error: Folder {tmp_path} must hold at least one snapshot. Received: 0\n"
+    assert error_of("average", tmp_path, "-o", tmp_path / "x") == refused
+    assert error_of("verify", tmp_path) == refused
+    assert error_of("verify", tmp_path, "--json") == refused
 
 
 @pytest.mark.parametrize("command", [["inspect"], ["verify"], ["average", "-o", "x.safetensors"]])
@@ -223,7 +232,10 @@ def test_average_writes_the_mean_of_the_last(tmp_path: Path) -> None:
     found = safetensors.numpy.load_file(out)
     assert (found["w"] == 3).all()
     assert found["n"] == 4
-    assert "must not be there yet" in error_of("average", tmp_path, "-o", out)
+    assert error_of("average", tmp_path, "-o", out) == (
+        f"Error: The file of an average must not be there yet. Received: {out}; choose another "
+        "name, or replace it with --force\n"
+    )
     text_of("average", tmp_path, "-o", out, "--force")
     assert (safetensors.numpy.load_file(out)["w"] == 2).all()
     # The average is no snapshot, though it lies beside them.

@@ -303,4 +303,6 @@ def test_repr_says_what_it_is() -> None:
     )
     endless = ca.CyclicCosine(0.2, cycle_steps=7)
     assert repr(endless) == "<Schedule: endless, first cycle 7 steps from 0.2 to 0>"
+    one = ca.CyclicCosine(0.2, total_steps=1, num_cycles=1)
+    assert repr(one) == "<Schedule: 1 cycle, 1 step, first cycle 1 step from 0.2 to 0>"
     assert repr(finite.cycles()) == f"<cycles of {finite!r}>"

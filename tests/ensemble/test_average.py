@@ -229,7 +229,7 @@ def test_nothing_is_written_over_unless_told(tmp_path: Path) -> None:
     snapshots = snapshots_of(tmp_path, {"a": np.zeros(3)})
     out = tmp_path / "mean.safetensors"
     out.write_text("mine")
-    with pytest.raises(ca.EnsembleError, match=r"must not be there yet.*mean.*overwrite=True"):
+    with pytest.raises(ca.EnsembleError, match=r"must not be there yet.*mean.*overwrite=True$"):
         average_snapshots(snapshots, out)
     assert out.read_text() == "mine"
     average_snapshots(snapshots, out, overwrite=True)

@@ -293,7 +293,9 @@ def test_the_figures_of_a_folder(tmp_path: Path) -> None:
     assert values(training[-1].get_xdata()) == [9, 19, 29, 39]
     metrics = found["metrics"].axes
     assert [axes.get_title() for axes in metrics] == ["epoch", "val_loss"]
-    assert values(metrics[1].lines[0].get_xdata()) == [1, 2, 3]
+    # A loss that was NaN: its cycle is there, with a gap in the line.
+    assert values(metrics[1].lines[0].get_xdata()) == [0, 1, 2, 3]
+    assert np.isnan(values(metrics[1].lines[0].get_ydata())).tolist() == [True, *[False] * 3]
 
     p, y = members_of(4, 1500)
     snapshots = SnapshotStore(folder).list()
@@ -366,6 +368,17 @@ def test_runs_at_their_limits_are_drawn(tmp_path: Path, run: dict[str, Any]) -> 
     lead = page_of(bare(run=run), tmp_path).text_of("p")[0]
     snapshots = len(run["cycle_ends"])
     assert f"updates left {snapshots} snapshot" in lead
+
+
+def test_a_line_is_broken_where_a_metric_was_no_number_not_where_it_was_not_there() -> None:
+    losses: list[dict[str, Any]] = [{"loss": 3.0}, {"loss": None}, {"loss": 2.0}, {}, {"loss": 1.0}]
+    snapshots = [
+        {"name": str(i), "cycle": i, "step": 10 + 10 * i, "rate": None, "metrics": each}
+        for i, each in enumerate(losses)
+    ]
+    (line,) = drawn(bare(snapshots=snapshots))["metrics"].axes[0].lines
+    assert values(line.get_xdata()) == [0, 1, 2, 4]
+    np.testing.assert_array_equal(line.get_ydata(), [3, np.nan, 2, 1])
 
 
 def test_metrics_at_their_limits_are_drawn(tmp_path: Path) -> None:

@@ -7,9 +7,15 @@ runs, so that a missing one can be named together with its remedy.
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
 import sys
 
 __all__ = ["main"]
+
+# What a write to stdout fails with where it cannot go on.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 def main() -> None:
@@ -24,4 +30,14 @@ def main() -> None:
             "Install them with: python -m pip install 'cosanneal[cli]'\n"
         )
         sys.exit(1)
-    app(prog_name="cosanneal")
+    try:
+        app(prog_name="cosanneal")
+    except OSError as error:
+        # Of a file that is written by its name, `filename` tells.
+        if error.filename is not None or error.errno not in _NO_ROOM:
+            raise
+        with contextlib.suppress(OSError):  # which may be full as well
+            sys.stderr.write(f"Error: The output could not be written: {error.strerror}\n")
+        # What is left in the buffer would fail anew when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

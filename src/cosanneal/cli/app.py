@@ -86,7 +86,8 @@ def _summary(name: str) -> str:
 def _imported(name: str) -> Any:
     """The command itself."""
     alone = typer.Typer(**_SETTINGS)
-    alone.command(name)(getattr(import_module(f".{COMMANDS[name]}", __package__), name))
+    module = import_module(f".{COMMANDS[name]}", __package__)
+    alone.command(name, context_settings=getattr(module, "CONTEXT", None))(getattr(module, name))
     return typer.main.get_command(alone)
 
 

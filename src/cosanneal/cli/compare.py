@@ -49,6 +49,10 @@ class Difference:
     first_ends: Sequence[int]
     other_ends: Sequence[int]
 
+    def is_none(self) -> bool:
+        """Whether neither rates nor cycles differ."""
+        return self.largest is None and not (self.first_ends or self.other_ends)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
@@ -187,7 +191,12 @@ def show_comparison(comparison: Comparison, console: Console) -> None:
     console.print(_how_compared(comparison))
     for number, difference in enumerate(comparison.differences, 2):
         console.print()
-        _show_difference(difference, number, len(comparison.steps), console)
+        first, other = comparison.presets[0].schedule, comparison.presets[number - 1].schedule
+        if difference.is_none():
+            said = _none_so_far({1: first, number: other})
+            console.print(Text.assemble((f"{number} against 1", "bold"), f": {said}"))
+        else:
+            _show_difference(difference, number, len(comparison.steps), console)
 
 
 def _show_block(console: Console, mark: Text, *lines: str | None) -> None:
@@ -216,9 +225,6 @@ def _how_compared(comparison: Comparison) -> str:
 
 def _show_difference(difference: Difference, number: int, looked: int, console: Console) -> None:
     same_ends = not (difference.first_ends or difference.other_ends)
-    if difference.largest is None and same_ends:
-        console.print(Text.assemble((f"{number} against 1", "bold"), ": no difference."))
-        return
     console.print(Text(f"{number} against 1", "bold"))
     facts = Table.grid(padding=(0, 2))
     facts.add_column()
@@ -235,6 +241,19 @@ def _show_difference(difference: Difference, number: int, looked: int, console: 
     if difference.rows:
         console.print()
         console.print(_rate_table(difference.rows, number))
+
+
+def _none_so_far(schedules: Mapping[int, Schedule]) -> str:
+    """That there is no difference, which may yet come where one of two has ended."""
+    ended = [i for i, schedule in schedules.items() if schedule.total_steps is not None]
+    if len(ended) != 1:
+        return "no difference."
+    (goes_on,) = {*schedules}.difference(ended)
+    last = (schedules[ended[0]].total_steps or 0) - 1
+    return (
+        f"no difference in these steps. {ended[0]} ends after step {last} and {goes_on} goes on: "
+        "--steps looks further."
+    )
 
 
 def _ends(difference: Difference, number: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import json
+import os
 import re
 import warnings
 from collections.abc import Sequence
@@ -17,8 +18,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..core.errors import CosannealError, MissingExtraError
-from .console import output_console, print_note
+from ..core.errors import CosannealError, EnsembleError, MissingExtraError
+from .console import output_console, plural, print_note
 from .report import write_page
 
 if TYPE_CHECKING:
@@ -45,7 +46,12 @@ class _Metric(StrEnum):
     ERROR = "error"
 
 
+# A pattern that the shell has matched leaves arguments over, to be refused with what to do.
+CONTEXT = {"allow_extra_args": True}
+
+
 def evaluate(
+    context: typer.Context,
     predictions: Annotated[
         list[str],
         typer.Option(
@@ -100,16 +106,17 @@ def evaluate(
     select: Annotated[
         _Select,
         typer.Option(
-            help="How to choose: the best last m, greedily with replacement, or the best weights.",
-            metavar="last|greedy|weights",
+            help="How to choose: last, the best last m; greedy, one by one with replacement; or "
+            "weights, the best ones.",
+            metavar="HOW",
             rich_help_panel=_CHOICE,
         ),
     ] = _Select.LAST,
     metric: Annotated[
         _Metric,
         typer.Option(
-            help="By which score to choose.",
-            metavar="log_loss|brier|error",
+            help="By which score to choose: log_loss, brier or error.",
+            metavar="SCORE",
             rich_help_panel=_CHOICE,
         ),
     ] = _Metric.LOG_LOSS,
@@ -117,7 +124,7 @@ def evaluate(
         bool, typer.Option(help="Fit one temperature after pooling.", rich_help_panel=_CHOICE)
     ] = True,
     seed: Annotated[
-        int, typer.Option(min=0, help="Of the intervals.", rich_help_panel=_CHOICE)
+        int, typer.Option(min=0, help="Of the intervals.", metavar="N", rich_help_panel=_CHOICE)
     ] = 0,
     save: Annotated[
         Path | None,
@@ -143,12 +150,23 @@ def evaluate(
     calibrated on those alone, and scored like the others. Arrays may come from
     any framework; each file holds one member's, of shape (samples, classes).
     """
-    if (validation_predictions is None) != (validation_labels is None) or (
-        save is not None and validation_labels is None
-    ):
+    if context.args:
+        others = f" and {len(context.args) - 1} more after it" if len(context.args) > 1 else ""
         raise CosannealError(
-            "Options --validation-predictions and --validation-labels must be given together, "
-            "and --save needs them. Received: one without the other"
+            "Options --predictions and --validation-predictions must each be followed by one "
+            f"pattern. Received: {context.args[0]!r}{others}; quote a pattern, as in "
+            "'test/*.npy', so that the shell hands it on as it is"
+        )
+    if (validation_predictions is None) != (validation_labels is None):
+        given = "labels" if validation_predictions is None else "predictions"
+        raise CosannealError(
+            "Options --validation-predictions and --validation-labels must be given together. "
+            f"Received: --validation-{given} alone"
+        )
+    if save is not None and validation_labels is None:
+        raise CosannealError(
+            "Option --save must be given with --validation-predictions and --validation-labels, "
+            "on which the choice is made. Received: neither of them"
         )
     if report is not None:  # what is wrong with it is said before anything is computed
         from ..report.page import check_page
@@ -156,23 +174,27 @@ def evaluate(
         check_page(report)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        document, choice = _evaluate(
-            _matching(predictions, "--predictions"),
-            labels,
-            _matching(validation_predictions or [], "--validation-predictions"),
-            validation_labels,
-            logits=logits,
-            class_axis=None if outcomes else class_axis,
-            options={
-                "select": select.value,
-                "metric": metric.value,
-                "temperature": temperature,
-                "seed": seed,
-            },
-        )
+        try:
+            document, choice = _evaluate(
+                _matching(predictions, "--predictions"),
+                labels,
+                _matching(validation_predictions or [], "--validation-predictions"),
+                validation_labels,
+                logits=logits,
+                class_axis=None if outcomes else class_axis,
+                options={
+                    "select": select.value,
+                    "metric": metric.value,
+                    "temperature": temperature,
+                    "seed": seed,
+                },
+            )
+        except EnsembleError as error:
+            raise CosannealError(_in_options(str(error))) from error
     if choice is not None and save is not None:
         choice.save(save)
-    title = f"{_plural(len(document['members']), 'member')} on {document['samples']:,} samples"
+    samples = f"{document['samples']:,} sample{'' if document['samples'] == 1 else 's'}"
+    title = f"{plural(len(document['members']), 'member')} on {samples}"
     wrote = None if report is None else write_page(_results(title, document), report)
     for warning in caught:
         print_note(f"Note: {warning.message}.")
@@ -188,12 +210,15 @@ def _matching(patterns: Sequence[str], option: str) -> list[Path]:
     """The files of the patterns, each pattern's in the order of their names."""
     found: list[Path] = []
     for pattern in patterns:
-        paths = [Path(path) for path in glob.glob(pattern, recursive=True)]  # noqa: PTH207
-        if not paths:
+        # A name with brackets is a pattern too, which would match other files.
+        there = os.path.lexists(pattern)
+        names = [pattern] if there else glob.glob(pattern, recursive=True)  # noqa: PTH207
+        if not names:
             raise CosannealError(
                 f"Option {option} must match at least one file. Received: {pattern!r}, which "
-                "matches none; quote a pattern, so that the shell hands it on"
+                f"matches none from the folder {Path.cwd()}"
             )
+        paths = [Path(name) for name in names]
         found += sorted(paths, key=_by_number)
     return found
 
@@ -263,7 +288,6 @@ def _read(
     files: Sequence[Path], labels_file: Path, *, logits: bool, class_axis: int | None
 ) -> tuple[list[NDArray[Any]], NDArray[Any]]:
     """The members' probabilities and the labels, checked; an error names the file."""
-    from ..core.errors import EnsembleError
     from ..ensemble.arrays import as_labels, as_rows, check_class_axis
     from ..ensemble.pooling import pool
 
@@ -282,12 +306,12 @@ def _read(
                 member = pool([member], inputs="logits", class_axis=class_axis)
             as_rows(member, class_axis)
         except EnsembleError as error:
-            raise CosannealError(f"{file}: {error}") from error
+            raise EnsembleError(f"{file}: {error}") from error
         members.append(member)
     try:
         as_labels(labels, members[0].shape, class_axis)
     except EnsembleError as error:
-        raise CosannealError(f"{labels_file}, for {files[0]}: {error}") from error
+        raise EnsembleError(f"{labels_file}, for {files[0]}: {error}") from error
     return members, labels
 
 
@@ -295,16 +319,49 @@ def _load(file: Path) -> NDArray[Any]:
     import numpy as np
 
     try:
-        found = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise CosannealError(f"{file} could not be read as a .npy file: {error}") from error
-    if not isinstance(found, np.ndarray):
-        found.close()
+        with file.open("rb") as opened:
+            start = opened.read(6)
+        # numpy advises to trust, as a pickle, whatever else it finds.
+        if start.startswith(b"PK"):
+            raise CosannealError(
+                f"{file} must be a .npy file of one array. Received: a .npz archive; save each "
+                "member with numpy.save"
+            )
+        if start != b"\x93NUMPY":
+            received = "another kind of file" if start else "an empty file"
+            raise CosannealError(
+                f"{file} must be a .npy file of numbers. Received: {received}; save the array "
+                "with numpy.save"
+            )
+        found: NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
+    except OSError as error:
+        raise CosannealError(f"{file} could not be read: {error.strerror or error}") from error
+    except (ValueError, OverflowError, EOFError) as error:
         raise CosannealError(
-            f"{file} must be a .npy file of one array. Received: a .npz archive; save each member "
-            "with numpy.save"
-        )
+            f"{file} could not be read as a .npy file of numbers: {error}"
+        ) from error
     return found
+
+
+# The words of the library for what is an option, or a file, here; longer ones first.
+_OUR_WORDS = {
+    "make probabilities of logits first": "if they are logits, give --logits",
+    # Files hold no regressions.
+    "for a regression give outputs='values', for": "for",
+    "(binary, multi-label) class_axis=None": "(binary, multi-label) give --outcomes",
+    "give class_axis=None": "give --outcomes",
+    "Argument `metric` must be 'log_loss'": "Option --metric must be log_loss",
+    "Arguments `probabilities` and `labels`": "Probabilities and labels",
+    "Argument `probabilities`": "The probabilities",
+    "Argument `labels`": "The labels",
+}
+
+
+def _in_options(message: str) -> str:
+    """An error's text with the library's arguments named as the options, or files, they are."""
+    for words, ours in _OUR_WORDS.items():
+        message = message.replace(words, ours)
+    return re.sub(r"\b(select|metric)='(\w+)'", r"--\1=\2", message)
 
 
 def _results(title: str, analysis: dict[str, Any]) -> dict[str, Any]:
@@ -338,7 +395,7 @@ def _show(console: Console, document: dict[str, Any]) -> None:
         add(f"Mean of the last {row['last']}", row, end=i == len(ensembles) - 1)
     if document["chosen"]:
         add(_title(document["choice"]), document["chosen"], end=True)
-    console.print(f"{document['samples']} samples, {_plural(len(members), 'member')}.")
+    console.print(f"{plural(document['samples'], 'sample')}, {plural(len(members), 'member')}.")
     console.print(table)
     for sentence in _sentences(document):
         console.print(Text(sentence))
@@ -364,7 +421,8 @@ def _sentences(document: dict[str, Any]) -> list[str]:
         used = [member for member in choice["members"] if member["weight"] > 0]
         what = ", ".join(f"{member['name']} {member['weight']:.3f}" for member in used)
         sentences.append(
-            f"Chosen by {TITLES[choice['metric']]} on {choice['samples']} other samples: {what}."
+            f"Chosen by {TITLES[choice['metric']]} on {plural(choice['samples'], 'other sample')}: "
+            f"{what}."
         )
     elif document["ensembles"]:
         sentences.append(
@@ -382,7 +440,3 @@ def _sentences(document: dict[str, Any]) -> list[str]:
             f"  {_TITLES[name]:9}{difference:>8}   {low:>8} to {high:>7}   p = {row['p_value']:.2g}"
         )
     return sentences
-
-
-def _plural(count: int, word: str) -> str:
-    return f"{count} {word}{'' if count == 1 else 's'}"

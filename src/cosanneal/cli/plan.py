@@ -27,7 +27,7 @@ from .compare import (
     comparison_figure,
     show_comparison,
 )
-from .console import output_console, print_note
+from .console import output_console, plural, print_note
 from .preset import Preset, choose_preset, choose_quoted_preset, parse_number, show_presets
 from .sketch import sketch
 
@@ -41,7 +41,10 @@ _MOST_ROWS, _FIRST_ROWS, _LAST_ROWS = 10, 6, 2
 # More cycles than this would be a solid block in the terminal: the first ones are drawn.
 _MOST_DRAWN, _FIRST_DRAWN = 20, 10
 _WIDEST_SKETCH = 100
-_WIDEST_AIRY = 12  # characters in a cell, for air between the columns
+_HEADINGS = ("cycle", "first step", "last step", "snapshot", "length", "peak", "floor")
+# What a narrow terminal does without, in this order; the last step is the one
+# before the snapshot's.
+_SPARED = ("last step", "length", "floor", "peak", "first step")
 # A list beyond this is a mistake: it would fill the memory before it is printed.
 _MOST_LISTED = 100_000
 
@@ -161,7 +164,8 @@ def plan(
         int | None,
         typer.Option(
             help=f"Look at the first so many steps; by default at all, or at {_ENDLESS_CYCLES} "
-            "cycles of those without end.",
+            "cycles of those without end, or twice as far as the end of what one is compared "
+            "with.",
             rich_help_panel=_OUTPUT,
         ),
     ] = None,
@@ -305,12 +309,16 @@ def look_at(schedule: Schedule, steps: int | None = None, *, preset: Preset | No
 
 
 def _steps_for_all(presets: Sequence[Preset], steps: int | None) -> int:
-    """How far to look at several schedules: where the last one with an end has it, if any has."""
+    """How far to look at several schedules.
+
+    To where the last one with an end has it, if any has; and as far again where
+    another goes on, which may differ from what it holds after its end.
+    """
     looks = [look_at(preset.schedule, steps) for preset in presets]
-    return max(
-        (look.steps for look in looks if look.schedule.total_steps is not None),
-        default=max(look.steps for look in looks),
-    )
+    ends = [look.steps for look in looks if look.schedule.total_steps is not None]
+    if steps is not None or len(ends) in (0, len(looks)):
+        return max(ends or [look.steps for look in looks])
+    return min(2 * max(ends), MAX_STEPS)
 
 
 def _some_cycles(schedule: Schedule) -> int:
@@ -361,7 +369,8 @@ def show(look: Look, console: Console) -> None:
     if look.preset is not None:
         console.print(look.preset.heading())
     console.print(_summary(look))
-    console.print(_cycle_table(look, ellipsis="..." if console.options.ascii_only else "…"))
+    ellipsis = "..." if console.options.ascii_only else "…"
+    console.print(_cycle_table(look, ellipsis=ellipsis, width=console.width))
     if look.count > _MOST_ROWS and look.count <= _MOST_LISTED:
         console.print(Text("--json lists all cycles.", style="dim"))
     console.print()
@@ -375,37 +384,40 @@ def _summary(look: Look) -> Text:
     if total is None or count is None:
         size = "Cycles without end"
     else:
-        size = f"{_plural(count, 'cycle')} in {_plural(total, 'step')}"
+        size = f"{plural(count, 'cycle')} in {plural(total, 'step')}"
     text = Text.assemble((size, "bold"), f", peak {first.max_lr:.6g}, floor {first.min_lr:.6g}")
     if total is None or look.steps != total:
         text.append(f"; shown up to step {look.steps - 1} (--steps)")
     return text
 
 
-def _cycle_table(look: Look, *, ellipsis: str) -> Table:
+def _cycle_table(look: Look, *, ellipsis: str, width: int) -> Table:
     cycles, count = look.schedule.cycles(), look.count
     if count <= _MOST_ROWS:
         head, tail = range(count), range(0)
     else:
         head, tail = range(_FIRST_ROWS), range(count - _LAST_ROWS, count)
-    shown = [cycles[index] for index in (*head, *tail)]
-    # Columns of the largest steps leave no room for air in 80 columns, nor for
-    # a last step, which is the step before the snapshot's.
-    airy = max(len(_whole(cycle.stop)) for cycle in shown) <= _WIDEST_AIRY
-    headings = ["cycle", "first step", "last step", "snapshot", "length", "peak", "floor"]
-    if not airy:
-        headings.remove("last step")
+    rows = [_cells(cycles[index]) for index in (*head, *tail)]
+    if tail:
+        left_out = {"first step": f"{count - len(rows)} more"}
+        rows.insert(len(head), dict.fromkeys(_HEADINGS, ellipsis) | left_out)
+    widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in _HEADINGS}
+    # Between two columns, the box has a character, and padding two more.
+    airy = sum(widths.values()) + 3 * (len(widths) - 1) <= width
+    spared = iter(_SPARED)
+    while not airy and sum(widths.values()) + len(widths) - 1 > width:
+        least = next(spared, None)
+        if least is None:
+            break
+        del widths[least]
     table = Table(
         box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1) if airy else 0, show_edge=False
     )
-    for heading in headings:
+    for heading in widths:
         table.add_column(heading, justify="right", overflow="fold")
-    for place, cycle in enumerate(shown):
-        if tail and place == len(head):
-            left_out = f"{count - len(shown)} more"
-            table.add_row(ellipsis, left_out, *[ellipsis] * (len(headings) - 2), style="dim")
-        cells = _cells(cycle)
-        table.add_row(*(cells[heading] for heading in headings))
+    for place, row in enumerate(rows):
+        style = "dim" if tail and place == len(head) else None
+        table.add_row(*(row[heading] for heading in widths), style=style)
     return table
 
 
@@ -488,7 +500,3 @@ def _in_options(message: str) -> str:
     message = re.sub(rf"\b({_ARGUMENT})=None\b", lambda match: f"no {option(match)}", message)
     message = re.sub(rf"`({_ARGUMENT})(\[\d+\])?`", lambda m: option(m) + (m[2] or ""), message)
     return re.sub(rf"\b({_ARGUMENT})(?=(?:\[\d+\])?=)", option, message)
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

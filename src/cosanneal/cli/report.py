@@ -10,7 +10,7 @@ import typer
 from rich.text import Text
 
 from ..core.errors import CosannealError
-from .console import output_console
+from .console import output_console, plural
 from .snapshots import needs_numpy
 
 
@@ -41,7 +41,7 @@ def report(
         from ..ensemble import folder_results, read_results
     if not source.exists():
         raise CosannealError(
-            "Argument SOURCE must be a folder of snapshots or a results document. "
+            "Argument FOLDER|RESULTS.JSON must be a folder of snapshots or a results document. "
             f"Received: {source}, which does not exist"
         )
     results = folder_results(source) if source.is_dir() else read_results(source)
@@ -57,5 +57,7 @@ def write_page(results: Mapping[str, Any], page: Path) -> str:
     figures = write_report(results, page)[1:]
     wrote = f"Wrote {page}"
     if figures:
-        wrote += f", and {len(figures) // 2} figures as PNG and SVG in {figures[0].parent}"
+        wrote += (
+            f", and {plural(len(figures) // 2, 'figure')} as PNG and SVG in {figures[0].parent}"
+        )
     return wrote

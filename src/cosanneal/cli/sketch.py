@@ -49,8 +49,11 @@ def sketch(
     glyphs = _ASCII if ascii_only else _BLOCKS
     boundaries = [segment.start for segment in schedule.segments(0, stop)]
     # The labels' width is not known before the rates are, and the rates of the
-    # columns not before their number is: the labels come from the boundaries.
+    # columns not before their number is: the labels come from the boundaries,
+    # and from columns that leave no room for labels, since a boundary need not
+    # be where the highest rate is.
     known = [*map(schedule.rate, boundaries), schedule.rate(stop - 1)]
+    known += _column_tops(schedule, stop, width, boundaries)
     cycles = schedule.cycles_completed(0, stop)
     floors = [cycle.min_lr for cycle in cycles] or [known[-1]]
     high, low = max(known), min(*known, *floors)

@@ -19,8 +19,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Table
 from rich.text import Text
 
-from ..core.errors import CosannealError, MissingExtraError, SnapshotError
-from .console import output_console, print_error
+from ..core.errors import CosannealError, EnsembleError, MissingExtraError, SnapshotError
+from .console import output_console, plural, print_error
 
 if TYPE_CHECKING:
     from ..snapshots.store import Snapshot
@@ -42,7 +42,7 @@ def inspect(folder: Folder, as_json: AsJson = False) -> None:
     """
     rows = [_describe(snapshot) for snapshot in _snapshots(folder)]
     if as_json:
-        typer.echo(json.dumps({"folder": str(folder), "snapshots": rows}, indent=2))
+        typer.echo(json.dumps({"folder": str(folder), "snapshots": _plain(rows)}, indent=2))
     else:
         _show(rows, folder, output_console())
     _exit_if_any(row["error"] for row in rows)
@@ -51,9 +51,10 @@ def inspect(folder: Folder, as_json: AsJson = False) -> None:
 def verify(folder: Folder, as_json: AsJson = False) -> None:
     """Read the snapshots of a folder to the last byte and compare them with their digests.
 
-    Those that are not what was written are named, and the exit code is 1.
+    Those that are not what was written are named, and the exit code is 1. A
+    folder without snapshots is refused.
     """
-    snapshots = _snapshots(folder)
+    snapshots = _at_least(1, folder, "at least one snapshot")
     errors: list[str | None] = []
     with _progress("verifying", map(_size, snapshots)) as advance:
         for snapshot in snapshots:
@@ -68,7 +69,7 @@ def verify(folder: Folder, as_json: AsJson = False) -> None:
     else:
         for error in damaged:
             print_error(error)
-        whole = f"{len(snapshots) - len(damaged)} of {_plural(len(snapshots), 'snapshot')}"
+        whole = f"{len(snapshots) - len(damaged)} of {plural(len(snapshots), 'snapshot')}"
         output_console().print(Text(f"Whole: {whole} in {folder}"), soft_wrap=True)
     _exit_if_any(errors)
 
@@ -92,15 +93,17 @@ def average(
     bools have no mean: the newest snapshot's are taken. Running statistics
     (BatchNorm) are averaged like weights: re-estimate them on training data.
     """
-    snapshots = _snapshots(folder)
-    if not snapshots or (last is not None and last > len(snapshots)):
-        wanted = "at least one snapshot" if last is None else f"the {last} snapshots of --last"
-        raise CosannealError(f"Folder {folder} must hold {wanted}. Received: {len(snapshots)}")
+    wanted = "at least one snapshot" if last is None else f"the {last} snapshots of --last"
+    snapshots = _at_least(last or 1, folder, wanted)
     with needs_numpy():
         from ..ensemble.average import average_snapshots
     members = snapshots if last is None else snapshots[-last:]
     with _progress("averaging", map(_size, members)) as advance:
-        differing = average_snapshots(members, out, overwrite=force, progress=advance)
+        try:
+            differing = average_snapshots(members, out, overwrite=force, progress=advance)
+        except EnsembleError as error:
+            message = str(error).replace("overwrite=True", "--force")
+            raise EnsembleError(message) from error
     if as_json:
         document = {
             "out": str(out),
@@ -113,7 +116,7 @@ def average(
     steps = ", ".join(str(snapshot.step) for snapshot in members)
     console = output_console()
     console.print(
-        Text(f"Averaged {_plural(len(members), 'snapshot')} (step {steps}) into {out}"),
+        Text(f"Averaged {plural(len(members), 'snapshot')} (step {steps}) into {out}"),
         soft_wrap=True,
     )
     if differing:
@@ -143,6 +146,13 @@ def _snapshots(folder: Path) -> list[Snapshot]:
         what = "a file" if folder.exists() else "no such folder"
         raise CosannealError(f"Argument FOLDER must be a folder. Received: {folder}, {what}")
     return SnapshotStore(folder).list()
+
+
+def _at_least(count: int, folder: Path, wanted: str) -> list[Snapshot]:
+    snapshots = _snapshots(folder)
+    if len(snapshots) < count:
+        raise CosannealError(f"Folder {folder} must hold {wanted}. Received: {len(snapshots)}")
+    return snapshots
 
 
 def _size(snapshot: Snapshot) -> int:
@@ -180,7 +190,7 @@ def _progress(what: str, sizes: Iterator[int]) -> Iterator[Callable[[int], None]
 
 
 def _describe(snapshot: Snapshot) -> dict[str, Any]:
-    """A snapshot as plain data for JSON; where it cannot be read, `error` says why."""
+    """A snapshot as plain data; where it cannot be read, `error` says why."""
     row: dict[str, Any] = {
         "name": snapshot.path.name,
         "cycle": snapshot.cycle,
@@ -198,8 +208,8 @@ def _describe(snapshot: Snapshot) -> dict[str, Any]:
     except SnapshotError as error:
         row["error"] = str(error)
     else:
-        row |= {name: metadata[name] for name in ("framework", "versions", "digest")}
-        row |= {name: _plain(metadata[name]) for name in ("rate", "metrics")}
+        names = ("framework", "versions", "digest", "rate", "metrics")
+        row |= {name: metadata[name] for name in names}
         row["tensors"] = len(layout)
         row["dtypes"] = dict(_bytes_by_dtype(layout).most_common())
     return row
@@ -226,7 +236,7 @@ def _plain(value: Any) -> Any:
 def _show(rows: Sequence[dict[str, Any]], folder: Path, console: Console) -> None:
     size = _human(sum(row["bytes"] for row in rows))
     console.print(
-        Text.assemble((_plural(len(rows), "snapshot"), "bold"), f" in {folder}, {size}"),
+        Text.assemble((plural(len(rows), "snapshot"), "bold"), f" in {folder}, {size}"),
         soft_wrap=True,
     )
     if not rows:
@@ -279,7 +289,7 @@ def _steps(rows: Sequence[dict[str, Any]]) -> str:
 def _rate(row: dict[str, Any]) -> Text:
     if row["error"] is not None:
         return Text("damaged", "red")
-    return Text("" if row["rate"] is None else f"{row['rate']:.4g}")
+    return Text(f"{row['rate']:.4g}")
 
 
 def _metric(row: dict[str, Any], name: str) -> Text:
@@ -294,7 +304,7 @@ def _contents(row: dict[str, Any]) -> str:
     framework = row["framework"]
     version = row["versions"].get(framework, "")
     dtypes = ", ".join(f"{name} {_human(size)}" for name, size in row["dtypes"].items())
-    return _printable(f"{_plural(row['tensors'], 'tensor')} of {framework} {version}: {dtypes}")
+    return _printable(f"{plural(row['tensors'], 'tensor')} of {framework} {version}: {dtypes}")
 
 
 def _printable(text: str) -> str:
@@ -314,10 +324,6 @@ def _human(size: float) -> str:
             return f"{size:.3g} {unit}"
         size /= 1000
     return f"{size:.4g} TB"
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _exit_if_any(errors: Any) -> None:

@@ -70,7 +70,8 @@ def CyclicCosine(  # noqa: N802 - the name of the schedule, as the field writes 
         restart_warmup_steps: so many of each later cycle's steps lead from the
             floor up to its peak on a straight line.
         endpoint: False, the papers' convention: the last step of a cycle stands
-            one step above the floor. True: it uses the floor exactly.
+            one step above the floor. True: it uses the floor exactly; a cycle
+            with one step to anneal has then no step at its peak.
 
     Returns:
         A Schedule; after the last cycle its rate holds `min_lr`.

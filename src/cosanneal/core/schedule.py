@@ -117,10 +117,10 @@ class Schedule:
         size = (
             "endless"
             if self._total is None
-            else f"{self._count} cycle{'s' if self._count != 1 else ''}, {self._total} steps"
+            else f"{_counted(self._count or 0, 'cycle')}, {_counted(self._total, 'step')}"
         )
         return (
-            f"<Schedule: {size}, first cycle {cycle.length} steps "
+            f"<Schedule: {size}, first cycle {_counted(cycle.length, 'step')} "
             f"from {cycle.max_lr:g} to {cycle.min_lr:g}>"
         )
 
@@ -450,6 +450,10 @@ class CycleSequence(Sequence[Cycle]):
 
     def __repr__(self) -> str:
         return f"<cycles of {self._schedule!r}>"
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _check_step(name: str, value: object) -> int:

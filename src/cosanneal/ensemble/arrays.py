@@ -246,16 +246,20 @@ def as_labels(labels: Any, shape: tuple[int, ...], class_axis: int | None = -1) 
     axis = None if class_axis is None else class_axis % max(len(shape), 1)
     wanted = shape if outcomes else tuple(size for i, size in enumerate(shape) if i != axis)
     if not shape or y.shape != wanted or y.size == 0:
-        described = "of one shape" if class_axis is None else "(samples, classes) and (samples,)"
+        several = "shapes (samples, classes) and (samples,)"
+        described = "one shape" if class_axis is None else several
         raise EnsembleError(
-            f"Arguments `probabilities` and `labels` must have shapes {described}, with at least "
+            f"Arguments `probabilities` and `labels` must have {described}, with at least "
             f"one sample. Received: {shape} and {y.shape}"
         )
     classes = 2 if axis is None or outcomes else shape[axis]
-    if y.dtype.kind not in "iub" or y.min() < 0 or y.max() >= classes:
+    # Text and records have no least value, and NaN is none.
+    integers = y.dtype.kind in "iub"
+    if not integers or y.min() < 0 or y.max() >= classes:
+        found = f", from {y.min()} to {y.max()}" if integers else ""
         raise EnsembleError(
             f"Argument `labels` must be integers from 0 to {classes - 1}, one of the classes. "
-            f"Received: dtype {y.dtype}, from {y.min()} to {y.max()}"
+            f"Received: dtype {y.dtype}{found}"
         )
     return Labels(y.reshape(-1).astype(np.intp), len(y))
 

@@ -173,5 +173,5 @@ def _check_target(path: Path, overwrite: bool) -> None:
     if not overwrite and os.path.lexists(path):
         raise EnsembleError(
             f"The file of an average must not be there yet. Received: {path}; choose another "
-            "name, or replace it with overwrite=True (--force)"
+            "name, or replace it with overwrite=True"
         )

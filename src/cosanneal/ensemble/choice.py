@@ -313,10 +313,11 @@ def fit(
     )
     if held_out.samples < FEW_SAMPLES:
         low, high = choice.interval
+        samples = f"{held_out.samples} validation sample{'' if held_out.samples == 1 else 's'}"
         apart = "; it does not tell the two apart" if low <= 0 <= high else ""
         warnings.warn(
-            f"The ensemble was chosen on {held_out.samples} validation samples, fewer than "
-            f"{FEW_SAMPLES}: its {TITLES[metric]} there less that of the mean of all members has "
+            f"The ensemble was chosen on {samples}, fewer than {FEW_SAMPLES}: its "
+            f"{TITLES[metric]} there less that of the mean of all members has "
             f"a 95 % interval from {low:+.4g} to {high:+.4g}{apart}",
             UserWarning,
             stacklevel=2,

@@ -213,10 +213,12 @@ def _metrics(snapshots: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Dr
     shown = names[:_MOST_METRICS]
     figure, panels = _panels(*[1.5] * len(shown))
     for axes, name in zip(panels, shown, strict=True):
+        pairs = [(each["cycle"], each["metrics"].get(name, "")) for each in snapshots]
+        # Null stands for what was no finite number, as of a run that diverged: a gap.
         found = [
-            (each["cycle"], each["metrics"][name])
-            for each in snapshots
-            if _is_number(each["metrics"].get(name))
+            (cycle, math.nan if value is None else value)
+            for cycle, value in pairs
+            if value is None or _is_number(value)
         ]
         cycles, values = zip(*found, strict=True)
         axes.plot(cycles, values, color=BLUE, linewidth=1.6, marker="o", markersize=5)
