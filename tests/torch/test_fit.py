@@ -110,6 +110,8 @@ def test_every_member_is_run_once_and_its_predictions_may_be_kept(
     members = torch.stack(list(ensemble.member_predictions(x))).numpy()
     np.testing.assert_allclose(kept, members, rtol=5e-6)
 
+    with pytest.raises(ca.EnsembleError, match=r"`keep` must be a file.*directory"):
+        ensemble.fit(x, y, keep=tmp_path)
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     monkeypatch.setattr("cosanneal.ensemble.base._IN_MEMORY", 100)

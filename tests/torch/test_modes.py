@@ -293,3 +293,76 @@ def test_a_layer_that_changes_its_weights_with_the_mode_keeps_them(
     model(x).sum().backward()
     layer: Any = model[2]
     assert layer.part.grad is not None
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
+@pytest.mark.parametrize("mode", MODES)
+def test_what_modules_make_of_their_weights_is_the_models_own_again(
+    tmp_path: Path, mode: Any
+) -> None:
+    """torch's older weight_norm keeps a weight, and LSTM a list of weights, as plain attributes."""
+    torch.manual_seed(0)
+    layer = torch.nn.utils.weight_norm(nn.Linear(2, 3))
+    recurrent = nn.LSTM(2, 2, batch_first=True)
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.recurrent = layer, recurrent
+
+        def forward(self, x: Tensor) -> Tensor:
+            # A vectorized map knows no LSTM.
+            return self.layer(x if mode == "stacked" else self.recurrent(x)[0][:, -1])
+
+    model = Model()
+    with SnapshotRecorder(tmp_path, model, EVERY_STEP) as recorder:
+        for _ in range(3):
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter.add_(torch.randn(parameter.shape))
+            recorder.step()
+    x = torch.randn(6, 2) if mode == "stacked" else torch.randn(6, 4, 2)
+    expected = model(x).detach()
+    weight, flat = layer.weight, [*recurrent._flat_weights]
+    ensemble = SnapshotEnsemble(model, tmp_path)
+    assert not torch.allclose(ensemble.predict(x, mode=mode), expected.softmax(1))
+    assert layer.weight is weight
+    assert all(a is b for a, b in zip(recurrent._flat_weights, flat, strict=True))
+    torch.save(model.state_dict(), tmp_path / "model.pt")
+    torch.testing.assert_close(model(x).detach(), expected)
+
+
+def test_another_dtype_is_seen_in_every_mode(tmp_path: Path) -> None:
+    model = recorded(tmp_path, network())
+    ensemble = SnapshotEnsemble(model, tmp_path)
+    x = data()[0]
+    for mode in MODES:
+        ensemble.predict(x, mode=mode)
+    model.double()
+    for mode in MODES:
+        with pytest.raises(ca.EnsembleError, match=r"must fit the model.*float"):
+            ensemble.predict(x.double(), mode=mode)
+
+
+def test_a_run_begun_anew_in_the_folder_is_not_mixed_with_the_one_before(tmp_path: Path) -> None:
+    model = recorded(tmp_path, network())
+    ensemble = SnapshotEnsemble(model, tmp_path)
+    x = data()[0]
+    ensemble.predict(x)
+    for file in tmp_path.glob("*.safetensors"):
+        file.unlink()
+    with SnapshotRecorder(tmp_path, model, EVERY_STEP) as recorder:
+        for seed in range(4):
+            drawn(model, 10 + seed)
+            recorder.step()
+    with pytest.raises(ca.EnsembleError, match=r"another one as .*make a new ensemble"):
+        ensemble.predict(x)
+    SnapshotEnsemble(model, tmp_path).predict(x)
+
+
+@pytest.mark.parametrize("axis", [0, True, "x", 1.0])
+def test_an_axis_that_cannot_be_the_classes_is_refused(tmp_path: Path, axis: Any) -> None:
+    recorded(tmp_path, network())
+    with pytest.raises(ca.EnsembleError, match=r"`class_axis` must be an axis other than"):
+        SnapshotEnsemble(network(), tmp_path, class_axis=axis)

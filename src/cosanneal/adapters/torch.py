@@ -834,6 +834,8 @@ class SnapshotEnsemble(BaseEnsemble[Tensor]):
         with lock_of(model), _evaluating(model), torch.no_grad():
             slots = _slots(model)
             own = {name: held[key] for name, (held, key) in slots.items()}
+            # What modules make of their tensors, and remake when they see that these changed.
+            made = [(vars(module), _made(module)) for module in model.modules()]
             device, present = self._device(), None
 
             def run(weights: dict[str, Tensor], batch: tuple[Tensor, ...]) -> Tensor:
@@ -856,6 +858,8 @@ class SnapshotEnsemble(BaseEnsemble[Tensor]):
             finally:
                 for name, (held, key) in slots.items():
                     held[key] = own[name]
+                for attributes, values in made:
+                    attributes.update(values)
 
     def _same_randomness(self) -> AbstractContextManager[object]:
         return torch.random.fork_rng(devices=[])  # a pass over a DataLoader draws a seed
@@ -934,7 +938,9 @@ class SnapshotEnsemble(BaseEnsemble[Tensor]):
 
     def _where(self) -> object:
         state = _unwrapped(self.model).state_dict(keep_vars=True)
-        return tuple(each.device for each in state.values() if isinstance(each, Tensor))
+        return tuple(
+            (each.device, each.dtype) for each in state.values() if isinstance(each, Tensor)
+        )
 
     def _free_memory(self) -> int | None:
         device = self._device()
@@ -1035,6 +1041,19 @@ def _slots(model: nn.Module) -> dict[str, tuple[dict[str, Tensor | None], str]]:
                 {prefix + key: (cast(dict[str, Tensor | None], held), key) for key in held}
             )
     return slots
+
+
+def _made(module: nn.Module) -> dict[str, Any]:
+    """The tensors, and lists of them, that a module keeps as plain attributes.
+
+    As torch's older weight_norm and spectral_norm keep the weight, and LSTM its weights.
+    """
+    return {
+        name: [*value] if isinstance(value, list) else value
+        for name, value in vars(module).items()
+        if isinstance(value, Tensor)
+        or (isinstance(value, list) and any(isinstance(each, Tensor) for each in value))
+    }
 
 
 def _normalizations(model: nn.Module) -> dict[str, nn.Module]:

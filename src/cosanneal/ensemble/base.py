@@ -101,6 +101,13 @@ class BaseEnsemble(ABC, Generic[ArrayT]):
                 f"Received: outputs={outputs!r}"
             )
         self.outputs = outputs
+        if class_axis is not None and (
+            isinstance(class_axis, bool) or not isinstance(class_axis, int) or not class_axis
+        ):
+            raise EnsembleError(
+                "Argument `class_axis` must be an axis other than the first, along which the "
+                f"samples lie, or None. Received: class_axis={shown(class_axis)}"
+            )
         self.class_axis = class_axis
         self.pooling = check_pooling(pooling)
         if outputs == "values" and pooling != "probabilities":
@@ -120,7 +127,7 @@ class BaseEnsemble(ABC, Generic[ArrayT]):
         self._members = tuple(found if last is None else found[-last:])
         self.choice: Choice | None = None
         self.measured: dict[str, float] = {}
-        self._verified: set[Snapshot] = set()
+        self._verified: dict[Snapshot, str | None] = {}
         # What the modes resident and stacked keep, of a model in one place.
         self._place: object = None
         self._held: dict[Snapshot, Any] = {}
@@ -432,7 +439,13 @@ class BaseEnsemble(ABC, Generic[ArrayT]):
                                 tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
                             )
                             file = Path(folder) / "predictions.npy"
-                        kept = np.lib.format.open_memmap(file, mode="w+", dtype=dtype, shape=shape)
+                        try:
+                            kept = np.lib.format.open_memmap(file, "w+", dtype, shape)
+                        except OSError as error:
+                            raise EnsembleError(
+                                "Argument `keep` must be a file that can be written. "
+                                f"Received: {shown(os.fspath(file))}: {error.strerror or error}"
+                            ) from error
                 kept[i] = array
             if kept is None:
                 raise EnsembleError("An ensemble without members predicts nothing")
@@ -643,9 +656,15 @@ class BaseEnsemble(ABC, Generic[ArrayT]):
         mismatch = first_mismatch(snapshot.layout(), model)
         if mismatch is not None:
             raise EnsembleError(f"Snapshot {snapshot.path} must fit the model: {mismatch}")
-        # A file is compared with its digests once; it does not change under its name.
+        # A file is compared with its digests once. It does not change under its
+        # name, unless the run is begun anew.
         tensors = snapshot.load(framework=framework, verify=snapshot not in self._verified)
-        self._verified.add(snapshot)
+        digest = snapshot.metadata.get("digest")
+        if self._verified.setdefault(snapshot, digest) != digest:
+            raise EnsembleError(
+                "The snapshots must stay as the ensemble read them first. Received: another one as "
+                f"{snapshot.path}, by its digest; make a new ensemble"
+            )
         return tensors
 
     def __repr__(self) -> str:
