@@ -27,6 +27,12 @@ class ArrayRecorder(BaseRecorder):
         return self.weights
 
 
+def step_and_wait(recorder: ArrayRecorder, weights: Mapping[str, Any]) -> None:
+    """Take a snapshot and wait for it; either may say that it could not be written."""
+    recorder.step(weights)
+    recorder.wait()
+
+
 def filled(value: float, size: int = 1000) -> dict[str, Any]:
     return {"w": np.full(size, value, np.float32)}
 

@@ -21,7 +21,7 @@ import cosanneal as ca
 from cosanneal.snapshots import SnapshotStore
 from cosanneal.snapshots.lock import LOCK_NAME
 
-from .recording import EVERY_STEP, ArrayRecorder, contents, filled
+from .recording import EVERY_STEP, ArrayRecorder, contents, filled, step_and_wait
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the faults are POSIX'")
 
@@ -180,9 +180,8 @@ def test_a_folder_that_is_deleted_under_the_run(tmp_path: Path) -> None:
         recorder.step(filled(1))
         recorder.wait()
         shutil.rmtree(folder)
-        recorder.step(filled(2))
         with pytest.raises(ca.SnapshotError, match=r"cycle-0001\S+ could not be written: No such"):
-            recorder.wait()
+            step_and_wait(recorder, filled(2))
         assert recorder.store.list() == []
         folder.mkdir()
         recorder.step(filled(3))

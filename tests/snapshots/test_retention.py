@@ -16,7 +16,7 @@ import cosanneal as ca
 from cosanneal.snapshots import SnapshotStore
 from cosanneal.snapshots.lock import LOCK_NAME
 
-from .recording import EVERY_STEP, ArrayRecorder, contents, filled
+from .recording import EVERY_STEP, ArrayRecorder, contents, filled, step_and_wait
 
 LOSSES = [0.9, 0.4, 0.6, 0.4, float("nan"), 0.5, 0.3, 0.8, 0.3, 0.7]
 
@@ -160,10 +160,8 @@ def test_one_that_cannot_be_deleted_is_said_and_tried_again(
                 raise PermissionError(1, "Operation not permitted")
 
             patch.setattr(Path, "unlink", unlink)
-            recorder.step(filled(2))
-            recorder._writer.wait()
-        with pytest.raises(ca.SnapshotError, match=r"could not be deleted: Operation not"):
-            recorder.wait()
+            with pytest.raises(ca.SnapshotError, match=r"could not be deleted: Operation not"):
+                step_and_wait(recorder, filled(2))
         assert kept(recorder.store) == [1, 2]
         assert recorder.statistics.durable == 2
         recorder.step(filled(3))
