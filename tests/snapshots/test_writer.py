@@ -80,6 +80,13 @@ def writer_threads() -> list[threading.Thread]:
     return [each for each in threading.enumerate() if each.name.startswith("cosanneal")]
 
 
+def threads_that_stay() -> list[threading.Thread]:
+    """The writers' threads but for those that have done their work and are about to end."""
+    for thread in writer_threads():
+        thread.join(30)
+    return writer_threads()
+
+
 def test_step_returns_before_the_file_is_there_and_the_file_has_the_weights_of_then(
     tmp_path: Path, gate: Gate
 ) -> None:
@@ -99,28 +106,37 @@ def test_step_returns_before_the_file_is_there_and_the_file_has_the_weights_of_t
         (snapshot,) = recorder.store.list()
         assert np.array_equal(snapshot.load()["w"], np.full(1000, 1, np.float32))
         assert snapshot.metadata["metrics"] == {"loss": [0.5]}
-    assert writer_threads() == []
+    assert threads_that_stay() == []
 
 
 @pytest.mark.parametrize("pending", [1, 2, 3])
 def test_the_next_capture_waits_when_enough_are_in_flight(
-    tmp_path: Path, gate: Gate, pending: int
+    tmp_path: Path, gate: Gate, pending: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    waiting = threading.Event()
     with ArrayRecorder(tmp_path, EVERY_STEP, max_pending=pending) as recorder:
         gate.close()
         for value in range(pending):
             recorder.step(filled(value))
-        assert recorder.statistics.waited_seconds < 0.1
-        assert recorder.statistics.pending == pending
+        assert recorder.statistics.pending == pending  # while none can become durable
+        before = recorder.statistics.waited_seconds
+        real = recorder._writer.free_buffers
+
+        def free_buffers() -> HostBuffers:
+            waiting.set()
+            return real()
+
+        monkeypatch.setattr(recorder._writer, "free_buffers", free_buffers)
         one_more = threading.Thread(target=recorder.step, args=(filled(pending),))
         one_more.start()
+        assert waiting.wait(30)
         one_more.join(0.2)
         assert one_more.is_alive()
         gate.open.set()
         one_more.join(30)
         assert not one_more.is_alive()
     statistics = recorder.statistics
-    assert 0.2 <= statistics.waited_seconds <= statistics.held_seconds
+    assert before + 0.2 <= statistics.waited_seconds <= statistics.held_seconds
     assert statistics.durable == statistics.taken == pending + 1
     assert statistics.data_bytes == 4000 * (pending + 1)
     values = [snapshot.load()["w"][0] for snapshot in recorder.store.list()]
@@ -574,5 +590,111 @@ def test_no_thread_and_no_handler_outlives_a_closed_recorder(tmp_path: Path) -> 
         with ArrayRecorder(tmp_path / str(i), EVERY_STEP) as recorder:
             recorder.step(filled(1))
         assert not recorder._finalizer.alive
-    assert writer_threads() == []
+    assert threads_that_stay() == []
     assert atexit._ncallbacks() - before <= 1
+
+
+def test_an_interrupt_while_the_thread_begins_leaves_one_thread(
+    tmp_path: Path, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a loaded machine it may begin after the next step took it for dead."""
+    begin = threading.Event()
+    real_run, real_start = threading.Thread.run, threading.Thread.start
+    real_is_alive = threading.Thread.is_alive
+    started: list[threading.Thread] = []
+
+    def run(self: threading.Thread) -> None:
+        if self is started[0]:
+            assert begin.wait(30)
+        real_run(self)
+
+    def start(self: threading.Thread) -> None:
+        started.append(self)
+        real_start(self)
+        if len(started) == 1:
+            raise KeyboardInterrupt
+
+    def is_alive(self: threading.Thread) -> bool:
+        return self not in started[:1] and real_is_alive(self)
+
+    recorder = ArrayRecorder(tmp_path, EVERY_STEP, max_pending=3)
+    gate.close()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "run", run)
+        patch.setattr(threading.Thread, "start", start)
+        patch.setattr(threading.Thread, "is_alive", is_alive)
+        with pytest.raises(KeyboardInterrupt):
+            recorder.step(filled(1))
+        recorder.step(filled(2))
+        assert gate.reached.wait(30)  # the second thread is writing
+        begin.set()
+        started[0].join(30)
+    assert not started[0].is_alive()
+    gate.open.set()
+    for value in range(3, 9):
+        recorder.step(filled(value))
+    recorder.close()
+    assert threads_that_stay() == []
+    statistics = recorder.statistics
+    assert (statistics.taken, statistics.durable, statistics.failed) == (8, 8, 0)
+    assert [each.load()["w"][0] for each in recorder.store.list()] == [*range(1, 9)]
+
+
+def test_a_closed_recorder_removes_nothing(tmp_path: Path) -> None:
+    closed = ArrayRecorder(tmp_path, EVERY_STEP)
+    closed.step(filled(1))
+    closed.close()
+    with ArrayRecorder(tmp_path, EVERY_STEP, resume_from=1) as recorder:
+        recorder.step(filled(2))
+        recorder.wait()
+        with pytest.raises(ca.SnapshotError, match="recorder is closed"):
+            closed.load_state_dict({"updates": 1})
+        with pytest.raises(ca.SnapshotError, match="recorder is closed"):
+            closed.resume(1)
+        assert [snapshot.step for snapshot in recorder.store.list()] == [1, 2]
+
+
+def test_what_is_refused_removes_nothing(tmp_path: Path) -> None:
+    with ArrayRecorder(tmp_path, EVERY_STEP) as recorder:
+        for value in range(5):
+            recorder.step(filled(value))
+    # They are another schedule's, also where none would be kept.
+    other = ca.CyclicCosine(0.2, cycle_steps=1)
+    with pytest.raises(ca.SnapshotError, match="another folder"):
+        ArrayRecorder(tmp_path, other, resume_from=2)
+    for file in sorted(tmp_path.glob("*.safetensors"))[:2]:
+        file.unlink()
+    with pytest.raises(ca.SnapshotError, match="another folder"):
+        ArrayRecorder(tmp_path, other, resume_from=2)
+    with pytest.raises(ca.SnapshotError, match="loss"):
+        ArrayRecorder(tmp_path, EVERY_STEP, keep_best=1, metric="loss", resume_from=3)
+    assert [snapshot.step for snapshot in recorder.store.list()] == [3, 4, 5]
+
+
+def test_failures_are_each_said_once_by_whoever_looks(tmp_path: Path) -> None:
+    class Watched(list[Exception]):
+        """Between the look and the taking, another thread takes."""
+
+        def __bool__(self) -> bool:
+            found = len(self) > 0
+            self.clear()
+            return found
+
+    recorder = ArrayRecorder(tmp_path, EVERY_STEP)
+    recorder._writer.failures = Watched([ca.SnapshotError("lost")])
+    with pytest.raises(ca.SnapshotError, match="lost"):
+        recorder.wait()
+    recorder.close()
+    recorder = ArrayRecorder(tmp_path, EVERY_STEP, on_error="warn")
+    recorder._writer.failures += [ca.SnapshotError("one"), ca.SnapshotError("two")]
+    for said in ("one", "two"):  # where warnings are errors, one at a time
+        with pytest.raises(RuntimeWarning, match=said):
+            recorder.wait()
+    recorder.wait()
+    recorder.close()
+
+
+def test_an_option_that_there_is_not_is_refused(tmp_path: Path) -> None:
+    wrong: dict[str, Any] = {"keep_lats": 3}
+    with pytest.raises(TypeError, match="ArrayRecorder has no option 'keep_lats'"):
+        ArrayRecorder(tmp_path, EVERY_STEP, **wrong)

@@ -689,15 +689,16 @@ def test_an_infinite_mask_stays_as_it_is(tmp_path: Path) -> None:
 
         def forward(self, x: Tensor) -> Tensor:
             mask: Any = self.mask
-            return self.head(torch.einsum("ij,nj->ni", mask.softmax(-1), x))
+            found: Tensor = self.head(torch.einsum("ij,nj->ni", mask.softmax(-1), x))
+            return found
 
     torch.manual_seed(0)
-    models = [Masked()]
+    models: list[nn.Module] = [Masked()]
     models += [near(models[0], 1), near(models[0], 2)]
     x, y = torch.randn(50, 3), torch.arange(50) % 2
     model = recorded(tmp_path, models)
     found = SnapshotEnsemble(model, tmp_path).average_weights(x, y)
-    assert torch.equal(found.weights["mask"], models[0].mask)
+    assert torch.equal(found.weights["mask"], models[0].get_buffer("mask"))
     assert all(math.isfinite(each.barrier) for each in found.barriers)
 
 
@@ -723,7 +724,7 @@ def test_frozen_statistics_stay_as_they_are(tmp_path: Path) -> None:
     found = ensemble.average_weights(x, y, train_data=x)
     assert torch.equal(found.weights["0.running_mean"], torch.zeros(2))
     assert torch.equal(found.weights["0.running_var"], torch.ones(2))
-    expected = without_statistics(model, found.weights)
+    expected: Any = without_statistics(model, found.weights)
     expected[0].load_state_dict(
         {name[2:]: value for name, value in found.weights.items() if name.startswith("0.")}
     )
@@ -750,7 +751,7 @@ def test_statistics_of_instances_are_means_over_the_samples(tmp_path: Path, alon
     torch.manual_seed(5)
     x = torch.randn(12, 2, 8) * torch.linspace(0.5, 3, 12)[:, None, None] + 2
     train = Loader(x[0], (2,)) if alone else Loader(x, (5, 3, 4))
-    model = recorded(tmp_path, [network(0), network(1)])
+    model: Any = recorded(tmp_path, [network(0), network(1)])
     ensemble = SnapshotEnsemble(model, tmp_path, class_axis=None)
     with pytest.raises(EnsembleError, match=r"1\.InstanceNorm1d"):
         ensemble.average_weights(barrier=math.inf)

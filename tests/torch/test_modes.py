@@ -291,7 +291,7 @@ def test_a_layer_that_changes_its_weights_with_the_mode_keeps_them(
     torch.testing.assert_close(found, torch.stack(members).mean(0).detach())
     assert all(torch.equal(own[name], value) for name, value in model.state_dict().items())
     model(x).sum().backward()
-    layer: Any = model[2]
+    layer: Any = model.get_submodule("2")
     assert layer.part.grad is not None
 
 
@@ -313,7 +313,8 @@ def test_what_modules_make_of_their_weights_is_the_models_own_again(
 
         def forward(self, x: Tensor) -> Tensor:
             # A vectorized map knows no LSTM.
-            return self.layer(x if mode == "stacked" else self.recurrent(x)[0][:, -1])
+            found: Tensor = self.layer(x if mode == "stacked" else self.recurrent(x)[0][:, -1])
+            return found
 
     model = Model()
     with SnapshotRecorder(tmp_path, model, EVERY_STEP) as recorder:

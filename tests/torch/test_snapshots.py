@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -402,9 +403,11 @@ def test_the_prediction_is_the_mean_of_the_members_softmax(tmp_path: Path) -> No
         torch.testing.assert_close(
             ensemble.predict(x, batch_size=batch_size), probabilities, rtol=2e-6, atol=1e-7
         )
-    members = list(ensemble.member_predictions(x))
+    members = torch.stack(list(ensemble.member_predictions(x)))
     assert len(members) == len(ensemble) == 3
-    assert torch.equal(torch.stack(members).double().mean(0).float(), probabilities)
+    torch.testing.assert_close(members.mean(0), probabilities, rtol=2e-6, atol=0)
+    # Of its logits the probabilities are exact: rounded once, after the mean.
+    np.testing.assert_array_max_ulp(probabilities.numpy(), expected.float().numpy(), 1)
 
 
 def test_the_model_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -615,3 +618,16 @@ def test_a_damaged_member_is_not_predicted_with(tmp_path: Path) -> None:
     snapshot.path.write_bytes(content)
     with pytest.raises(ca.SnapshotError, match=r"is damaged.*does not match its digest"):
         SnapshotEnsemble(model, tmp_path).predict(torch.zeros(2, 4))
+
+
+def test_a_step_that_is_not_the_schedulers_is_refused(tmp_path: Path) -> None:
+    """What comes then would be taken in the middle of a cycle, as its end."""
+    run = Training(tmp_path)
+    for _ in range(12):
+        run.update()
+    run.recorder.close()
+    for other in (0, 8, 20):
+        with pytest.raises(ca.SnapshotError, match=rf"={other}, and a scheduler that has done 12"):
+            SnapshotRecorder(tmp_path, run.model, run.scheduler, resume_from=other)
+    assert [each.step for each in SnapshotStore(tmp_path).list()] == [5, 10]
+    SnapshotRecorder(tmp_path, run.model, run.scheduler, resume_from=12).close()

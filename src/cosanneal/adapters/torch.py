@@ -719,6 +719,13 @@ class SnapshotRecorder(BaseRecorder):
             self._loads = schedule._loads
             done = max(math.floor(schedule.last_epoch), 0)
             schedule = _followed(schedule)
+        given = options.get("resume_from")
+        if done and given is not None and given != done:
+            raise SnapshotError(
+                "Argument `resume_from` must be the scheduler's step. "
+                f"Received: resume_from={given}, and a scheduler that has done {done}; leave "
+                "resume_from out"
+            )
         if options.get("resume_from") is None and self._loads:
             options["resume_from"] = done
         super().__init__(folder, check_schedule(schedule), **options)

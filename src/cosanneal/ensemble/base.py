@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ..core.errors import EnsembleError, check_steps, shown
 from ..snapshots.file import Layout, count_bytes, first_mismatch
 from ..snapshots.store import Snapshot, SnapshotStore
-from .arrays import as_numpy, check_class_axis, check_count, widen
+from .arrays import Kind, as_numpy, check_class_axis, check_count, widen
 from .averaged import (
     BARRIER,
     AveragedWeights,
@@ -427,7 +427,7 @@ class BaseEnsemble(ABC, Generic[ArrayT]):
                 if kept is None:
                     # In float32 the probability of a logit of 20 is 1: how far it is from
                     # that is lost, where no other class' probability says it.
-                    exact = self.class_axis is None or "float64" in str(output.dtype)
+                    exact = self.class_axis is None or "float64" in str(Kind.of(output).dtype)
                     dtype = np.dtype(np.float64 if exact else np.float32)
                     shape = (len(self), *array.shape)
                     if keep is None and math.prod(shape) * dtype.itemsize <= _IN_MEMORY:

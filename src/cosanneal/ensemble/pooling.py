@@ -124,7 +124,8 @@ class Pool(Generic[ArrayT]):
                 f"{len(checked)} weights for {len(wide)} members"
             )
         # Of one of them: how all lie, as of JAX' arrays, is by the members' axis too.
-        self._meet(predictions[0] if len(checked) else predictions, tuple(wide.shape[1:]))
+        first = cast(Any, predictions)[0] if len(checked) else predictions
+        self._meet(first, tuple(wide.shape[1:]))
         counted = [i for i, weight in enumerate(checked) if weight > 0]
         if len(counted) < len(checked):
             wide, checked = wide[counted], [checked[i] for i in counted]

@@ -34,13 +34,14 @@ LOCK_NAME: Final = ".cosanneal.lock"
 _NO_LOCKS: Final = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 
 _held: set[tuple[int, int]] = set()
-_guard = threading.Lock()
+# Reentrant, for the collector may end a dropped recorder, which gives its lock back, in here.
+_guard = threading.RLock()
 
 
 def _start_afresh() -> None:
     """In a child process, which holds none of its parent's locks."""
     global _guard
-    _guard = threading.Lock()
+    _guard = threading.RLock()
     _held.clear()
 
 
@@ -80,7 +81,10 @@ class FolderLock:
                 return
             _held.discard(self._identity)
             # Only our own, for the folder may be another by now.
-            ours = self._identity == _identity(self._path)
+            try:
+                ours = self._identity == _identity(self._path)
+            except OSError:  # out of reach
+                ours = False
             self._identity = None
             if ours and sys.platform != "win32":
                 # While it is still locked: who waits for it finds that it is gone.

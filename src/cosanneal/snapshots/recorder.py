@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -136,6 +137,9 @@ class BaseRecorder(ABC):
         schedule: Schedule,
         **options: Unpack[RecorderOptions],
     ) -> None:
+        unknown = sorted(options.keys() - RecorderOptions.__annotations__.keys())
+        if unknown:
+            raise TypeError(f"{type(self).__name__} has no option {unknown[0]!r}")
         self._retention = Retention(
             keep_last=options.get("keep_last"),
             keep_best=options.get("keep_best"),
@@ -215,9 +219,12 @@ class BaseRecorder(ABC):
         """
         updates = check_steps("resume_from", updates)
         self._refuse_a_fork()
+        self._refuse_closed()
         self._writer.wait()
-        kept = [snapshot for snapshot in self.store.list() if snapshot.step <= updates]
-        for snapshot in kept:
+        found = self.store.list()
+        kept = [snapshot for snapshot in found if snapshot.step <= updates]
+        # Also those to be removed: of another run, they are not this one's to remove.
+        for snapshot in found if updates else ():
             difference = first_difference(snapshot.metadata["schedule"], self.schedule.to_dict())
             if difference is not None:
                 path, theirs, ours = difference
@@ -226,6 +233,7 @@ class BaseRecorder(ABC):
                     f"{snapshot.path} has {path} = {theirs}, and the schedule given has {ours}; "
                     "give that schedule, or record into another folder"
                 )
+        excess = self._retention.excess(kept)  # which may refuse, before anything is gone
         removed = self.store.remove_after(updates)
         if removed:
             _log.info(
@@ -235,7 +243,7 @@ class BaseRecorder(ABC):
                 self.store.folder,
             )
         # As after the last of them, should the run have ended before that.
-        self.store.delete(*self._retention.excess(kept))
+        self.store.delete(*excess)
         self._warn_of_a_gap(updates, kept)
         self._updates = updates
         self._claimed = True
@@ -339,13 +347,19 @@ class BaseRecorder(ABC):
     def _surface(self) -> None:
         """Raise, or warn of, what failed in the background since the last look."""
         failures: list[Exception] = []
-        while self._writer.failures:
-            failures.append(self._writer.failures.pop(0))
+        with contextlib.suppress(IndexError):  # another thread may look at the same time
+            while True:
+                failures.append(self._writer.failures.pop(0))
         if not failures:
             return
         if self._on_error == "warn":
-            for failure in failures:
-                warnings.warn(str(failure), RuntimeWarning, stacklevel=2)
+            while failures:
+                failure = failures.pop(0)
+                try:
+                    warnings.warn(str(failure), RuntimeWarning, stacklevel=2)
+                except Warning:  # where warnings are errors: the others are yet to be said
+                    self._writer.failures[:0] = failures
+                    raise
         elif len(failures) == 1:
             raise failures[0]
         else:
@@ -357,16 +371,19 @@ class BaseRecorder(ABC):
         Returns:
             Whether a snapshot was taken.
         """
+        self._refuse_a_fork()  # whose parent's thread may hold the lock for ever
         with self._one_at_a_time:
             return self._advance_alone(updates, metrics)
 
-    def _advance_alone(self, updates: int, metrics: Metrics) -> bool:
-        self._refuse_a_fork()
+    def _refuse_closed(self) -> None:
         if self._closed:
             raise SnapshotError(
                 "The recorder is closed. Step it inside its `with` block, or make a new one with "
                 f"resume_from={self._updates}"
             )
+
+    def _advance_alone(self, updates: int, metrics: Metrics) -> bool:
+        self._refuse_closed()
         if updates < self._updates:
             raise SnapshotError(
                 f"The updates done must not go back. Received: {updates} after {self._updates}; "

@@ -119,11 +119,18 @@ class Writer:
         """Have a thread at work if there are jobs."""
         if not self._jobs or (self._thread is not None and self._thread.is_alive()):
             return
-        self._thread = threading.Thread(target=self._work, name="cosanneal-writer")
+        self._thread = threading.Thread(target=self._start, name="cosanneal-writer")
         try:
             self._thread.start()
         except RuntimeError:  # there is no thread to be had
             self._work()
+
+    def _start(self) -> None:
+        # An interrupt of `Thread.start` lets the next call take a thread that begins late for none.
+        with self._condition:
+            if self._thread is not threading.current_thread():
+                return
+        self._work()
 
     def _work(self) -> None:
         more = True
