@@ -219,31 +219,53 @@ def test_the_baselines_are_the_papers(outcome: Outcome, results: dict[str, Any])
     assert row["cosine"]["test_error"] == error(cosine)
 
 
-def test_averaged_weights_have_the_statistics_of_the_training_scans(outcome: Outcome) -> None:
-    """By another way: a pass over the scans in which hooks see what BatchNorm is given."""
-    last, averaged = outcome.first.averaged
+def rebuilt(states: Sequence[dict[str, torch.Tensor]], x: torch.Tensor) -> torch.nn.Module:
+    """A model of the states' mean, with the statistics that hooks see BatchNorm be given."""
     model = build_model(0)
-    files = sorted(outcome.first.folder.glob("*.safetensors"))[-last:]
-    states = [safetensors.torch.load_file(file) for file in files]
     model.load_state_dict(
-        {name: sum(state[name].double() for state in states) / last for name in states[0]}
+        {name: sum(state[name].double() for state in states) / len(states) for name in states[0]}
     )
-    split = outcome.first.split
-    x = torch.from_numpy(split.train.x)[:, None]
+    model.eval()
     # Layer by layer, each with the statistics of the layers before it already set.
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
             seen: list[torch.Tensor] = []
             hook = module.register_forward_pre_hook(lambda _, given, seen=seen: seen.append(*given))
-            model.eval()
             with torch.no_grad():
                 model(x)
             hook.remove()
             values = seen[0].transpose(0, 1).flatten(1)
             module.running_mean, module.running_var = values.mean(1), values.var(1)
+    return model
+
+
+def states_of(outcome: Outcome) -> list[dict[str, torch.Tensor]]:
+    files = sorted(outcome.first.folder.glob("*.safetensors"))
+    return [safetensors.torch.load_file(file) for file in files]
+
+
+def test_averaged_weights_have_the_statistics_of_the_training_scans(outcome: Outcome) -> None:
+    """By another way: a pass over the scans in which hooks see what BatchNorm is given."""
+    last, averaged = outcome.first.averaged
+    split = outcome.first.split
+    model = rebuilt(states_of(outcome)[-last:], torch.from_numpy(split.train.x)[:, None])
     with torch.no_grad():
         expected = model(torch.from_numpy(split.test.x)[:, None]).softmax(1).numpy()
     np.testing.assert_allclose(averaged.test, expected, atol=2e-3)
+
+
+def test_the_paths_have_the_statistics_of_the_training_scans(outcome: Outcome) -> None:
+    split, states = outcome.first.split, states_of(outcome)
+    x, y = torch.from_numpy(split.validation.x)[:, None], torch.from_numpy(split.validation.y)
+    paths = document(outcome)["interpolations"]
+    assert len(paths) == len(states) - 1
+    for pair, path in zip(itertools.pairwise(states), paths, strict=True):
+        assert list(path["shares"]) == [i / 10 for i in range(11)]
+        model = rebuilt(pair, torch.from_numpy(split.train.x)[:, None])
+        with torch.no_grad():
+            half = torch.nn.functional.cross_entropy(model(x), y).item()
+        assert path["losses"][5] == pytest.approx(half, rel=2e-3)
+        assert path["statistics"] is True
 
 
 def test_the_study_cuts_the_budget(results: dict[str, Any]) -> None:

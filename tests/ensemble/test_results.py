@@ -171,6 +171,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("analysis.reliability.after.ece", "x", "in 'analysis.reliability.after.ece': must be a fin"),
     ("interpolations.0.losses", [1], r"in 'interpolations\[0\].losses': must be a list of as"),
     ("interpolations.0.shares", [1], r"in 'interpolations\[0\].shares': must be a list of at"),
+    ("interpolations.0.statistics", 1, r"interpolations\[0\].statistics': must be true or false"),
     ("average.error", None, "in 'average.error': must be a finite number"),
     ("average.members", [1], "in 'average.members': must be a list of names"),
     ("average.refused", "a barrier", "in 'average.error': no such field"),

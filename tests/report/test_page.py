@@ -353,6 +353,16 @@ def test_many_paths_and_values_that_are_not_finite(tmp_path: Path) -> None:
     assert "is 99 (1 → 2)" in captions
 
 
+@pytest.mark.parametrize("statistics", [None, False, True])
+def test_whether_statistics_were_estimated_anew_is_said(statistics: bool | None) -> None:
+    results = whole(3)
+    for path in results["interpolations"]:
+        if statistics is not None:
+            path["statistics"] = statistics
+    (path,) = (each for each in draw_results(results) if each.name == "interpolation")
+    assert ("running statistics estimated anew" in path.caption) == bool(statistics)
+
+
 @pytest.mark.parametrize(
     "run",
     [

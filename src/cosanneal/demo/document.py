@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import statistics
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-
-from ..ensemble.analysis import interpolate
-from ..ensemble.arrays import as_numpy
-from ..ensemble.metrics import log_loss
+from ..ensemble.averaged import AveragedWeights
 from ..ensemble.results import FORMAT, VERSION, analyze, scores_of
-from ..snapshots.file import TensorBytes
-from ..snapshots.store import SnapshotStore
 from .experiment import Fitted, Outcome
 
 _SCORES: Final = ("test_error", "test_nll", "validation_error", "validation_nll")
@@ -91,6 +85,9 @@ def summarize_study(results: Mapping[str, Any]) -> dict[str, Any]:
 
 _SHOWN: Final = _SCORES[:2]
 
+# Where to measure between two snapshots.
+_SHARES: Final = tuple(i / 10 for i in range(1, 10))
+
 
 def compare(results: Mapping[str, Any], summary: Sequence[Mapping[str, Any]]) -> list[str]:
     """What the numbers say, in words: the fitted ensemble beside others."""
@@ -134,13 +131,19 @@ def document(outcome: Outcome) -> dict[str, Any]:
     cyclic = results["curves"]["cyclic"]
     last, averaged = first.averaged
     y = first.split.test.y
+    mean = _mean_of_all(first)
     found: dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,
         "title": "The demonstration: a snapshot ensemble on scikit-learn's digits",
         "run": {name: cyclic[name] for name in ("rate", "loss", "cycle_ends")},
         "analysis": analyze(first.members.test, y, choice=first.choice),
-        "interpolations": _interpolations(first),
+        "interpolations": [
+            {"first": start, "second": end, **asdict(path), "statistics": mean.statistics}
+            for (start, end), path in zip(
+                pairwise(first.choice.members), mean.barriers, strict=True
+            )
+        ],
         "average": {
             "members": list(first.choice.members[-last:]),
             "refused": None,
@@ -159,44 +162,23 @@ def document(outcome: Outcome) -> dict[str, Any]:
     return found
 
 
-def _interpolations(first: Fitted) -> list[dict[str, Any]]:
-    """The validation loss between every two neighbouring snapshots."""
-    snapshots = first.trained.ensemble(first.folder).members
-    with tempfile.TemporaryDirectory() as folder:
-        loss = _loss_of_weights(first, Path(folder))
-        return [
-            {
-                "first": a.path.name,
-                "second": b.path.name,
-                **asdict(interpolate(loss, a.load(), b.load())),
-            }
-            for a, b in pairwise(snapshots)
-        ]
+def _mean_of_all(first: Fitted) -> AveragedWeights:
+    """The mean of all snapshots' weights, with the loss between neighbours on the validation scans.
 
-
-def _loss_of_weights(first: Fitted, folder: Path) -> Callable[[Mapping[str, Any]], float]:
-    """Measures weights, in any framework: as a snapshot in a folder of its own."""
-    store, part = SnapshotStore(folder), first.split.validation
-    origin = first.trained.ensemble(first.folder).members[0]
-
-    def loss(weights: Mapping[str, Any]) -> float:
-        arrays = {name: np.asarray(array, order="C") for name, array in weights.items()}
-        store.write(
-            {
-                name: TensorBytes(array.dtype.name, array.shape, memoryview(array.tobytes()))
-                for name, array in arrays.items()
-            },
-            cycle=origin.cycle,
-            step=origin.step,
-            rate=origin.metadata["rate"],
-            schedule=origin.schedule,
-            framework=origin.metadata["framework"],
-            versions=origin.metadata["versions"],
+    On the way the running statistics are estimated anew: with a mean of them,
+    which no layer's input has, every barrier would look some times as high.
+    """
+    split, inputs = first.split, first.trained.inputs
+    with warnings.catch_warnings():
+        # Barriers are what is looked for.
+        warnings.filterwarnings("ignore", "The weights were averaged across", UserWarning)
+        return first.trained.ensemble(first.folder).average_weights(
+            inputs(split.validation),
+            split.validation.y,
+            train_data=inputs(split.train),
+            barrier=math.inf,
+            shares=_SHARES,
         )
-        predicted = first.trained.ensemble(folder).predict(first.trained.inputs(part))
-        return log_loss(as_numpy(predicted), part.y)
-
-    return loss
 
 
 def _of(seed: Mapping[str, Any], key: str | int) -> Mapping[str, float]:

@@ -11,7 +11,10 @@ score is a dict of `error` and `log_loss`, and mostly `brier` and `ece`.
 - `choice`: what was chosen on validation data, as `Choice.to_dict` gives it.
 - `analysis`: what `analyze` returns.
 - `interpolations`: the fields of `Interpolation` and the names of the `first`
-  and the `second` member; `errors` along the path may be there too.
+  and the `second` member. There may be `errors` along the path, and
+  `statistics`: whether the running statistics of normalization layers were
+  estimated anew on the way, as `average_weights` does it; a mean of them
+  makes barriers look higher than they are.
 - `average`: the `members` whose weights were averaged, the mean's own score
   beside that of their `ensemble`, the `barrier` between them, and `refused`:
   why no mean was taken, or null.
@@ -437,7 +440,9 @@ def _check_analysis(results: Reader, name: str) -> None:
 
 def _check_interpolations(results: Reader, name: str) -> None:
     for path in results.items(name):
-        path.only("first", "second", "shares", "losses", "barrier", optional=("errors",))
+        path.only(
+            "first", "second", "shares", "losses", "barrier", optional=("errors", "statistics")
+        )
         path.text("first")
         path.text("second")
         shares = _numbers(path, "shares")
@@ -447,6 +452,8 @@ def _check_interpolations(results: Reader, name: str) -> None:
             if field in path and len(_numbers(path, field, null=True)) != len(shares):
                 raise path.error(field, "a list of as many as 'shares'")
         _number(path, "barrier", null=True)
+        if "statistics" in path:
+            path.flag("statistics")
 
 
 def _check_average(results: Reader, name: str) -> None:

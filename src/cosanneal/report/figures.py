@@ -458,6 +458,7 @@ def _reliability(diagrams: Mapping[str, Any], choice: Mapping[str, Any] | None) 
 
 def _interpolation(paths: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Drawn:
     errors = all("errors" in path for path in paths)
+    anew = all(path.get("statistics") for path in paths)
     told = len(paths) <= _MOST_PATHS
     legend = 0.25 * ((len(paths) + 1) // 2 if told else 1) + 0.1
     figure, panels = _panels(*([2.2, 2.0] if errors else [2.6]), legend=legend)
@@ -493,10 +494,11 @@ def _interpolation(paths: Sequence[Mapping[str, Any]], names: Sequence[str]) -> 
         title="Between two members' weights",
         alt=f"The loss along the straight line between the weights of {len(paths)} pairs of "
         f"members; the highest barrier is {barrier}.",
-        caption="The loss of the weights on the straight line between two members. A hump is a "
-        "barrier: the two have found different solutions, of which the mean of the predictions "
-        "gains and the mean of the weights does not. The highest, above the line between its ends, "
-        f"is {barrier} ({between}).",
+        caption="The loss of the weights on the straight line between two members"
+        + (", with running statistics estimated anew on the way" if anew else "")
+        + ". A hump is a barrier: the two have found different solutions, of which the mean of the "
+        "predictions gains and the mean of the weights does not. The highest, above the line "
+        f"between its ends, is {barrier} ({between}).",
         figure=figure,
     )
 

@@ -629,7 +629,10 @@ def _missing(results: Mapping[str, Any]) -> Iterator[str]:
             "`cosanneal evaluate`, or `fit` and `save` of a SnapshotEnsemble)"
         )
     if not results.get("interpolations"):
-        found.append("the loss between two members' weights (`cosanneal.ensemble.interpolate`)")
+        found.append(
+            "the loss between two members' weights (`barriers` of what `average_weights` returns, "
+            "or `cosanneal.ensemble.interpolate`)"
+        )
     if "average" not in results:
         found.append("averaged weights beside the ensemble (`cosanneal.ensemble.average_weights`)")
     if found:
