@@ -345,6 +345,17 @@ def test_the_document_holds_what_a_report_draws(outcome: Outcome) -> None:
     assert found["average"]["members"] == [
         *outcome.first.choice.members[-first["averaged"]["members"] :]
     ]
+    # The mean of two lies half way, so its own rise is that of the path there, or of all of them.
+    average, last = found["average"], first["averaged"]["members"]
+    y, members = outcome.first.split.validation.y, outcome.first.members.validation[-last:]
+    alone = statistics.fmean(float(-np.log(p[np.arange(len(y)), y]).mean()) for p in members)
+    rises = [(first["averaged"]["validation_nll"] - alone, alone / 10)]
+    for path in found["interpolations"][-(last - 1) :]:
+        rises.append((path["barrier"], (path["losses"][0] + path["losses"][-1]) / 20))
+    barrier, allowed = max(rises, key=lambda each: each[0] - each[1])
+    assert average["barrier"] == pytest.approx(barrier, rel=1e-4)
+    assert average["allowed"] == pytest.approx(allowed, rel=1e-4)
+    assert average["picked_on"] == len(y)
     rows = found["comparison"]["rows"]
     assert found["comparison"]["seeds"] == 2
     assert rows[2]["model"] == "One cosine cycle"

@@ -398,6 +398,64 @@ def test_a_refused_average_is_told(tmp_path: Path) -> None:
     assert not (tmp_path / "report_files").exists()
 
 
+def averaged(mean: tuple[float, float], *alone: tuple[float, float], **more: Any) -> dict[str, Any]:
+    """The last 2 members' weights averaged; error and log-loss of the mean and of each member."""
+    part = analysis_of(len(alone))
+    for row, (error, loss) in zip(part["members"], alone, strict=True):
+        row |= {"error": error, "log_loss": loss}
+    names = [row["name"] for row in part["members"]]
+    average = {"members": names[-2:], "refused": None, "error": mean[0], "log_loss": mean[1]}
+    return bare(analysis=part, average=average | more)
+
+
+@pytest.mark.parametrize(
+    ("mean", "alone", "said"),
+    [
+        ((0.03, 0.1), [(0.01, 0.01), (0.04, 0.2), (0.05, 0.3)], ""),
+        ((0.06, 0.4), [(0.07, 0.5), (0.04, 0.2), (0.05, 0.3)], "Each of them alone is better."),
+        (
+            (0.045, 0.4),
+            [(0.01, 0.01), (0.04, 0.2), (0.05, 0.3)],
+            "The best of them alone has a lower error (4.00 %) and a lower log-loss (0.2000). The "
+            "last member alone has a lower log-loss (0.3000).",
+        ),
+        (
+            (0.045, 0.2),
+            [(0.01, 0.01), (0.05, 0.2), (0.04, 0.3)],
+            "The last member alone has a lower error (4.00 %).",
+        ),
+        ((0.04, 0.1), [(0.01, 0.01), (0.04, 0.2), (0.04, 0.1)], ""),
+    ],
+)
+def test_a_mean_that_is_worse_than_its_members_is_said_to_be(
+    tmp_path: Path, mean: Any, alone: Any, said: str
+) -> None:
+    lead = page_of(averaged(mean, *alone), tmp_path).text_of("p")[1]
+    has = f"has an error of {100 * mean[0]:.2f} % and a log-loss of {mean[1]:.4f}."
+    assert lead.partition(has)[2].strip() == said
+
+
+@pytest.mark.parametrize(
+    ("barrier", "refused", "told"),
+    [
+        (0.171, "a barrier of 0.171 lies between them, where 0.0177 is allowed", "0.171"),
+        (None, "a barrier that is not finite lies between them, where 0.0177 is allowed", "not f"),
+        (0.0176, None, "0.0176"),
+    ],
+)
+def test_a_mean_that_would_be_refused_is_said_to_be(
+    tmp_path: Path, barrier: float | None, refused: str | None, told: str
+) -> None:
+    more = {"barrier": barrier, "allowed": 0.0177, "picked_on": 500}
+    page = page_of(averaged((0.1, 0.1), (0.2, 0.2), (0.2, 0.2), (0.2, 0.2), **more), tmp_path)
+    lead, captions = page.text_of("p")[1], " ".join(page.text_of("figcaption"))
+    assert ("By default they would not be averaged" in lead) == bool(refused)
+    assert refused is None or refused in lead
+    assert "How many was picked on 500 validation samples." in captions
+    assert f"The highest barrier between them is {told}" in captions
+    assert "by default 0.0177 is allowed" in captions
+
+
 def test_what_is_no_unicode_is_replaced(tmp_path: Path) -> None:
     document = bare(comparison=whole(2)["comparison"]) | {"title": "a\ud800b"}
     assert page_of(document, tmp_path).text_of("h1") == ["a?b"]

@@ -10,7 +10,8 @@ from dataclasses import asdict
 from itertools import pairwise
 from typing import Any, Final
 
-from ..ensemble.averaged import AveragedWeights
+from ..ensemble.averaged import BARRIER, AveragedWeights
+from ..ensemble.metrics import log_loss
 from ..ensemble.results import FORMAT, VERSION, analyze, scores_of
 from .experiment import Fitted, Outcome
 
@@ -147,6 +148,9 @@ def document(outcome: Outcome) -> dict[str, Any]:
         "average": {
             "members": list(first.choice.members[-last:]),
             "refused": None,
+            **(_barrier(first, mean) if last > 1 else {}),
+            # With one or two snapshots there is no other number.
+            **({"picked_on": len(first.split.validation)} if len(mean.members) > 2 else {}),
             **scores_of(averaged.test, y),
             "ensemble": scores_of(first.members.last(last).test, y),
         },
@@ -160,6 +164,21 @@ def document(outcome: Outcome) -> dict[str, Any]:
     if "study" in results:
         found["study"] = summarize_study(results)
     return found
+
+
+def _barrier(first: Fitted, mean: AveragedWeights) -> dict[str, float]:
+    """The `barrier` between the averaged snapshots, and what is `allowed`, where it is highest.
+
+    As `average_weights` judges it: on the way from each to the next, and of their mean.
+    """
+    last, averaged = first.averaged
+    y = first.split.validation.y
+    alone = statistics.fmean(log_loss(p, y) for p in first.members.validation[-last:])
+    rises = [(max(log_loss(averaged.validation, y) - alone, 0.0), alone)]
+    for path in mean.barriers[len(mean.barriers) - (last - 1) :]:
+        rises.append((path.barrier, (path.losses[0] + path.losses[-1]) / 2))
+    barrier, ends = max(rises, key=lambda each: each[0] - BARRIER * each[1])
+    return {"barrier": barrier, "allowed": BARRIER * ends}
 
 
 def _mean_of_all(first: Fitted) -> AveragedWeights:

@@ -53,6 +53,9 @@ _COLOURS: Final = {
 _HEADINGS: Final = {"error": "Error, %", "log_loss": "Log-loss", "brier": "Brier", "ece": "ECE, %"}
 _SCALES: Final = {"error": (100, 2), "log_loss": (1, 4), "brier": (1, 4), "ece": (100, 2)}
 
+# Of the scores that sentences tell: the name, the word and the unit.
+_ALONE: Final = (("error", "error", " %"), ("log_loss", "log-loss", ""))
+
 _MINUS: Final = "\N{MINUS SIGN}"
 
 # matplotlib has settings that only all threads can have together.
@@ -239,6 +242,11 @@ def _choice(results: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return analysis.get("choice") or results.get("choice")
 
 
+def _member(name: str) -> str:
+    """A member's name; of a snapshot's file, without what all of them end in."""
+    return name.removesuffix(".safetensors")
+
+
 def _what(choice: Mapping[str, Any]) -> str:
     """The chosen members, in words."""
     count = len(choice["members"])
@@ -297,7 +305,7 @@ def _lead(results: Mapping[str, Any]) -> Iterator[str]:
 def _more(results: Mapping[str, Any]) -> Iterator[str]:
     """What else was tried, in sentences."""
     if "average" in results:
-        yield from _average_lead(results["average"])
+        yield from _average_lead(results["average"], (results.get("analysis") or {}).get("members"))
     if "comparison" in results and (rows := results["comparison"]["rows"]):
         seeds = results["comparison"]["seeds"]
         sides = [
@@ -370,7 +378,9 @@ def _interval(interval: Sequence[float], scale: float, digits: int, words: tuple
     return f"{told}, which leaves open which is better"
 
 
-def _average_lead(average: Mapping[str, Any]) -> Iterator[str]:
+def _average_lead(
+    average: Mapping[str, Any], members: Sequence[Mapping[str, Any]] | None
+) -> Iterator[str]:
     count = _plural(len(average["members"]), "member")
     if average["refused"] is not None:
         yield f"The weights of {count} were not averaged: {average['refused'].rstrip('.')}."
@@ -381,6 +391,49 @@ def _average_lead(average: Mapping[str, Any]) -> Iterator[str]:
         told += f"; their ensemble has {_score('error', ensemble)} % and "
         told += _score("log_loss", ensemble)
     yield f"{told}."
+    yield from _better_alone(average, members or ())
+    if "allowed" in average and _exceeds(average):
+        yield (
+            "By default they would not be averaged: a barrier "
+            f"{'that is' if average['barrier'] is None else 'of'} {_barrier(average)} lies between "
+            f"them, where {average['allowed']:.3g} is allowed."
+        )
+
+
+def _better_alone(
+    average: Mapping[str, Any], members: Sequence[Mapping[str, Any]]
+) -> Iterator[str]:
+    """Which members alone are better than the mean of their weights."""
+    own = [member for member in members if member["name"] in average["members"]]
+    if len(own) < 2 or len(own) < len(average["members"]):
+        return
+    if all(average[name] > max(row[name] for row in own) for name, _, _ in _ALONE):
+        yield "Each of them alone is better."
+        if members[-1] in own:
+            return
+        own = []
+    told: dict[str, str] = {}  # of the last member, where it is the best of them
+    for who, rows in (("The best of them", own), ("The last member", members[-1:])):
+        lower = [
+            f"a lower {what} ({_score(name, best)}{unit})"
+            for name, what, unit in _ALONE
+            for best in [min(rows, key=lambda row: row[name], default=average)]
+            if best[name] < average[name]
+        ]
+        if lower:
+            told[_listed(lower)] = who
+    for what, who in told.items():
+        yield f"{who} alone has {what}."
+
+
+def _exceeds(average: Mapping[str, Any]) -> bool:
+    """Whether the barrier is higher than what is allowed by default."""
+    return average["barrier"] is None or average["barrier"] > average["allowed"]
+
+
+def _barrier(average: Mapping[str, Any]) -> str:
+    barrier = average["barrier"]
+    return "not finite" if barrier is None else f"{barrier:.3g}"
 
 
 def _tables(results: Mapping[str, Any]) -> Iterator[_Table]:
@@ -561,12 +614,20 @@ def _average_table(average: Mapping[str, Any]) -> _Table:
     rows = [(["Mean of the weights"], average, False)]
     if average.get("ensemble"):
         rows.append((["Ensemble of the same members"], average["ensemble"], False))
-    barrier = average.get("barrier")
+    names = [_member(name) for name in average["members"]]
+    caption = f"One model whose weights are the mean of {_listed(names)}, beside the ensemble of "
+    caption += "their predictions."
+    if "picked_on" in average:
+        samples = _plural(average["picked_on"], "validation sample")
+        caption += f" How many was picked on {samples}."
+    if "allowed" in average:
+        caption += f" The highest barrier between them is {_barrier(average)}; by default "
+        caption += f"{average['allowed']:.3g} is allowed."
+    elif average.get("barrier") is not None:
+        caption += f" The highest barrier between them is {_barrier(average)}."
     return _Table(
         title="Averaged weights",
-        caption=f"One model whose weights are the mean of {_listed(average['members'])}, beside "
-        "the ensemble of their predictions."
-        + ("" if barrier is None else f" The highest barrier between them is {barrier:.3g}."),
+        caption=caption,
         columns=["Model", *_HEADINGS.values()],
         texts=("Model",),
         groups=_scored([rows]),
