@@ -179,6 +179,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("average.refused", "a barrier", "in 'average.error': no such field"),
     ("comparison.rows.0.test_nll.std", -1, r"test_nll.std': must be .* or null"),
     ("comparison.rows.0.model", 1, r"in 'comparison.rows\[0\].model': must be a string"),
+    ("comparison.note", 1, "in 'comparison.note': must be a string"),
     ("comparison.seeds", 0, "in 'comparison.seeds': must be an integer of at least 1"),
     ("study.rows", [], "in 'study.rows': must be a list of at least one row"),
     ("study.rows.1.best", 1, r"in 'study.rows\[1\].best': must be a dict"),

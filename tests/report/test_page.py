@@ -176,6 +176,28 @@ def test_the_page_says_what_the_numbers_say(document: dict[str, Any], reported: 
     assert "What is not here" not in page.text_of("h2")
 
 
+@pytest.mark.parametrize("seeds", [1, 5])
+def test_what_is_of_the_first_seed_is_said_to_be(tmp_path: Path, seeds: int) -> None:
+    results = whole(3)
+    results["comparison"] |= {"seeds": seeds, "note": "m was 2 with every seed."}
+    del results["study"]
+    page = page_of(results, tmp_path)
+    several = seeds > 1
+    lead, average, compared = page.text_of("p")[:3]
+    assert lead.startswith("The first of 5 seeds: the run of 600 updates" if several else "The run")
+    assert average.startswith("The first seed: the mean of the weights" if several else "The mean")
+    assert compared.startswith("Over 5 seeds" if several else "Over 1 seed, ")
+    captions = page.text_of("figcaption")
+    assert len(captions) == 4 + 6
+    assert sum("first seed" in each for each in captions[:4]) == (3 if several else 0)
+    assert captions[3].endswith("the best of each column is bold. m was 2 with every seed.")
+    assert ("All of the first seed." in page.text_of("p")) == several
+    results["study"] = whole(3)["study"]
+    notes = page_of(results, tmp_path).text_of("p")
+    told = "All of the first seed, but for “One budget, more or fewer cycles”."
+    assert (told in notes) == several
+
+
 def test_what_is_missing_is_said(tmp_path: Path) -> None:
     p, y = members_of(3, 500)
     page = page_of(bare(analysis=analyze(p, y)), tmp_path)

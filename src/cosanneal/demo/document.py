@@ -157,6 +157,7 @@ def document(outcome: Outcome) -> dict[str, Any]:
         "comparison": {
             "seeds": len(results["seeds"]),
             "title": "Every run with the same budget",
+            "note": _averaged_note([seed["averaged"]["members"] for seed in results["seeds"]]),
             "rows": [{name: row[name] for name in ("model", *_SHOWN)} for row in summary],
         },
         "demo": {**results, "summary": summary},
@@ -164,6 +165,18 @@ def document(outcome: Outcome) -> dict[str, Any]:
     if "study" in results:
         found["study"] = summarize_study(results)
     return found
+
+
+def _averaged_note(members: Sequence[int]) -> str:
+    """How many snapshots' weights were averaged, seed by seed."""
+    *others, last = map(str, members)
+    if not others:
+        told = f"was {last}"
+    elif len(set(members)) == 1:
+        told = f"was {last} with every seed"
+    else:
+        told = f"was {', '.join(others)} and {last}, seed by seed"
+    return f"m, of the averaged weights, {told}: the number that is best on the validation scans."
 
 
 def _barrier(first: Fitted, mean: AveragedWeights) -> dict[str, float]:

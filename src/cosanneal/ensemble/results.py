@@ -21,7 +21,9 @@ score is a dict of `error` and `log_loss`, and mostly `brier` and `ece`.
   in its place, and `picked_on`: how many validation samples said how many to
   average.
 - `comparison`: models over so many `seeds`; `rows` with the `model`'s name and
-  `test_error` and `test_nll`, each with `mean` and `std` (null for one seed).
+  `test_error` and `test_nll`, each with `mean` and `std` (null for one seed);
+  there may be a `title` and a `note`. With several seeds, the parts above are
+  of the first.
 - `study`: one budget of `updates` cut into more and more cycles; `rows` with
   `cycles`, and for the `last` snapshot, `all` and the `best` of them, each
   `test_error` and `test_nll` as in a comparison.
@@ -483,10 +485,11 @@ def _check_average(results: Reader, name: str) -> None:
 
 def _check_comparison(results: Reader, name: str) -> None:
     part = results.item(name)
-    part.only("seeds", "rows", optional=("title",))
+    part.only("seeds", "rows", optional=("title", "note"))
     _count(part, "seeds", least=1)
-    if "title" in part:
-        part.text("title")
+    for field in ("title", "note"):
+        if field in part:
+            part.text(field)
     for row in part.items("rows"):
         _check_spreads(row, "model")
         row.text("model")

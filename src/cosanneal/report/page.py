@@ -9,7 +9,7 @@ import re
 import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -115,9 +115,19 @@ def write_report(results: Mapping[str, Any], path: str | os.PathLike[str]) -> li
     """
     path = check_page(path)
     results = check_results(results)
-    tables = list(_tables(results))
+    several = (results.get("comparison") or {}).get("seeds", 1)
+    tables = [
+        replace(table, caption=_of_first(table.caption, "The first seed", several))
+        for table in _tables(results)
+    ]
+    if "comparison" in results and results["comparison"]["rows"]:
+        tables.append(_comparison_table(results["comparison"]))
     drawn = list(draw_results(results))
-    lead = [" ".join(_lead(results)), " ".join(_more(results))]
+    lead = [
+        _of_first(" ".join(_lead(results)), f"The first of {several} seeds", several),
+        _of_first(" ".join(_average_lead(results)), "The first seed", several),
+        " ".join(_comparison_lead(results)),
+    ]
     if not tables and not drawn and not any(lead):
         raise CosannealError(
             "A results document must have something to report, such as the part 'analysis'. "
@@ -138,6 +148,7 @@ def write_report(results: Mapping[str, Any], path: str | os.PathLike[str]) -> li
             }
             for each in drawn
         ],
+        note=_figures_note(drawn) if several > 1 else "",
         missing=_with_code(" ".join(_missing(results))),
         colours=_COLOURS,
         folder=folder.name,
@@ -302,10 +313,13 @@ def _lead(results: Mapping[str, Any]) -> Iterator[str]:
         yield "No ensemble was chosen among them yet."
 
 
-def _more(results: Mapping[str, Any]) -> Iterator[str]:
-    """What else was tried, in sentences."""
-    if "average" in results:
-        yield from _average_lead(results["average"], (results.get("analysis") or {}).get("members"))
+def _of_first(text: str, seed: str, several: int) -> str:
+    """A text of the first seed alone, which says so where there are several."""
+    return f"{seed}: {text[:1].lower()}{text[1:]}" if several > 1 and text else text
+
+
+def _comparison_lead(results: Mapping[str, Any]) -> Iterator[str]:
+    """Which of the models compared is best."""
     if "comparison" in results and (rows := results["comparison"]["rows"]):
         seeds = results["comparison"]["seeds"]
         sides = [
@@ -378,9 +392,11 @@ def _interval(interval: Sequence[float], scale: float, digits: int, words: tuple
     return f"{told}, which leaves open which is better"
 
 
-def _average_lead(
-    average: Mapping[str, Any], members: Sequence[Mapping[str, Any]] | None
-) -> Iterator[str]:
+def _average_lead(results: Mapping[str, Any]) -> Iterator[str]:
+    """What averaged weights are worth."""
+    if "average" not in results:
+        return
+    average = results["average"]
     count = _plural(len(average["members"]), "member")
     if average["refused"] is not None:
         yield f"The weights of {count} were not averaged: {average['refused'].rstrip('.')}."
@@ -391,7 +407,7 @@ def _average_lead(
         told += f"; their ensemble has {_score('error', ensemble)} % and "
         told += _score("log_loss", ensemble)
     yield f"{told}."
-    yield from _better_alone(average, members or ())
+    yield from _better_alone(average, (results.get("analysis") or {}).get("members", ()))
     if "allowed" in average and _exceeds(average):
         yield (
             "By default they would not be averaged: a barrier "
@@ -436,6 +452,14 @@ def _barrier(average: Mapping[str, Any]) -> str:
     return "not finite" if barrier is None else f"{barrier:.3g}"
 
 
+def _figures_note(drawn: Sequence[Drawn]) -> str:
+    """Which of the figures are of the first seed alone, where there are several."""
+    others = [f"“{each.title}”" for each in drawn if each.name == "study"]
+    if len(others) == len(drawn):
+        return ""
+    return f"All of the first seed{', but for' if others else ''} {_listed(others)}".rstrip() + "."
+
+
 def _tables(results: Mapping[str, Any]) -> Iterator[_Table]:
     analysis, choice = results.get("analysis"), _choice(results)
     if "snapshots" in results:
@@ -462,8 +486,6 @@ def _tables(results: Mapping[str, Any]) -> Iterator[_Table]:
         yield _candidate_table(choice)
     if "average" in results and results["average"]["refused"] is None:
         yield _average_table(results["average"])
-    if "comparison" in results and results["comparison"]["rows"]:
-        yield _comparison_table(results["comparison"])
 
 
 def _weight(weight: float) -> str:
@@ -640,9 +662,9 @@ def _comparison_table(comparison: Mapping[str, Any]) -> _Table:
     least = {name: min(row[name]["mean"] for row in rows) for name, *_ in columns}
     return _Table(
         title=comparison.get("title", "Models compared"),
-        caption=f"Mean ± standard deviation over {seeds} seeds; the best of each column is bold."
-        if seeds > 1
-        else "One seed; the best of each column is bold.",
+        caption=(f"Mean ± standard deviation over {seeds} seeds" if seeds > 1 else "One seed")
+        + "; the best of each column is bold."
+        + (f" {comparison['note']}" if comparison.get("note") else ""),
         columns=["Model", *(heading for _, heading, _, _ in columns)],
         texts=("Model",),
         groups=[
