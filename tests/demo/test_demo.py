@@ -403,11 +403,50 @@ def test_the_words_follow_the_numbers() -> None:
         )
     ]
     wins, loses, _, ties, paired = compare({"seeds": [seed]}, rows)
-    assert "wins over Single: 25 % less error and 50 % less log-loss" in wins
-    assert "lower on 1 and higher on 0 of 1 seed" in wins
-    assert "LOSES to One cosine: 50 % more error and the same log-loss" in loses
+    assert wins == "The fitted ensemble wins over Single: 25 % less error and 50 % less log-loss."
+    assert (
+        loses == "The fitted ensemble LOSES to One cosine: 50 % more error and the same log-loss."
+    )
     assert "ties with Alone: the same error and the same log-loss" in ties
     assert "more errors on 1 and more log-loss on 0 of 1 seed" in paired
+    worse = {**seed, "fitted": scored(0.05, 0.3)}
+    wins, *_ = compare({"seeds": [seed, worse, seed]}, rows)
+    assert wins.endswith("log-loss; its error is lower on 2 and higher on 1 of 3 seeds.")
+
+
+@pytest.mark.parametrize(
+    ("fitted", "said"),
+    [
+        ((0.102, 0.97), "is neither better nor worse than Other: 2 % more error and 3 % less log"),
+        ((0.098, 1.03), "is neither better nor worse than Other: 2 % less error and 3 % more log"),
+        ((0.098, 0.97), "wins over Other: 2 % less error and 3 % less log-loss"),
+        ((0.102, 1.03), "LOSES to Other: 2 % more error and 3 % more log-loss"),
+        ((0.1, 1.03), "LOSES to Other: the same error and 3 % more log-loss"),
+        ((0.1, 0.97), "wins over Other: the same error and 3 % less log-loss"),
+        # The verdict goes with its words.
+        ((0.098, 1.001), "wins over Other: 2 % less error and about the same log-loss"),
+        ((0.0999, 1.001), "ties with Other: about the same error and about the same log-loss"),
+    ],
+)
+def test_a_verdict_is_of_both_scores(fitted: tuple[float, float], said: str) -> None:
+    other = scored(0.1, 1.0)
+    seed: dict[str, Any] = {
+        **dict.fromkeys(("single", "cosine", "short"), other),
+        "ensemble": [other],
+        "fitted": scored(*fitted),
+        "paired": {name: {"interval": (0, 0)} for name in other},
+    }
+    rows = [
+        {
+            "short": "Other",
+            "key": key,
+            **{name: {"mean": value, "std": None} for name, value in scores.items()},
+        }
+        for key in ("single", "cosine", "short", 1, "fitted")
+        for scores in [seed["fitted"] if key == "fitted" else other]
+    ]
+    first, *_ = compare({"seeds": [seed]}, rows)
+    assert said in first
 
 
 @pytest.fixture

@@ -99,15 +99,17 @@ def compare(results: Mapping[str, Any], summary: Sequence[Mapping[str, Any]]) ->
     sentences: list[str] = []
     for key in ("single", "cosine", "short", 1):
         other = rows[key]
-        pairs = [(seed["fitted"]["test_error"], _of(seed, key)["test_error"]) for seed in seeds]
-        error, theirs = ours["test_error"]["mean"], other["test_error"]["mean"]
-        verdict = "wins over" if error < theirs else "LOSES to" if error > theirs else "ties with"
-        sentences.append(
-            f"The fitted ensemble {verdict} {other['short']}: {_change(error, theirs)} error and "
-            f"{_change(ours['test_nll']['mean'], other['test_nll']['mean'])} log-loss; "
-            f"its error is lower on {sum(a < b for a, b in pairs)} and higher on "
-            f"{sum(a > b for a, b in pairs)} of {of_seeds}."
-        )
+        means = [(ours[score]["mean"], other[score]["mean"]) for score in _SHOWN]
+        error, loss = (_change(*each) for each in means)
+        verdict = _verdict(*(_direction(*each) for each in means))
+        told = f"{verdict} {other['short']}: {error} error and {loss} log-loss"
+        if len(seeds) > 1:
+            pairs = [(seed["fitted"]["test_error"], _of(seed, key)["test_error"]) for seed in seeds]
+            told += (
+                f"; its error is lower on {sum(a < b for a, b in pairs)} and higher on "
+                f"{sum(a > b for a, b in pairs)} of {of_seeds}"
+            )
+        sentences.append(f"The fitted ensemble {told}.")
     worse = {
         score: sum(seed["paired"][score]["interval"][0] > 0 for seed in seeds) for score in _SHOWN
     }
@@ -224,10 +226,24 @@ def _spread(values: Sequence[float]) -> dict[str, float | None]:
     return {"mean": statistics.fmean(values), "std": deviation}
 
 
+def _verdict(*directions: int) -> str:
+    """What scores that are lower (-1), the same or higher say together: one where they agree."""
+    lower, higher = min(directions) < 0, max(directions) > 0
+    if lower and higher:
+        return "is neither better nor worse than"
+    return "wins over" if lower else "LOSES to" if higher else "ties with"
+
+
+def _direction(ours: float, theirs: float) -> int:
+    """Whether ours is lower (-1) or higher (1), or, to half a percent, the same."""
+    if abs(ours - theirs) < 0.005 * theirs or ours == theirs:
+        return 0
+    return -1 if ours < theirs else 1
+
+
 def _change(ours: float, theirs: float) -> str:
-    if theirs == 0:
-        return "more" if ours else "the same"
-    percent = 100 * (ours / theirs - 1)
-    if abs(percent) < 0.5:
-        return "about the same" if percent else "the same"
-    return f"{abs(percent):.0f} % {'less' if percent < 0 else 'more'}"
+    direction = _direction(ours, theirs)
+    if direction == 0:
+        return "the same" if ours == theirs else "about the same"
+    word = "less" if direction < 0 else "more"
+    return f"{100 * abs(ours / theirs - 1):.0f} % {word}" if theirs else word
