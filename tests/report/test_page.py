@@ -84,6 +84,11 @@ def lines(figure: Figure, panel: int = 0) -> dict[str, tuple[list[float], list[f
     }
 
 
+def lines_of_bars(figure: Figure) -> set[str]:
+    """The labels of lines with error bars."""
+    return {str(each.get_label()) for each in figure.axes[0].containers}
+
+
 @pytest.fixture(scope="module")
 def document() -> dict[str, Any]:
     return whole()
@@ -247,6 +252,13 @@ def comparison(metric: str, difference: float, low: float, high: float) -> dict[
             "0.3000 lower to 0.1000 higher, which leaves open which is better)",
         ),
         ((0.0, 0.0, 0.0), (0.0, 0.0, 0.0), "the same number of errors, and a log-loss that is"),
+        (
+            (0.0, -0.01, 0.02),
+            (0.0, -0.1, 0.3),
+            "as many errors (95 % interval: from 1.00 fewer to 2.00 more, which leaves open which "
+            "is better), and a log-loss that is the same (95 % interval: from 0.1000 lower to "
+            "0.3000 higher, which leaves open which is better).",
+        ),
     ],
 )
 def test_a_difference_is_put_into_words(tmp_path: Path, error: Any, loss: Any, said: str) -> None:
@@ -476,6 +488,110 @@ def test_a_mean_that_would_be_refused_is_said_to_be(
     assert "How many was picked on 500 validation samples." in captions
     assert f"The highest barrier between them is {told}" in captions
     assert "by default 0.0177 is allowed" in captions
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (
+            [("A", 0.02, 0.1), ("B", 0.03, 0.2)],
+            "“A” has the least mean test error (2.00 %) and log-loss (0.1000).",
+        ),
+        (
+            [("A", 0.02, 0.2), ("B", 0.03, 0.1)],
+            "“A” has the least mean test error (2.00 %) and “B” has the least mean test log-loss "
+            "(0.1000).",
+        ),
+        # Of those with the least error, the one with the least log-loss too.
+        (
+            [("A", 0.02, 0.2), ("B", 0.02, 0.1)],
+            "“B” has the least mean test error (2.00 %) and log-loss (0.1000).",
+        ),
+    ],
+)
+def test_the_best_in_both_scores_is_named_once(tmp_path: Path, rows: Any, said: str) -> None:
+    part = {
+        "seeds": 3,
+        "rows": [
+            {
+                "model": model,
+                "test_error": {"mean": error, "std": None},
+                "test_nll": {"mean": nll, "std": None},
+            }
+            for model, error, nll in rows
+        ],
+    }
+    assert page_of(bare(comparison=part), tmp_path).text_of("p")[0] == f"Over 3 seeds, {said}"
+
+
+def test_one_is_no_plural(tmp_path: Path) -> None:
+    analysis = analyze([[[0.9, 0.1]], [[0.8, 0.2]]], [0])
+    with pytest.warns(UserWarning, match="chosen on 1"):
+        choice = fit([[[0.9, 0.1]], [[0.8, 0.2]]], [0], temperature=False)
+    parts = [
+        bare(analysis=analysis, interpolations=whole(2)["interpolations"]),
+        bare(
+            choice=choice.to_dict(),
+            run={"rate": [0.1], "loss": None, "cycle_ends": [0]},
+            study=whole(2)["study"] | {"updates": 1},
+        ),
+        bare(analysis=analyze([[[0.9, 0.1]], [[0.8, 0.2]]], [0], choice=choice)),
+        bare(
+            snapshots=[
+                {
+                    "name": "a",
+                    "cycle": 0,
+                    "step": 1,
+                    "rate": 0.1,
+                    "metrics": {f"metric {i}": 1.0 for i in range(7)},
+                }
+            ]
+        ),
+    ]
+    for results in parts:
+        page = page_of(results, tmp_path)
+        texts = [text for tag, text in page.texts if tag in ("p", "figcaption", "td", "th")]
+        texts += [each["aria-label"] or "" for each in page.all_of("svg") if "aria-label" in each]
+        assert not re.search(
+            r"(?<![0-9.,])1 (validation samples|samples|snapshots|updates|pairs|more stand)\b",
+            " ".join(texts),
+        )
+
+
+def test_the_study_says_how_the_last_m_were_found() -> None:
+    (study,) = (each for each in draw_results(whole(2)) if each.name == "study")
+    assert "last m by validation" in lines_of_bars(study.figure)
+    assert "as many of the last snapshots as are best on validation data" in study.caption
+
+
+def test_snapshots_that_were_never_members_have_no_weight(tmp_path: Path) -> None:
+    p, y = members_of(3, 1000)
+    names = [f"cycle-{i}.safetensors" for i in range(5)]
+    choice = fit(p, y, names=names[2:], select="greedy").to_dict()
+    choice["members"][0]["weight"], choice["members"][1]["weight"] = 0.0, 0.5
+    choice["members"][2]["weight"] = 0.5
+    snapshots = [
+        {"name": name, "cycle": i, "step": 10 * i + 10, "rate": 0.1, "metrics": {}}
+        for i, name in enumerate(names)
+    ]
+    page = page_of(bare(snapshots=snapshots, choice=choice), tmp_path)
+    at = page.rows[0].index("Weight")
+    assert [row[at] for row in page.rows[1:6]] == ["", "", "0", "0.500", "0.500"]
+
+
+def test_a_files_suffix_is_no_part_of_a_members_name(tmp_path: Path) -> None:
+    names = [f"cycle-{i}.safetensors" for i in range(3)]
+    results = whole(3, names=names)
+    alone = bare(choice=results["analysis"]["choice"])
+    results["interpolations"][0]["first"] = "another.safetensors"
+    for each in (results, alone):
+        page = page_of(each, tmp_path)
+        assert [row[1] for row in page.rows if row[0] in {"1", "2", "3"}] == [
+            "cycle-0",
+            "cycle-1",
+            "cycle-2",
+        ]
+        assert not [text for _, text in page.texts if ".safetensors" in text]
 
 
 def test_what_is_no_unicode_is_replaced(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from ..core.errors import CosannealError, MissingExtraError, shown
 from ..core.version import __version__
 from ..ensemble.metrics import TITLES
 from ..ensemble.results import SCORES, check_results
-from .figures import NAMES, Drawn, draw_results
+from .figures import NAMES, Drawn, draw_results, member_title, plural
 from .plots import BLUE, COLOURS, GREEN, GREY, VERMILION, save_figure
 
 try:
@@ -240,10 +240,6 @@ def _score(name: str, row: Mapping[str, Any]) -> str:
     return _number(row[name], *_SCALES[name]) if name in row else ""
 
 
-def _plural(count: int, word: str) -> str:
-    return f"{count:,} {word}{'' if count == 1 else 's'}"
-
-
 def _listed(words: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
 
@@ -251,11 +247,6 @@ def _listed(words: Sequence[str]) -> str:
 def _choice(results: Mapping[str, Any]) -> Mapping[str, Any] | None:
     analysis: Mapping[str, Any] = results.get("analysis") or {}
     return analysis.get("choice") or results.get("choice")
-
-
-def _member(name: str) -> str:
-    """A member's name; of a snapshot's file, without what all of them end in."""
-    return name.removesuffix(".safetensors")
 
 
 def _what(choice: Mapping[str, Any]) -> str:
@@ -278,16 +269,17 @@ def _lead(results: Mapping[str, Any]) -> Iterator[str]:
     if "snapshots" in results:
         snapshots = results["snapshots"]
         yield (
-            f"The folder holds {_plural(len(snapshots), 'snapshot')}, the last of them after "
-            f"{snapshots[-1]['step']:,} updates."
+            f"The folder holds {plural(len(snapshots), 'snapshot')}, the last of them after "
+            f"{plural(snapshots[-1]['step'], 'update')}."
         )
     elif "run" in results:
         run = results["run"]
         steps = len(run["rate"]) if "rate" in run else run["updates"]
-        yield f"The run of {steps:,} updates left {_plural(len(run['cycle_ends']), 'snapshot')}."
+        snapshots = plural(len(run["cycle_ends"]), "snapshot")
+        yield f"The run of {plural(steps, 'update')} left {snapshots}."
     if choice:
         heat, count = choice["temperature"], len(choice["members"])
-        samples = _plural(choice["samples"], "validation sample")
+        samples = plural(choice["samples"], "validation sample")
         at = f"a temperature of {heat:.3g}"
         if count > 1:
             told = f"Of {count} members, {_what(choice)} was chosen, for the least "
@@ -322,20 +314,24 @@ def _comparison_lead(results: Mapping[str, Any]) -> Iterator[str]:
     """Which of the models compared is best."""
     if "comparison" in results and (rows := results["comparison"]["rows"]):
         seeds = results["comparison"]["seeds"]
-        sides = [
-            f"“{row['model']}” has the least mean test {what} "
-            f"({_spread(row[name], scale, digits)}{unit})"
-            for name, what, scale, digits, unit in (
-                ("test_error", "error", 100, 2, " %"),
-                ("test_nll", "log-loss", 1, 4, ""),
-            )
-            for row in [min(rows, key=lambda row: row[name]["mean"])]
+        names = ("test_error", "test_nll")
+        # Of equal ones, that which is the best in the other score too.
+        best = [
+            min(rows, key=lambda row: [row[each]["mean"] for each in order])
+            for order in (names, names[::-1])
         ]
-        yield f"Over {_plural(seeds, 'seed')}, {_listed(sides)}."
+        error = f"error ({_spread(best[0]['test_error'], 100, 2)} %)"
+        loss = f"log-loss ({_spread(best[1]['test_nll'], 1, 4)})"
+        told = f"“{best[0]['model']}” has the least mean test {error} and "
+        if best[0] is best[1]:
+            told += loss
+        else:
+            told += f"“{best[1]['model']}” has the least mean test {loss}"
+        yield f"Over {plural(seeds, 'seed')}, {told}."
 
 
 def _analysis_lead(analysis: Mapping[str, Any]) -> Iterator[str]:
-    members, samples = analysis["members"], _plural(analysis["samples"], "sample")
+    members, samples = analysis["members"], plural(analysis["samples"], "sample")
     if analysis["chosen"]:
         best, subject = analysis["chosen"], "it"
         yield (
@@ -376,10 +372,11 @@ def _difference(
     if row["interval"][0] == row["interval"][1] == 0:
         return f"the same number of{noun}" if unit else "that is the same"
     value = row["difference"]
-    amount = _number(abs(value), scale, digits)
     between = _interval(row["interval"], scale, digits, words)
-    word = words[value > 0]
-    return f"{amount}{unit} {word}{noun} ({100 * row['level']:.3g} % interval: {between})"
+    told = f"{_number(abs(value), scale, digits)}{unit} {words[value > 0]}{noun}"
+    if value == 0:
+        told = f"as many{noun}" if unit else "that is the same"
+    return f"{told} ({100 * row['level']:.3g} % interval: {between})"
 
 
 def _interval(interval: Sequence[float], scale: float, digits: int, words: tuple[str, str]) -> str:
@@ -397,7 +394,7 @@ def _average_lead(results: Mapping[str, Any]) -> Iterator[str]:
     if "average" not in results:
         return
     average = results["average"]
-    count = _plural(len(average["members"]), "member")
+    count = plural(len(average["members"]), "member")
     if average["refused"] is not None:
         yield f"The weights of {count} were not averaged: {average['refused'].rstrip('.')}."
         return
@@ -475,7 +472,7 @@ def _tables(results: Mapping[str, Any]) -> Iterator[_Table]:
             groups=[
                 [
                     _Row(
-                        cells=(str(i), member["name"], _weight(member["weight"])),
+                        cells=(str(i), member_title(member["name"]), _weight(member["weight"])),
                         chosen=member["weight"] > 0,
                     )
                     for i, member in enumerate(choice["members"], start=1)
@@ -488,8 +485,8 @@ def _tables(results: Mapping[str, Any]) -> Iterator[_Table]:
         yield _average_table(results["average"])
 
 
-def _weight(weight: float) -> str:
-    return f"{weight:.3f}" if weight else "0"
+def _weight(weight: float | None) -> str:
+    return "" if weight is None else f"{weight:.3f}" if weight else "0"
 
 
 def _member_table(analysis: Mapping[str, Any], choice: Mapping[str, Any] | None) -> _Table:
@@ -499,7 +496,7 @@ def _member_table(analysis: Mapping[str, Any], choice: Mapping[str, Any] | None)
         [
             (
                 str(i + 1),
-                member["name"],
+                member_title(member["name"]),
                 _weight(weights[i]) if choice else "",
                 member,
                 bool(choice and weights[i] > 0),
@@ -522,7 +519,7 @@ def _member_table(analysis: Mapping[str, Any], choice: Mapping[str, Any] | None)
     ]
     return _Table(
         title="Members",
-        caption=f"Scores on {_plural(analysis['samples'], 'sample')}; the best of each column is "
+        caption=f"Scores on {plural(analysis['samples'], 'sample')}; the best of each column is "
         "bold."
         + (" Marked: what was chosen, with the weight of each member in it." if choice else ""),
         columns=[*columns, *_HEADINGS.values()],
@@ -560,6 +557,7 @@ def _scored(
 def _candidate_table(choice: Mapping[str, Any]) -> _Table:
     candidates = choice["candidates"]
     metric = choice["metric"]
+    samples = plural(choice["samples"], "validation sample")
     names = ("error", "log_loss", "brier")
     searched = {
         "last": "Each number m of the last members was tried, and the best one taken.",
@@ -569,7 +567,7 @@ def _candidate_table(choice: Mapping[str, Any]) -> _Table:
     }
     return _Table(
         title="What was considered",
-        caption=f"Why this one: its {TITLES[metric]} on {choice['samples']:,} validation samples, "
+        caption=f"Why this one: its {TITLES[metric]} on {samples}, "
         f"the data of the choice. {searched[choice['select']]} The best of each column is bold.",
         columns=["Candidate", "Temperature", *(_HEADINGS[name] for name in names)],
         texts=("Candidate",),
@@ -607,11 +605,12 @@ def _snapshot_table(
                 _Row(
                     cells=[
                         str(i),
-                        each["name"].removesuffix(".safetensors"),
+                        member_title(each["name"]),
                         str(each["cycle"]),
                         f"{each['step']:,}",
                         _cell(each["rate"]),
-                        *([_weight(weights.get(each["name"], 0))] if choice else []),
+                        # Those that were no members were not dropped by the choice.
+                        *([_weight(weights.get(each["name"]))] if choice else []),
                         *(_cell(each["metrics"].get(name, "")) for name in metrics),
                     ],
                     chosen=weights.get(each["name"], 0) > 0,
@@ -636,11 +635,11 @@ def _average_table(average: Mapping[str, Any]) -> _Table:
     rows = [(["Mean of the weights"], average, False)]
     if average.get("ensemble"):
         rows.append((["Ensemble of the same members"], average["ensemble"], False))
-    names = [_member(name) for name in average["members"]]
+    names = [member_title(name) for name in average["members"]]
     caption = f"One model whose weights are the mean of {_listed(names)}, beside the ensemble of "
     caption += "their predictions."
     if "picked_on" in average:
-        samples = _plural(average["picked_on"], "validation sample")
+        samples = plural(average["picked_on"], "validation sample")
         caption += f" How many was picked on {samples}."
     if "allowed" in average:
         caption += f" The highest barrier between them is {_barrier(average)}; by default "
