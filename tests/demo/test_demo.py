@@ -361,7 +361,7 @@ def test_the_document_holds_what_a_report_draws(outcome: Outcome) -> None:
     assert rows[2]["model"] == "One cosine cycle"
     both = [seed["averaged"]["members"] for seed in outcome.results["seeds"]]
     told = f"{both[0]} with every seed" if both[0] == both[1] else f"{both[0]} and {both[1]}, seed"
-    assert f"m, of the averaged weights, was {told}" in found["comparison"]["note"]
+    assert f"Averaged weights: m = {told}" in found["comparison"]["note"]
     assert [row["cycles"] for row in found["study"]["rows"]] == [1, 2, 3]
     assert found["demo"]["seeds"] == outcome.results["seeds"]
     chosen = found["analysis"]["chosen"]

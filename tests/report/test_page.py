@@ -13,6 +13,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 
@@ -194,7 +195,9 @@ def test_what_is_of_the_first_seed_is_said_to_be(tmp_path: Path, seeds: int) -> 
     assert compared.startswith("Over 5 seeds" if several else "Over 1 seed, ")
     captions = page.text_of("figcaption")
     assert len(captions) == 4 + 6
-    assert sum("first seed" in each for each in captions[:4]) == (3 if several else 0)
+    assert sum(each.startswith("The first seed. ") for each in captions[:4]) == (
+        3 if several else 0
+    )
     assert captions[3].endswith("the best of each column is bold. m was 2 with every seed.")
     assert ("All of the first seed." in page.text_of("p")) == several
     results["study"] = whole(3)["study"]
@@ -409,7 +412,7 @@ def test_whether_statistics_were_estimated_anew_is_said(statistics: bool | None)
 def test_runs_at_their_limits_are_drawn(tmp_path: Path, run: dict[str, Any]) -> None:
     lead = page_of(bare(run=run), tmp_path).text_of("p")[0]
     snapshots = len(run["cycle_ends"])
-    assert f"updates left {snapshots} snapshot" in lead
+    assert f" left {snapshots} snapshot" in lead
 
 
 def test_metrics_at_their_limits_are_drawn(tmp_path: Path) -> None:
@@ -577,6 +580,7 @@ def test_snapshots_that_were_never_members_have_no_weight(tmp_path: Path) -> Non
     page = page_of(bare(snapshots=snapshots, choice=choice), tmp_path)
     at = page.rows[0].index("Weight")
     assert [row[at] for row in page.rows[1:6]] == ["", "", "0", "0.500", "0.500"]
+    assert "Those without a weight were no members." in page.text_of("figcaption")[0]
 
 
 def test_a_files_suffix_is_no_part_of_a_members_name(tmp_path: Path) -> None:
@@ -597,6 +601,19 @@ def test_a_files_suffix_is_no_part_of_a_members_name(tmp_path: Path) -> None:
 def test_what_is_no_unicode_is_replaced(tmp_path: Path) -> None:
     document = bare(comparison=whole(2)["comparison"]) | {"title": "a\ud800b"}
     assert page_of(document, tmp_path).text_of("h1") == ["a?b"]
+
+
+def test_no_legend_is_cut_off(document: dict[str, Any]) -> None:
+    legends = 0
+    for figure in drawn(document).values():
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        for legend in figure.legends:
+            box = legend.get_window_extent()
+            assert 0 <= box.x0 < box.x1 <= figure.bbox.width
+            assert 0 <= box.y0 < box.y1 <= figure.bbox.height
+            legends += 1
+    assert legends > 3
 
 
 def test_every_figure_has_a_known_name(document: dict[str, Any]) -> None:

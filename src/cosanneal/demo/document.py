@@ -173,12 +173,12 @@ def _averaged_note(members: Sequence[int]) -> str:
     """How many snapshots' weights were averaged, seed by seed."""
     *others, last = map(str, members)
     if not others:
-        told = f"was {last}"
+        told = last
     elif len(set(members)) == 1:
-        told = f"was {last} with every seed"
+        told = f"{last} with every seed"
     else:
-        told = f"was {', '.join(others)} and {last}, seed by seed"
-    return f"m, of the averaged weights, {told}: the number that is best on the validation scans."
+        told = f"{', '.join(others)} and {last}, seed by seed"
+    return f"Averaged weights: m = {told}, the number that is best on the validation scans."
 
 
 def _barrier(first: Fitted, mean: AveragedWeights) -> dict[str, float]:

@@ -522,7 +522,7 @@ def _number(name: str, names: Sequence[str]) -> str:
 
 
 def _study(study: Mapping[str, Any]) -> Drawn:
-    figure, panels = _panels(2.1, 2.2, legend=0.35)
+    figure, panels = _panels(2.1, 2.2, legend=0.6)
     cycles = [row["cycles"] for row in study["rows"]]
     styles: dict[str, tuple[str, dict[str, Any]]] = {
         "last": ("last snapshot alone", {"color": GREY, "linestyle": "--", "marker": "o"}),
@@ -549,7 +549,7 @@ def _study(study: Mapping[str, Any]) -> Drawn:
         tidy(axes)
     panels[0].tick_params(labelbottom=False)
     panels[-1].set_xlabel("cycles in the same budget")
-    _legend(figure, list(handles.values()), columns=3)
+    _legend(figure, list(handles.values()))
     over = f"mean ± s.d. of {study['seeds']} seeds" if study["seeds"] > 1 else "one seed"
     return Drawn(
         name="study",

@@ -117,7 +117,7 @@ def write_report(results: Mapping[str, Any], path: str | os.PathLike[str]) -> li
     results = check_results(results)
     several = (results.get("comparison") or {}).get("seeds", 1)
     tables = [
-        replace(table, caption=_of_first(table.caption, "The first seed", several))
+        replace(table, caption=("The first seed. " if several > 1 else "") + table.caption)
         for table in _tables(results)
     ]
     if "comparison" in results and results["comparison"]["rows"]:
@@ -588,12 +588,14 @@ def _snapshot_table(
     snapshots: Sequence[Mapping[str, Any]], choice: Mapping[str, Any] | None
 ) -> _Table:
     weights = {member["name"]: member["weight"] for member in choice["members"]} if choice else {}
+    others = any(each["name"] not in weights for each in snapshots)
     metrics = list(dict.fromkeys(name for each in snapshots for name in each["metrics"]))
     return _Table(
         title="Snapshots",
         caption="The snapshots of the folder, oldest first, with the rate of the update before "
         "each and the metrics that were handed to the recorder."
-        + (" Marked: those that were chosen, with their weights." if choice else ""),
+        + (" Marked: those that were chosen, with their weights." if choice else "")
+        + (" Those without a weight were no members." if choice and others else ""),
         columns=[
             *("#", "Snapshot", "Cycle", "Step", "Rate"),
             *(["Weight"] if choice else []),
