@@ -488,7 +488,7 @@ def test_a_mean_that_would_be_refused_is_said_to_be(
     lead, captions = page.text_of("p")[1], " ".join(page.text_of("figcaption"))
     assert ("By default they would not be averaged" in lead) == bool(refused)
     assert refused is None or refused in lead
-    assert "How many was picked on 500 validation samples." in captions
+    assert "Their number was picked on 500 validation samples." in captions
     assert f"The highest barrier between them is {told}" in captions
     assert "by default 0.0177 is allowed" in captions
 

@@ -642,7 +642,7 @@ def _average_table(average: Mapping[str, Any]) -> _Table:
     caption += "their predictions."
     if "picked_on" in average:
         samples = plural(average["picked_on"], "validation sample")
-        caption += f" How many was picked on {samples}."
+        caption += f" Their number was picked on {samples}."
     if "allowed" in average:
         caption += f" The highest barrier between them is {_barrier(average)}; by default "
         caption += f"{average['allowed']:.3g} is allowed."
