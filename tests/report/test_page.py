@@ -606,7 +606,7 @@ def test_what_is_no_unicode_is_replaced(tmp_path: Path) -> None:
 def test_no_legend_is_cut_off(document: dict[str, Any]) -> None:
     legends = 0
     for figure in drawn(document).values():
-        canvas = FigureCanvasAgg(figure)
+        canvas: Any = FigureCanvasAgg(figure)
         canvas.draw()
         for legend in figure.legends:
             box = legend.get_window_extent()
