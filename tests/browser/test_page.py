@@ -27,7 +27,23 @@ FIGURES = {
     "many": ["members", "correlation", "disagreement", "reliability"],
     "one": ["reliability"],
     "folder": ["training", "metrics"],
+    "metrics": ["metrics"],
 }
+
+
+def snapshots() -> list[dict[str, Any]]:
+    """Snapshots with a metric of a long name, and one of a long text."""
+    long = {"validation/accuracy_of_the_moving_average_top5": 0.5, "note": "as it was " * 4}
+    return [
+        {
+            "name": f"cycle-{i:04}-step-{10_000 * (i + 1):010}.safetensors",
+            "cycle": i,
+            "step": 10_000 * (i + 1),
+            "rate": 1.234e-5,
+            "metrics": long | {"epoch": i},
+        }
+        for i in range(3)
+    ]
 
 
 @pytest.fixture(scope="session")
@@ -41,6 +57,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "many": bare(analysis=analysis_of(40, names=long, select="greedy")),
         "one": bare(analysis=analysis_of(1)),
         "folder": folder_results(folder / "run"),
+        "metrics": bare(snapshots=snapshots()),
     }
     assert documents.keys() == FIGURES.keys()
     for name, document in documents.items():
@@ -126,6 +143,25 @@ def test_a_phone_shows_the_page_without_moving_it_sideways(
         if overflow > 0:
             inside.evaluate("box => { box.scrollLeft = box.scrollWidth }")
             assert inside.evaluate("box => box.scrollLeft") > 0
+
+
+def test_a_long_metric_leaves_room_for_the_snapshots_name(
+    browser: Browser, pages: dict[str, Path]
+) -> None:
+    with opened(browser, pages["metrics"], width=DESK, scheme="light") as page:
+        for name in page.locator("tbody th").all():
+            line = name.evaluate("each => parseFloat(getComputedStyle(each).lineHeight)")
+            inside = name.evaluate(
+                "each => { const range = document.createRange();"
+                " range.selectNodeContents(each); return range.getBoundingClientRect().height; }"
+            )
+            assert inside <= line
+        # Its name takes several lines, no more room than a number and some.
+        box = page.get_by_text("validation/accuracy_of").first.bounding_box()
+        assert box is not None
+        assert box["width"] < 200
+        overflow = "box => box.scrollWidth - box.clientWidth"
+        assert page.locator(".box").first.evaluate(overflow) == 0
 
 
 def luminance(colour: str) -> float:

@@ -219,31 +219,53 @@ def test_the_baselines_are_the_papers(outcome: Outcome, results: dict[str, Any])
     assert row["cosine"]["test_error"] == error(cosine)
 
 
-def test_averaged_weights_have_the_statistics_of_the_training_scans(outcome: Outcome) -> None:
-    """By another way: a pass over the scans in which hooks see what BatchNorm is given."""
-    last, averaged = outcome.first.averaged
+def rebuilt(states: Sequence[dict[str, torch.Tensor]], x: torch.Tensor) -> torch.nn.Module:
+    """A model of the states' mean, with the statistics that hooks see BatchNorm be given."""
     model = build_model(0)
-    files = sorted(outcome.first.folder.glob("*.safetensors"))[-last:]
-    states = [safetensors.torch.load_file(file) for file in files]
     model.load_state_dict(
-        {name: sum(state[name].double() for state in states) / last for name in states[0]}
+        {name: sum(state[name].double() for state in states) / len(states) for name in states[0]}
     )
-    split = outcome.first.split
-    x = torch.from_numpy(split.train.x)[:, None]
+    model.eval()
     # Layer by layer, each with the statistics of the layers before it already set.
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
             seen: list[torch.Tensor] = []
             hook = module.register_forward_pre_hook(lambda _, given, seen=seen: seen.append(*given))
-            model.eval()
             with torch.no_grad():
                 model(x)
             hook.remove()
             values = seen[0].transpose(0, 1).flatten(1)
             module.running_mean, module.running_var = values.mean(1), values.var(1)
+    return model
+
+
+def states_of(outcome: Outcome) -> list[dict[str, torch.Tensor]]:
+    files = sorted(outcome.first.folder.glob("*.safetensors"))
+    return [safetensors.torch.load_file(file) for file in files]
+
+
+def test_averaged_weights_have_the_statistics_of_the_training_scans(outcome: Outcome) -> None:
+    """By another way: a pass over the scans in which hooks see what BatchNorm is given."""
+    last, averaged = outcome.first.averaged
+    split = outcome.first.split
+    model = rebuilt(states_of(outcome)[-last:], torch.from_numpy(split.train.x)[:, None])
     with torch.no_grad():
         expected = model(torch.from_numpy(split.test.x)[:, None]).softmax(1).numpy()
     np.testing.assert_allclose(averaged.test, expected, atol=2e-3)
+
+
+def test_the_paths_have_the_statistics_of_the_training_scans(outcome: Outcome) -> None:
+    split, states = outcome.first.split, states_of(outcome)
+    x, y = torch.from_numpy(split.validation.x)[:, None], torch.from_numpy(split.validation.y)
+    paths = document(outcome)["interpolations"]
+    assert len(paths) == len(states) - 1
+    for pair, path in zip(itertools.pairwise(states), paths, strict=True):
+        assert list(path["shares"]) == [i / 10 for i in range(11)]
+        model = rebuilt(pair, torch.from_numpy(split.train.x)[:, None])
+        with torch.no_grad():
+            half = torch.nn.functional.cross_entropy(model(x), y).item()
+        assert path["losses"][5] == pytest.approx(half, rel=2e-3)
+        assert path["statistics"] is True
 
 
 def test_the_study_cuts_the_budget(results: dict[str, Any]) -> None:
@@ -323,9 +345,23 @@ def test_the_document_holds_what_a_report_draws(outcome: Outcome) -> None:
     assert found["average"]["members"] == [
         *outcome.first.choice.members[-first["averaged"]["members"] :]
     ]
+    # The mean of two lies half way, so its own rise is that of the path there, or of all of them.
+    average, last = found["average"], first["averaged"]["members"]
+    y, members = outcome.first.split.validation.y, outcome.first.members.validation[-last:]
+    alone = statistics.fmean(float(-np.log(p[np.arange(len(y)), y]).mean()) for p in members)
+    rises = [(first["averaged"]["validation_nll"] - alone, alone / 10)]
+    for path in found["interpolations"][-(last - 1) :]:
+        rises.append((path["barrier"], (path["losses"][0] + path["losses"][-1]) / 20))
+    barrier, allowed = max(rises, key=lambda each: each[0] - each[1])
+    assert average["barrier"] == pytest.approx(barrier, rel=1e-4)
+    assert average["allowed"] == pytest.approx(allowed, rel=1e-4)
+    assert average["picked_on"] == len(y)
     rows = found["comparison"]["rows"]
     assert found["comparison"]["seeds"] == 2
     assert rows[2]["model"] == "One cosine cycle"
+    both = [seed["averaged"]["members"] for seed in outcome.results["seeds"]]
+    told = f"{both[0]} with every seed" if both[0] == both[1] else f"{both[0]} and {both[1]}, seed"
+    assert f"Averaged weights: m = {told}" in found["comparison"]["note"]
     assert [row["cycles"] for row in found["study"]["rows"]] == [1, 2, 3]
     assert found["demo"]["seeds"] == outcome.results["seeds"]
     chosen = found["analysis"]["chosen"]
@@ -367,11 +403,50 @@ def test_the_words_follow_the_numbers() -> None:
         )
     ]
     wins, loses, _, ties, paired = compare({"seeds": [seed]}, rows)
-    assert "wins over Single: 25 % less error and 50 % less log-loss" in wins
-    assert "lower on 1 and higher on 0 of 1 seed" in wins
-    assert "LOSES to One cosine: 50 % more error and the same log-loss" in loses
+    assert wins == "The fitted ensemble wins over Single: 25 % less error and 50 % less log-loss."
+    assert (
+        loses == "The fitted ensemble LOSES to One cosine: 50 % more error and the same log-loss."
+    )
     assert "ties with Alone: the same error and the same log-loss" in ties
     assert "more errors on 1 and more log-loss on 0 of 1 seed" in paired
+    worse = {**seed, "fitted": scored(0.05, 0.3)}
+    wins, *_ = compare({"seeds": [seed, worse, seed]}, rows)
+    assert wins.endswith("log-loss; its error is lower on 2 and higher on 1 of 3 seeds.")
+
+
+@pytest.mark.parametrize(
+    ("fitted", "said"),
+    [
+        ((0.102, 0.97), "is neither better nor worse than Other: 2 % more error and 3 % less log"),
+        ((0.098, 1.03), "is neither better nor worse than Other: 2 % less error and 3 % more log"),
+        ((0.098, 0.97), "wins over Other: 2 % less error and 3 % less log-loss"),
+        ((0.102, 1.03), "LOSES to Other: 2 % more error and 3 % more log-loss"),
+        ((0.1, 1.03), "LOSES to Other: the same error and 3 % more log-loss"),
+        ((0.1, 0.97), "wins over Other: the same error and 3 % less log-loss"),
+        # The verdict goes with its words.
+        ((0.098, 1.001), "wins over Other: 2 % less error and about the same log-loss"),
+        ((0.0999, 1.001), "ties with Other: about the same error and about the same log-loss"),
+    ],
+)
+def test_a_verdict_is_of_both_scores(fitted: tuple[float, float], said: str) -> None:
+    other = scored(0.1, 1.0)
+    seed: dict[str, Any] = {
+        **dict.fromkeys(("single", "cosine", "short"), other),
+        "ensemble": [other],
+        "fitted": scored(*fitted),
+        "paired": {name: {"interval": (0, 0)} for name in other},
+    }
+    rows = [
+        {
+            "short": "Other",
+            "key": key,
+            **{name: {"mean": value, "std": None} for name, value in scores.items()},
+        }
+        for key in ("single", "cosine", "short", 1, "fitted")
+        for scores in [seed["fitted"] if key == "fitted" else other]
+    ]
+    first, *_ = compare({"seeds": [seed]}, rows)
+    assert said in first
 
 
 @pytest.fixture

@@ -171,11 +171,15 @@ WRONG: list[tuple[str, Any, str]] = [
     ("analysis.reliability.after.ece", "x", "in 'analysis.reliability.after.ece': must be a fin"),
     ("interpolations.0.losses", [1], r"in 'interpolations\[0\].losses': must be a list of as"),
     ("interpolations.0.shares", [1], r"in 'interpolations\[0\].shares': must be a list of at"),
+    ("interpolations.0.statistics", 1, r"interpolations\[0\].statistics': must be true or false"),
     ("average.error", None, "in 'average.error': must be a finite number"),
     ("average.members", [1], "in 'average.members': must be a list of names"),
+    ("average.allowed", -1, "in 'average.allowed': must be a finite number of at least 0"),
+    ("average.picked_on", 0, "in 'average.picked_on': must be an integer of at least 1"),
     ("average.refused", "a barrier", "in 'average.error': no such field"),
     ("comparison.rows.0.test_nll.std", -1, r"test_nll.std': must be .* or null"),
     ("comparison.rows.0.model", 1, r"in 'comparison.rows\[0\].model': must be a string"),
+    ("comparison.note", 1, "in 'comparison.note': must be a string"),
     ("comparison.seeds", 0, "in 'comparison.seeds': must be an integer of at least 1"),
     ("study.rows", [], "in 'study.rows': must be a list of at least one row"),
     ("study.rows.1.best", 1, r"in 'study.rows\[1\].best': must be a dict"),
@@ -225,6 +229,14 @@ def test_what_is_no_json_is_refused(tmp_path: Path) -> None:
 def test_a_refused_average_has_no_score() -> None:
     part = {"members": ["a", "b"], "refused": "a barrier of 3", "barrier": 3.0, "ensemble": None}
     check_results(bare(average=part))
+
+
+def test_an_average_may_say_what_is_allowed(document: dict[str, Any]) -> None:
+    average = {**document["average"], "allowed": 0.01, "picked_on": 500}
+    assert check_results(document | {"average": average})["average"] == average
+    del average["barrier"]
+    with pytest.raises(EnsembleError, match=r"in 'average\.barrier': the field is missing"):
+        check_results(document | {"average": average})
 
 
 def test_a_folder_says_what_its_headers_hold(tmp_path: Path) -> None:

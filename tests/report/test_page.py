@@ -13,6 +13,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 
@@ -82,6 +83,11 @@ def lines(figure: Figure, panel: int = 0) -> dict[str, tuple[list[float], list[f
         str(line.get_label()): (values(line.get_xdata()), values(line.get_ydata()))
         for line in figure.axes[panel].lines
     }
+
+
+def lines_of_bars(figure: Figure) -> set[str]:
+    """The labels of lines with error bars."""
+    return {str(each.get_label()) for each in figure.axes[0].containers}
 
 
 @pytest.fixture(scope="module")
@@ -176,6 +182,30 @@ def test_the_page_says_what_the_numbers_say(document: dict[str, Any], reported: 
     assert "What is not here" not in page.text_of("h2")
 
 
+@pytest.mark.parametrize("seeds", [1, 5])
+def test_what_is_of_the_first_seed_is_said_to_be(tmp_path: Path, seeds: int) -> None:
+    results = whole(3)
+    results["comparison"] |= {"seeds": seeds, "note": "m was 2 with every seed."}
+    del results["study"]
+    page = page_of(results, tmp_path)
+    several = seeds > 1
+    lead, average, compared = page.text_of("p")[:3]
+    assert lead.startswith("The first of 5 seeds: the run of 600 updates" if several else "The run")
+    assert average.startswith("The first seed: the mean of the weights" if several else "The mean")
+    assert compared.startswith("Over 5 seeds" if several else "Over 1 seed, ")
+    captions = page.text_of("figcaption")
+    assert len(captions) == 4 + 6
+    assert sum(each.startswith("The first seed. ") for each in captions[:4]) == (
+        3 if several else 0
+    )
+    assert captions[3].endswith("the best of each column is bold. m was 2 with every seed.")
+    assert ("All of the first seed." in page.text_of("p")) == several
+    results["study"] = whole(3)["study"]
+    notes = page_of(results, tmp_path).text_of("p")
+    told = "All of the first seed, but for “One budget, more or fewer cycles”."
+    assert (told in notes) == several
+
+
 def test_what_is_missing_is_said(tmp_path: Path) -> None:
     p, y = members_of(3, 500)
     page = page_of(bare(analysis=analyze(p, y)), tmp_path)
@@ -225,6 +255,13 @@ def comparison(metric: str, difference: float, low: float, high: float) -> dict[
             "0.3000 lower to 0.1000 higher, which leaves open which is better)",
         ),
         ((0.0, 0.0, 0.0), (0.0, 0.0, 0.0), "the same number of errors, and a log-loss that is"),
+        (
+            (0.0, -0.01, 0.02),
+            (0.0, -0.1, 0.3),
+            "as many errors (95 % interval: from 1.00 fewer to 2.00 more, which leaves open which "
+            "is better), and a log-loss that is the same (95 % interval: from 0.1000 lower to "
+            "0.3000 higher, which leaves open which is better).",
+        ),
     ],
 )
 def test_a_difference_is_put_into_words(tmp_path: Path, error: Any, loss: Any, said: str) -> None:
@@ -355,6 +392,16 @@ def test_many_paths_and_values_that_are_not_finite(tmp_path: Path) -> None:
     assert "is 99 (1 → 2)" in captions
 
 
+@pytest.mark.parametrize("statistics", [None, False, True])
+def test_whether_statistics_were_estimated_anew_is_said(statistics: bool | None) -> None:
+    results = whole(3)
+    for path in results["interpolations"]:
+        if statistics is not None:
+            path["statistics"] = statistics
+    (path,) = (each for each in draw_results(results) if each.name == "interpolation")
+    assert ("running statistics estimated anew" in path.caption) == bool(statistics)
+
+
 @pytest.mark.parametrize(
     "run",
     [
@@ -367,7 +414,7 @@ def test_many_paths_and_values_that_are_not_finite(tmp_path: Path) -> None:
 def test_runs_at_their_limits_are_drawn(tmp_path: Path, run: dict[str, Any]) -> None:
     lead = page_of(bare(run=run), tmp_path).text_of("p")[0]
     snapshots = len(run["cycle_ends"])
-    assert f"updates left {snapshots} snapshot" in lead
+    assert f" left {snapshots} snapshot" in lead
 
 
 def test_a_line_is_broken_where_a_metric_was_no_number_not_where_it_was_not_there() -> None:
@@ -401,9 +448,185 @@ def test_a_refused_average_is_told(tmp_path: Path) -> None:
     assert not (tmp_path / "report_files").exists()
 
 
+def averaged(mean: tuple[float, float], *alone: tuple[float, float], **more: Any) -> dict[str, Any]:
+    """The last 2 members' weights averaged; error and log-loss of the mean and of each member."""
+    part = analysis_of(len(alone))
+    for row, (error, loss) in zip(part["members"], alone, strict=True):
+        row |= {"error": error, "log_loss": loss}
+    names = [row["name"] for row in part["members"]]
+    average = {"members": names[-2:], "refused": None, "error": mean[0], "log_loss": mean[1]}
+    return bare(analysis=part, average=average | more)
+
+
+@pytest.mark.parametrize(
+    ("mean", "alone", "said"),
+    [
+        ((0.03, 0.1), [(0.01, 0.01), (0.04, 0.2), (0.05, 0.3)], ""),
+        ((0.06, 0.4), [(0.07, 0.5), (0.04, 0.2), (0.05, 0.3)], "Each of them alone is better."),
+        (
+            (0.045, 0.4),
+            [(0.01, 0.01), (0.04, 0.2), (0.05, 0.3)],
+            "The best of them alone has a lower error (4.00 %) and a lower log-loss (0.2000). The "
+            "last member alone has a lower log-loss (0.3000).",
+        ),
+        (
+            (0.045, 0.2),
+            [(0.01, 0.01), (0.05, 0.2), (0.04, 0.3)],
+            "The last member alone has a lower error (4.00 %).",
+        ),
+        ((0.04, 0.1), [(0.01, 0.01), (0.04, 0.2), (0.04, 0.1)], ""),
+    ],
+)
+def test_a_mean_that_is_worse_than_its_members_is_said_to_be(
+    tmp_path: Path, mean: Any, alone: Any, said: str
+) -> None:
+    lead = page_of(averaged(mean, *alone), tmp_path).text_of("p")[1]
+    has = f"has an error of {100 * mean[0]:.2f} % and a log-loss of {mean[1]:.4f}."
+    assert lead.partition(has)[2].strip() == said
+
+
+@pytest.mark.parametrize(
+    ("barrier", "refused", "told"),
+    [
+        (0.171, "a barrier of 0.171 lies between them, where 0.0177 is allowed", "0.171"),
+        (None, "a barrier that is not finite lies between them, where 0.0177 is allowed", "not f"),
+        (0.0176, None, "0.0176"),
+    ],
+)
+def test_a_mean_that_would_be_refused_is_said_to_be(
+    tmp_path: Path, barrier: float | None, refused: str | None, told: str
+) -> None:
+    more = {"barrier": barrier, "allowed": 0.0177, "picked_on": 500}
+    page = page_of(averaged((0.1, 0.1), (0.2, 0.2), (0.2, 0.2), (0.2, 0.2), **more), tmp_path)
+    lead, captions = page.text_of("p")[1], " ".join(page.text_of("figcaption"))
+    assert ("By default they would not be averaged" in lead) == bool(refused)
+    assert refused is None or refused in lead
+    assert "Their number was picked on 500 validation samples." in captions
+    assert f"The highest barrier between them is {told}" in captions
+    assert "by default 0.0177 is allowed" in captions
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (
+            [("A", 0.02, 0.1), ("B", 0.03, 0.2)],
+            "“A” has the least mean test error (2.00 %) and log-loss (0.1000).",
+        ),
+        (
+            [("A", 0.02, 0.2), ("B", 0.03, 0.1)],
+            "“A” has the least mean test error (2.00 %) and “B” has the least mean test log-loss "
+            "(0.1000).",
+        ),
+        # Of those with the least error, the one with the least log-loss too.
+        (
+            [("A", 0.02, 0.2), ("B", 0.02, 0.1)],
+            "“B” has the least mean test error (2.00 %) and log-loss (0.1000).",
+        ),
+    ],
+)
+def test_the_best_in_both_scores_is_named_once(tmp_path: Path, rows: Any, said: str) -> None:
+    part = {
+        "seeds": 3,
+        "rows": [
+            {
+                "model": model,
+                "test_error": {"mean": error, "std": None},
+                "test_nll": {"mean": nll, "std": None},
+            }
+            for model, error, nll in rows
+        ],
+    }
+    assert page_of(bare(comparison=part), tmp_path).text_of("p")[0] == f"Over 3 seeds, {said}"
+
+
+def test_one_is_no_plural(tmp_path: Path) -> None:
+    analysis = analyze([[[0.9, 0.1]], [[0.8, 0.2]]], [0])
+    with pytest.warns(UserWarning, match="chosen on 1"):
+        choice = fit([[[0.9, 0.1]], [[0.8, 0.2]]], [0], temperature=False)
+    parts = [
+        bare(analysis=analysis, interpolations=whole(2)["interpolations"]),
+        bare(
+            choice=choice.to_dict(),
+            run={"rate": [0.1], "loss": None, "cycle_ends": [0]},
+            study=whole(2)["study"] | {"updates": 1},
+        ),
+        bare(analysis=analyze([[[0.9, 0.1]], [[0.8, 0.2]]], [0], choice=choice)),
+        bare(
+            snapshots=[
+                {
+                    "name": "a",
+                    "cycle": 0,
+                    "step": 1,
+                    "rate": 0.1,
+                    "metrics": {f"metric {i}": 1.0 for i in range(7)},
+                }
+            ]
+        ),
+    ]
+    for results in parts:
+        page = page_of(results, tmp_path)
+        texts = [text for tag, text in page.texts if tag in ("p", "figcaption", "td", "th")]
+        texts += [each["aria-label"] or "" for each in page.all_of("svg") if "aria-label" in each]
+        assert not re.search(
+            r"(?<![0-9.,])1 (validation samples|samples|snapshots|updates|pairs|more stand)\b",
+            " ".join(texts),
+        )
+
+
+def test_the_study_says_how_the_last_m_were_found() -> None:
+    (study,) = (each for each in draw_results(whole(2)) if each.name == "study")
+    assert "last m by validation" in lines_of_bars(study.figure)
+    assert "as many of the last snapshots as are best on validation data" in study.caption
+
+
+def test_snapshots_that_were_never_members_have_no_weight(tmp_path: Path) -> None:
+    p, y = members_of(3, 1000)
+    names = [f"cycle-{i}.safetensors" for i in range(5)]
+    choice = fit(p, y, names=names[2:], select="greedy").to_dict()
+    choice["members"][0]["weight"], choice["members"][1]["weight"] = 0.0, 0.5
+    choice["members"][2]["weight"] = 0.5
+    snapshots = [
+        {"name": name, "cycle": i, "step": 10 * i + 10, "rate": 0.1, "metrics": {}}
+        for i, name in enumerate(names)
+    ]
+    page = page_of(bare(snapshots=snapshots, choice=choice), tmp_path)
+    at = page.rows[0].index("Weight")
+    assert [row[at] for row in page.rows[1:6]] == ["", "", "0", "0.500", "0.500"]
+    assert "Those without a weight were no members." in page.text_of("figcaption")[0]
+
+
+def test_a_files_suffix_is_no_part_of_a_members_name(tmp_path: Path) -> None:
+    names = [f"cycle-{i}.safetensors" for i in range(3)]
+    results = whole(3, names=names)
+    alone = bare(choice=results["analysis"]["choice"])
+    results["interpolations"][0]["first"] = "another.safetensors"
+    for each in (results, alone):
+        page = page_of(each, tmp_path)
+        assert [row[1] for row in page.rows if row[0] in {"1", "2", "3"}] == [
+            "cycle-0",
+            "cycle-1",
+            "cycle-2",
+        ]
+        assert not [text for _, text in page.texts if ".safetensors" in text]
+
+
 def test_what_is_no_unicode_is_replaced(tmp_path: Path) -> None:
     document = bare(comparison=whole(2)["comparison"]) | {"title": "a\ud800b"}
     assert page_of(document, tmp_path).text_of("h1") == ["a?b"]
+
+
+def test_no_legend_is_cut_off(document: dict[str, Any]) -> None:
+    legends = 0
+    for figure in drawn(document).values():
+        canvas: Any = FigureCanvasAgg(figure)
+        canvas.draw()
+        for legend in figure.legends:
+            box = legend.get_window_extent()
+            assert 0 <= box.x0 < box.x1 <= figure.bbox.width
+            assert 0 <= box.y0 < box.y1 <= figure.bbox.height
+            legends += 1
+    assert legends > 3
 
 
 def test_every_figure_has_a_known_name(document: dict[str, Any]) -> None:

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import statistics
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-
-from ..ensemble.analysis import interpolate
-from ..ensemble.arrays import as_numpy
+from ..ensemble.averaged import BARRIER, AveragedWeights
 from ..ensemble.metrics import log_loss
 from ..ensemble.results import FORMAT, VERSION, analyze, scores_of
-from ..snapshots.file import TensorBytes
-from ..snapshots.store import SnapshotStore
 from .experiment import Fitted, Outcome
 
 _SCORES: Final = ("test_error", "test_nll", "validation_error", "validation_nll")
@@ -91,6 +86,9 @@ def summarize_study(results: Mapping[str, Any]) -> dict[str, Any]:
 
 _SHOWN: Final = _SCORES[:2]
 
+# Where to measure between two snapshots.
+_SHARES: Final = tuple(i / 10 for i in range(1, 10))
+
 
 def compare(results: Mapping[str, Any], summary: Sequence[Mapping[str, Any]]) -> list[str]:
     """What the numbers say, in words: the fitted ensemble beside others."""
@@ -101,15 +99,17 @@ def compare(results: Mapping[str, Any], summary: Sequence[Mapping[str, Any]]) ->
     sentences: list[str] = []
     for key in ("single", "cosine", "short", 1):
         other = rows[key]
-        pairs = [(seed["fitted"]["test_error"], _of(seed, key)["test_error"]) for seed in seeds]
-        error, theirs = ours["test_error"]["mean"], other["test_error"]["mean"]
-        verdict = "wins over" if error < theirs else "LOSES to" if error > theirs else "ties with"
-        sentences.append(
-            f"The fitted ensemble {verdict} {other['short']}: {_change(error, theirs)} error and "
-            f"{_change(ours['test_nll']['mean'], other['test_nll']['mean'])} log-loss; "
-            f"its error is lower on {sum(a < b for a, b in pairs)} and higher on "
-            f"{sum(a > b for a, b in pairs)} of {of_seeds}."
-        )
+        means = [(ours[score]["mean"], other[score]["mean"]) for score in _SHOWN]
+        error, loss = (_change(*each) for each in means)
+        verdict = _verdict(*(_direction(*each) for each in means))
+        told = f"{verdict} {other['short']}: {error} error and {loss} log-loss"
+        if len(seeds) > 1:
+            pairs = [(seed["fitted"]["test_error"], _of(seed, key)["test_error"]) for seed in seeds]
+            told += (
+                f"; its error is lower on {sum(a < b for a, b in pairs)} and higher on "
+                f"{sum(a > b for a, b in pairs)} of {of_seeds}"
+            )
+        sentences.append(f"The fitted ensemble {told}.")
     worse = {
         score: sum(seed["paired"][score]["interval"][0] > 0 for seed in seeds) for score in _SHOWN
     }
@@ -134,22 +134,32 @@ def document(outcome: Outcome) -> dict[str, Any]:
     cyclic = results["curves"]["cyclic"]
     last, averaged = first.averaged
     y = first.split.test.y
+    mean = _mean_of_all(first)
     found: dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,
         "title": "The demonstration: a snapshot ensemble on scikit-learn's digits",
         "run": {name: cyclic[name] for name in ("rate", "loss", "cycle_ends")},
         "analysis": analyze(first.members.test, y, choice=first.choice),
-        "interpolations": _interpolations(first),
+        "interpolations": [
+            {"first": start, "second": end, **asdict(path), "statistics": mean.statistics}
+            for (start, end), path in zip(
+                pairwise(first.choice.members), mean.barriers, strict=True
+            )
+        ],
         "average": {
             "members": list(first.choice.members[-last:]),
             "refused": None,
+            **(_barrier(first, mean) if last > 1 else {}),
+            # With one or two snapshots there is no other number.
+            **({"picked_on": len(first.split.validation)} if len(mean.members) > 2 else {}),
             **scores_of(averaged.test, y),
             "ensemble": scores_of(first.members.last(last).test, y),
         },
         "comparison": {
             "seeds": len(results["seeds"]),
             "title": "Every run with the same budget",
+            "note": _averaged_note([seed["averaged"]["members"] for seed in results["seeds"]]),
             "rows": [{name: row[name] for name in ("model", *_SHOWN)} for row in summary],
         },
         "demo": {**results, "summary": summary},
@@ -159,44 +169,50 @@ def document(outcome: Outcome) -> dict[str, Any]:
     return found
 
 
-def _interpolations(first: Fitted) -> list[dict[str, Any]]:
-    """The validation loss between every two neighbouring snapshots."""
-    snapshots = first.trained.ensemble(first.folder).members
-    with tempfile.TemporaryDirectory() as folder:
-        loss = _loss_of_weights(first, Path(folder))
-        return [
-            {
-                "first": a.path.name,
-                "second": b.path.name,
-                **asdict(interpolate(loss, a.load(), b.load())),
-            }
-            for a, b in pairwise(snapshots)
-        ]
+def _averaged_note(members: Sequence[int]) -> str:
+    """How many snapshots' weights were averaged, seed by seed."""
+    *others, last = map(str, members)
+    if not others:
+        told = last
+    elif len(set(members)) == 1:
+        told = f"{last} with every seed"
+    else:
+        told = f"{', '.join(others)} and {last}, seed by seed"
+    return f"Averaged weights: m = {told}, the number that is best on the validation scans."
 
 
-def _loss_of_weights(first: Fitted, folder: Path) -> Callable[[Mapping[str, Any]], float]:
-    """Measures weights, in any framework: as a snapshot in a folder of its own."""
-    store, part = SnapshotStore(folder), first.split.validation
-    origin = first.trained.ensemble(first.folder).members[0]
+def _barrier(first: Fitted, mean: AveragedWeights) -> dict[str, float]:
+    """The `barrier` between the averaged snapshots, and what is `allowed`, where it is highest.
 
-    def loss(weights: Mapping[str, Any]) -> float:
-        arrays = {name: np.asarray(array, order="C") for name, array in weights.items()}
-        store.write(
-            {
-                name: TensorBytes(array.dtype.name, array.shape, memoryview(array.tobytes()))
-                for name, array in arrays.items()
-            },
-            cycle=origin.cycle,
-            step=origin.step,
-            rate=origin.metadata["rate"],
-            schedule=origin.schedule,
-            framework=origin.metadata["framework"],
-            versions=origin.metadata["versions"],
+    As `average_weights` judges it: on the way from each to the next, and of their mean.
+    """
+    last, averaged = first.averaged
+    y = first.split.validation.y
+    alone = statistics.fmean(log_loss(p, y) for p in first.members.validation[-last:])
+    rises = [(max(log_loss(averaged.validation, y) - alone, 0.0), alone)]
+    for path in mean.barriers[len(mean.barriers) - (last - 1) :]:
+        rises.append((path.barrier, (path.losses[0] + path.losses[-1]) / 2))
+    barrier, ends = max(rises, key=lambda each: each[0] - BARRIER * each[1])
+    return {"barrier": barrier, "allowed": BARRIER * ends}
+
+
+def _mean_of_all(first: Fitted) -> AveragedWeights:
+    """The mean of all snapshots' weights, with the loss between neighbours on the validation scans.
+
+    On the way the running statistics are estimated anew: with a mean of them,
+    which no layer's input has, every barrier would look some times as high.
+    """
+    split, inputs = first.split, first.trained.inputs
+    with warnings.catch_warnings():
+        # Barriers are what is looked for.
+        warnings.filterwarnings("ignore", "The weights were averaged across", UserWarning)
+        return first.trained.ensemble(first.folder).average_weights(
+            inputs(split.validation),
+            split.validation.y,
+            train_data=inputs(split.train),
+            barrier=math.inf,
+            shares=_SHARES,
         )
-        predicted = first.trained.ensemble(folder).predict(first.trained.inputs(part))
-        return log_loss(as_numpy(predicted), part.y)
-
-    return loss
 
 
 def _of(seed: Mapping[str, Any], key: str | int) -> Mapping[str, float]:
@@ -210,10 +226,24 @@ def _spread(values: Sequence[float]) -> dict[str, float | None]:
     return {"mean": statistics.fmean(values), "std": deviation}
 
 
+def _verdict(*directions: int) -> str:
+    """What scores that are lower (-1), the same or higher say together: one where they agree."""
+    lower, higher = min(directions) < 0, max(directions) > 0
+    if lower and higher:
+        return "is neither better nor worse than"
+    return "wins over" if lower else "LOSES to" if higher else "ties with"
+
+
+def _direction(ours: float, theirs: float) -> int:
+    """Whether ours is lower (-1) or higher (1), or, to half a percent, the same."""
+    if abs(ours - theirs) < 0.005 * theirs or ours == theirs:
+        return 0
+    return -1 if ours < theirs else 1
+
+
 def _change(ours: float, theirs: float) -> str:
-    if theirs == 0:
-        return "more" if ours else "the same"
-    percent = 100 * (ours / theirs - 1)
-    if abs(percent) < 0.5:
-        return "about the same" if percent else "the same"
-    return f"{abs(percent):.0f} % {'less' if percent < 0 else 'more'}"
+    direction = _direction(ours, theirs)
+    if direction == 0:
+        return "the same" if ours == theirs else "about the same"
+    word = "less" if direction < 0 else "more"
+    return f"{100 * abs(ours / theirs - 1):.0f} % {word}" if theirs else word

@@ -11,12 +11,19 @@ score is a dict of `error` and `log_loss`, and mostly `brier` and `ece`.
 - `choice`: what was chosen on validation data, as `Choice.to_dict` gives it.
 - `analysis`: what `analyze` returns.
 - `interpolations`: the fields of `Interpolation` and the names of the `first`
-  and the `second` member; `errors` along the path may be there too.
+  and the `second` member. There may be `errors` along the path, and
+  `statistics`: whether the running statistics of normalization layers were
+  estimated anew on the way, as `average_weights` does it; a mean of them
+  makes barriers look higher than they are.
 - `average`: the `members` whose weights were averaged, the mean's own score
-  beside that of their `ensemble`, the `barrier` between them, and `refused`:
-  why no mean was taken, or null.
+  beside that of their `ensemble`, and `refused`: why no mean was taken, or
+  null. There may be the `barrier` between them and what is `allowed` by default
+  in its place, and `picked_on`: how many validation samples said how many to
+  average.
 - `comparison`: models over so many `seeds`; `rows` with the `model`'s name and
-  `test_error` and `test_nll`, each with `mean` and `std` (null for one seed).
+  `test_error` and `test_nll`, each with `mean` and `std` (null for one seed);
+  there may be a `title` and a `note`. With several seeds, the parts above are
+  of the first.
 - `study`: one budget of `updates` cut into more and more cycles; `rows` with
   `cycles`, and for the `last` snapshot, `all` and the `best` of them, each
   `test_error` and `test_nll` as in a comparison.
@@ -437,7 +444,9 @@ def _check_analysis(results: Reader, name: str) -> None:
 
 def _check_interpolations(results: Reader, name: str) -> None:
     for path in results.items(name):
-        path.only("first", "second", "shares", "losses", "barrier", optional=("errors",))
+        path.only(
+            "first", "second", "shares", "losses", "barrier", optional=("errors", "statistics")
+        )
         path.text("first")
         path.text("second")
         shares = _numbers(path, "shares")
@@ -447,30 +456,40 @@ def _check_interpolations(results: Reader, name: str) -> None:
             if field in path and len(_numbers(path, field, null=True)) != len(shares):
                 raise path.error(field, "a list of as many as 'shares'")
         _number(path, "barrier", null=True)
+        if "statistics" in path:
+            path.flag("statistics")
 
 
 def _check_average(results: Reader, name: str) -> None:
     part = results.item(name)
-    part.only("members", "refused", optional=("ensemble", "barrier", *SCORES))
+    others = ("ensemble", "barrier", "allowed", "picked_on")
+    # What is allowed says nothing without the barrier.
+    needed = ("members", "refused", *(("barrier",) if "allowed" in part else ()))
+    part.only(*needed, optional=(*others, *SCORES))
     if not all(isinstance(member, str) for member in part.list("members")):
         raise part.error("members", "a list of names")
     if part.value("refused") is None:
-        _check_scores(part, "members", "refused", optional=("ensemble", "barrier"))
+        _check_scores(part, "members", "refused", optional=others)
     else:
         part.text("refused")
-        part.only("members", "refused", optional=("ensemble", "barrier"))
+        part.only("members", "refused", optional=others)
     if "ensemble" in part and part.value("ensemble") is not None:
         _check_scores(part.item("ensemble"))
     if "barrier" in part:
         _number(part, "barrier", null=True)
+    if "allowed" in part:
+        _number(part, "allowed", least=0)
+    if "picked_on" in part:
+        _count(part, "picked_on", least=1)
 
 
 def _check_comparison(results: Reader, name: str) -> None:
     part = results.item(name)
-    part.only("seeds", "rows", optional=("title",))
+    part.only("seeds", "rows", optional=("title", "note"))
     _count(part, "seeds", least=1)
-    if "title" in part:
-        part.text("title")
+    for field in ("title", "note"):
+        if field in part:
+            part.text(field)
     for row in part.items("rows"):
         _check_spreads(row, "model")
         row.text("model")

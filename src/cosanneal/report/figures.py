@@ -120,6 +120,16 @@ def member_names(results: Mapping[str, Any]) -> list[str]:
     return [member["name"] for member in next(filter(None, parts), ())]
 
 
+def member_title(name: str) -> str:
+    """A member's name; of a snapshot's file, without what all of them end in."""
+    return name.removesuffix(".safetensors")
+
+
+def plural(count: int, word: str) -> str:
+    """So many of them, in words: "1 sample", "1,200 samples"."""
+    return f"{count:,} {word}{'' if count == 1 else 's'}"
+
+
 def numeric_metrics(snapshots: Sequence[Mapping[str, Any]]) -> list[str]:
     """The names of the user's metrics that are numbers in at least one snapshot."""
     names = dict.fromkeys(name for each in snapshots for name in each["metrics"])
@@ -174,7 +184,7 @@ def _training(run: Mapping[str, Any]) -> Drawn:
         panels[0].plot([float(end) for end in ends], at_ends, clip_on=False, **marks)
     panels[0].set_ylim(bottom=0)
     panels[0].set_title("learning rate")
-    seen = f"The learning rate over {steps:,} updates"
+    seen = f"The learning rate over {plural(steps, 'update')}"
     if loss:
         panels[0].sharex(panels[1])
         panels[0].tick_params(labelbottom=False)
@@ -198,7 +208,7 @@ def _training(run: Mapping[str, Any]) -> Drawn:
     return Drawn(
         name="training",
         title="The training run",
-        alt=f"{seen}; {len(ends)} snapshots are marked.",
+        alt=f"{seen}, with {plural(len(ends), 'snapshot')} marked.",
         caption=f"{seen}. A dot is a snapshot, taken after the last update of a cycle"
         + (
             ". The loss is the mean over a hundredth of the run around each update, within a cycle."
@@ -229,11 +239,12 @@ def _metrics(snapshots: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Dr
         tidy(axes)
     panels[-1].set_xlabel("cycle")
     listed = ", ".join(shown)
-    more = f" {len(names) - len(shown)} more stand in the table." if len(names) > len(shown) else ""
+    rest = len(names) - len(shown)
+    more = f" {rest} more stand{'s' if rest == 1 else ''} in the table." if rest else ""
     return Drawn(
         name="metrics",
         title="Your metrics",
-        alt=f"{listed} of {len(snapshots)} snapshots, against the cycle.",
+        alt=f"{listed} of {plural(len(snapshots), 'snapshot')}, against the cycle.",
         caption="The numbers that were handed to the recorder, as they stand in the snapshots, "
         f"against the cycle at whose end each was taken.{more}",
         figure=figure,
@@ -275,7 +286,7 @@ def _members(analysis: Mapping[str, Any], choice: Mapping[str, Any] | None) -> D
     panels[0].tick_params(labelbottom=False)
     panels[-1].set_xlabel("m: how many of the last members")
     _legend(figure, list(handles.values()))
-    data = f"{analysis['samples']:,} samples" if analysis else "the validation data"
+    data = plural(analysis["samples"], "sample") if analysis else "the validation data"
     caption = (
         f"What more members are worth: error and log-loss of the mean of the last m, on {data}."
         if rows
@@ -286,8 +297,8 @@ def _members(analysis: Mapping[str, Any], choice: Mapping[str, Any] | None) -> D
         caption += ", on the same data." if rows else "."
     if choice and plain and rows:
         caption += (
-            f" Green: the same means on the {choice['samples']:,} validation samples that the "
-            "choice was made by."
+            " Green: the same means on the "
+            f"{plural(choice['samples'], 'validation sample')} that the choice was made by."
         )
     return Drawn(
         name="members",
@@ -460,6 +471,7 @@ def _reliability(diagrams: Mapping[str, Any], choice: Mapping[str, Any] | None) 
 
 def _interpolation(paths: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Drawn:
     errors = all("errors" in path for path in paths)
+    anew = all(path.get("statistics") for path in paths)
     told = len(paths) <= _MOST_PATHS
     legend = 0.25 * ((len(paths) + 1) // 2 if told else 1) + 0.1
     figure, panels = _panels(*([2.2, 2.0] if errors else [2.6]), legend=legend)
@@ -493,12 +505,13 @@ def _interpolation(paths: Sequence[Mapping[str, Any]], names: Sequence[str]) -> 
     return Drawn(
         name="interpolation",
         title="Between two members' weights",
-        alt=f"The loss along the straight line between the weights of {len(paths)} pairs of "
-        f"members; the highest barrier is {barrier}.",
-        caption="The loss of the weights on the straight line between two members. A hump is a "
-        "barrier: the two have found different solutions, of which the mean of the predictions "
-        "gains and the mean of the weights does not. The highest, above the line between its ends, "
-        f"is {barrier} ({between}).",
+        alt=f"The loss along the straight line between the weights of "
+        f"{plural(len(paths), 'pair')} of members; the highest barrier is {barrier}.",
+        caption="The loss of the weights on the straight line between two members"
+        + (", with running statistics estimated anew on the way" if anew else "")
+        + ". A hump is a barrier: the two have found different solutions, of which the mean of the "
+        "predictions gains and the mean of the weights does not. The highest, above the line "
+        f"between its ends, is {barrier} ({between}).",
         figure=figure,
     )
 
@@ -507,16 +520,16 @@ def _number(name: str, names: Sequence[str]) -> str:
     """A member's number; where it is none of the members, its name."""
     if name in names:
         return str(names.index(name) + 1)
-    return _plain_text(name)
+    return _plain_text(member_title(name))
 
 
 def _study(study: Mapping[str, Any]) -> Drawn:
-    figure, panels = _panels(2.1, 2.2, legend=0.35)
+    figure, panels = _panels(2.1, 2.2, legend=0.6)
     cycles = [row["cycles"] for row in study["rows"]]
     styles: dict[str, tuple[str, dict[str, Any]]] = {
         "last": ("last snapshot alone", {"color": GREY, "linestyle": "--", "marker": "o"}),
         "all": ("mean of all", {"color": BLUE, "linestyle": "-", "marker": "s"}),
-        "best": ("best last m", {"color": VERMILION, "linestyle": "-.", "marker": "^"}),
+        "best": ("last m by validation", {"color": VERMILION, "linestyle": "-.", "marker": "^"}),
     }
     handles = {}
     for axes, name, scale in zip(panels, ("test_error", "test_nll"), (100, 1), strict=True):
@@ -538,14 +551,16 @@ def _study(study: Mapping[str, Any]) -> Drawn:
         tidy(axes)
     panels[0].tick_params(labelbottom=False)
     panels[-1].set_xlabel("cycles in the same budget")
-    _legend(figure, list(handles.values()), columns=3)
+    _legend(figure, list(handles.values()))
     over = f"mean ± s.d. of {study['seeds']} seeds" if study["seeds"] > 1 else "one seed"
     return Drawn(
         name="study",
         title="One budget, more or fewer cycles",
         alt=f"Test error and log-loss against the number of cycles, {cycles[0]} to {cycles[-1]}.",
-        caption=f"The same budget of {study['updates']:,} updates cut into more and more cycles, "
-        f"and what the snapshots give; {over}.",
+        caption=f"The same budget of {plural(study['updates'], 'update')} cut into more and more "
+        f"cycles, and what the snapshots give; {over}. “Last m by validation” is "
+        "the mean of as many of the last snapshots as are best on validation data; on the test "
+        "data another number may be better.",
         figure=figure,
     )
 

@@ -9,7 +9,7 @@ import re
 import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +18,7 @@ from ..core.errors import CosannealError, MissingExtraError, shown
 from ..core.version import __version__
 from ..ensemble.metrics import TITLES
 from ..ensemble.results import SCORES, check_results
-from .figures import NAMES, Drawn, draw_results
+from .figures import NAMES, Drawn, draw_results, member_title, plural
 from .plots import BLUE, COLOURS, GREEN, GREY, VERMILION, save_figure
 
 try:
@@ -52,6 +52,9 @@ _COLOURS: Final = {
 
 _HEADINGS: Final = {"error": "Error, %", "log_loss": "Log-loss", "brier": "Brier", "ece": "ECE, %"}
 _SCALES: Final = {"error": (100, 2), "log_loss": (1, 4), "brier": (1, 4), "ece": (100, 2)}
+
+# Of the scores that sentences tell: the name, the word and the unit.
+_ALONE: Final = (("error", "error", " %"), ("log_loss", "log-loss", ""))
 
 _MINUS: Final = "\N{MINUS SIGN}"
 
@@ -112,9 +115,19 @@ def write_report(results: Mapping[str, Any], path: str | os.PathLike[str]) -> li
     """
     path = check_page(path)
     results = check_results(results)
-    tables = list(_tables(results))
+    several = (results.get("comparison") or {}).get("seeds", 1)
+    tables = [
+        replace(table, caption=("The first seed. " if several > 1 else "") + table.caption)
+        for table in _tables(results)
+    ]
+    if "comparison" in results and results["comparison"]["rows"]:
+        tables.append(_comparison_table(results["comparison"]))
     drawn = list(draw_results(results))
-    lead = [" ".join(_lead(results)), " ".join(_more(results))]
+    lead = [
+        _of_first(" ".join(_lead(results)), f"The first of {several} seeds", several),
+        _of_first(" ".join(_average_lead(results)), "The first seed", several),
+        " ".join(_comparison_lead(results)),
+    ]
     if not tables and not drawn and not any(lead):
         raise CosannealError(
             "A results document must have something to report, such as the part 'analysis'. "
@@ -135,6 +148,7 @@ def write_report(results: Mapping[str, Any], path: str | os.PathLike[str]) -> li
             }
             for each in drawn
         ],
+        note=_figures_note(drawn) if several > 1 else "",
         missing=_with_code(" ".join(_missing(results))),
         colours=_COLOURS,
         folder=folder.name,
@@ -226,10 +240,6 @@ def _score(name: str, row: Mapping[str, Any]) -> str:
     return _number(row[name], *_SCALES[name]) if name in row else ""
 
 
-def _plural(count: int, word: str) -> str:
-    return f"{count:,} {word}{'' if count == 1 else 's'}"
-
-
 def _listed(words: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
 
@@ -259,16 +269,17 @@ def _lead(results: Mapping[str, Any]) -> Iterator[str]:
     if "snapshots" in results:
         snapshots = results["snapshots"]
         yield (
-            f"The folder holds {_plural(len(snapshots), 'snapshot')}, the last of them after "
-            f"{snapshots[-1]['step']:,} updates."
+            f"The folder holds {plural(len(snapshots), 'snapshot')}, the last of them after "
+            f"{plural(snapshots[-1]['step'], 'update')}."
         )
     elif "run" in results:
         run = results["run"]
         steps = len(run["rate"]) if "rate" in run else run["updates"]
-        yield f"The run of {steps:,} updates left {_plural(len(run['cycle_ends']), 'snapshot')}."
+        snapshots = plural(len(run["cycle_ends"]), "snapshot")
+        yield f"The run of {plural(steps, 'update')} left {snapshots}."
     if choice:
         heat, count = choice["temperature"], len(choice["members"])
-        samples = _plural(choice["samples"], "validation sample")
+        samples = plural(choice["samples"], "validation sample")
         at = f"a temperature of {heat:.3g}"
         if count > 1:
             told = f"Of {count} members, {_what(choice)} was chosen, for the least "
@@ -294,26 +305,33 @@ def _lead(results: Mapping[str, Any]) -> Iterator[str]:
         yield "No ensemble was chosen among them yet."
 
 
-def _more(results: Mapping[str, Any]) -> Iterator[str]:
-    """What else was tried, in sentences."""
-    if "average" in results:
-        yield from _average_lead(results["average"])
+def _of_first(text: str, seed: str, several: int) -> str:
+    """A text of the first seed alone, which says so where there are several."""
+    return f"{seed}: {text[:1].lower()}{text[1:]}" if several > 1 and text else text
+
+
+def _comparison_lead(results: Mapping[str, Any]) -> Iterator[str]:
+    """Which of the models compared is best."""
     if "comparison" in results and (rows := results["comparison"]["rows"]):
         seeds = results["comparison"]["seeds"]
-        sides = [
-            f"“{row['model']}” has the least mean test {what} "
-            f"({_spread(row[name], scale, digits)}{unit})"
-            for name, what, scale, digits, unit in (
-                ("test_error", "error", 100, 2, " %"),
-                ("test_nll", "log-loss", 1, 4, ""),
-            )
-            for row in [min(rows, key=lambda row: row[name]["mean"])]
+        names = ("test_error", "test_nll")
+        # Of equal ones, that which is the best in the other score too.
+        best = [
+            min(rows, key=lambda row: [row[each]["mean"] for each in order])
+            for order in (names, names[::-1])
         ]
-        yield f"Over {_plural(seeds, 'seed')}, {_listed(sides)}."
+        error = f"error ({_spread(best[0]['test_error'], 100, 2)} %)"
+        loss = f"log-loss ({_spread(best[1]['test_nll'], 1, 4)})"
+        told = f"“{best[0]['model']}” has the least mean test {error} and "
+        if best[0] is best[1]:
+            told += loss
+        else:
+            told += f"“{best[1]['model']}” has the least mean test {loss}"
+        yield f"Over {plural(seeds, 'seed')}, {told}."
 
 
 def _analysis_lead(analysis: Mapping[str, Any]) -> Iterator[str]:
-    members, samples = analysis["members"], _plural(analysis["samples"], "sample")
+    members, samples = analysis["members"], plural(analysis["samples"], "sample")
     if analysis["chosen"]:
         best, subject = analysis["chosen"], "it"
         yield (
@@ -354,10 +372,11 @@ def _difference(
     if row["interval"][0] == row["interval"][1] == 0:
         return f"the same number of{noun}" if unit else "that is the same"
     value = row["difference"]
-    amount = _number(abs(value), scale, digits)
     between = _interval(row["interval"], scale, digits, words)
-    word = words[value > 0]
-    return f"{amount}{unit} {word}{noun} ({100 * row['level']:.3g} % interval: {between})"
+    told = f"{_number(abs(value), scale, digits)}{unit} {words[value > 0]}{noun}"
+    if value == 0:
+        told = f"as many{noun}" if unit else "that is the same"
+    return f"{told} ({100 * row['level']:.3g} % interval: {between})"
 
 
 def _interval(interval: Sequence[float], scale: float, digits: int, words: tuple[str, str]) -> str:
@@ -370,8 +389,12 @@ def _interval(interval: Sequence[float], scale: float, digits: int, words: tuple
     return f"{told}, which leaves open which is better"
 
 
-def _average_lead(average: Mapping[str, Any]) -> Iterator[str]:
-    count = _plural(len(average["members"]), "member")
+def _average_lead(results: Mapping[str, Any]) -> Iterator[str]:
+    """What averaged weights are worth."""
+    if "average" not in results:
+        return
+    average = results["average"]
+    count = plural(len(average["members"]), "member")
     if average["refused"] is not None:
         yield f"The weights of {count} were not averaged: {average['refused'].rstrip('.')}."
         return
@@ -381,6 +404,57 @@ def _average_lead(average: Mapping[str, Any]) -> Iterator[str]:
         told += f"; their ensemble has {_score('error', ensemble)} % and "
         told += _score("log_loss", ensemble)
     yield f"{told}."
+    yield from _better_alone(average, (results.get("analysis") or {}).get("members", ()))
+    if "allowed" in average and _exceeds(average):
+        yield (
+            "By default they would not be averaged: a barrier "
+            f"{'that is' if average['barrier'] is None else 'of'} {_barrier(average)} lies between "
+            f"them, where {average['allowed']:.3g} is allowed."
+        )
+
+
+def _better_alone(
+    average: Mapping[str, Any], members: Sequence[Mapping[str, Any]]
+) -> Iterator[str]:
+    """Which members alone are better than the mean of their weights."""
+    own = [member for member in members if member["name"] in average["members"]]
+    if len(own) < 2 or len(own) < len(average["members"]):
+        return
+    if all(average[name] > max(row[name] for row in own) for name, _, _ in _ALONE):
+        yield "Each of them alone is better."
+        if members[-1] in own:
+            return
+        own = []
+    told: dict[str, str] = {}  # of the last member, where it is the best of them
+    for who, rows in (("The best of them", own), ("The last member", members[-1:])):
+        lower = [
+            f"a lower {what} ({_score(name, best)}{unit})"
+            for name, what, unit in _ALONE
+            for best in [min(rows, key=lambda row: row[name], default=average)]
+            if best[name] < average[name]
+        ]
+        if lower:
+            told[_listed(lower)] = who
+    for what, who in told.items():
+        yield f"{who} alone has {what}."
+
+
+def _exceeds(average: Mapping[str, Any]) -> bool:
+    """Whether the barrier is higher than what is allowed by default."""
+    return average["barrier"] is None or average["barrier"] > average["allowed"]
+
+
+def _barrier(average: Mapping[str, Any]) -> str:
+    barrier = average["barrier"]
+    return "not finite" if barrier is None else f"{barrier:.3g}"
+
+
+def _figures_note(drawn: Sequence[Drawn]) -> str:
+    """Which of the figures are of the first seed alone, where there are several."""
+    others = [f"“{each.title}”" for each in drawn if each.name == "study"]
+    if len(others) == len(drawn):
+        return ""
+    return f"All of the first seed{', but for' if others else ''} {_listed(others)}".rstrip() + "."
 
 
 def _tables(results: Mapping[str, Any]) -> Iterator[_Table]:
@@ -398,7 +472,7 @@ def _tables(results: Mapping[str, Any]) -> Iterator[_Table]:
             groups=[
                 [
                     _Row(
-                        cells=(str(i), member["name"], _weight(member["weight"])),
+                        cells=(str(i), member_title(member["name"]), _weight(member["weight"])),
                         chosen=member["weight"] > 0,
                     )
                     for i, member in enumerate(choice["members"], start=1)
@@ -409,12 +483,10 @@ def _tables(results: Mapping[str, Any]) -> Iterator[_Table]:
         yield _candidate_table(choice)
     if "average" in results and results["average"]["refused"] is None:
         yield _average_table(results["average"])
-    if "comparison" in results and results["comparison"]["rows"]:
-        yield _comparison_table(results["comparison"])
 
 
-def _weight(weight: float) -> str:
-    return f"{weight:.3f}" if weight else "0"
+def _weight(weight: float | None) -> str:
+    return "" if weight is None else f"{weight:.3f}" if weight else "0"
 
 
 def _member_table(analysis: Mapping[str, Any], choice: Mapping[str, Any] | None) -> _Table:
@@ -424,7 +496,7 @@ def _member_table(analysis: Mapping[str, Any], choice: Mapping[str, Any] | None)
         [
             (
                 str(i + 1),
-                member["name"],
+                member_title(member["name"]),
                 _weight(weights[i]) if choice else "",
                 member,
                 bool(choice and weights[i] > 0),
@@ -447,7 +519,7 @@ def _member_table(analysis: Mapping[str, Any], choice: Mapping[str, Any] | None)
     ]
     return _Table(
         title="Members",
-        caption=f"Scores on {_plural(analysis['samples'], 'sample')}; the best of each column is "
+        caption=f"Scores on {plural(analysis['samples'], 'sample')}; the best of each column is "
         "bold."
         + (" Marked: what was chosen, with the weight of each member in it." if choice else ""),
         columns=[*columns, *_HEADINGS.values()],
@@ -485,6 +557,7 @@ def _scored(
 def _candidate_table(choice: Mapping[str, Any]) -> _Table:
     candidates = choice["candidates"]
     metric = choice["metric"]
+    samples = plural(choice["samples"], "validation sample")
     names = ("error", "log_loss", "brier")
     searched = {
         "last": "Each number m of the last members was tried, and the best one taken.",
@@ -494,7 +567,7 @@ def _candidate_table(choice: Mapping[str, Any]) -> _Table:
     }
     return _Table(
         title="What was considered",
-        caption=f"Why this one: its {TITLES[metric]} on {choice['samples']:,} validation samples, "
+        caption=f"Why this one: its {TITLES[metric]} on {samples}, "
         f"the data of the choice. {searched[choice['select']]} The best of each column is bold.",
         columns=["Candidate", "Temperature", *(_HEADINGS[name] for name in names)],
         texts=("Candidate",),
@@ -515,12 +588,14 @@ def _snapshot_table(
     snapshots: Sequence[Mapping[str, Any]], choice: Mapping[str, Any] | None
 ) -> _Table:
     weights = {member["name"]: member["weight"] for member in choice["members"]} if choice else {}
+    others = any(each["name"] not in weights for each in snapshots)
     metrics = list(dict.fromkeys(name for each in snapshots for name in each["metrics"]))
     return _Table(
         title="Snapshots",
         caption="The snapshots of the folder, oldest first, with the rate of the update before "
         "each and the metrics that were handed to the recorder."
-        + (" Marked: those that were chosen, with their weights." if choice else ""),
+        + (" Marked: those that were chosen, with their weights." if choice else "")
+        + (" Those without a weight were no members." if choice and others else ""),
         columns=[
             *("#", "Snapshot", "Cycle", "Step", "Rate"),
             *(["Weight"] if choice else []),
@@ -532,11 +607,12 @@ def _snapshot_table(
                 _Row(
                     cells=[
                         str(i),
-                        each["name"].removesuffix(".safetensors"),
+                        member_title(each["name"]),
                         str(each["cycle"]),
                         f"{each['step']:,}",
                         _cell(each["rate"]),
-                        *([_weight(weights.get(each["name"], 0))] if choice else []),
+                        # Those that were no members were not dropped by the choice.
+                        *([_weight(weights.get(each["name"]))] if choice else []),
                         *(_cell(each["metrics"].get(name, "")) for name in metrics),
                     ],
                     chosen=weights.get(each["name"], 0) > 0,
@@ -561,12 +637,20 @@ def _average_table(average: Mapping[str, Any]) -> _Table:
     rows = [(["Mean of the weights"], average, False)]
     if average.get("ensemble"):
         rows.append((["Ensemble of the same members"], average["ensemble"], False))
-    barrier = average.get("barrier")
+    names = [member_title(name) for name in average["members"]]
+    caption = f"One model whose weights are the mean of {_listed(names)}, beside the ensemble of "
+    caption += "their predictions."
+    if "picked_on" in average:
+        samples = plural(average["picked_on"], "validation sample")
+        caption += f" Their number was picked on {samples}."
+    if "allowed" in average:
+        caption += f" The highest barrier between them is {_barrier(average)}; by default "
+        caption += f"{average['allowed']:.3g} is allowed."
+    elif average.get("barrier") is not None:
+        caption += f" The highest barrier between them is {_barrier(average)}."
     return _Table(
         title="Averaged weights",
-        caption=f"One model whose weights are the mean of {_listed(average['members'])}, beside "
-        "the ensemble of their predictions."
-        + ("" if barrier is None else f" The highest barrier between them is {barrier:.3g}."),
+        caption=caption,
         columns=["Model", *_HEADINGS.values()],
         texts=("Model",),
         groups=_scored([rows]),
@@ -579,9 +663,9 @@ def _comparison_table(comparison: Mapping[str, Any]) -> _Table:
     least = {name: min(row[name]["mean"] for row in rows) for name, *_ in columns}
     return _Table(
         title=comparison.get("title", "Models compared"),
-        caption=f"Mean ± standard deviation over {seeds} seeds; the best of each column is bold."
-        if seeds > 1
-        else "One seed; the best of each column is bold.",
+        caption=(f"Mean ± standard deviation over {seeds} seeds" if seeds > 1 else "One seed")
+        + "; the best of each column is bold."
+        + (f" {comparison['note']}" if comparison.get("note") else ""),
         columns=["Model", *(heading for _, heading, _, _ in columns)],
         texts=("Model",),
         groups=[
@@ -629,7 +713,10 @@ def _missing(results: Mapping[str, Any]) -> Iterator[str]:
             "`cosanneal evaluate`, or `fit` and `save` of a SnapshotEnsemble)"
         )
     if not results.get("interpolations"):
-        found.append("the loss between two members' weights (`cosanneal.ensemble.interpolate`)")
+        found.append(
+            "the loss between two members' weights (`barriers` of what `average_weights` returns, "
+            "or `cosanneal.ensemble.interpolate`)"
+        )
     if "average" not in results:
         found.append("averaged weights beside the ensemble (`cosanneal.ensemble.average_weights`)")
     if found:
