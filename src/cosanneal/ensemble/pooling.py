@@ -405,8 +405,9 @@ def weighted(
 
 def probabilities_of(logits: Any, class_axis: int | None) -> Any:
     """The softmax along an axis, or the sigmoid, of what `widen` made."""
-    xp = namespace(logits)
-    return xp.exp(log_sigmoid(logits) if class_axis is None else log_softmax(logits, class_axis))
+    if namespace(logits) is not np:  # torch has each as one operation
+        return logits.sigmoid() if class_axis is None else logits.softmax(class_axis)
+    return np.exp(log_sigmoid(logits) if class_axis is None else log_softmax(logits, class_axis))
 
 
 def logarithm(probabilities: Any) -> Any:
