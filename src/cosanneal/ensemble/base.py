@@ -127,6 +127,8 @@ class BaseEnsemble(ABC, Generic[ArrayT]):
         self._members = tuple(found if last is None else found[-last:])
         self.choice: Choice | None = None
         self.measured: dict[str, float] = {}
+        # Of members that were read: their tensors, and the digest of those.
+        self._layouts: dict[Snapshot, Layout] = {}
         self._verified: dict[Snapshot, str | None] = {}
         # What the modes resident and stacked keep, of a model in one place.
         self._place: object = None
@@ -653,7 +655,9 @@ class BaseEnsemble(ABC, Generic[ArrayT]):
         self, snapshot: Snapshot, model: Layout, *, framework: str = "numpy"
     ) -> dict[str, Any]:
         """A member's tensors by name, which must be such as the model's are."""
-        mismatch = first_mismatch(snapshot.layout(), model)
+        if snapshot not in self._layouts:
+            self._layouts[snapshot] = snapshot.layout()
+        mismatch = first_mismatch(self._layouts[snapshot], model)
         if mismatch is not None:
             raise EnsembleError(f"Snapshot {snapshot.path} must fit the model: {mismatch}")
         # A file is compared with its digests once. It does not change under its
