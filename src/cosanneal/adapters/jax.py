@@ -703,7 +703,7 @@ class SnapshotEnsemble(BaseEnsemble[Any]):
         return Batches(
             x,
             batch_size=batch_size,
-            arrays=jax.Array | np.ndarray,
+            arrays=(jax.Array, np.ndarray),
             convert=as_numpy,
             training=training,
             name=name,

@@ -12,11 +12,6 @@ def output_console() -> Console:
     return Console(highlight=False)
 
 
-def plural(count: int, noun: str) -> str:
-    """A number of things in words."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
 def print_error(message: str) -> None:
     """Write `message` to stderr: wrapped at words in a terminal, otherwise on one line."""
     _print_to_stderr(Text.assemble(("Error: ", "bold red"), message))

@@ -18,8 +18,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..core.errors import CosannealError, EnsembleError, MissingExtraError
-from .console import output_console, plural, print_note
+from ..core.errors import CosannealError, EnsembleError, MissingExtraError, plural
+from .console import output_console, print_note
 from .report import write_page
 
 if TYPE_CHECKING:
@@ -193,7 +193,7 @@ def evaluate(
             raise CosannealError(_in_options(str(error))) from error
     if choice is not None and save is not None:
         choice.save(save)
-    samples = f"{document['samples']:,} sample{'' if document['samples'] == 1 else 's'}"
+    samples = plural(document["samples"], "sample", ",")
     title = f"{plural(len(document['members']), 'member')} on {samples}"
     wrote = None if report is None else write_page(_results(title, document), report)
     for warning in caught:

@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..core.cyclic import CyclicCosine
-from ..core.errors import MAX_STEPS, CosannealError, ScheduleError, shown
+from ..core.errors import MAX_STEPS, CosannealError, ScheduleError, plural, shown
 from ..core.schedule import Cycle, Schedule
 from .compare import (
     compare_presets,
@@ -27,7 +27,7 @@ from .compare import (
     comparison_figure,
     show_comparison,
 )
-from .console import output_console, plural, print_note
+from .console import output_console, print_note
 from .preset import Preset, choose_preset, choose_quoted_preset, parse_number, show_presets
 from .sketch import sketch
 

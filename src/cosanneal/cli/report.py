@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from ..core.errors import CosannealError
-from .console import output_console, plural
+from ..core.errors import CosannealError, plural
+from .console import output_console
 from .snapshots import needs_numpy
 
 

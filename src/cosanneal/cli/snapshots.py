@@ -19,8 +19,14 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Table
 from rich.text import Text
 
-from ..core.errors import CosannealError, EnsembleError, MissingExtraError, SnapshotError
-from .console import output_console, plural, print_error
+from ..core.errors import (
+    CosannealError,
+    EnsembleError,
+    MissingExtraError,
+    SnapshotError,
+    plural,
+)
+from .console import output_console, print_error
 
 if TYPE_CHECKING:
     from ..snapshots.store import Snapshot

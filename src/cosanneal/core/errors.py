@@ -47,6 +47,11 @@ class MissingExtraError(CosannealError, ImportError):
         )
 
 
+def plural(count: int, noun: str, spec: str = "") -> str:
+    """So many of a thing in words: "1 step", "2 steps"; "1,200 steps" with the format "," ."""
+    return f"{count:{spec}} {noun}{'' if count == 1 else 's'}"
+
+
 def shown(value: object) -> str:
     """A value as it came, for a message: shortened, and never an error of its own."""
     try:

@@ -17,7 +17,7 @@ from fractions import Fraction
 from typing import Any, overload
 
 from .arrays import fill, repeat
-from .errors import ScheduleError, shown
+from .errors import ScheduleError, plural, shown
 from .records import rules_from_dict, rules_to_dict
 from .table import CycleRule, Layout, check_cycles, check_rules
 from .table import Segment as Segment
@@ -117,10 +117,10 @@ class Schedule:
         size = (
             "endless"
             if self._total is None
-            else f"{_counted(self._count or 0, 'cycle')}, {_counted(self._total, 'step')}"
+            else f"{plural(self._count or 0, 'cycle')}, {plural(self._total, 'step')}"
         )
         return (
-            f"<Schedule: {size}, first cycle {_counted(cycle.length, 'step')} "
+            f"<Schedule: {size}, first cycle {plural(cycle.length, 'step')} "
             f"from {cycle.max_lr:g} to {cycle.min_lr:g}>"
         )
 
@@ -450,10 +450,6 @@ class CycleSequence(Sequence[Cycle]):
 
     def __repr__(self) -> str:
         return f"<cycles of {self._schedule!r}>"
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _check_step(name: str, value: object) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final, get_args
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -181,7 +181,7 @@ def count_samples(arguments: tuple[Any, ...], arrays: Any, name: str = "x") -> i
     """
     if not arguments or not all(isinstance(each, arrays) and each.ndim for each in arguments):
         kinds = ", ".join(type(each).__name__ for each in arguments)
-        choices = arrays if isinstance(arrays, tuple) else get_args(arrays) or (arrays,)
+        choices = arrays if isinstance(arrays, tuple) else (arrays,)
         known = " or ".join(each.__name__ for each in choices)
         raise EnsembleError(
             f"Argument `{name}` must be an array ({known}) with the samples along its first axis, "

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, TypeAlias, cast, get_args
 from numpy.typing import NDArray
 
 from ..core.atomic import replacing
-from ..core.errors import EnsembleError, shown
+from ..core.errors import EnsembleError, plural, shown
 from ..core.records import Reader
 from .arrays import narrow
 from .calibration import row_temperature, tempered
@@ -313,7 +313,7 @@ def fit(
     )
     if held_out.samples < FEW_SAMPLES:
         low, high = choice.interval
-        samples = f"{held_out.samples} validation sample{'' if held_out.samples == 1 else 's'}"
+        samples = plural(held_out.samples, "validation sample")
         apart = "; it does not tell the two apart" if low <= 0 <= high else ""
         warnings.warn(
             f"The ensemble was chosen on {samples}, fewer than {FEW_SAMPLES}: its "

@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from ..core import errors
 from ..core.schedule import Schedule
 from .plots import (
     BLUE,
@@ -127,7 +128,7 @@ def member_title(name: str) -> str:
 
 def plural(count: int, word: str) -> str:
     """So many of them, in words: "1 sample", "1,200 samples"."""
-    return f"{count:,} {word}{'' if count == 1 else 's'}"
+    return errors.plural(count, word, ",")
 
 
 def numeric_metrics(snapshots: Sequence[Mapping[str, Any]]) -> list[str]:
