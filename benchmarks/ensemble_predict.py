@@ -36,7 +36,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import cosanneal as ca
 from benchmarks.runner import Figure, alone, in_turn, optional, with_peak
 from cosanneal.adapters.torch import SnapshotEnsemble, SnapshotRecorder
-from cosanneal.ensemble.base import Mode
+from cosanneal.ensemble.predict.modes import Mode
 
 MEMBERS = (5, 20)
 MODES: tuple[Mode, ...] = ("stream", "resident", "stacked", "auto")

@@ -32,7 +32,7 @@ from cosanneal.ensemble import (
     select_last,
     select_weights,
 )
-from cosanneal.ensemble.metrics import METRICS, Metric, row_scores
+from cosanneal.ensemble.score.metrics import METRICS, Metric, row_scores
 
 PICKS = 50
 

@@ -20,7 +20,6 @@ WITH_EXAMPLES = {
     "cosanneal.core.curve",
     "cosanneal.core.schedule",
     "cosanneal.core.cyclic",
-    "cosanneal.core.averaging",
 }
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cosanneal.ensemble import ValuePool, pool
-from cosanneal.ensemble.pooling import Pooling
+from cosanneal.ensemble.predict.pooling import Pooling
 
 
 def check_kind(

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import cosanneal as ca
+from cosanneal.ensemble import SnapshotEnsemble
 from cosanneal.ensemble.arrays import as_numpy
-from cosanneal.ensemble.base import BaseEnsemble, Mode
+from cosanneal.ensemble.predict.modes import Mode
 
 MODES: tuple[Mode, ...] = ("stream", "resident", "stacked", "auto")
 
@@ -33,7 +34,7 @@ class Loader:
             yield self.x[rows], self.y[rows]
 
 
-def check_modes(ensemble: BaseEnsemble[Any], x: Any, rtol: float = 2e-5) -> None:
+def check_modes(ensemble: SnapshotEnsemble[Any], x: Any, rtol: float = 2e-5) -> None:
     """Every mode gives what a member by itself gives, in one batch or in several."""
     members = [as_numpy(each) for each in ensemble.member_predictions(x)]
     assert len(members) == len(ensemble) > 2
@@ -53,7 +54,7 @@ def check_modes(ensemble: BaseEnsemble[Any], x: Any, rtol: float = 2e-5) -> None
     )
 
 
-def check_choice(ensemble: BaseEnsemble[Any], x: Any, y: Any) -> None:
+def check_choice(ensemble: SnapshotEnsemble[Any], x: Any, y: Any) -> None:
     """What was fitted is applied in every mode, and labels may come from the loader."""
     with pytest.warns(UserWarning, match="validation samples"):
         choice = ensemble.fit(x, y, select="greedy")
@@ -69,7 +70,7 @@ def check_choice(ensemble: BaseEnsemble[Any], x: Any, y: Any) -> None:
         ensemble.fit(x)
 
 
-def check_loaders(ensemble: BaseEnsemble[Any], x: Any, y: Any) -> None:
+def check_loaders(ensemble: SnapshotEnsemble[Any], x: Any, y: Any) -> None:
     """A loader gives what its arrays give; what would mix samples up is refused."""
     expected = as_numpy(ensemble.predict(x))
     for mode in MODES:
@@ -101,16 +102,16 @@ def check_loaders(ensemble: BaseEnsemble[Any], x: Any, y: Any) -> None:
             refused(nothing)
 
 
-def check_memory(ensemble: BaseEnsemble[Any], x: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def check_memory(ensemble: SnapshotEnsemble[Any], x: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without room for the members, or without knowing, `auto` streams."""
     for free in (10, None):
-        monkeypatch.setattr(type(ensemble), "_free_memory", lambda _, free=free: free)
+        monkeypatch.setattr(type(ensemble.model), "free_memory", lambda _, free=free: free)
         ensemble.predict(x, mode="auto")
         assert ensemble.measured == {}
-        assert ensemble._held == {}
+        assert ensemble.held == 0
     # Members that are kept for where the model was do not count.
     ensemble.predict(x, mode="resident")
-    monkeypatch.setattr(type(ensemble), "_where", lambda _: "elsewhere")
+    monkeypatch.setattr(type(ensemble.model), "place", lambda _: "elsewhere")
     ensemble.predict(x, mode="auto")
     assert ensemble.measured == {}
-    assert ensemble._held == {}
+    assert ensemble.held == 0

@@ -23,7 +23,7 @@ from cosanneal.ensemble import (
     log_loss,
     scores_by_cycles,
 )
-from cosanneal.ensemble.analysis import _reached
+from cosanneal.ensemble.score.analysis import _reached
 
 
 def independent(

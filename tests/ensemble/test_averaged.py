@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cosanneal.ensemble import Interpolation, greedy_soup
-from cosanneal.ensemble.averaged import Moments
-from cosanneal.ensemble.batches import Batches
+from cosanneal.ensemble.predict.batches import Batches
+from cosanneal.ensemble.weights.moments import Moments
 
 
 @given(st.lists(st.lists(st.integers(-1000, 1000), min_size=1, max_size=9), min_size=1, max_size=6))

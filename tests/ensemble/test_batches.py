@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import cosanneal as ca
-from cosanneal.ensemble.batches import Batches
+from cosanneal.ensemble.predict.batches import Batches
 
 from .modes import Loader
 

@@ -33,9 +33,9 @@ from cosanneal.ensemble import (
     select_last,
     select_weights,
 )
-from cosanneal.ensemble.choice import Select
-from cosanneal.ensemble.metrics import METRICS, Metric
-from cosanneal.ensemble.selection import last_weights
+from cosanneal.ensemble.choose.choice import Select
+from cosanneal.ensemble.choose.selection import last_weights
+from cosanneal.ensemble.score.metrics import METRICS, Metric
 
 
 def drawn(

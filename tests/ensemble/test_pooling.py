@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 import cosanneal as ca
 from cosanneal.ensemble import Pool, ValuePool, pool
-from cosanneal.ensemble.pooling import Inputs, Pooling
+from cosanneal.ensemble.predict.pooling import Inputs, Pooling
 from tests.ensemble.kinds import check_kind
 
 EPS = 2.0**-52

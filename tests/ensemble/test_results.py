@@ -300,5 +300,5 @@ def test_more_members_than_fit_into_a_block_correlate_alike(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     whole_at_once = analysis_of(6)["correlation"]
-    monkeypatch.setattr("cosanneal.ensemble.analysis._NUMBERS", 1000)
+    monkeypatch.setattr("cosanneal.ensemble.score.analysis._NUMBERS", 1000)
     np.testing.assert_allclose(analysis_of(6)["correlation"], whole_at_once, rtol=0, atol=1e-14)

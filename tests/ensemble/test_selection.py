@@ -22,7 +22,7 @@ from cosanneal.ensemble import (
     select_last,
     select_weights,
 )
-from cosanneal.ensemble.metrics import METRICS, Metric
+from cosanneal.ensemble.score.metrics import METRICS, Metric
 
 SCORE: dict[str, Any] = {"log_loss": log_loss, "brier": brier_score, "error": error_rate}
 

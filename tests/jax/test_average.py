@@ -122,13 +122,18 @@ def test_linens_statistics_are_those_of_the_data_at_any_momentum(
             np.testing.assert_allclose(value, expected[name][i], rtol=1e-5, atol=1e-6)
 
 
+def by_name(params: Any) -> dict[str, Any]:
+    paths = jax.tree_util.tree_flatten_with_path(params)[0]
+    return {".".join(key.key for key in path): leaf for path, leaf in paths}
+
+
 def test_the_mean_of_statistics_would_not_do(tmp_path: Path) -> None:
     x, y = images(60)
     ensemble = linen(tmp_path)
     found = ensemble.average_weights(x, y, train_data=x, barrier=1e9, train_batch_size=25)
-    mean = on_arrays.average_weights(ensemble._by_name(variables(i)) for i in range(2))
+    mean = on_arrays.average_weights(by_name(variables(i)) for i in range(2))
     name = "batch_stats.BatchNorm_1.var"
-    assert not np.allclose(ensemble._by_name(found.weights)[name], mean[name], rtol=0.1)
+    assert not np.allclose(by_name(found.weights)[name], mean[name], rtol=0.1)
     p = jax.nn.softmax(pooled(Net().apply(found.weights, x, train=False)))
     assert found.scores is not None
     assert found.scores["log_loss"] == pytest.approx(on_arrays.log_loss(p, y), rel=1e-5)

@@ -20,7 +20,7 @@ from flax import linen, nnx
 
 import cosanneal as ca
 from cosanneal.adapters.jax import SnapshotEnsemble, SnapshotRecorder, cyclic_cosine_schedule
-from cosanneal.ensemble.pooling import Pooling
+from cosanneal.ensemble.predict.pooling import Pooling
 from cosanneal.snapshots import SnapshotStore
 
 SCHEDULE = ca.CyclicCosine(0.1, total_steps=20, num_cycles=4)

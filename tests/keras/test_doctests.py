@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import doctest
+import importlib
 
-import cosanneal.adapters.keras
+import pytest
 
 
-def test_examples_run() -> None:
-    done = doctest.testmod(cosanneal.adapters.keras)
+@pytest.mark.parametrize("name", ["ensemble", "recorder", "schedule"])
+def test_examples_run(name: str) -> None:
+    done = doctest.testmod(importlib.import_module(f"cosanneal.adapters.keras.{name}"))
     assert done.attempted > 0
     assert done.failed == 0

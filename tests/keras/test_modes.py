@@ -52,7 +52,7 @@ def recorded(folder: Path, model: Any) -> SnapshotEnsemble:
     recorder.set_model(model)
     for seed in range(4):
         drawn(model, seed)
-        recorder._advance(seed + 1, None)
+        recorder.recorder.advance(seed + 1)
     recorder.close()
     drawn(model, 99)
     return SnapshotEnsemble(model, folder)
@@ -69,9 +69,9 @@ def data() -> tuple[Any, Any]:
 
 
 def test_every_mode_gives_the_same(ensemble: SnapshotEnsemble) -> None:
-    weights = ensemble.model.get_weights()
+    weights = ensemble.model.model.get_weights()
     check_modes(ensemble, data()[0], rtol=1e-4)
-    for before, after in zip(weights, ensemble.model.get_weights(), strict=True):
+    for before, after in zip(weights, ensemble.model.model.get_weights(), strict=True):
         np.testing.assert_array_equal(before, after)
 
 

@@ -18,8 +18,8 @@ from cosanneal.adapters.keras import (
     CyclicCosineSchedule,
     SnapshotEnsemble,
     SnapshotRecorder,
-    _named_weights,
 )
+from cosanneal.adapters.keras.names import named_weights
 from cosanneal.snapshots import SnapshotStore
 
 from .compiling import BACKEND
@@ -482,7 +482,7 @@ def test_a_model_built_anew_has_the_same_names(tmp_path: Path) -> None:
     names = []
     for _ in range(3):
         model = composed()
-        weights = _named_weights(model)
+        weights = named_weights(model)
         assert [id(each) for each in weights.values()] == [id(each) for each in model.weights]
         names.append([*weights])
     assert names[0] == names[1] == names[2]
@@ -496,7 +496,7 @@ def test_a_model_built_anew_has_the_same_names(tmp_path: Path) -> None:
     model = small_net()
     fit(model, epochs=1)
     model.save(tmp_path / "model.keras")
-    assert [*_named_weights(keras.saving.load_model(tmp_path / "model.keras"))] == NAMES
+    assert [*named_weights(keras.saving.load_model(tmp_path / "model.keras"))] == NAMES
 
 
 def test_the_model_comes_back_as_it_was(tmp_path: Path) -> None:

@@ -4,27 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 import cosanneal as ca
-from cosanneal.snapshots.recorder import BaseRecorder, Metrics
+from cosanneal.snapshots.capture import EachStep, HostBuffers
+from cosanneal.snapshots.recorder import Metrics, Recorder, RecorderOptions
 
 EVERY_STEP = ca.CyclicCosine(0.1, cycle_steps=1)
 
 
-class ArrayRecorder(BaseRecorder):
+class ArrayCapture:
     framework = "numpy"
-    framework_version = np.__version__
+    version = np.__version__
     weights: Mapping[str, Any]
 
-    def step(self, weights: Mapping[str, Any], metrics: Metrics = None) -> bool:
-        self.weights = weights
-        return self._advance(self.updates + 1, metrics)
-
-    def _weights(self) -> Mapping[str, Any]:
+    def tensors(self) -> Mapping[str, Any]:
         return self.weights
+
+    def buffers(self) -> HostBuffers:
+        return HostBuffers()
+
+
+class ArrayRecorder(Recorder):
+    def __init__(
+        self, folder: Any, schedule: ca.Schedule, **options: Unpack[RecorderOptions]
+    ) -> None:
+        self.capture = ArrayCapture()
+        super().__init__(folder, schedule, self.capture, EachStep(), **options)
+
+    def step(self, weights: Any, metrics: Metrics = None) -> bool:
+        self.capture.weights = weights
+        return super().step(metrics)
 
 
 def step_and_wait(recorder: ArrayRecorder, weights: Mapping[str, Any]) -> None:

@@ -21,7 +21,7 @@ from cosanneal import ensemble as on_arrays
 from cosanneal.adapters.torch import SnapshotEnsemble, SnapshotRecorder
 from cosanneal.core.errors import EnsembleError
 from cosanneal.ensemble import AveragedWeights
-from cosanneal.ensemble.pooling import Pooling
+from cosanneal.ensemble.predict.pooling import Pooling
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ensemble was chosen on:UserWarning")
 

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 import cosanneal as ca
 from cosanneal.adapters.torch import SnapshotEnsemble, SnapshotRecorder
 from cosanneal.ensemble import error_rate, fit, log_loss
-from cosanneal.ensemble.choice import Select
+from cosanneal.ensemble.choose.choice import Select
+from cosanneal.ensemble.members import Members
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ensemble was chosen on:UserWarning")
 
@@ -77,13 +78,13 @@ def test_members_of_no_weight_are_not_run(tmp_path: Path, monkeypatch: Any) -> N
     used = sum(weight > 0 for weight in choice.weights)
     assert used < 5
     runs: list[Path] = []
-    inner = SnapshotEnsemble._load
+    inner = Members.load
 
     def counting(self: Any, snapshot: Any) -> Any:
         runs.append(snapshot.path)
         return inner(self, snapshot)
 
-    monkeypatch.setattr(SnapshotEnsemble, "_load", counting)
+    monkeypatch.setattr(Members, "load", counting)
     ensemble.predict(data(5, 3)[0])
     assert runs == [snapshot.path for snapshot in ensemble.members][-used:]
 
@@ -96,13 +97,13 @@ def test_every_member_is_run_once_and_its_predictions_may_be_kept(
     ensemble = SnapshotEnsemble(model, tmp_path / "run")
     in_memory = ensemble.fit(x, y)
     runs: list[int] = []
-    inner = SnapshotEnsemble._load
+    inner = Members.load
 
     def counting(self: Any, snapshot: Any) -> Any:
         runs.append(1)
         return inner(self, snapshot)
 
-    monkeypatch.setattr(SnapshotEnsemble, "_load", counting)
+    monkeypatch.setattr(Members, "load", counting)
     assert ensemble.fit(x, y, keep=tmp_path / "kept.npy") == in_memory
     assert len(runs) == 5
     kept = np.load(tmp_path / "kept.npy", allow_pickle=False)
@@ -114,7 +115,7 @@ def test_every_member_is_run_once_and_its_predictions_may_be_kept(
         ensemble.fit(x, y, keep=tmp_path)
     temporary = tmp_path / "temporary"
     temporary.mkdir()
-    monkeypatch.setattr("cosanneal.ensemble.base._IN_MEMORY", 100)
+    monkeypatch.setattr("cosanneal.ensemble.predict.kept.IN_MEMORY", 100)
     monkeypatch.setattr("tempfile.tempdir", str(temporary))
     seen: list[Any] = []
 
@@ -122,7 +123,7 @@ def test_every_member_is_run_once_and_its_predictions_may_be_kept(
         seen.append((isinstance(predictions, np.memmap), len(list(temporary.iterdir()))))
         return fit(predictions, *arguments, **options)
 
-    monkeypatch.setattr("cosanneal.ensemble.base.choose", looking)
+    monkeypatch.setattr("cosanneal.ensemble.ensemble.choose", looking)
     assert ensemble.fit(x, y) == in_memory
     assert seen == [(True, 1)]
     assert list(temporary.iterdir()) == []

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import cosanneal as ca
 from cosanneal.adapters.torch import SnapshotEnsemble, SnapshotRecorder
+from cosanneal.adapters.torch.model import TorchModel
 
 from ..ensemble.modes import (
     MODES,
@@ -187,7 +188,7 @@ def test_a_model_that_cannot_be_stacked_is_resident(tmp_path: Path) -> None:
         ensemble.predict(x, mode="stacked")
     torch.testing.assert_close(ensemble.predict(x, mode="auto"), ensemble.predict(x))
     assert ensemble.measured["stacked"] == np.inf
-    assert len(ensemble._held) == 4
+    assert ensemble.held == 4
 
 
 def test_streaming_has_one_member_at_a_time(tmp_path: Path, monkeypatch: Any) -> None:
@@ -196,18 +197,18 @@ def test_streaming_has_one_member_at_a_time(tmp_path: Path, monkeypatch: Any) ->
     import weakref
 
     ensemble = SnapshotEnsemble(recorded(tmp_path, network()), tmp_path)
-    inner = SnapshotEnsemble._load
+    inner = TorchModel.load
     earlier: list[weakref.ref[Tensor]] = []
     alive: list[int] = []
 
-    def watching(self: Any, snapshot: Any) -> Any:
+    def watching(self: Any, tensors: Any) -> Any:
         gc.collect()
         alive.append(sum(ref() is not None for ref in earlier))
-        loaded = inner(self, snapshot)
+        loaded = inner(self, tensors)
         earlier.extend(weakref.ref(value) for value in loaded.values())
         return loaded
 
-    monkeypatch.setattr(SnapshotEnsemble, "_load", watching)
+    monkeypatch.setattr(TorchModel, "load", watching)
     ensemble.predict(data()[0], batch_size=16)
     list(ensemble.member_predictions(data()[0]))
     assert alive == [0] * 8
@@ -225,7 +226,7 @@ def test_an_error_on_the_way_gives_the_model_back_at_once(
     def interrupted(_: object) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("cosanneal.ensemble.pooling.Pool.value", property(interrupted))
+    monkeypatch.setattr("cosanneal.ensemble.predict.pooling.Pool.value", property(interrupted))
     with pytest.raises(KeyboardInterrupt) as kept:
         ensemble.predict(data()[0], mode=mode)
     assert kept.value.__traceback__ is not None

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import cosanneal as ca
 from cosanneal.adapters.torch import CyclicCosineLR, SnapshotEnsemble, SnapshotRecorder
-from cosanneal.ensemble.pooling import Pooling
+from cosanneal.ensemble.predict.pooling import Pooling
 from cosanneal.snapshots import SnapshotStore
 
 SCHEDULE = ca.CyclicCosine(0.1, total_steps=20, num_cycles=4)

@@ -139,6 +139,24 @@ def log_sigmoid(wide: Any) -> Any:
     return -xp.logaddexp(xp.zeros_like(wide), -wide)
 
 
+def probabilities_of(logits: Any, class_axis: int | None) -> Any:
+    """The softmax along an axis, or the sigmoid, of what `widen` made."""
+    if namespace(logits) is not np:  # torch has each as one operation
+        return logits.sigmoid() if class_axis is None else logits.softmax(class_axis)
+    return np.exp(log_sigmoid(logits) if class_axis is None else log_softmax(logits, class_axis))
+
+
+def logarithm(probabilities: Any) -> Any:
+    """`log(p)` of what `widen` made, with p at least 2**-126."""
+    xp = namespace(probabilities)
+    return xp.log(xp.clip(probabilities, SMALLEST, None))
+
+
+def log_odds(probabilities: Any) -> Any:
+    """`log(p / (1 - p))` of what `widen` made, with both at least 2**-126."""
+    return logarithm(probabilities) - logarithm(1 - probabilities)
+
+
 def check_count(name: str, value: object, *, minimum: int = 1) -> int:
     """`value` as an int of at least `minimum`; numpy's and torch's integers count as such."""
     try:

@@ -48,11 +48,12 @@ from ..core.errors import CosannealError, EnsembleError, SnapshotError, shown
 from ..core.records import Reader
 from ..core.schedule import Schedule
 from ..snapshots.store import SnapshotStore
-from .analysis import correlation, disagreement
-from .base import CHOICE_NAME, members_of
-from .choice import Choice
-from .evidence import compare_scores
-from .metrics import (
+from .choose.choice import Choice
+from .members import CHOICE_NAME, members_of
+from .predict.pooling import Pool
+from .score.analysis import correlation, disagreement
+from .score.evidence import compare_scores
+from .score.metrics import (
     METRICS,
     brier_score,
     calibration_error,
@@ -61,7 +62,6 @@ from .metrics import (
     reliability,
     sample_scores,
 )
-from .pooling import Pool
 
 FORMAT: Final = "cosanneal.results"
 VERSION: Final = 1

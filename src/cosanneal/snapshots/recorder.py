@@ -1,4 +1,8 @@
-"""The recorder that every adapter fills in: it counts updates and knows when a cycle ends."""
+"""The recorder: it knows when a cycle ends, and has the weights copied and written.
+
+It knows no framework. An adapter hands it a `Capture`, which gives the named
+tensors and copies them, and a `Clock`, which says how many updates are done.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,6 @@ import threading
 import time
 import warnings
 import weakref
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,14 +23,15 @@ from typing import Any, Literal, Self, TypeAlias, TypedDict, Unpack, get_args
 import safetensors
 
 from ..core.errors import ScheduleError, SnapshotError, check_steps, shown
-from ..core.records import first_difference
 from ..core.schedule import Cycle, Schedule
 from ..core.version import __version__
+from .capture import Capture, Clock, HostBuffers
 from .file import Layout, TensorBytes, first_mismatch
 from .lock import FolderLock
+from .resume import go_on_in, refuse_foreign
 from .retention import Mode, Retention, check_count
 from .store import Snapshot, SnapshotStore, plain_metrics
-from .writer import HostBuffers, Writer
+from .writer import Writer
 
 _log = logging.getLogger(__name__)
 
@@ -36,7 +40,7 @@ OnError: TypeAlias = Literal["raise", "warn"]
 
 
 class RecorderOptions(TypedDict, total=False):
-    """What every recorder takes by keyword; `BaseRecorder` says what each does."""
+    """What every recorder takes by keyword; `Recorder` says what each does."""
 
     resume_from: int | None
     background: bool
@@ -80,7 +84,7 @@ class Statistics:
         return self.taken - self.durable - self.failed
 
 
-class BaseRecorder(ABC):
+class Recorder:
     """Records a snapshot whenever the count of updates crosses the end of a cycle.
 
     At a cycle's end the training thread copies the weights into held memory and
@@ -101,6 +105,8 @@ class BaseRecorder(ABC):
         folder: the folder of the snapshots; made if it is not there. It is
             locked against other recorders until `close`, or the process' end.
         schedule: the schedule of the run.
+        capture: gives the weights.
+        clock: says how many updates are done, where `step` is called.
         resume_from: the number of updates the run had done when it was
             interrupted. Snapshots up to there are kept, later ones removed (the
             run will make them again). 0 starts over and removes all.
@@ -127,14 +133,12 @@ class BaseRecorder(ABC):
             `resume_from` is not given; or it was written under another schedule.
     """
 
-    framework: str  # the adapter's, as it stands in a snapshot's metadata
-    framework_version: str
-    _buffers: type[HostBuffers] = HostBuffers
-
     def __init__(
         self,
         folder: str | os.PathLike[str] | SnapshotStore,
         schedule: Schedule,
+        capture: Capture,
+        clock: Clock,
         **options: Unpack[RecorderOptions],
     ) -> None:
         unknown = sorted(options.keys() - RecorderOptions.__annotations__.keys())
@@ -155,8 +159,9 @@ class BaseRecorder(ABC):
                 f"Received: on_error={shown(self._on_error)}"
             )
         self.store = folder if isinstance(folder, SnapshotStore) else SnapshotStore(folder)
-        self.schedule = schedule
-        self._updates = 0
+        self.schedule = check_schedule(schedule)
+        self._capture, self._clock = capture, clock
+        self._updates = clock.start()
         self._closed = False
         # Whether the folder's snapshots are known to be this run's. A state may
         # yet be loaded, so that it is asked when the first update comes.
@@ -168,7 +173,7 @@ class BaseRecorder(ABC):
         self._process = os.getpid()
         self._one_at_a_time = threading.RLock()
         self._writer = Writer(
-            [self._buffers() for _ in range(max_pending)],
+            [capture.buffers() for _ in range(max_pending)],
             background=options.get("background", True),
         )
         self._lock = FolderLock(self.store.folder)
@@ -210,8 +215,18 @@ class BaseRecorder(ABC):
         """The number of optimizer updates done, as the recorder knows it."""
         return self._updates
 
-    def resume(self, updates: int) -> None:
+    @property
+    def metric(self) -> str | None:
+        """The name of the metric that every snapshot must have, for `keep_best`."""
+        return self._retention.metric
+
+    def resume(self, updates: int, *, again: int = 0) -> None:
         """Go on from a run that had done so many updates.
+
+        Args:
+            updates: how many.
+            again: as if so many fewer were done, but for those that have their
+                snapshot: one that was due with the updates' last is taken now.
 
         Raises:
             SnapshotError: the snapshots kept were taken under another schedule,
@@ -221,49 +236,10 @@ class BaseRecorder(ABC):
         self._refuse_a_fork()
         self._refuse_closed()
         self._writer.wait()
-        found = self.store.list()
-        kept = [snapshot for snapshot in found if snapshot.step <= updates]
-        # Also those to be removed: of another run, they are not this one's to remove.
-        for snapshot in found if updates else ():
-            difference = first_difference(snapshot.metadata["schedule"], self.schedule.to_dict())
-            if difference is not None:
-                path, theirs, ours = difference
-                raise SnapshotError(
-                    f"A run must be resumed with the schedule it began with. Snapshot "
-                    f"{snapshot.path} has {path} = {theirs}, and the schedule given has {ours}; "
-                    "give that schedule, or record into another folder"
-                )
-        excess = self._retention.excess(kept)  # which may refuse, before anything is gone
-        removed = self.store.remove_after(updates)
-        if removed:
-            _log.info(
-                "Resuming at step %d: removed %d later snapshot(s) from %s",
-                updates,
-                len(removed),
-                self.store.folder,
-            )
-        # As after the last of them, should the run have ended before that.
-        self.store.delete(*excess)
-        self._warn_of_a_gap(updates, kept)
-        self._updates = updates
+        kept = go_on_in(self.store, self.schedule, self._retention, updates)
+        self._updates = max(updates - again, kept[-1].step if kept else 0, 0)
         self._claimed = True
         self._latest = None
-
-    def _warn_of_a_gap(self, updates: int, kept: list[Snapshot]) -> None:
-        """Say so if the cycle before the resumed step has no snapshot: it will never have one."""
-        total = self.schedule.total_steps
-        over = total is not None and updates >= total
-        next_cycle = self.schedule.num_cycles if over else self.schedule.cycle_at(updates).index
-        if not next_cycle or not self._retention.keeps_all:
-            return
-        if all(snapshot.cycle != next_cycle - 1 for snapshot in kept):
-            _log.warning(
-                "Resuming at step %d without the snapshot of cycle %d, which is not in %s. Call "
-                "the recorder's wait() before a checkpoint is saved, so that this cannot happen",
-                updates,
-                next_cycle - 1,
-                self.store.folder,
-            )
 
     def state_dict(self) -> dict[str, Any]:
         """The recorder's state as plain data, once the snapshots taken are durable.
@@ -311,15 +287,15 @@ class BaseRecorder(ABC):
             self._finalizer.detach()
             self._surface()
 
-    def _rest(self) -> None:
-        """Wait for the snapshots taken, and let others write to the folder until `_go_on`."""
+    def rest(self) -> None:
+        """Wait for the snapshots taken, and let others write to the folder until `go_on`."""
         try:
             self.wait()
         finally:
             self._left = [snapshot.path for snapshot in self.store.list()]
             self._lock.release()
 
-    def _go_on(self) -> None:
+    def go_on(self) -> None:
         """Keep others out of the folder again, in which nobody may have written meanwhile."""
         if self._closed or self._left is None:
             return
@@ -365,15 +341,52 @@ class BaseRecorder(ABC):
         else:
             raise SnapshotError("\n".join(map(str, failures))) from failures[0]
 
-    def _advance(self, updates: int, metrics: Metrics) -> bool:
-        """Note that so many updates are done now; record if a cycle ended since the last look.
+    def step(self, metrics: Metrics = None) -> bool:
+        """Look at the clock, and record if a cycle ended since the last look.
+
+        Args:
+            metrics: the user's own numbers for the snapshot: a dict, or a
+                function that returns one and is called only if a cycle ended.
 
         Returns:
             Whether a snapshot was taken.
+
+        Raises:
+            SnapshotError: the weights or the metrics cannot be recorded; an
+                earlier snapshot could not be written; or the recorder is closed.
+        """
+        loaded = self._clock.loaded()
+        if loaded is not None:  # it did not train its way here
+            self.resume(loaded)
+        return self.advance(self._clock.now(self._updates), metrics)
+
+    def advance(self, updates: int, metrics: Metrics = None) -> bool:
+        """Note that so many updates are done now; record if a cycle ended since the last look.
+
+        Args, returns and errors as of `step`.
         """
         self._refuse_a_fork()  # whose parent's thread may hold the lock for ever
         with self._one_at_a_time:
-            return self._advance_alone(updates, metrics)
+            self._refuse_closed()
+            if updates < self._updates:
+                raise SnapshotError(
+                    f"The updates done must not go back. Received: {updates} after "
+                    f"{self._updates}; to resume from an earlier step, make a new recorder with "
+                    "resume_from=step"
+                )
+            if not self._claimed:
+                refuse_foreign(self.store)
+                self._claimed = True
+            # A cycle is found by crossing its end. Where several ended at once,
+            # only the last has weights to show.
+            ended = self.schedule.cycles_completed(self._updates, updates)
+            self._updates = updates
+            if ended:
+                self._take(ended[-1], metrics)
+            # Only now, so that who goes on after an earlier snapshot's error has
+            # lost neither the update nor this snapshot.
+            self._surface()
+            return bool(ended)
 
     def _refuse_closed(self) -> None:
         if self._closed:
@@ -382,32 +395,11 @@ class BaseRecorder(ABC):
                 f"resume_from={self._updates}"
             )
 
-    def _advance_alone(self, updates: int, metrics: Metrics) -> bool:
-        self._refuse_closed()
-        if updates < self._updates:
-            raise SnapshotError(
-                f"The updates done must not go back. Received: {updates} after {self._updates}; "
-                "to resume from an earlier step, make a new recorder with resume_from=step"
-            )
-        if not self._claimed:
-            self._refuse_foreign()
-            self._claimed = True
-        # A cycle is found by crossing its end. Where several ended at once,
-        # only the last has weights to show.
-        ended = self.schedule.cycles_completed(self._updates, updates)
-        self._updates = updates
-        if ended:
-            self._take(ended[-1], metrics)
-        # Only now, so that who goes on after an earlier snapshot's error has
-        # lost neither the update nor this snapshot.
-        self._surface()
-        return bool(ended)
-
     def _take(self, cycle: Cycle, metrics: Metrics) -> None:
         values = plain_metrics(metrics() if callable(metrics) else metrics)
         self._retention.check(values, "Argument `metrics`")
         began = time.perf_counter()
-        weights = self._weights()
+        weights = self._capture.tensors()
         asked = time.perf_counter()
         buffers = self._writer.free_buffers()
         free = time.perf_counter()
@@ -421,11 +413,11 @@ class BaseRecorder(ABC):
             step=self._updates,
             rate=self.schedule.rate(self._updates - 1),
             schedule=self.schedule,
-            framework=self.framework,
+            framework=self._capture.framework,
             versions={
                 "cosanneal": __version__,
                 "safetensors": safetensors.__version__,
-                self.framework: self.framework_version,
+                self._capture.framework: self._capture.version,
             },
             metrics=values,
         )
@@ -439,17 +431,6 @@ class BaseRecorder(ABC):
         statistics.waited_seconds += free - asked
         statistics.copied_seconds += copied - free
         statistics.held_seconds += time.perf_counter() - began
-
-    def _refuse_foreign(self) -> None:
-        """A new run must not mix its snapshots with those of an earlier one."""
-        found = self.store.list()
-        if found:
-            raise SnapshotError(
-                f"Folder {self.store.folder} must hold no snapshots of another run. Received: "
-                f"{len(found)}, up to step {found[-1].step}; go on from there with "
-                "resume_from=step, start over with resume_from=0 (which removes them), or choose "
-                "another folder"
-            )
 
     def _check_structure(self, layout: Layout) -> None:
         """Refuse weights of another structure than the snapshot before."""
@@ -465,10 +446,6 @@ class BaseRecorder(ABC):
                     "another model into another folder"
                 )
         self._latest = f"of step {self._updates}", layout
-
-    @abstractmethod
-    def _weights(self) -> Mapping[str, Any]:
-        """The weights as they are now, by name, as `_buffers` copies them."""
 
 
 def _write(

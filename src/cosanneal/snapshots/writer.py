@@ -1,56 +1,15 @@
-"""The background writer: held copies of the weights, and the thread that makes files of them."""
+"""The background writer: the thread that makes files of held copies of the weights."""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
-
-from .file import TensorBytes, check_tensor
+from .capture import HostBuffers
 
 Job: TypeAlias = Callable[[], None]
-
-
-class HostBuffers:
-    """Host memory for one copy of the weights, held from snapshot to snapshot.
-
-    This one copies whatever numpy.asarray takes. An adapter whose framework
-    copies faster, or from a device, brings one of its own.
-    """
-
-    def __init__(self) -> None:
-        self._held: dict[str, tuple[NDArray[Any], TensorBytes]] = {}
-
-    def copy(self, weights: Mapping[str, Any]) -> dict[str, TensorBytes]:
-        """Copy the weights, which may change from then on.
-
-        The bytes returned may be read once `arrive` has returned, and until the
-        next copy.
-
-        Raises:
-            SnapshotError: a tensor that a snapshot cannot hold.
-        """
-        for name in self._held.keys() - weights.keys():
-            del self._held[name]
-        for name, value in weights.items():
-            array = np.asarray(value)
-            held = self._held[name][0] if name in self._held else None
-            if held is None or (held.shape, held.dtype) != (array.shape, array.dtype):
-                check_tensor(name, array.dtype.name)
-                self._held.pop(name, None)
-                held = np.empty(array.shape, array.dtype.newbyteorder("="))
-                # A view of no elements cannot be cast to bytes.
-                data = held.reshape(-1).view(np.uint8).data if held.size else memoryview(b"")
-                self._held[name] = held, TensorBytes(array.dtype.name, array.shape, data)
-            np.copyto(held, array)
-        return {name: data for name, (_, data) in self._held.items()}
-
-    def arrive(self) -> None:
-        """Wait until copies that are under way have arrived; the writer's thread calls it."""
 
 
 class Writer:

@@ -1,0 +1,24 @@
+"""JAX and Optax: the schedule, the snapshot recorder and the snapshot ensemble."""
+
+from ...core.errors import MissingExtraError
+
+try:
+    from .buffer import SnapshotBuffer as SnapshotBuffer
+    from .buffer import snapshot_buffer as snapshot_buffer
+    from .ensemble import SnapshotEnsemble as SnapshotEnsemble
+    from .recorder import SnapshotRecorder as SnapshotRecorder
+    from .schedule import cyclic_cosine_schedule as cyclic_cosine_schedule
+except ModuleNotFoundError as error:
+    if error.name not in ("jax", "jaxlib", "numpy", "optax", "safetensors"):
+        raise
+    raise MissingExtraError.for_extra(
+        "jax", package=error.name, needed_by="cosanneal.adapters.jax"
+    ) from error
+
+__all__ = [
+    "SnapshotBuffer",
+    "SnapshotEnsemble",
+    "SnapshotRecorder",
+    "cyclic_cosine_schedule",
+    "snapshot_buffer",
+]

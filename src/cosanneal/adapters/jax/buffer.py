@@ -1,0 +1,255 @@
+"""Snapshots of a loop that runs inside of jit or scan: kept on the device, by a pure function."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from numpy.typing import NDArray
+
+from ...core.errors import EnsembleError, SnapshotError, check_steps
+from ...core.lowering import Ends, is_cycle_end
+from ...core.schedule import Schedule
+from ...snapshots.file import first_mismatch
+from ...snapshots.recorder import check_schedule
+from ...snapshots.store import Snapshot, SnapshotStore
+from .operations import Operations
+from .tree import is_key, key_kind, named_leaves
+
+_HELD: Final = Path("(a buffer)")
+
+
+class _Clock:
+    """The ends of a schedule's cycles, as the static part of a pytree."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        self.schedule = schedule
+        self._hash = hash(schedule)  # which jit asks for at each call
+        self._ends: dict[bool, Ends[NDArray[Any]]] = {}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Clock) and self.schedule == other.schedule
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def ends(self, ops: Operations) -> Ends[NDArray[Any]]:
+        """The constants of the precision."""
+        if ops.wide not in self._ends:
+            self._ends[ops.wide] = Ends.of(
+                self.schedule,
+                wide=ops.wide,
+                constant=lambda values: np.array(values, ops.index),
+            )
+        return self._ends[ops.wide]
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("params", "steps", "taken", "latest"),
+    meta_fields=("_clock",),
+)
+@dataclass(frozen=True, kw_only=True)
+class SnapshotBuffer:
+    """The params at the ends of the last cycles, stacked on the device; see `snapshot_buffer`.
+
+    Attributes:
+        params: the pytree of the params, with one axis more in front, of the
+            members' slots.
+        steps: the last step of the cycle at whose end a slot's member was taken.
+        taken: how many members were taken in all. The slots are filled in turn,
+            and the oldest member is overwritten.
+        latest: the step of the last `update`; -1 before the first.
+    """
+
+    params: Any
+    steps: jax.Array
+    taken: jax.Array
+    latest: jax.Array
+    _clock: _Clock
+
+    @property
+    def schedule(self) -> Schedule:
+        """The schedule of the run."""
+        return self._clock.schedule
+
+    def __len__(self) -> int:
+        """The number of members that it holds; not inside of jit."""
+        return min(int(self.taken), len(self.steps))
+
+    def update(self, step: Any, params: Any) -> SnapshotBuffer:
+        """The buffer after an update: with its params, if the update was its cycle's last.
+
+        Pure, for jit, scan and donated buffers; the graph does not grow with the
+        number of cycles, and where no cycle ends nothing is written.
+
+        Args:
+            step: the update that was done, counted from 0: an integer, or a
+                traced one.
+            params: the params that it returned.
+
+        Raises:
+            SnapshotError: params of another structure than the buffer's; the
+                message names the first tensor that differs.
+            ScheduleError: a step that cannot be; see `cyclic_cosine_schedule`.
+        """
+        self._check(params)
+        ops = Operations.now()
+        ends = self._clock.ends(ops)
+        step = ops.step(step, ends.limit)
+        slots = len(self.steps)
+
+        def take(held: tuple[Any, jax.Array, jax.Array]) -> tuple[Any, jax.Array, jax.Array]:
+            stacked, steps, taken = held
+            slot = lax.rem(taken, lax.full_like(taken, slots))
+
+            def write(slots: jax.Array, value: Any) -> jax.Array:
+                return lax.dynamic_update_index_in_dim(slots, value, slot, 0)
+
+            written = jax.tree.map(write, stacked, params)
+            return written, write(steps, step.astype(steps.dtype)), taken + 1
+
+        held = self.params, self.steps, self.taken
+        stacked, steps, taken = lax.cond(
+            is_cycle_end(ends, step, ops), take, lambda held: held, held
+        )
+        latest = step.astype(self.latest.dtype)
+        return replace(self, params=stacked, steps=steps, taken=taken, latest=latest)
+
+    def list(self) -> list[tuple[int, Any]]:
+        """The members, oldest first: the last step of each's cycle, and its params."""
+        taken, slots = int(self.taken), len(self.steps)
+
+        def member(slot: int) -> tuple[int, Any]:
+            return int(self.steps[slot]), jax.tree.map(lambda leaf: leaf[slot], self.params)
+
+        return [member(number % slots) for number in range(taken - len(self), taken)]
+
+    def _check(self, params: Any) -> None:
+        ours, theirs = (
+            {
+                name: (tuple(jnp.shape(leaf)), str(jnp.result_type(leaf)))
+                for name, leaf in named_leaves(tree, SnapshotError)[0].items()
+            }
+            for tree in (self.params, params)
+        )
+        ours = {name: (shape[1:], dtype) for name, (shape, dtype) in ours.items()}
+        mismatch = first_mismatch(ours, theirs)
+        if mismatch is None and jax.tree.structure(params) != jax.tree.structure(self.params):
+            mismatch = "its pytree has other containers"
+        if mismatch is not None:
+            raise SnapshotError(
+                "Argument `params` must keep the structure with which the buffer was made. "
+                f"Received: params unlike the buffer's: {mismatch}"
+            )
+
+
+def snapshot_buffer(schedule: Schedule, params: Any, num_members: int) -> SnapshotBuffer:
+    """A buffer for the snapshots of a training loop that runs inside of jit or scan.
+
+    It keeps the params of the last `num_members` cycle ends, stacked on the
+    device, with no callback to the host. It is a pytree, and so may be a scan's
+    carry. Afterwards `SnapshotRecorder.record(buffer)` writes its members as
+    snapshots, and `SnapshotEnsemble(apply_fn, buffer)` predicts with them.
+
+    Args:
+        schedule: the schedule of the run.
+        params: the pytree of arrays to record, or what `jax.eval_shape` gives;
+            only shapes and dtypes are looked at.
+        num_members: how many members it holds.
+
+    Returns:
+        An empty buffer; `buffer.update(step, params)` gives the next.
+
+    Raises:
+        ScheduleError: no schedule, or one with more than 32,768 cycles of
+            different lengths.
+        SnapshotError: params that are no pytree of arrays.
+        EnsembleError: a number of members that cannot be.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> import cosanneal as ca
+        >>> schedule = ca.CyclicCosine(max_lr=0.2, total_steps=6, num_cycles=2)
+        >>> params = {"w": jnp.zeros(3)}
+        >>> def train(carry, step):
+        ...     params, buffer = carry
+        ...     params = {"w": params["w"] + 1}
+        ...     return (params, buffer.update(step, params)), None
+        >>> carry = params, snapshot_buffer(schedule, params, num_members=2)
+        >>> (params, buffer), _ = jax.lax.scan(train, carry, jnp.arange(6))
+        >>> [(step, params["w"].tolist()) for step, params in buffer.list()]
+        [(2, [3.0, 3.0, 3.0]), (5, [6.0, 6.0, 6.0])]
+    """
+    clock = _Clock(check_schedule(schedule))
+    slots = check_steps("num_members", num_members, minimum=1)
+    named_leaves(params, SnapshotError)
+    ops = Operations.now()
+    clock.ends(ops)  # what cannot be lowered is said here
+
+    def stacked(leaf: Any) -> jax.Array:
+        if is_key(leaf):
+            # A key is only made of keys; these are overwritten before they count.
+            key = jax.random.key(0, impl=key_kind(leaf)[1])
+            return jnp.broadcast_to(key, (slots, *leaf.shape))
+        return jnp.zeros((slots, *jnp.shape(leaf)), jnp.result_type(leaf))
+
+    return SnapshotBuffer(
+        params=jax.tree.map(stacked, params),
+        steps=jnp.full(slots, -1, ops.index),
+        taken=jnp.zeros((), ops.index),
+        latest=jnp.full((), -1, ops.index),
+        _clock=clock,
+    )
+
+
+class _HeldSnapshot(Snapshot):
+    """A member of a buffer, where an ensemble looks for a file."""
+
+    __slots__ = ("_params",)
+
+    def __init__(self, step: int, params: Any, schedule: Schedule) -> None:
+        path = _HELD / f"step-{step + 1}"
+        super().__init__(path, cycle=schedule.cycle_at(step).index, step=step + 1)
+        self._params = params
+        self._metadata = {
+            "cycle": self.cycle,
+            "step": self.step,
+            "rate": schedule.rate(step),
+            "schedule": schedule.to_dict(),
+            "framework": "jax",
+        }
+
+    def layout(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        return {name: (leaf.shape, str(leaf.dtype)) for name, leaf in self.load().items()}
+
+    def load(self, *, framework: str = "jax", verify: bool = True) -> dict[str, Any]:  # noqa: ARG002
+        leaves, _ = named_leaves(self._params, EnsembleError)
+        return {
+            name: jax.random.key_data(leaf) if is_key(leaf) else leaf
+            for name, leaf in leaves.items()
+        }
+
+    def verify(self, progress: Callable[[int], None] | None = None) -> None:
+        """There is no file that could be damaged."""
+
+
+class HeldSnapshots(SnapshotStore):
+    """The members of a buffer, where an ensemble looks for a folder."""
+
+    def __init__(self, buffer: SnapshotBuffer) -> None:
+        super().__init__(_HELD)
+        self._found = [
+            _HeldSnapshot(step, params, buffer.schedule) for step, params in buffer.list()
+        ]
+
+    def list(self) -> list[Snapshot]:
+        """The members, oldest first."""
+        return [*self._found]

@@ -1,0 +1,132 @@
+"""The snapshot ensemble of functions of params."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from ...ensemble.ensemble import SnapshotEnsemble as Ensemble
+from ...ensemble.predict.outputs import Outputs
+from ...ensemble.predict.pooling import Pooling
+from ...snapshots.store import Snapshot, SnapshotStore
+from .buffer import HeldSnapshots, SnapshotBuffer
+from .model import JaxModel
+
+
+class SnapshotEnsemble(Ensemble[Any]):
+    """One prediction from the last snapshots: by default the mean of their probabilities.
+
+    Args:
+        apply_fn: the model as a function `apply_fn(params, *x)`, jitted for
+            speed. It should predict as in evaluation: no dropout.
+        folder: the folder of the snapshots, or a buffer that holds some (see
+            `snapshot_buffer`).
+        like: params of the structure that was recorded; members get its pytree
+            type, its devices and its kind of arrays. Only its structure is
+            kept, so it may be donated later, and may be what `jax.eval_shape`
+            gives. A buffer knows it.
+        last: how many of the newest to use; by default all.
+        outputs: what the model returns: "logits" (a softmax over the class axis
+            makes probabilities of them), "probabilities", or "values" of a
+            regression.
+        class_axis: the axis of the classes; None where each number is an
+            outcome of its own (binary, multi-label), and a sigmoid makes its
+            probability of its logit.
+        pooling: "probabilities" (their mean), "logits" (their mean, which is
+            the geometric mean of probabilities), "log-probabilities" (the
+            logarithm of the mean probabilities) or "vote".
+        statistics_fn: for `average_weights`, where the params hold running
+            statistics: a function `statistics_fn(params, *x)` that returns the
+            params with the statistics moved by the batch `x` as training moves
+            them, `momentum * old + (1 - momentum) * batch`; without dropout. It
+            is called on several params, to find out what the statistics are, and
+            the momentum of each, which so does not matter: the batch's own are
+            what counts. A variance named `var` or `variance` is taken to be
+            about the `mean` beside it, and gains that between the batches; of
+            anything else that moves, the mean over batches is taken. A batch
+            counts by the size of its first array.
+
+    Raises:
+        EnsembleError: an argument that cannot be, or fewer snapshots than asked for.
+
+    Example:
+        >>> import tempfile
+        >>> import jax, jax.numpy as jnp
+        >>> import cosanneal as ca
+        >>> from cosanneal.adapters.jax import SnapshotEnsemble, SnapshotRecorder
+        >>> params = {"kernel": jnp.ones((2, 3)), "bias": jnp.zeros(3)}
+        >>> folder = tempfile.mkdtemp()
+        >>> schedule = ca.CyclicCosine(max_lr=0.2, total_steps=6, num_cycles=2)
+        >>> with SnapshotRecorder(folder, schedule) as recorder:
+        ...     for _ in range(6):
+        ...         _ = recorder.step(params)
+        >>> apply_fn = jax.jit(lambda params, x: x @ params["kernel"] + params["bias"])
+        >>> ensemble = SnapshotEnsemble(apply_fn, folder, like=params, last=2)
+        >>> ensemble.predict(jnp.zeros((5, 2))).shape
+        (5, 3)
+        >>> found = ensemble.average_weights(jnp.zeros((5, 2)), jnp.arange(5) % 3)
+        >>> predictions = apply_fn(found.weights, jnp.zeros((5, 2)))
+
+        With a module of flax that has BatchNorm, params are all of its
+        variables, and the mean of their weights needs training data:
+
+        >>> def statistics_fn(variables, x):
+        ...     _, updates = model.apply(variables, x, train=True, mutable=["batch_stats"])
+        ...     return {**variables, **updates}
+        >>> def average(folder, variables, x_val, y_val, x_train):
+        ...     ensemble = SnapshotEnsemble(
+        ...         lambda variables, x: model.apply(variables, x, train=False),
+        ...         folder,
+        ...         like=variables,
+        ...         statistics_fn=jax.jit(statistics_fn),
+        ...     )
+        ...     return ensemble.average_weights(x_val, y_val, train_data=x_train).weights
+
+        And with nnx, where `graphdef, params = nnx.split(model)`:
+
+        >>> def statistics_fn(params, x):
+        ...     model = nnx.merge(graphdef, params)
+        ...     model.set_attributes(use_running_average=False)
+        ...     model(x)
+        ...     return nnx.state(model)
+
+    Source: Huang et al., "Snapshot Ensembles" (2017), section 3.
+    """
+
+    def __init__(
+        self,
+        apply_fn: Callable[..., Any],
+        folder: str | os.PathLike[str] | SnapshotStore | SnapshotBuffer,
+        like: Any = None,
+        *,
+        last: int | None = None,
+        outputs: Outputs = "logits",
+        class_axis: int | None = -1,
+        pooling: Pooling = "probabilities",
+        statistics_fn: Callable[..., Any] | None = None,
+    ) -> None:
+        if isinstance(folder, SnapshotBuffer):
+            if like is None:
+                like = jax.eval_shape(lambda: jax.tree.map(lambda leaf: leaf[0], folder.params))
+            folder = HeldSnapshots(folder)
+        super().__init__(
+            JaxModel(apply_fn, like, statistics_fn),
+            folder,
+            last=last,
+            outputs=outputs,
+            class_axis=class_axis,
+            pooling=pooling,
+        )
+
+    def params(self, snapshot: Snapshot) -> Any:
+        """A member's params, in the structure of `like`.
+
+        Raises:
+            SnapshotError: the snapshot is damaged.
+            EnsembleError: it does not fit `like`; the message names the first
+                tensor that differs.
+        """
+        return self.model.export(self.weights(snapshot))

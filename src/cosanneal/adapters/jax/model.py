@@ -1,0 +1,148 @@
+"""A function of params as an ensemble takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ...core.errors import EnsembleError
+from ...ensemble.arrays import as_numpy
+from ...ensemble.model import Batch, Weights, free_host_memory
+from ...ensemble.predict.batches import Batches
+from ...snapshots.file import Layout
+from .statistics import estimate, first_statistics
+from .tree import Leaf, named_leaves
+
+
+class JaxModel:
+    """A function of params, into whose pytree members are put; see `cosanneal.ensemble.Model`.
+
+    Args:
+        apply_fn: `apply_fn(params, *x)`.
+        like: params of the structure, which is all that is kept of them.
+        statistics_fn: `statistics_fn(params, *x)`, where there are running statistics.
+
+    Raises:
+        EnsembleError: no functions, or params that are no pytree of arrays.
+    """
+
+    framework = "numpy"
+
+    def __init__(
+        self, apply_fn: Callable[..., Any], like: Any, statistics_fn: Callable[..., Any] | None
+    ) -> None:
+        for name, function in (("apply_fn", apply_fn), ("statistics_fn", statistics_fn)):
+            if not callable(function) and (name == "apply_fn" or function is not None):
+                raise EnsembleError(
+                    f"Argument `{name}` must be a function of the params and the input. "
+                    f"Received: {type(function).__name__}"
+                )
+        self.apply_fn, self.statistics_fn = apply_fn, statistics_fn
+        self._batch_statistics = first_statistics(like)
+        leaves, self._structure = named_leaves(like, EnsembleError)
+        self._leaves = {name: Leaf.of(leaf) for name, leaf in leaves.items()}
+
+    def layout(self) -> Layout:
+        return {name: (leaf.shape, leaf.dtype) for name, leaf in self._leaves.items()}
+
+    def place(self) -> object:
+        return frozenset(self._devices())
+
+    def load(self, tensors: Mapping[str, Any]) -> Weights:
+        return {name: leaf.restore(tensors[name]) for name, leaf in self._leaves.items()}
+
+    @contextmanager
+    def running(self) -> Iterator[Callable[[Weights, Batch], jax.Array]]:
+        yield lambda weights, batch: _one_array(self.apply_fn(self.export(weights), *batch))
+
+    def stack(self, members: Sequence[Callable[[], Weights]]) -> Callable[[Batch], jax.Array]:
+        params = [self.export(load()) for load in members]
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
+
+        def one(params: Any, *batch: Any) -> jax.Array:
+            return _one_array(self.apply_fn(params, *batch))
+
+        def every(stacked: Any, *batch: Any) -> Any:
+            return jax.vmap(one, (0, *(None for _ in batch)))(stacked, *batch)
+
+        compiled = jax.jit(every)
+        return lambda batch: cast(jax.Array, compiled(stacked, *batch))
+
+    def batches(
+        self, x: Any, batch_size: int | None, *, training: bool = False, name: str = "x"
+    ) -> Batches:
+        return Batches(
+            x,
+            batch_size=batch_size,
+            arrays=(jax.Array, np.ndarray),
+            convert=as_numpy,
+            training=training,
+            name=name,
+        )
+
+    def join(self, outputs: Sequence[jax.Array]) -> jax.Array:
+        return outputs[0] if len(outputs) == 1 else jnp.concatenate(outputs)
+
+    def wait(self, outputs: Any) -> None:
+        jax.block_until_ready(outputs)
+
+    def free_memory(self) -> int | None:
+        devices = self._devices()
+        if all(device.platform == "cpu" for device in devices):
+            return free_host_memory()
+        # Of devices that share the members, each has as much of them.
+        known = [device.memory_stats() or {} for device in devices]
+        if not all({"bytes_limit", "bytes_in_use"} <= each.keys() for each in known):
+            return None
+        return min(int(each["bytes_limit"] - each["bytes_in_use"]) for each in known)
+
+    def running_statistics(self, members: object) -> Sequence[str]:  # noqa: ARG002
+        if self.statistics_fn is not None:
+            return ["what statistics_fn returns"]
+        if self._batch_statistics is not None:
+            raise EnsembleError(
+                "Argument `statistics_fn` of the ensemble must be given for params with running "
+                f"statistics, which a mean of weights needs anew. Received: none, and "
+                f"{self._batch_statistics!r}"
+            )
+        return ()
+
+    def estimate(self, weights: Weights, layers: object, batches: Batches) -> Weights:  # noqa: ARG002
+        return estimate(weights, batches, self._moved_by)
+
+    def same_randomness(self) -> AbstractContextManager[object]:
+        return nullcontext()  # there is no global state of JAX'
+
+    def export(self, weights: Weights) -> Any:
+        return jax.tree_util.tree_unflatten(
+            self._structure, [weights[name] for name in self._leaves]
+        )
+
+    def _moved_by(self, named: Mapping[str, Any], batch: Batch) -> dict[str, Any]:
+        statistics_fn = cast(Callable[..., Any], self.statistics_fn)
+        moved, _ = named_leaves(statistics_fn(self.export(named), *batch), EnsembleError)
+        if moved.keys() != named.keys():
+            unlike = sorted(moved.keys() ^ named.keys())
+            raise EnsembleError(
+                "Function `statistics_fn` must return params of the structure that it is given. "
+                f"Received: {unlike[0]!r} in one of them only"
+            )
+        return moved
+
+    def _devices(self) -> set[jax.Device]:
+        found = {device for leaf in self._leaves.values() for device in leaf.devices}
+        return found or {jnp.zeros(()).devices().pop()}
+
+
+def _one_array(output: Any) -> jax.Array:
+    if not isinstance(output, jax.Array | np.ndarray):
+        raise EnsembleError(
+            "The model must return one array. Received: "
+            f"{type(output).__name__}; let apply_fn return the array to average"
+        )
+    return jnp.asarray(output)

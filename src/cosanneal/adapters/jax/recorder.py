@@ -1,0 +1,178 @@
+"""The recorder of pytrees of params."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import Any, Unpack
+
+import jax
+import jax.numpy as jnp
+
+from ...core.errors import SnapshotError, shown
+from ...core.schedule import Schedule
+from ...snapshots.capture import EachStep, HostBuffers
+from ...snapshots.recorder import Metrics, Recorder, RecorderOptions
+from ...snapshots.store import SnapshotStore
+from .buffer import SnapshotBuffer
+from .tree import is_key, named_leaves
+
+
+class SnapshotRecorder(Recorder):
+    """Records the params, any pytree of arrays, at the end of every cycle.
+
+    They are copied when the cycle ends, and written in the background: see
+    `cosanneal.snapshots.recorder.Recorder`.
+
+    A tensor's name is its path in the pytree: `params["dense"]["kernel"]` is
+    `dense.kernel`.
+
+    Args:
+        folder: the folder of the snapshots; made if it is not there.
+        schedule: the schedule of the run.
+        options: `resume_from`, `background`, `max_pending`, `on_error`,
+            `keep_last`, `keep_best`, `metric` and `mode`, as Recorder has
+            them.
+
+    Raises:
+        SnapshotError: the folder cannot be written to, or another recorder is
+            writing to it; it holds snapshots, and the run is not resumed; or it
+            was written under another schedule.
+
+    Example:
+        >>> import tempfile
+        >>> import jax.numpy as jnp
+        >>> import cosanneal as ca
+        >>> params = {"dense": {"kernel": jnp.ones((2, 3)), "bias": jnp.zeros(3)}}
+        >>> schedule = ca.CyclicCosine(max_lr=0.2, total_steps=6, num_cycles=2)
+        >>> with SnapshotRecorder(tempfile.mkdtemp(), schedule) as recorder:
+        ...     [recorder.step(params) for _ in range(6)]
+        [False, False, True, False, False, True]
+        >>> list(recorder.store.list()[-1].load())
+        ['dense.bias', 'dense.kernel']
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str] | SnapshotStore,
+        schedule: Schedule,
+        **options: Unpack[RecorderOptions],
+    ) -> None:
+        self._pytree = PytreeCapture()
+        super().__init__(folder, schedule, self._pytree, EachStep(), **options)
+
+    def step(self, params: Any, metrics: Metrics = None) -> bool:  # type: ignore[override]
+        """Note that an update was done; call it with the params that the update returned.
+
+        Where no cycle ends, the params are not looked at. At a cycle's end they
+        are copied before this returns: their buffers may then be donated.
+
+        Args:
+            params: the pytree of arrays to record: the weights, and whatever
+                else the model needs to predict (such as batch statistics).
+            metrics: the user's own numbers for the snapshot: a dict, or a
+                function that returns one and is called only if a cycle ended.
+
+        Returns:
+            Whether a cycle ended and its snapshot was taken.
+
+        Raises:
+            SnapshotError: params or metrics that cannot be recorded, or params
+                whose structure is not that of the snapshot before (the first
+                tensor that differs is named); an earlier snapshot could not be
+                written; or the recorder is closed.
+        """
+        with self._pytree.of(params):
+            return super().step(metrics)
+
+    def record(self, buffer: SnapshotBuffer) -> int:
+        """Record the members of a buffer, as `step` would have done at each one's update.
+
+        The recorder then stands where the buffer does. Members up to where it
+        stands already are passed over, so a buffer may be recorded, updated
+        further, and recorded again.
+
+        Args:
+            buffer: see `snapshot_buffer`; its schedule must be the recorder's.
+
+        Returns:
+            How many snapshots were recorded.
+
+        Raises:
+            SnapshotError: a buffer of another schedule, or one behind the
+                recorder; and as `step` does.
+        """
+        if not isinstance(buffer, SnapshotBuffer):
+            raise SnapshotError(
+                "Argument `buffer` must be what snapshot_buffer(...) gave. "
+                f"Received: {shown(buffer)}; params are recorded by step(params)"
+            )
+        if buffer.schedule != self.schedule:
+            raise SnapshotError(
+                "Argument `buffer` must have the recorder's schedule. "
+                f"Received: one with {buffer.schedule!r}, not {self.schedule!r}"
+            )
+        recorded = 0
+        for step, params in buffer.list():
+            if step >= self.updates:
+                with self._pytree.of(params):
+                    recorded += self.advance(step + 1)
+        self.advance(int(buffer.latest) + 1)
+        return recorded
+
+
+class PytreeCapture:
+    """The leaves of a pytree, by their paths in it."""
+
+    framework = "jax"
+    version = str(jax.__version__)
+
+    def __init__(self) -> None:
+        self._params: Any = None
+
+    @contextlib.contextmanager
+    def of(self, params: Any) -> Iterator[None]:
+        """Capture these params, which must not live longer for it."""
+        self._params = params
+        try:
+            yield
+        finally:
+            self._params = None
+
+    def tensors(self) -> dict[str, Any]:
+        """The params as they are."""
+        leaves, _ = named_leaves(self._params, SnapshotError)
+        arrays = {name: _array(name, leaf) for name, leaf in leaves.items()}
+        # All are on their way before the first is waited for.
+        for array in arrays.values():
+            if isinstance(array, jax.Array):
+                array.copy_to_host_async()
+        return arrays
+
+    def buffers(self) -> HostBuffers:
+        """Memory of numpy's."""
+        return HostBuffers()
+
+
+def _array(name: str, leaf: Any) -> Any:
+    """A leaf as an array that numpy takes, and has the bytes of."""
+    if isinstance(leaf, jax.core.Tracer):
+        raise SnapshotError(
+            f"The recorder must be stepped outside of jit. Received: {name!r} as a tracer"
+        )
+    if not hasattr(leaf, "shape"):
+        leaf = jnp.asarray(leaf)
+    if is_key(leaf):
+        leaf = jax.random.key_data(leaf)
+    if isinstance(leaf, jax.Array) and leaf.is_deleted():
+        raise SnapshotError(
+            f"The params must be those that the update returned. Received: {name!r}, whose buffer "
+            "was deleted or donated"
+        )
+    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+        raise SnapshotError(
+            f"The params must be in this process's reach. Received: {name!r}, sharded over "
+            "several; gather it first"
+        )
+    return leaf

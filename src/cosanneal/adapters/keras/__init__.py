@@ -1,0 +1,26 @@
+"""Keras: the schedule, the snapshot recorder and the snapshot ensemble, on any of its backends."""
+
+from ...core.errors import MissingExtraError
+
+# The extra that installs each package, and with it the backend that Keras was told to use.
+_EXTRAS = {
+    **dict.fromkeys(("keras", "numpy", "safetensors", "tensorflow"), "tf"),
+    **dict.fromkeys(("jax", "jaxlib"), "jax"),
+    "torch": "torch",
+}
+
+try:
+    from .ensemble import SnapshotEnsemble as SnapshotEnsemble
+    from .recorder import SnapshotRecorder as SnapshotRecorder
+    from .schedule import CyclicCosineSchedule as CyclicCosineSchedule
+except ModuleNotFoundError as error:
+    if error.name not in _EXTRAS:
+        raise
+    needed_by = "cosanneal.adapters.keras"
+    if error.name not in ("keras", "numpy", "safetensors"):
+        needed_by = f"Keras on {error.name}, as KERAS_BACKEND or keras.json has it,"
+    raise MissingExtraError.for_extra(
+        _EXTRAS[error.name], package=error.name, needed_by=needed_by
+    ) from error
+
+__all__ = ["CyclicCosineSchedule", "SnapshotEnsemble", "SnapshotRecorder"]

@@ -1,0 +1,83 @@
+"""The snapshot ensemble of Keras models."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import keras
+
+from ...ensemble.ensemble import SnapshotEnsemble as Ensemble
+from ...ensemble.predict.outputs import Outputs
+from ...ensemble.predict.pooling import Pooling
+from ...snapshots.store import SnapshotStore
+from .model import KerasModel
+
+
+class SnapshotEnsemble(Ensemble["NDArray[Any]"]):
+    """One prediction from the last snapshots: by default the mean of their probabilities.
+
+    The model is not touched: members are loaded into a copy made from its config.
+    Where the config may not say all, since a layer is not Keras' own, the model
+    itself holds them during a pass, and has its own weights again afterwards. It
+    predicts as `model.predict_on_batch` does: in inference mode, compiled once for
+    all members. Layers that keep a state begin each pass without one.
+
+    Args:
+        model: a model of the kind that was recorded, built; or a function that
+            builds one.
+        folder: the folder of the snapshots.
+        last: how many of the newest to use; by default all.
+        outputs: what the model returns: "logits" (a softmax over the class axis
+            makes probabilities of them), "probabilities", or "values" of a
+            regression.
+        class_axis: the axis of the classes; None where each number is an
+            outcome of its own (binary, multi-label), and a sigmoid makes its
+            probability of its logit.
+        pooling: "probabilities" (their mean), "logits" (their mean, which is
+            the geometric mean of probabilities), "log-probabilities" (the
+            logarithm of the mean probabilities) or "vote".
+
+    Raises:
+        EnsembleError: an argument that cannot be, or fewer snapshots than asked for.
+
+    Example:
+        >>> import tempfile
+        >>> import keras, numpy as np
+        >>> import cosanneal as ca
+        >>> from cosanneal.adapters.keras import CyclicCosineSchedule
+        >>> from cosanneal.adapters.keras import SnapshotEnsemble, SnapshotRecorder
+        >>> schedule = ca.CyclicCosine(max_lr=0.2, total_steps=6, num_cycles=2)
+        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])
+        >>> model.compile(keras.optimizers.SGD(CyclicCosineSchedule(schedule)), "mse")
+        >>> folder = tempfile.mkdtemp()
+        >>> recorder = SnapshotRecorder(folder, schedule)
+        >>> x, y = np.ones((6, 2)), np.ones((6, 3))
+        >>> history = model.fit(x, y, batch_size=1, callbacks=[recorder], verbose=0)
+        >>> ensemble = SnapshotEnsemble(model, folder, last=2)
+        >>> ensemble.predict(np.zeros((5, 2))).shape
+        (5, 3)
+        >>> found = ensemble.average_weights(np.zeros((5, 2)), np.arange(5) % 3)
+        >>> model.set_weights(found.weights)
+
+    Source: Huang et al., "Snapshot Ensembles" (2017), section 3.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model | Callable[[], keras.Model],
+        folder: str | os.PathLike[str] | SnapshotStore,
+        *,
+        last: int | None = None,
+        outputs: Outputs = "logits",
+        class_axis: int | None = -1,
+        pooling: Pooling = "probabilities",
+    ) -> None:
+        super().__init__(
+            KerasModel(model),
+            folder,
+            last=last,
+            outputs=outputs,
+            class_axis=class_axis,
+            pooling=pooling,
+        )

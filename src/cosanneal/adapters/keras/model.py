@@ -1,0 +1,294 @@
+"""A Keras model as an ensemble takes it: members are loaded into a copy of it, if there can be one.
+
+A copy is made from the model's config where all that it consists of is Keras' own,
+so that the config says everything. Other models are lent: they hold the members'
+weights during a pass, and afterwards their own again.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Final
+
+import keras
+import numpy as np
+from keras import ops
+from numpy.typing import NDArray
+
+from ...core.errors import EnsembleError
+from ...ensemble.arrays import as_numpy
+from ...ensemble.model import Batch, Weights, free_host_memory
+from ...ensemble.predict.batches import Batches
+from ...snapshots.file import Layout
+from .names import array_of, named_weights
+from .stacked import StackedModel
+from .statistics import estimate, moving_layers
+
+# A model that is lent must not be lent twice, also not by two ensembles.
+_LOCK: Final = threading.Lock()
+_LOCKS: Final = weakref.WeakKeyDictionary[Any, threading.RLock]()
+
+
+class KerasModel:
+    """A Keras model that members can be loaded into; see `cosanneal.ensemble.Model`.
+
+    Args:
+        model: the model, built; or a function that builds one, which the
+            members are then loaded into.
+
+    Raises:
+        EnsembleError: neither.
+    """
+
+    framework = "numpy"
+
+    def __init__(self, model: keras.Model | Callable[[], keras.Model]) -> None:
+        lent = isinstance(model, keras.Model)
+        source = model if lent or not callable(model) else model()
+        if not isinstance(source, keras.Model) or not source.built:
+            raise EnsembleError(
+                "Argument `model` must be a keras.Model that is built, or a function that builds "
+                f"one. Received: {type(source).__name__}; build a model by calling it on a batch"
+            )
+        self.model = source
+        copied = _copied(source) if lent else source
+        self.lent = copied is None
+        self._target = source if copied is None else copied
+        self._derived = _Derived(self._target)
+        if self.lent and self._derived.stateful:
+            raise EnsembleError(
+                "Argument `model` must be a function that builds the model, where layers keep a "
+                "state from batch to batch that could not be put back. Received: a model with "
+                f"{self._derived.stateful[0].name!r}"
+            )
+        with _LOCK:
+            self._lock = _LOCKS.setdefault(self._target, threading.RLock())
+
+    def layout(self) -> Layout:
+        return {
+            name: (tuple(variable.shape), keras.backend.standardize_dtype(variable.dtype))
+            for name, variable in named_weights(self.model).items()
+        }
+
+    def place(self) -> object:
+        return None  # what is kept of the members lies in the host's memory, or follows Keras
+
+    def load(self, tensors: Mapping[str, Any]) -> Weights:
+        return dict(tensors)
+
+    @contextmanager
+    def running(self) -> Iterator[Callable[[Weights, Batch], NDArray[Any]]]:
+        with self._given() as give:
+
+            def run(weights: Weights, batch: Batch) -> NDArray[Any]:
+                give(weights)
+                return _one_array(self._target.predict_on_batch(_as_input(batch)))
+
+            yield run
+
+    def stack(self, members: Sequence[Callable[[], Weights]]) -> Callable[[Batch], NDArray[Any]]:
+        weights = [load() for load in members]
+        stacked = {name: np.stack([each[name] for each in weights]) for name in weights[0]}
+        self._derived.refuse_stacked(stacked)
+        model = StackedModel(self._target, stacked)
+
+        def run(batch: Batch) -> NDArray[Any]:
+            outputs = model.predict_on_batch(_as_input(batch))
+            if not isinstance(outputs, np.ndarray):
+                return _one_array(outputs)
+            return np.stack([_one_array(output) for output in outputs])
+
+        return run
+
+    def batches(
+        self, x: Any, batch_size: int | None, *, training: bool = False, name: str = "x"
+    ) -> Batches:
+        if isinstance(x, keras.utils.PyDataset):  # which has no end of its own
+            x = _Sequence(x)
+        return Batches(
+            x,
+            batch_size=batch_size,
+            arrays=(np.ndarray, type(ops.convert_to_tensor(0))),
+            convert=as_numpy,
+            training=training,
+            name=name,
+        )
+
+    def join(self, outputs: Sequence[NDArray[Any]]) -> NDArray[Any]:
+        return outputs[0] if len(outputs) == 1 else np.concatenate(outputs)
+
+    def wait(self, outputs: Any) -> None:
+        """They are numpy's: there already."""
+
+    def free_memory(self) -> int | None:
+        return free_host_memory()
+
+    def running_statistics(self, members: object) -> Sequence[str]:  # noqa: ARG002
+        return moving_layers(self.model)
+
+    def estimate(self, weights: Weights, layers: Sequence[str], batches: Batches) -> Weights:
+        # Not as compiled before, which knows the layers as they were.
+        with self._given() as give:
+            give(weights)
+            return estimate(
+                self._target,
+                weights,
+                layers,
+                batches,
+                lambda batch: self._target(_as_input(batch), training=False),
+            )
+
+    def same_randomness(self) -> AbstractContextManager[object]:
+        return nullcontext()
+
+    def export(self, weights: Weights) -> list[Any]:
+        names = {id(variable): name for name, variable in named_weights(self.model).items()}
+        return [weights[names[id(variable)]] for variable in self.model.weights]
+
+    @contextmanager
+    def _given(self) -> Iterator[Callable[[Weights], None]]:
+        """What gives the model some weights; one that is lent has its own again afterwards."""
+        with self._lock:
+            if self.lent and hasattr(self._target, "jax_state_sync"):
+                self._target.jax_state_sync()  # the weights of a training that goes on
+            own: Weights = None
+            present: Weights = None
+
+            def give(weights: Weights) -> None:
+                nonlocal own, present
+                if weights is present:
+                    return
+                if self._derived.stateful and present is not None:
+                    raise EnsembleError(
+                        "A model that keeps a state from batch to batch must be run member by "
+                        "member. Received: another mode; give mode='stream'"
+                    )
+                if self.lent and own is None:
+                    variables = named_weights(self._target)
+                    own = {name: array_of(variable) for name, variable in variables.items()}
+                present = None
+                self._derived.put(weights)
+                present = weights
+
+            try:
+                yield give
+            finally:
+                if own is not None:
+                    self._derived.put_back(own)
+
+
+class _Derived:
+    """Puts weights into a model, with what its layers make of them.
+
+    Args:
+        model: the model.
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        self._model = model
+        layers = [model, *model._flatten_layers(include_self=False)]
+        self.stateful = [layer for layer in layers if getattr(layer, "stateful", False)]
+        # As Normalization does of the mean and the variance that it was adapted to.
+        self._finalized = [each for each in layers if callable(getattr(each, "finalize_state", 0))]
+        self._latest: list[Any] | None = None if self._finalized else []
+
+    def put(self, weights: Mapping[str, Any]) -> None:
+        """Put weights in place, and have derived anew what is derived."""
+        for name, variable in named_weights(self._model).items():
+            variable.assign(weights[name])
+        for layer in self.stateful:
+            layer.reset_state()
+        values = [array_of(each) for layer in self._finalized for each in layer.weights]
+        if self._latest is None or not all(map(np.array_equal, values, self._latest)):
+            for layer in self._finalized:
+                layer.finalize_state()
+            # What was compiled has the old values in it.
+            self._model.predict_function = None
+            self._latest = values
+
+    def put_back(self, weights: Mapping[str, Any]) -> None:
+        """Put weights in place, whatever interrupts come meanwhile; these are raised afterwards."""
+        interrupt: KeyboardInterrupt | None = None
+        while True:
+            try:
+                self.put(weights)
+                break
+            except KeyboardInterrupt as error:
+                interrupt = error
+        if interrupt is not None:
+            raise interrupt
+
+    def refuse_stacked(self, stacked: Mapping[str, NDArray[Any]]) -> None:
+        """Refuse members that differ in what a layer derives of its weights, or keep a state."""
+        names = {id(variable): name for name, variable in named_weights(self._model).items()}
+        for layer in self._finalized:
+            for weight in layer.weights:
+                values = stacked[names[id(weight)]]
+                if not (values == values[:1]).all():
+                    raise EnsembleError(
+                        "The members must agree on what a layer derives of its weights, for "
+                        f"mode='stacked'. Received: members that differ in {names[id(weight)]!r}; "
+                        "give mode='resident'"
+                    )
+        if self.stateful:
+            raise EnsembleError(
+                "The model must keep no state from batch to batch, for mode='stacked'. Received: "
+                f"one with {self.stateful[0].name!r}; give mode='stream'"
+            )
+        if self._finalized:
+            self.put({name: values[0] for name, values in stacked.items()})
+
+
+def _copied(model: keras.Model) -> keras.Model | None:
+    """A copy of a model from its config; None where the config may not say all."""
+    layers = list(model._flatten_layers(include_self=False))
+    own = isinstance(model, keras.Sequential) or type(model).__module__.startswith("keras.")
+    for layer in layers:
+        kind = type(layer)
+        asset = hasattr(kind, "save_assets")  # such as a vocabulary, which no config has
+        patched = {"call", "__call__"} & vars(layer).keys()
+        if not kind.__module__.startswith("keras.") or asset or patched:
+            own = False
+        own = own and not isinstance(layer, keras.layers.Lambda)
+    if not own:
+        return None
+    state = random.getstate()  # from which Keras takes the seeds of the copy's layers
+    try:
+        copied = keras.models.clone_model(model)
+    except Exception:  # for which there is the way without a copy
+        return None
+    finally:
+        random.setstate(state)
+    if [(name, each.shape, each.dtype) for name, each in named_weights(copied).items()] != [
+        (name, each.shape, each.dtype) for name, each in named_weights(model).items()
+    ]:
+        return None  # such as a layer with weights that were added later
+    copied.run_eagerly, copied.jit_compile = model.run_eagerly, model.jit_compile
+    return copied
+
+
+class _Sequence:
+    """The batches of a PyDataset, as an iterable that ends."""
+
+    def __init__(self, dataset: keras.utils.PyDataset) -> None:
+        self._dataset = dataset
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self._dataset[i] for i in range(len(self._dataset)))
+
+
+def _as_input(batch: Batch) -> Any:
+    return batch[0] if len(batch) == 1 else batch
+
+
+def _one_array(output: Any) -> NDArray[Any]:
+    if not isinstance(output, np.ndarray):
+        raise EnsembleError(
+            "The model must return one tensor. Received: "
+            f"{type(output).__name__}; wrap the model so that it returns the tensor to average"
+        )
+    return output

@@ -1,0 +1,265 @@
+"""The recorder of Keras models: a callback that holds one, and looks at the optimizer's count."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from types import TracebackType
+from typing import Any, Self, TypeAlias, Unpack
+
+import keras
+from numpy.typing import NDArray
+
+from ...core.errors import ScheduleError, SnapshotError, check_flag
+from ...core.records import first_difference
+from ...core.schedule import Schedule
+from ...snapshots.capture import EachStep, HostBuffers
+from ...snapshots.recorder import Metrics, Recorder, RecorderOptions, Statistics
+from ...snapshots.store import SnapshotStore
+from .names import array_of, named_weights
+from .schedule import CyclicCosineSchedule
+
+Logs: TypeAlias = "dict[str, Any] | None"
+
+
+class SnapshotRecorder(keras.callbacks.Callback):
+    """Records the model's weights at the end of every cycle; a callback for `fit`.
+
+    It counts the optimizer's updates, as the optimizer does: over several calls
+    of `fit`, and on from where a loaded optimizer stood, whichever callback or
+    call restored it. What it counts is what Keras gives its schedules as the
+    step: with `gradient_accumulation_steps=k`, one for each of the k batches.
+
+    With `steps_per_execution` above 1, Keras shows the weights only between two
+    executions. A cycle that ends inside of one is recorded after it, and the
+    snapshot's step is the number of updates that its weights have seen.
+
+    In a loop of your own, over `train_on_batch`, call it as Keras does:
+    `set_model` and `on_train_begin`, then `on_train_batch_begin` before each
+    batch, and `on_train_end`.
+
+    The weights are copied when the cycle ends, and written in the background:
+    see `cosanneal.snapshots.recorder.Recorder`. When `fit` returns, all snapshots are
+    durable, and others may write to the folder. List the recorder before
+    BackupAndRestore and other callbacks that save the model: then no snapshot is
+    lost to a kill between their checkpoint and its file.
+
+    The history gets the rate of each epoch's last update as `learning_rate`,
+    where this schedule sets it. With `keep_best`, cycles must end with epochs,
+    whose logs hold the metric (such as `val_loss`).
+
+    Args:
+        folder: the folder of the snapshots; made if it is not there.
+        schedule: the schedule of the run.
+        set_lr: set the rate before each update, where the optimizer was
+            compiled with a float, in place of a CyclicCosineSchedule. That
+            waits for each update before the next; the schedule does not.
+        options: `resume_from` (not needed where the optimizer's state is
+            restored, by BackupAndRestore or by loading the model: its count is
+            gone by), `background`, `max_pending`, `on_error`, `keep_last`,
+            `keep_best`, `metric` and `mode`, as Recorder has them.
+
+    Raises:
+        SnapshotError: the folder cannot be written to, or another recorder is
+            writing to it; it holds snapshots, and the run is not resumed; or it
+            was written under another schedule.
+
+    Example:
+        >>> import tempfile
+        >>> import keras, numpy as np
+        >>> import cosanneal as ca
+        >>> from cosanneal.adapters.keras import CyclicCosineSchedule, SnapshotRecorder
+        >>> schedule = ca.CyclicCosine(max_lr=0.2, total_steps=6, num_cycles=2)
+        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        >>> model.compile(keras.optimizers.SGD(CyclicCosineSchedule(schedule)), "mse")
+        >>> recorder = SnapshotRecorder(tempfile.mkdtemp(), schedule)
+        >>> x, y = np.ones((6, 2)), np.ones((6, 1))
+        >>> history = model.fit(x, y, batch_size=2, epochs=2, callbacks=[recorder], verbose=0)
+        >>> [snapshot.step for snapshot in recorder.store.list()]
+        [3, 6]
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str] | SnapshotStore,
+        schedule: Schedule,
+        *,
+        set_lr: bool = False,
+        **options: Unpack[RecorderOptions],
+    ) -> None:
+        super().__init__()
+        self.set_lr = check_flag("set_lr", set_lr)
+        # What `updates` it has is told by `advance`; its own clock is not looked at.
+        self._capture = ModelCapture()
+        self.recorder = Recorder(folder, schedule, self._capture, EachStep(), **options)
+        self.schedule, self.store = self.recorder.schedule, self.recorder.store
+        self._resume_from = options.get("resume_from")
+        self._logs_rate = False
+        # A look at the optimizer's count waits for the device. So one is taken
+        # only where the executions begun since the last may have ended a cycle.
+        self._began = False
+        self._executions = self._due = self._pace = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.recorder.__exit__(kind, error, traceback)
+
+    @property
+    def updates(self) -> int:
+        """The number of optimizer updates done, as the recorder knows it."""
+        return self.recorder.updates
+
+    @property
+    def statistics(self) -> Statistics:
+        """What recording has done and cost so far."""
+        return self.recorder.statistics
+
+    def wait(self) -> None:
+        """Return when every snapshot taken is durable; errors as of `Recorder.wait`."""
+        self.recorder.wait()
+
+    def close(self) -> None:
+        """Finish, and let others write to the folder; errors as of `Recorder.close`."""
+        self.recorder.close()
+
+    def set_model(self, model: keras.Model) -> None:
+        """Take the model whose weights are recorded; called by `fit`."""
+        super().set_model(model)
+        self._capture.model = model
+
+    def on_train_begin(self, logs: Logs = None) -> None:  # noqa: ARG002
+        """Check that the optimizer fits the schedule; called by `fit`."""
+        self.recorder.go_on()
+        model = self._model  # not `model`, which has JAX's loop hand the weights over
+        if getattr(model, "optimizer", None) is None:
+            raise SnapshotError(
+                "The model must be compiled with an optimizer, whose updates are counted. "
+                "Received: a model without one"
+            )
+        rate = _inner(model.optimizer)._learning_rate
+        if isinstance(rate, CyclicCosineSchedule):
+            difference = first_difference(rate.schedule.to_dict(), self.schedule.to_dict())
+            if difference is not None:
+                path, theirs, ours = difference
+                raise ScheduleError(
+                    "Argument `schedule` must be the schedule of the optimizer. Received: one with "
+                    f"{path} = {ours}, and an optimizer whose schedule has {theirs}; give both the "
+                    "same"
+                )
+        pace = model.steps_per_execution
+        if self.set_lr and not isinstance(rate, keras.Variable):
+            raise ScheduleError(
+                "Argument `set_lr` must be False where the optimizer's rate is a schedule. "
+                f"Received: set_lr=True and {type(rate).__name__}; compile the optimizer with a "
+                "float, or leave set_lr out"
+            )
+        if self.set_lr and pace > 1:
+            raise ScheduleError(
+                "Argument `set_lr` must be False where steps_per_execution is above 1, since the "
+                f"rate is set between two executions. Received: steps_per_execution={pace}; "
+                "compile the optimizer with CyclicCosineSchedule(schedule) and leave set_lr out"
+            )
+        self._logs_rate = self.set_lr or isinstance(rate, CyclicCosineSchedule)
+        self._began = False
+        self._executions, self._due, self._pace = 0, 0, pace
+
+    def on_train_batch_begin(self, batch: int, logs: Logs = None) -> None:  # noqa: ARG002
+        """Record a cycle that the updates so far have ended; called by `fit`."""
+        # Here and not at a batch's end: a callback with an end of its own makes
+        # Keras wait for every batch's logs.
+        if self._executions >= self._due:
+            self._look()
+        self._executions += 1
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:  # noqa: ARG002
+        """Record a cycle that the epoch's last updates have ended; called by `fit`."""
+        metric = self.recorder.metric
+        if metric is None:
+            # A checkpoint of this epoch must not be older than an earlier snapshot.
+            self.recorder.wait()
+            self._look()
+        else:
+            self._look({name: value for name, value in (logs or {}).items() if name == metric})
+            self.recorder.wait()  # for a resumed run has the weights again, but not the logs
+        if logs is not None and self._logs_rate:
+            logs["learning_rate"] = self.schedule.rate(max(self.updates - 1, 0))
+
+    def on_train_end(self, logs: Logs = None) -> None:  # noqa: ARG002
+        """Record a cycle that the last updates have ended, and finish; called by `fit`."""
+        # In `fit` the epoch's end has looked; by now the weights may be the
+        # best ones, or their average, and no longer those of the last update.
+        if self._executions:
+            self._look()
+        self.recorder.rest()
+
+    def _look(self, metrics: Metrics = None) -> None:
+        """Read the optimizer's count, and record if a cycle ended."""
+        # On JAX the loop has the weights and the count; `model` fetches them.
+        optimizer = _inner(self.model.optimizer)
+        updates = int(optimizer._iterations)
+        if self._began:
+            # A train_step of the user's may update more than once.
+            gained = math.ceil((updates - self.updates) / max(self._executions, 1))
+            self._pace = max(self._pace, gained)
+        else:
+            self._begin(updates)
+        self.recorder.advance(updates, metrics)
+        total = self.schedule.total_steps
+        if self.set_lr:
+            optimizer.learning_rate = self.schedule.rate(updates)
+            self._due = 1
+        elif not self._began:
+            self._due = 1  # to find out the pace
+        elif total is not None and updates >= total:
+            self._due = sys.maxsize
+        else:
+            self._due = math.ceil((self.schedule.cycle_at(updates).stop - updates) / self._pace)
+        self._began = True
+        self._executions = 0
+
+    def _begin(self, updates: int) -> None:
+        """Find out where the run stands. By now every callback has restored what it restores."""
+        expected, self._resume_from = self._resume_from, None
+        if expected is not None and expected != updates:
+            raise SnapshotError(
+                "Argument `resume_from` must be the number of updates that the optimizer has done. "
+                f"Received: resume_from={expected}, and an optimizer that has done {updates}; "
+                "restore its state, as keras.saving.load_model does, and leave resume_from out"
+            )
+        if not updates or (expected is None and updates == self.updates):
+            return
+        # A run may be killed between a checkpoint and the snapshot that was due
+        # with it: those weights are here again.
+        again = self._pace if self.recorder.metric is None else 0
+        self.recorder.resume(updates, again=again)
+
+
+class ModelCapture:
+    """The weights of the model that a callback was given by `fit`."""
+
+    framework = "keras"
+    version = str(keras.__version__)
+
+    def __init__(self) -> None:
+        self.model: keras.Model | None = None
+
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """The weights as they are."""
+        return {name: array_of(variable) for name, variable in named_weights(self.model).items()}
+
+    def buffers(self) -> HostBuffers:
+        """Memory of numpy's."""
+        return HostBuffers()
+
+
+def _inner(optimizer: Any) -> Any:
+    """The optimizer that has the count and the rate, without the one that scales its loss."""
+    return getattr(optimizer, "inner_optimizer", optimizer)

@@ -1,0 +1,17 @@
+"""PyTorch: the scheduler, the snapshot recorder and the snapshot ensemble."""
+
+from ...core.errors import MissingExtraError
+
+try:
+    from .ensemble import SnapshotEnsemble as SnapshotEnsemble
+    from .migration import from_torch as from_torch
+    from .recorder import SnapshotRecorder as SnapshotRecorder
+    from .scheduler import CyclicCosineLR as CyclicCosineLR
+except ModuleNotFoundError as error:
+    if error.name not in ("torch", "numpy", "safetensors"):
+        raise
+    raise MissingExtraError.for_extra(
+        "torch", package=error.name, needed_by="cosanneal.adapters.torch"
+    ) from error
+
+__all__ = ["CyclicCosineLR", "SnapshotEnsemble", "SnapshotRecorder", "from_torch"]

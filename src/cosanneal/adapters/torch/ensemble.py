@@ -1,0 +1,80 @@
+"""The snapshot ensemble of torch modules."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from ...ensemble.ensemble import SnapshotEnsemble as Ensemble
+from ...ensemble.predict.outputs import Outputs
+from ...ensemble.predict.pooling import Pooling
+from ...snapshots.store import SnapshotStore
+from .model import TorchModel
+
+
+class SnapshotEnsemble(Ensemble[Tensor]):
+    """One prediction from the last snapshots: by default the mean of their probabilities.
+
+    The model is not touched. Members are loaded into copies of its structure,
+    which take no memory but the members' own, and which predict in evaluation
+    mode and without gradients; its hooks are copied with it. The structure is
+    that of the model when the ensemble is made; its device may change later.
+
+    Args:
+        model: a model of the kind that was recorded, on the device to use; or a
+            function that builds one, for a model that cannot be copied.
+        folder: the folder of the snapshots.
+        last: how many of the newest to use; by default all.
+        outputs: what the model returns: "logits" (a softmax over the class axis
+            makes probabilities of them), "probabilities", or "values" of a
+            regression.
+        class_axis: the axis of the classes; None where each number is an
+            outcome of its own (binary, multi-label), and a sigmoid makes its
+            probability of its logit.
+        pooling: "probabilities" (their mean), "logits" (their mean, which is
+            the geometric mean of probabilities), "log-probabilities" (the
+            logarithm of the mean probabilities) or "vote".
+
+    Raises:
+        EnsembleError: an argument that cannot be, or fewer snapshots than asked for.
+
+    Example:
+        >>> import tempfile, torch
+        >>> import cosanneal as ca
+        >>> from cosanneal.adapters.torch import SnapshotEnsemble, SnapshotRecorder
+        >>> model = torch.nn.Linear(2, 3)
+        >>> folder = tempfile.mkdtemp()
+        >>> schedule = ca.CyclicCosine(max_lr=0.2, total_steps=6, num_cycles=2)
+        >>> with SnapshotRecorder(folder, model, schedule) as recorder:
+        ...     for _ in range(6):
+        ...         _ = recorder.step()
+        >>> ensemble = SnapshotEnsemble(model, folder, last=2)
+        >>> ensemble.predict(torch.zeros(5, 2)).shape
+        torch.Size([5, 3])
+        >>> found = ensemble.average_weights(torch.zeros(5, 2), torch.arange(5) % 3)
+        >>> model.load_state_dict(found.weights)
+        <All keys matched successfully>
+
+    Source: Huang et al., "Snapshot Ensembles" (2017), section 3.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | Callable[[], nn.Module],
+        folder: str | os.PathLike[str] | SnapshotStore,
+        *,
+        last: int | None = None,
+        outputs: Outputs = "logits",
+        class_axis: int | None = -1,
+        pooling: Pooling = "probabilities",
+    ) -> None:
+        super().__init__(
+            TorchModel(model),
+            folder,
+            last=last,
+            outputs=outputs,
+            class_axis=class_axis,
+            pooling=pooling,
+        )

@@ -1,0 +1,347 @@
+"""The schedule as a scheduler of torch's."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from typing import Any, Final, cast
+
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from ...core.errors import ScheduleError
+from ...core.records import first_difference
+from ...core.schedule import Cycle, Schedule
+from ...snapshots.recorder import check_schedule
+from .stretch import Stretch, copied, fill, fit_to_fill, scaled
+
+# Older releases of torch do all within `step`, and note as the last rates the groups' very tensors.
+_HANDS_OVER_TENSORS: Final = not hasattr(LRScheduler, "_update_lr")
+
+# What a state must have.
+_STATE: Final = {
+    "schedules",
+    "last_epoch",
+    "_step_count",
+    "base_lrs",
+    "_last_lr",
+    "chainable",
+    "reference",
+    "factors",
+    "own",
+    "in_charge",
+}
+
+
+class CyclicCosineLR(LRScheduler):
+    """Sets each parameter group's rate from a schedule; step it after every optimizer step.
+
+    `group["lr"] = schedule.rate(t) * initial_lr / max(initial_lr of all groups)`
+
+    where `t` (`last_epoch`) counts the calls of `step()`. The group with the
+    highest initial rate follows the schedule itself, to the last bit, and the
+    others keep their ratio to it: the schedule's `max_lr` says what it says, and
+    the optimizer's `lr` is only the ratio. With a list of schedules, one for
+    each group, each group follows its own.
+
+    A group added later joins at the next `step()`, with the ratio of its own
+    `lr` to the highest initial rate the optimizer had when the scheduler was
+    made. (With a list, append its schedule to `schedules`.)
+
+    Args:
+        optimizer: the optimizer. Rates that are tensors are filled in place.
+        schedule: the schedule, or one for each parameter group.
+        chainable: multiply the group's current rate by the ratio of two
+            successive rates of the schedule, in place of setting it: for use
+            under ChainedScheduler, so that factors of other schedulers stay.
+            A factor survives a rate of 0.
+        last_epoch: the number of the last update done, to go on from there on
+            an optimizer at its initial rates; -1 starts. To resume from a
+            checkpoint, `load_state_dict` is all that is needed.
+
+    Raises:
+        ScheduleError: no schedule, a list whose length is not the number of
+            groups, or no group with a positive rate.
+
+    Example:
+        >>> import torch
+        >>> import cosanneal as ca
+        >>> model = torch.nn.Linear(2, 1)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+        >>> schedule = ca.CyclicCosine(max_lr=0.2, total_steps=6, num_cycles=2)
+        >>> scheduler = CyclicCosineLR(optimizer, schedule)
+        >>> rates = []
+        >>> for _ in range(4):
+        ...     rates.append(optimizer.param_groups[0]["lr"])
+        ...     optimizer.step()
+        ...     scheduler.step()
+        >>> [round(rate, 9) for rate in rates]
+        [0.2, 0.15, 0.05, 0.2]
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        schedule: Schedule | Sequence[Schedule],
+        *,
+        chainable: bool = False,
+        last_epoch: int = -1,
+    ) -> None:
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"{type(optimizer).__name__} is not an Optimizer")
+        groups = optimizer.param_groups
+        self.schedules: list[Schedule]
+        # Whether every group follows the one schedule at its ratio.
+        self._shared = not isinstance(schedule, list | tuple)
+        if self._shared:
+            self.schedules = [check_schedule(schedule)]
+        else:
+            self.schedules = [check_schedule(each) for each in cast(Sequence[Schedule], schedule)]
+            if len(self.schedules) != len(groups):
+                raise ScheduleError(
+                    "Argument `schedule` must be one schedule, or a list with one for each of the "
+                    f"optimizer's {len(groups)} parameter groups. Received: a list of "
+                    f"{len(self.schedules)}"
+                )
+        initial = [float(group.get("initial_lr", group["lr"])) for group in groups]
+        self._reference = max(initial)
+        if self._shared and not self._reference > 0:
+            raise ScheduleError(
+                "The optimizer must have a parameter group with a positive rate, since a group's "
+                f"rate is its ratio to the highest. Received: lr={initial}"
+            )
+        if last_epoch >= 0:
+            for group in groups:  # torch asks for these, and would refuse a fresh optimizer
+                group.setdefault("initial_lr", copied(group["lr"]))
+        self.chainable = chainable
+        self._factors = [1.0] * len(groups)  # what other schedulers multiplied each rate by
+        self._own: list[float] = []  # the rates of our own making, before those factors
+        # How often a state was loaded, and at which step: a recorder that
+        # follows the scheduler must not take the jump for a training run.
+        self.loads = 0
+        self.loaded_step = 0
+        self._stretch: Stretch | None = None
+        self._last: list[float | Tensor] | None = None
+        super().__init__(optimizer, last_epoch)
+
+    def _update_lr(self, epoch: int | None = None) -> None:
+        # What torch's `step` leaves to this method, and older releases do within `step`. Where
+        # nothing changed since the last update but the step, the rates are all there is to do.
+        stretch, step = self._stretch, self.last_epoch + 1
+        if (
+            stretch is not None
+            and epoch is None
+            and stretch.start <= step < stretch.stop
+            and type(step) is int
+            and self.schedules[0] is stretch.schedule
+            and self.base_lrs == stretch.base_lrs
+            and not self.chainable
+            and stretch.fill(self.optimizer.param_groups, stretch.evaluate(step))
+        ):
+            self.last_epoch = step
+            self._last = None
+            return
+        super()._update_lr(epoch)
+        self._stretch = self._next_stretch()
+
+    def _next_stretch(self) -> Stretch | None:
+        groups = self.optimizer.param_groups
+        tensors = [group["lr"] for group in groups if isinstance(group["lr"], Tensor)]
+        if (
+            self.chainable
+            or not self._shared
+            or type(self).get_lr is not CyclicCosineLR.get_lr
+            or not isinstance(self.last_epoch, int)
+            or (tensors and not fit_to_fill(tensors, len(groups)))
+        ):
+            return None
+        return Stretch(
+            self.schedules[0],
+            self.last_epoch + 1,
+            base_lrs=list(self.base_lrs),
+            ratios=self._ratios(),
+            rates=self._own,
+            tensors=tensors,
+            # The look-up pays for itself where such a stretch lasted before.
+            follow=self._stretch is not None and self._stretch.stop == self.last_epoch,
+        )
+
+    @property
+    def _last_lr(self) -> list[float | Tensor]:
+        # On a stretch they are made when asked for, since few ask at every step.
+        if self._last is None and self._stretch is not None:
+            self._own = self._stretch.rates
+            self._last = self._stretch.copies()
+        return cast(list[float | Tensor], self._last)
+
+    @_last_lr.setter
+    def _last_lr(self, rates: list[float | Tensor]) -> None:
+        self._last = [copied(rate) for rate in rates] if _HANDS_OVER_TENSORS else rates
+
+    def __getstate__(self) -> dict[str, Any]:
+        last = self._last_lr
+        return {**self.__dict__, "_last": last, "_stretch": None}
+
+    def get_lr(self) -> list[float | Tensor]:
+        """The rates for `last_epoch`; for the rates in force, see `get_last_lr`."""
+        if not self._get_lr_called_within_step:
+            warnings.warn(
+                "To get the last learning rate computed by the scheduler, please use "
+                "`get_last_lr()`.",
+                UserWarning,
+                stacklevel=2,
+            )
+        self._adopt_groups()
+        if self.chainable:
+            self._note_factors()
+        self._own = self._rates()
+        if not self.chainable:
+            return list(self._own)
+        return [rate * factor for rate, factor in zip(self._own, self._factors, strict=True)]
+
+    def _get_closed_form_lr(self) -> list[float | Tensor]:
+        # torch calls this, and not get_lr, where a step is jumped to.
+        self._adopt_groups()
+        self._own = self._rates()
+        self._factors = [1.0] * len(self._own)
+        return list(self._own)
+
+    @property
+    def T_cur(self) -> float:  # noqa: N802 - the name in torch's warm restarts
+        """The steps since the last restart (of the first schedule); they count on after its end."""
+        return self.last_epoch - self._cycle().start
+
+    @property
+    def T_i(self) -> int:  # noqa: N802 - the name in torch's warm restarts
+        """The length of the current cycle (of the first schedule), in steps."""
+        return self._cycle().length
+
+    def _cycle(self) -> Cycle:
+        schedule = self.schedules[0]
+        step = max(math.floor(self.last_epoch), 0)
+        if schedule.total_steps is not None:
+            step = min(step, schedule.total_steps - 1)
+        return schedule.cycle_at(step)
+
+    def _rates(self) -> list[float]:
+        # An int, but for torch's deprecated `step(epoch)`, which takes fractions.
+        step = self.last_epoch
+        rates = [
+            schedule.rate(step) if isinstance(step, int) else schedule.rate_at(step)
+            for schedule in self.schedules
+        ]
+        return scaled(rates[0], self._ratios()) if self._shared else rates
+
+    def _ratios(self) -> list[float]:
+        # A ratio of 1 leaves the schedule's own rate, bit for bit.
+        return [float(base) / self._reference for base in self.base_lrs]
+
+    def _adopt_groups(self) -> None:
+        groups = self.optimizer.param_groups
+        for group in groups[len(self.base_lrs) :]:
+            self.base_lrs.append(copied(group.setdefault("initial_lr", copied(group["lr"]))))
+            self._factors.append(1.0)
+        if not self._shared and len(self.schedules) != len(groups):
+            raise ScheduleError(
+                "The scheduler must have a schedule for each parameter group. Received: "
+                f"{len(groups)} groups and {len(self.schedules)} schedules; append the new "
+                "group's to scheduler.schedules"
+            )
+
+    def _note_factors(self) -> None:
+        """Find out by what others multiplied each rate since we last set it."""
+        for i, group in enumerate(self.optimizer.param_groups):
+            now = float(group["lr"])
+            # Older releases of torch do not say when the step is the initial one.
+            if getattr(self, "_is_initial", False) or i >= len(self._own):
+                before = float(self.base_lrs[i])
+            elif now == float(self._last_lr[i]):
+                continue  # nobody did; and so no rounding gathers
+            else:
+                before = self._own[i]
+            if before > 0:  # at a rate of 0 a factor leaves no trace
+                self._factors[i] = now / before
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state as plain data (numbers, strings, lists, dicts), which `weights_only` loads."""
+        last = [float(rate) for rate in self._last_lr]
+        now = [float(group["lr"]) for group in self.optimizer.param_groups[: len(last)]]
+        return {
+            "schedules": [schedule.to_dict() for schedule in self.schedules],
+            "last_epoch": self.last_epoch,
+            "_step_count": self._step_count,
+            "base_lrs": [float(rate) for rate in self.base_lrs],
+            "_last_lr": last,
+            "chainable": self.chainable,
+            "reference": self._reference,
+            "factors": list(self._factors),
+            "own": list(self._own),
+            # Under SequentialLR another scheduler may have the word at present.
+            "in_charge": now == last,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any], *, strict: bool = True) -> None:
+        """Go on from a state, on this or on a fresh optimizer; the rates are set at once.
+
+        Args:
+            state_dict: what `state_dict` returned.
+            strict: False takes over the step from a run under another
+                schedule; this scheduler's own schedule stays.
+
+        Raises:
+            ScheduleError: not a state of this class; one of another schedule
+                (the difference is named); more parameter groups than there are.
+        """
+        missing = sorted(_STATE - state_dict.keys())
+        if missing:
+            raise ScheduleError(
+                "Argument `state_dict` must be the state of a CyclicCosineLR. Received: a dict "
+                f"without {missing}"
+            )
+        ours = [schedule.to_dict() for schedule in self.schedules]
+        difference = first_difference(state_dict["schedules"], ours, "schedules")
+        if strict and difference is not None:
+            path, theirs, mine = difference
+            raise ScheduleError(
+                "The state must be of the same schedule as this scheduler's. Received: "
+                f"{path} = {theirs} in the state, {mine} here; to go on under this schedule "
+                "from the state's step, give strict=False"
+            )
+        groups = self.optimizer.param_groups
+        if len(state_dict["base_lrs"]) > len(groups):
+            raise ScheduleError(
+                "The optimizer must have as many parameter groups as the state's. Received: "
+                f"{len(groups)} groups, and {len(state_dict['base_lrs'])} in the state; add the "
+                "others with add_param_group first"
+            )
+        known = len(state_dict["base_lrs"])
+        self.base_lrs = [*state_dict["base_lrs"], *self.base_lrs[known:]]
+        self._factors = [*state_dict["factors"], *self._factors[known:]]
+        self._reference = state_dict["reference"]
+        self.last_epoch = state_dict["last_epoch"]
+        self._step_count = state_dict["_step_count"]
+        self._own = list(state_dict["own"])
+        self._last_lr = list(state_dict["_last_lr"])
+        self._stretch = None  # it was made for other ratios
+        self.loads += 1
+        self.loaded_step = max(math.floor(self.last_epoch), 0)
+        if state_dict["in_charge"]:
+            self._apply()
+
+    def stand_at(self, step: float, *, step_count: int) -> None:
+        """Go on from a step, as after so many calls of `step()`; the rates are set at once."""
+        self.last_epoch = step  # type: ignore[assignment]
+        self._step_count = step_count
+        self._apply()
+
+    def _apply(self) -> None:
+        """Set the groups' rates to those of `last_epoch`."""
+        self._adopt_groups()
+        self._own = self._rates()
+        for group, rate, factor in zip(
+            self.optimizer.param_groups, self._own, self._factors, strict=True
+        ):
+            fill(group, rate * factor if self.chainable else rate)
+        self._last_lr = [copied(group["lr"]) for group in self.optimizer.param_groups]

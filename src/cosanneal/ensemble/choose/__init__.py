@@ -1,0 +1,1 @@
+"""Which members to take, at which weights, and at which temperature."""

@@ -1,0 +1,414 @@
+"""The best ensemble that held-out data can tell: chosen, recorded, applied."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, Literal, TypeAlias, cast, get_args
+
+from numpy.typing import NDArray
+
+from ...core.atomic import replacing
+from ...core.errors import EnsembleError, plural, shown
+from ...core.records import Reader
+from ..arrays import narrow
+from ..predict.pooling import Pool
+from ..score.evidence import bootstrap_interval
+from ..score.metrics import METRICS, TITLES, Metric, check_metric, row_scores
+from .calibration import row_temperature, tempered
+from .selection import (
+    HeldOut,
+    Selection,
+    last_scores,
+    last_weights,
+    select_greedy,
+    select_last,
+    select_weights,
+)
+
+Select: TypeAlias = Literal["last", "greedy", "weights"]
+
+FORMAT: Final = "cosanneal.ensemble"
+VERSION: Final = 1
+
+# With fewer validation samples than this, a choice is said to be noisy: an
+# error rate of 3 % has a standard error of more than half a percent.
+FEW_SAMPLES: Final = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """An ensemble that was considered, and its scores on the validation data.
+
+    Args:
+        name: what it is, such as "last 3".
+        log_loss: in nats.
+        brier: the Brier score.
+        error: the share of errors.
+    """
+
+    name: str
+    log_loss: float
+    brier: float
+    error: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """What `fit` chose, and on what evidence: plain data.
+
+    Args:
+        members: the names of the members, oldest first.
+        weights: the weight of each; they sum to 1.
+        temperature: of the pooled probabilities.
+        class_axis: the axis of the classes, or None.
+        select: how the weights were chosen.
+        metric: by which score.
+        candidates: every ensemble that was considered: the last 1, 2, ...
+            members, the selection, and what had a temperature; the choice is
+            the last of them.
+        samples: how many validation samples there were.
+        interval: the 95 % interval of the difference of the choice's score to
+            that of the mean of all members; below 0 the choice is better. On
+            the data that it was chosen on: new data will show less.
+        seed: of the intervals and of the bags.
+        gap: by how much at most the log-loss of the weights is above the least
+            one, for select="weights".
+        digests: of the members' snapshots; None for predictions of any origin.
+    """
+
+    members: tuple[str, ...]
+    weights: tuple[float, ...]
+    temperature: float
+    class_axis: int | None
+    select: Select
+    metric: Metric
+    candidates: tuple[Candidate, ...]
+    samples: int
+    interval: tuple[float, float]
+    seed: int
+    gap: float | None = None
+    digests: tuple[str, ...] | None = None
+
+    def apply(self, predictions: Iterable[Any]) -> Any:
+        """The chosen ensemble's probabilities.
+
+        Args:
+            predictions: the probabilities of every member of `members`, in that
+                order; arrays of any framework, one at a time.
+
+        Returns:
+            Of the kind, dtype and device of the first.
+
+        Raises:
+            EnsembleError: as many predictions as members must come, all of one shape.
+        """
+        pool = Pool[Any](class_axis=self.class_axis)
+        count = 0
+        for prediction in predictions:
+            if count < len(self.weights):
+                pool.update(prediction, self.weights[count])
+            count += 1
+        if count != len(self.members):
+            raise EnsembleError(
+                f"Argument `predictions` must be of the {len(self.members)} members that the "
+                f"choice was made among. Received: {count}"
+            )
+        return self.finish(pool)
+
+    def finish(self, pool: Pool[Any]) -> Any:
+        """The pooled probabilities at the temperature."""
+        return narrow(tempered(pool.wide, self.temperature, self.class_axis), pool.like)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The choice as plain data for JSON."""
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "members": [
+                {
+                    "name": name,
+                    "weight": weight,
+                    "digest": None if self.digests is None else self.digests[i],
+                }
+                for i, (name, weight) in enumerate(zip(self.members, self.weights, strict=True))
+            ],
+            "temperature": self.temperature,
+            "class_axis": self.class_axis,
+            "select": self.select,
+            "metric": self.metric,
+            "candidates": [
+                {"name": each.name, **{name: getattr(each, name) for name in METRICS}}
+                for each in self.candidates
+            ],
+            "samples": self.samples,
+            "interval": list(self.interval),
+            "seed": self.seed,
+            "gap": self.gap,
+        }
+
+    @classmethod
+    def from_dict(cls, data: object) -> Choice:
+        """The choice that `to_dict` described.
+
+        Raises:
+            EnsembleError: not such a description, one of an unknown version, or
+                one with a bad field, whose path is named.
+        """
+        return _read(
+            Reader.of(
+                data,
+                FORMAT,
+                VERSION,
+                what="The description of a choice",
+                source="Choice.to_dict() gives it",
+                error=EnsembleError,
+            )
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the choice as JSON, so that the file is all there or as it was.
+
+        Raises:
+            EnsembleError: the file cannot be written.
+        """
+        with replacing(Path(path), error=EnsembleError) as file:
+            file.write(json.dumps(self.to_dict(), indent=1).encode() + b"\n")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Choice:
+        """Read a choice that was saved.
+
+        Raises:
+            EnsembleError: the file cannot be read, or holds no choice.
+        """
+        try:
+            data = json.loads(Path(path).read_bytes())
+        except OSError as error:
+            raise EnsembleError(
+                f"{path} could not be read: {error.strerror or error}; fit the ensemble and save "
+                "it first"
+            ) from error
+        except (ValueError, RecursionError) as error:
+            raise EnsembleError(f"{path} could not be read: it is no JSON ({error})") from error
+        try:
+            return cls.from_dict(data)
+        except EnsembleError as error:
+            raise EnsembleError(f"{path}: {error}") from error
+
+
+def fit(
+    predictions: Sequence[Any] | Any,
+    labels: Any,
+    *,
+    select: Select = "last",
+    metric: Metric = "log_loss",
+    temperature: bool = True,
+    names: Sequence[str] | None = None,
+    class_axis: int | None = -1,
+    steps: int = 50,
+    bags: int = 0,
+    seed: int = 0,
+    digests: Sequence[str] | None = None,
+) -> Choice:
+    """Choose members, weights and a temperature on validation data.
+
+    Nothing else goes into the choice: report it on data that were not given here.
+
+    Args:
+        predictions: the members' probabilities for the validation data, oldest
+            member first: a sequence of arrays of one shape, or one array with
+            the members along its first axis.
+        labels: the true classes of the validation data.
+        select: "last" takes the mean of the last m members, with the m that is
+            best with its temperature; "greedy" picks one after the other, with
+            replacement; "weights" takes the weights of the least log-loss.
+        metric: by which score to choose: "log_loss", "brier" or "error".
+        temperature: also fit one temperature after pooling, by log-loss.
+            (Means are less sure than their members, the more of them the less:
+            without it, fewer members may seem better than they are.)
+        names: of the members; by default "0", "1", ...
+        class_axis: the axis of the classes in one member's array; None for
+            outcomes (binary, multi-label).
+        steps: picks of select="greedy".
+        bags: of select="greedy", as in `select_greedy`.
+        seed: of the bags and the intervals.
+        digests: of the members, to know them again by.
+
+    Raises:
+        EnsembleError: arguments that cannot be, or arrays that do not fit.
+
+    Warns:
+        UserWarning: fewer than 1000 validation samples; with the interval that
+            says how noisy the choice is.
+
+    Example:
+        >>> import numpy as np
+        >>> random = np.random.default_rng(0)
+        >>> y = random.integers(2, size=2000)
+        >>> noise = random.random((3, 2000))
+        >>> sure = np.where(noise < 0.8, 0.9, 0.2)  # of the label
+        >>> members = np.where(y == 1, sure, 1 - sure)
+        >>> choice = fit(members, y, select="last")
+        >>> choice.weights == (1 / 3, 1 / 3, 1 / 3), round(choice.temperature, 1)
+        (True, 0.3)
+        >>> choice.apply(members).shape
+        (2000,)
+
+    Source: Huang et al., "Snapshot Ensembles" (2017), section 4.3 for the last m;
+    Caruana et al. (2004); Rahaman & Thiery (2021) for the temperature after pooling.
+    """
+    metric = check_metric(metric)
+    held_out = HeldOut(predictions, labels, class_axis=class_axis)
+    if names is None:
+        names = [str(i) for i in range(len(held_out))]
+    if len(names) != len(held_out):
+        raise EnsembleError(
+            f"Argument `names` must have a name for each of {len(held_out)} members. "
+            f"Received: {len(names)}"
+        )
+    chosen = _select(held_out, select, metric, steps=steps, bags=bags, seed=seed)
+    candidates = [
+        Candidate(name=f"last {m}", **scores)
+        for m, scores in enumerate(last_scores(held_out), start=1)
+    ]
+    found, rows = 1.0, held_out.pooled(chosen.weights)
+    if select != "last":
+        candidates.append(Candidate(name=select, **held_out.scores_of(rows)))
+        if temperature:
+            found, rows, candidate = _calibrated(held_out, rows, select)
+            candidates.append(candidate)
+    elif temperature:
+        every = [(last_weights(len(held_out), m), f"last {m}") for m in range(1, len(held_out) + 1)]
+        tried = [
+            (weights, *_calibrated(held_out, held_out.pooled(weights), name))
+            for weights, name in every
+        ]
+        best = min(tried, key=lambda each: getattr(each[-1], metric))
+        candidates += [each[-1] for each in tried if each is not best]
+        weights, found, rows, candidate = best
+        candidates.append(candidate)
+        chosen = replace(chosen, weights=weights, score=getattr(candidate, metric))
+    everyone = held_out.pooled(last_weights(len(held_out), len(held_out)))
+    y = held_out.labels
+    differences = row_scores(metric, rows, y) - row_scores(metric, everyone, y)
+    choice = Choice(
+        members=tuple(names),
+        weights=chosen.weights,
+        temperature=found,
+        class_axis=class_axis,
+        select=select,
+        metric=metric,
+        candidates=tuple(candidates),
+        samples=held_out.samples,
+        interval=bootstrap_interval(y.per_sample(differences), seed=seed),
+        seed=seed,
+        gap=chosen.gap,
+        digests=None if digests is None else tuple(digests),
+    )
+    if held_out.samples < FEW_SAMPLES:
+        low, high = choice.interval
+        samples = plural(held_out.samples, "validation sample")
+        apart = "; it does not tell the two apart" if low <= 0 <= high else ""
+        warnings.warn(
+            f"The ensemble was chosen on {samples}, fewer than {FEW_SAMPLES}: its "
+            f"{TITLES[metric]} there less that of the mean of all members has "
+            f"a 95 % interval from {low:+.4g} to {high:+.4g}{apart}",
+            UserWarning,
+            stacklevel=2,
+        )
+    return choice
+
+
+def _calibrated(
+    held_out: HeldOut, rows: NDArray[Any], name: str
+) -> tuple[float, NDArray[Any], Candidate]:
+    """The temperature of a prediction, the prediction at it, and its scores."""
+    found = row_temperature(rows, held_out.labels)
+    rows = tempered(rows, found, -1)
+    scores = held_out.scores_of(rows)
+    return found, rows, Candidate(name=f"{name}, temperature {found:.4g}", **scores)
+
+
+def _select(
+    held_out: HeldOut, select: Select, metric: Metric, *, steps: int, bags: int, seed: int
+) -> Selection:
+    if select == "last":
+        return select_last(held_out, metric)
+    if select == "greedy":
+        return select_greedy(held_out, metric, steps=steps, bags=bags, seed=seed)
+    if select != "weights":
+        raise EnsembleError(
+            "Argument `select` must be 'last', 'greedy' or 'weights'. "
+            f"Received: select={shown(select)}"
+        )
+    if metric != "log_loss":
+        raise EnsembleError(
+            "Argument `metric` must be 'log_loss' for select='weights', which finds the least one. "
+            f"Received: metric={metric!r}"
+        )
+    return select_weights(held_out)
+
+
+def _read(reader: Reader) -> Choice:
+    reader.only(
+        *("format", "version", "members", "temperature", "class_axis", "select", "metric"),
+        *("candidates", "samples", "interval", "seed", "gap"),
+    )
+    members = reader.items("members")
+    for member in members:
+        member.only("name", "weight", "digest")
+        if not 0 <= member.number("weight") <= 1:
+            raise member.error("weight", "between 0 and 1")
+    weights = tuple(member.number("weight") for member in members)
+    if not abs(math.fsum(weights) - 1) < 1e-9:
+        raise reader.error("members", "a list whose weights sum to 1")
+    digests = [member.value("digest") for member in members]
+    known = any(digest is not None for digest in digests)
+    candidates = reader.items("candidates")
+    for candidate in candidates:
+        candidate.only("name", *METRICS)
+        for name in METRICS:
+            if not 0 <= candidate.number(name) < math.inf:
+                raise candidate.error(name, "a finite number of at least 0")
+    for field, known_values in (("select", get_args(Select)), ("metric", METRICS)):
+        if reader.text(field) not in known_values:
+            raise reader.error(field, f"one of {', '.join(map(repr, known_values))}")
+    temperature = reader.number("temperature")
+    if not 0 < temperature < math.inf:
+        raise reader.error("temperature", "a finite positive number")
+    samples, seed = reader.count("samples"), reader.count("seed")
+    for field, value, least in (("samples", samples, 1), ("seed", seed, 0)):
+        if value is None or value < least:
+            raise reader.error(field, f"an integer of at least {least}")
+    interval = reader.numbers("interval")
+    if len(interval) != 2 or not -math.inf < interval[0] <= interval[1] < math.inf:
+        raise reader.error("interval", "two finite numbers, the lower one first")
+    gap = None if reader.value("gap") is None else reader.number("gap")
+    if gap is not None and not 0 <= gap < math.inf:
+        raise reader.error("gap", "null or a finite number of at least 0")
+    return Choice(
+        members=tuple(member.text("name") for member in members),
+        weights=weights,
+        temperature=temperature,
+        class_axis=reader.count("class_axis"),
+        select=cast(Select, reader.text("select")),
+        metric=cast(Metric, reader.text("metric")),
+        candidates=tuple(
+            Candidate(
+                name=candidate.text("name"),
+                **{name: candidate.number(name) for name in METRICS},
+            )
+            for candidate in candidates
+        ),
+        samples=samples or 0,
+        interval=(interval[0], interval[1]),
+        seed=seed or 0,
+        gap=gap,
+        digests=tuple(member.text("digest") for member in members) if known else None,
+    )

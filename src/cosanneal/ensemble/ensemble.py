@@ -1,0 +1,438 @@
+"""The snapshot ensemble: one prediction from the members of a run, composed of its parts.
+
+What a framework is needed for is a `Model`, which an adapter hands in. Which
+members there are, how they are run, what is chosen among them and how their
+weights are averaged stand in rooms of their own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Generic
+
+from ..core.errors import EnsembleError
+from ..snapshots.store import Snapshot, SnapshotStore
+from .arrays import check_count, narrow
+from .choose.choice import Choice, Select
+from .choose.choice import fit as choose
+from .members import CHOICE_NAME, REMEDY, Members, members_of
+from .model import ArrayT, Model, Weights
+from .predict.kept import kept_predictions
+from .predict.modes import Mode, Modes, PoolT, outputs_of
+from .predict.outputs import Outputs, OutputSpec
+from .predict.pooling import Pooling
+from .score.metrics import Metric
+from .weights.averaging import AveragedWeights, Averaging, Judge, SoupName, check_soup
+from .weights.barrier import BARRIER, check_inner, check_tolerance
+
+
+class SnapshotEnsemble(Generic[ArrayT]):
+    """One prediction from the last snapshots of a run.
+
+    Attributes:
+        model: what the members are loaded into.
+        store: their folder.
+        choice: what `fit` chose or `load` read, and `predict` goes by; None for
+            all members at the same weight.
+
+    Args:
+        model: the model, as its framework's adapter makes it.
+        folder: the folder of the snapshots.
+        last: how many of the newest to use; by default all.
+        outputs: what the model returns: "logits" (a softmax over the class axis
+            makes probabilities of them), "probabilities", or "values" of a
+            regression, which are averaged.
+        class_axis: the axis of the classes; None where each number is an
+            outcome of its own (binary, multi-label), and a sigmoid makes its
+            probability of its logit.
+        pooling: how the members' predictions become one, as in `Pool`: by
+            default the mean of their probabilities.
+
+    Raises:
+        EnsembleError: an argument that cannot be, or fewer snapshots than asked for.
+    """
+
+    def __init__(
+        self,
+        model: Model[ArrayT],
+        folder: str | os.PathLike[str] | SnapshotStore,
+        *,
+        last: int | None = None,
+        outputs: Outputs = "logits",
+        class_axis: int | None = -1,
+        pooling: Pooling = "probabilities",
+    ) -> None:
+        self.model = model
+        self.store = folder if isinstance(folder, SnapshotStore) else SnapshotStore(folder)
+        self._spec = OutputSpec(outputs, class_axis, pooling)
+        self._members = Members(self.store, model, last)
+        self._modes = Modes(model, self._members, self._spec)
+        self.choice: Choice | None = None
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def __repr__(self) -> str:
+        steps = ", ".join(str(snapshot.step) for snapshot in self._members)
+        return f"<{type(self).__name__} of {len(self)} snapshots of {self.store.folder}: {steps}>"
+
+    @property
+    def members(self) -> tuple[Snapshot, ...]:
+        """The snapshots of the ensemble, oldest first."""
+        return self._members.snapshots
+
+    @property
+    def measured(self) -> Mapping[str, float]:
+        """The seconds that a batch took in each mode, when mode="auto" last compared them.
+
+        Infinite for one that cannot be.
+        """
+        return self._modes.measured
+
+    @property
+    def held(self) -> int:
+        """How many members mode="resident" keeps."""
+        return self._modes.held
+
+    def predict(self, x: Any, *, batch_size: int | None = None, mode: Mode = "stream") -> ArrayT:
+        """The members' predictions made one: by default their mean; after `fit`, as it chose.
+
+        Args:
+            x: the model's input, with the samples along the first axis: an
+                array; a tuple of arrays for a model of several arguments; or an
+                iterable of batches (but no list) such as a data loader, of which
+                each is the input, or a tuple or list that begins with it, as in
+                `(x, y)`.
+            batch_size: of arrays, so many samples at a time; by default all at once.
+            mode: how the members are run; the results agree to rounding.
+                "stream" has one member in memory at a time, and one sum in
+                float64, however many there are; a loader must give the same
+                batches in every pass, of which each member has one. "resident"
+                keeps all members beside the model, on its device and for the
+                next call, and takes one pass. "stacked" keeps them stacked, and
+                runs all at once by a vectorized map, whose gain is greatest for
+                small batches on a GPU. "auto" measures those two on the first
+                batch of each shape and goes on with the faster one, or streams
+                where four times all members do not fit into the device's free
+                memory.
+
+        Several threads may predict with one ensemble; they take turns.
+
+        Returns:
+            Probabilities (or values) in the dtype and on the device of a
+            member's, in the order of the samples.
+
+        Raises:
+            SnapshotError: a snapshot is damaged.
+            EnsembleError: a snapshot does not fit the model (the message names
+                the first tensor that differs); or batches that change between
+                two passes.
+        """
+        choice = self.choice
+        with self._pools(self._spec.pool, self._weights(), x, batch_size, mode) as pools:
+            return self.model.join(
+                [each.value if choice is None else choice.finish(each) for each in pools]
+            )
+
+    def predict_with_variance(
+        self, x: Any, *, batch_size: int | None = None, mode: Mode = "stream"
+    ) -> tuple[ArrayT, ArrayT]:
+        """The mean of the members' values of a regression, and the variance between them.
+
+        The variance leaves out the noise of the targets, which members that
+        return values only do not know. Args and errors as in `predict`.
+
+        Raises:
+            EnsembleError: the ensemble's outputs are no values.
+        """
+        weights = dict.fromkeys(self.members, 1.0)
+        with self._pools(self._spec.value_pool, weights, x, batch_size, mode) as pools:
+            means, variances = zip(*((pool.mean, pool.variance) for pool in pools), strict=True)
+        return self.model.join(means), self.model.join(variances)
+
+    def member_predictions(self, x: Any, *, batch_size: int | None = None) -> Iterator[ArrayT]:
+        """The prediction of each member in turn, oldest first.
+
+        Args and errors as in `predict`; probabilities (or values), as
+        `predict` averages them. One member is in memory at a time.
+        """
+        batches = self.model.batches(x, batch_size)
+        for snapshot in self._members:
+            output = outputs_of(self.model, self._members.load(snapshot), batches, self._spec)
+            logits = self._spec.outputs == "logits"
+            yield narrow(self._spec.wide(output), output) if logits else output
+
+    def weights(self, snapshot: Snapshot) -> Weights:
+        """A member's weights by name, as the model takes them."""
+        return self._members.load(snapshot)
+
+    def release(self) -> None:
+        """Give back the memory of the members that the modes resident and stacked keep."""
+        self._modes.release()
+
+    def fit(
+        self,
+        x_val: Any,
+        y_val: Any = None,
+        *,
+        select: Select = "last",
+        metric: Metric = "log_loss",
+        temperature: bool = True,
+        batch_size: int | None = None,
+        keep: str | os.PathLike[str] | None = None,
+        steps: int = 50,
+        bags: int = 0,
+        seed: int = 0,
+    ) -> Choice:
+        """Choose members, weights and a temperature on validation data; `predict` then uses them.
+
+        Every member is run once. Nothing but these data goes into the choice:
+        report it on others.
+
+        Args:
+            x_val: the model's input for the validation data, as in `predict`.
+            y_val: their true classes; by default what a loader's batches of
+                `(x, y)` hold.
+            select: "last", "greedy" or "weights", as in `cosanneal.ensemble.fit`.
+            metric: "log_loss", "brier" or "error".
+            temperature: also fit one temperature after pooling.
+            batch_size: so many samples at a time; by default all at once.
+            keep: a file to keep the members' probabilities in, one .npy array
+                with the members along the first axis: float32, or float64 where
+                class_axis is None. Without one, they are in memory, or where
+                they are more than 256 MiB in a temporary file.
+            steps: picks of select="greedy".
+            bags: of select="greedy", as in `select_greedy`.
+            seed: of the bags and the intervals.
+
+        Returns:
+            The choice, which is now `choice`.
+
+        Raises:
+            EnsembleError: the outputs are values, or not pooled by the mean of
+                probabilities; or as in `cosanneal.ensemble.fit`.
+            SnapshotError: a snapshot is damaged.
+
+        Warns:
+            UserWarning: fewer than 1000 validation samples.
+        """
+        self._spec.check_mean()
+        # Members that are no files have none, and a choice among them is one of arrays.
+        digests = [each.metadata["digest"] for each in self._members if "digest" in each.metadata]
+        batches = self.model.batches(x_val, batch_size)
+        labels = batches.labels() if y_val is None else y_val
+        outputs = (
+            outputs_of(self.model, self._members.load(snapshot), batches, self._spec)
+            for snapshot in self._members
+        )
+        with kept_predictions(outputs, len(self), self._spec, keep) as predictions:
+            self.choice = choose(
+                predictions,
+                labels,
+                select=select,
+                metric=metric,
+                temperature=temperature,
+                names=[snapshot.path.name for snapshot in self._members],
+                class_axis=self._spec.class_axis,
+                steps=steps,
+                bags=bags,
+                seed=seed,
+                digests=digests or None,
+            )
+        return self.choice
+
+    def average_weights(
+        self,
+        x_val: Any = None,
+        y_val: Any = None,
+        *,
+        train_data: Any = None,
+        last: int | None = None,
+        soup: SoupName = "uniform",
+        decay: float | None = None,
+        barrier: float = BARRIER,
+        shares: Sequence[float] = (0.25, 0.5, 0.75),
+        batch_size: int | None = None,
+        train_batch_size: int | None = None,
+    ) -> AveragedWeights:
+        """One model from the mean of members' weights, if no barrier parts them.
+
+        `sum(share_i * weights_i)`, in float64, rounded once; then the running
+        statistics of normalization layers are estimated anew.
+
+        A mean of weights is a model only where the members lie in one valley of
+        the loss. So the loss (the log-loss, or of values the MSE) on the
+        validation data is measured first, on the straight line from each member
+        to the next. Where it rises by more than the tolerance above the line
+        between its ends, the mean is refused, by an error: a warning would leave
+        a model behind that is worse than each of its members. So it is where the
+        loss of the mean rises as much above that of its members.
+
+        Statistics, such as BatchNorm's, are those of the training data as if
+        all had come in one batch: each sample (and each position in it) counts
+        the same, whatever the batches' sizes, and the variance between batches
+        is part of it. While the data pass, every normalization layer normalizes
+        by the batch's own statistics, as in training, and dropout is off. So the
+        first one's statistics do not depend on the batches at all, and those of
+        deeper ones as little as the batches are large. On the way between two
+        members they are estimated at every point. A few thousand samples do. A
+        layer that the data do not reach keeps the mean of its statistics; and one
+        whose statistics are the same in all members (in Keras, one that is not
+        trained) was frozen, and keeps them.
+
+        Args:
+            x_val: the model's input for validation data, as in `predict`. They
+                may be left out with `barrier=math.inf`, or for one member.
+            y_val: their true classes (or values); by default what a loader's
+                batches of `(x, y)` hold.
+            train_data: input as in `predict`, from the training data: arrays,
+                or a loader, which may shuffle. Needed where the model has
+                running statistics, and for nothing else.
+            last: of so many of the newest members; by default of all. With
+                soup="uniform" it is the window of latest weight averaging (LAWA).
+            soup: "uniform", where all count the same; "exponential", the moving
+                average with `decay`; or "greedy", which begins with the member of
+                the lowest loss and takes those that do not make it worse, from
+                the best one down. That is a stricter test than the barrier's,
+                which is left out.
+            decay: of soup="exponential", in (0, 1]: a member counts `decay`
+                times as much as the next, as `cosanneal.ensemble.exponential_weights` has it.
+            barrier: by how much the loss may rise, as a share of the mean loss
+                of the ends; 0.1 lets it grow by a tenth. `math.inf` takes the
+                mean all the same, with a warning where 0.1 would refuse it.
+            shares: where to measure between two members, as shares of the way. Each
+                takes a pass over the validation data, and with running statistics
+                one over the training data.
+            batch_size: of the validation data, where they are arrays, so many
+                samples at a time; by default all at once.
+            train_batch_size: of the training data, at most so many at a time, in
+                batches of about one size.
+
+        Returns:
+            The mean, its members and scores. The model, and `choice`, stay as they are.
+
+        Raises:
+            EnsembleError: a barrier between two members; no training data for a
+                model with running statistics (the message names the first layer),
+                or no validation data to measure with; arguments that cannot be.
+            SnapshotError: a snapshot is damaged.
+
+        Warns:
+            UserWarning: a barrier that only `barrier=math.inf` lets pass.
+
+        Source: Izmailov et al., "Averaging Weights Leads to Wider Optima" (2018),
+        section 3; Wortsman et al., "Model Soups" (2022), recipe 1; Kaddour, "Latest
+        Weight Averaging" (2022); Frankle et al., "Linear Mode Connectivity" (2020).
+        """
+        if last is not None:
+            last = check_count("last", last)
+            if last > len(self):
+                raise EnsembleError(
+                    f"Argument `last` must be at most {len(self)}, the members there are. "
+                    f"Received: last={last}"
+                )
+        chosen = self.members if last is None else self.members[-last:]
+        mixture = check_soup(soup, decay, len(chosen))
+        tolerance, inner = check_tolerance(barrier), check_inner(shares)
+        several = len(chosen) > 1
+        if x_val is None and several and (mixture is None or tolerance < math.inf):
+            raise EnsembleError(
+                "Argument `x_val` must be given for the loss between the members to be measured. "
+                "Received: none; give validation data, or barrier=math.inf and another soup than "
+                "'greedy' for the mean unmeasured"
+            )
+        loading = [lambda each=each: self._members.load(each) for each in chosen]
+        layers = self.model.running_statistics(loading) if several else ()
+        train = None
+        if layers:
+            if train_data is None:
+                raise EnsembleError(
+                    "Argument `train_data` must be given for a model with running statistics, "
+                    f"which a mean of weights needs anew. Received: none, and {layers[0]!r}; give "
+                    "input from the training data"
+                )
+            train = self.model.batches(
+                train_data, train_batch_size, training=True, name="train_data"
+            )
+        with self.model.same_randomness():
+            averaging = Averaging(self.model, self._members, chosen, self._spec, train, layers)
+            if x_val is not None:
+                batches = self.model.batches(x_val, batch_size)
+                judge = Judge(batches.labels() if y_val is None else y_val, self._spec)
+                if self._spec.outputs == "values":
+                    values = self._spec.value_pool()
+                    averaging.measure(batches, judge, self._weights(), values)
+                    averaging.score_ensemble(values.mean)
+                else:
+                    pool = self._spec.pool()
+                    averaging.measure(batches, judge, self._weights(), pool)
+                    choice = self.choice
+                    averaging.score_ensemble(pool.wide if choice is None else choice.finish(pool))
+            if mixture is None:
+                return averaging.greedy()
+            return averaging.mean(mixture, tolerance, inner)
+
+    def save(self, path: str | os.PathLike[str] | None = None) -> None:
+        """Write the choice as a small JSON file.
+
+        Args:
+            path: the file; by default `ensemble.json` beside the snapshots.
+
+        Raises:
+            EnsembleError: nothing was fitted, or the file cannot be written.
+        """
+        if self.choice is None:
+            raise EnsembleError("There must be a choice to save. Received: none; call fit first")
+        if path is None and self.choice.digests is None:
+            raise EnsembleError(
+                "Argument `path` must be given where the members are no files. Received: none"
+            )
+        self.choice.save(self.store.folder / CHOICE_NAME if path is None else path)
+
+    def load(self, path: str | os.PathLike[str] | None = None) -> Choice:
+        """Take over a choice that was saved: its members, weights and temperature.
+
+        Args:
+            path: the file; by default `ensemble.json` beside the snapshots.
+
+        Returns:
+            The choice, which is now `choice`.
+
+        Raises:
+            EnsembleError: the ensemble is none that could be fitted; no choice is
+                there; one of its snapshots is missing,
+                or is another than it was; or there are newer ones, among which
+                it was not made.
+        """
+        self._spec.check_mean()
+        file = self.store.folder / CHOICE_NAME if path is None else Path(path)
+        choice = Choice.load(file)
+        if choice.class_axis != self._spec.class_axis:
+            raise EnsembleError(
+                f"The choice in {file} must be with class_axis={self._spec.class_axis}. Received: "
+                f"one with class_axis={choice.class_axis}{REMEDY}"
+            )
+        self._members.snapshots = members_of(choice, self.store, file)
+        self.choice = choice
+        return choice
+
+    def _weights(self) -> dict[Snapshot, float]:
+        """The members that count, with their weights."""
+        weights = [1.0] * len(self) if self.choice is None else self.choice.weights
+        return {each: weight for each, weight in zip(self.members, weights, strict=True) if weight}
+
+    def _pools(
+        self,
+        pool: Callable[[], PoolT],
+        weights: Mapping[Snapshot, float],
+        x: Any,
+        batch_size: int | None,
+        mode: Mode,
+    ) -> contextlib.closing[Generator[PoolT, None, None]]:
+        """For each batch a pool of the members' outputs; to be used in a `with` block."""
+        batches = self.model.batches(x, batch_size)
+        return contextlib.closing(self._modes.pools(pool, weights, batches, mode))

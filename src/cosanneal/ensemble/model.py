@@ -1,0 +1,110 @@
+"""The one seam to a framework: a model that members' weights can be loaded into.
+
+Each adapter has one class that is this protocol, and hands it to
+`SnapshotEnsemble`; nothing else of an ensemble knows a framework. Whoever
+brings another framework writes one such class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias, TypeVar
+
+from ..snapshots.file import Layout
+from .predict.batches import Batches
+
+ArrayT = TypeVar("ArrayT")
+
+# A model's arguments for some samples.
+Batch: TypeAlias = tuple[Any, ...]
+# Weights as `Model.load` makes them: a mapping from a snapshot's names to arrays.
+Weights: TypeAlias = Any
+
+
+class Model(Protocol[ArrayT]):
+    """A model that members' weights can be loaded into.
+
+    It may be called from several threads at a time. The user's own model stays
+    as it is: its weights, its modes, its hooks.
+
+    Attributes:
+        framework: in which `Snapshot.load` gives tensors: "numpy", "pt", "flax" or "tf".
+    """
+
+    framework: str
+
+    def layout(self) -> Layout:
+        """The shape and the dtype's name of each tensor that a member must have, by name."""
+
+    def place(self) -> object:
+        """Where the model is, and in which dtype: weights loaded for another place do not fit."""
+
+    def load(self, tensors: Mapping[str, Any]) -> Weights:
+        """Weights for a pass, in the model's place.
+
+        Args:
+            tensors: by name, of the layout: a snapshot's, or made of such weights.
+        """
+
+    def running(self) -> AbstractContextManager[Callable[[Weights, Batch], ArrayT]]:
+        """What runs the model with some weights on a batch: for one pass, in one thread at a time.
+
+        The model predicts in evaluation mode and without gradients. Weights that
+        were given in the call before, the very same mapping, need not be put in
+        place again. At the end of the pass they are let go of.
+
+        Raises:
+            EnsembleError: (the function) an output that is not one array.
+        """
+
+    def stack(self, members: Sequence[Callable[[], Weights]]) -> Callable[[Batch], ArrayT]:
+        """What runs all members on a batch at once, and stacks what they would give one by one.
+
+        Args:
+            members: each loads one.
+        """
+
+    def batches(
+        self, x: Any, batch_size: int | None, *, training: bool = False, name: str = "x"
+    ) -> Batches:
+        """The batches of an input, in the arrays that the model takes; see `Batches`."""
+
+    def join(self, outputs: Sequence[ArrayT]) -> ArrayT:
+        """The outputs of several batches, one at least, as one array."""
+
+    def wait(self, outputs: Any) -> None:
+        """Return when some outputs are computed."""
+
+    def free_memory(self) -> int | None:
+        """The free bytes where the model is; None if they are not known."""
+
+    def running_statistics(self, members: Sequence[Callable[[], Weights]]) -> Sequence[str]:
+        """The layers whose running statistics a mean of some members needs anew.
+
+        Args:
+            members: each loads one.
+
+        Raises:
+            EnsembleError: there are some that cannot be estimated.
+        """
+
+    def estimate(self, weights: Weights, layers: Sequence[str], batches: Batches) -> Weights:
+        """Weights with these layers' statistics of the data, as if all had come in one batch."""
+
+    def same_randomness(self) -> AbstractContextManager[object]:
+        """Leave the state of random generators that loaders draw from as it is."""
+
+    def export(self, weights: Weights) -> Any:
+        """Weights in the form in which the framework's users have them."""
+
+
+def free_host_memory() -> int | None:
+    """The bytes that this machine has free for more; None where it does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        found = [line for line in lines if line.startswith("MemAvailable:")]
+        return int(found[0].split()[1]) * 1024
+    except (OSError, IndexError, ValueError):  # on other systems
+        return None

@@ -1,0 +1,1 @@
+"""From an input to one prediction: batches, how members are run, and pooling."""

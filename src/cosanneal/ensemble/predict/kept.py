@@ -1,0 +1,66 @@
+"""The members' predictions for the same data, kept in one array: in memory, or in a file."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...core.errors import EnsembleError, shown
+from ..arrays import Kind, as_numpy
+from .outputs import OutputSpec
+
+# Bytes of predictions beyond which they are kept in a file.
+IN_MEMORY: Final = 256 << 20
+
+
+@contextlib.contextmanager
+def kept_predictions(
+    outputs: Iterable[Any], members: int, spec: OutputSpec, file: str | os.PathLike[str] | None
+) -> Iterator[NDArray[Any]]:
+    """The probabilities of all members in one array, with the members along the first axis.
+
+    Args:
+        outputs: of each member in turn; one is in memory at a time.
+        members: how many, at least one.
+        spec: what the outputs are.
+        file: the .npy file to keep them in; without one they are in memory, or
+            where they are large in a temporary file, for as long as the context.
+
+    Raises:
+        EnsembleError: the file cannot be written.
+    """
+    with contextlib.ExitStack() as stack:
+        kept: NDArray[Any] | None = None
+        for i, output in enumerate(outputs):
+            array = as_numpy(spec.wide(output))
+            if kept is None:
+                # In float32 the probability of a logit of 20 is 1: how far it is from
+                # that is lost, where no other class' probability says it.
+                exact = spec.class_axis is None or "float64" in str(Kind.of(output).dtype)
+                dtype = np.dtype(np.float64 if exact else np.float32)
+                shape = (members, *array.shape)
+                if file is None and math.prod(shape) * dtype.itemsize <= IN_MEMORY:
+                    kept = np.empty(shape, dtype)
+                else:
+                    if file is None:
+                        folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+                        file = Path(stack.enter_context(folder)) / "predictions.npy"
+                    try:
+                        kept = np.lib.format.open_memmap(file, "w+", dtype, shape)
+                    except OSError as error:
+                        raise EnsembleError(
+                            "Argument `keep` must be a file that can be written. "
+                            f"Received: {shown(os.fspath(file))}: {error.strerror or error}"
+                        ) from error
+            kept[i] = array
+        if kept is None:
+            raise EnsembleError("An ensemble without members predicts nothing")
+        yield kept

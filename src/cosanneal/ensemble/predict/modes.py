@@ -1,0 +1,197 @@
+"""How the members are run on batches: streaming, resident, stacked, or as measured."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
+from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar, cast, get_args
+
+from ...core.errors import EnsembleError, shown
+from ...snapshots.store import Snapshot
+from ..members import Members
+from ..model import ArrayT, Batch, Model, Weights
+from .batches import Batches
+from .outputs import OutputSpec
+from .pooling import Pool, ValuePool
+
+Mode: TypeAlias = Literal["stream", "resident", "stacked", "auto"]
+
+PoolT = TypeVar("PoolT", Pool[Any], ValuePool[Any])
+
+# How often `mode="auto"` has a batch predicted by each mode, after once for all that comes first.
+_TRIALS: Final = 3
+
+
+def checked(output: ArrayT, spec: OutputSpec) -> ArrayT:
+    """An output, whose shape must be one that the specification can be true of."""
+    spec.check(tuple(cast(Any, output).shape))
+    return output
+
+
+def outputs_of(
+    model: Model[ArrayT], weights: Weights, batches: Batches, spec: OutputSpec
+) -> ArrayT:
+    """The outputs of a model with some weights for all batches, as one array."""
+    with model.running() as run:
+        return model.join([checked(run(weights, batch), spec) for batch in batches])
+
+
+class Modes(Generic[ArrayT]):
+    """Runs the members of an ensemble, and keeps what its modes keep of them.
+
+    Attributes:
+        measured: the seconds that a batch took in each mode, when mode="auto"
+            last compared them; infinite for one that cannot be.
+
+    Args:
+        model: the model that they are loaded into.
+        members: what loads them.
+        spec: what their outputs are.
+    """
+
+    def __init__(self, model: Model[ArrayT], members: Members, spec: OutputSpec) -> None:
+        self._model, self._members, self._spec = model, members, spec
+        self.measured: dict[str, float] = {}
+        # What the modes resident and stacked keep, of a model in one place.
+        self._place: object = None
+        self._held: dict[Snapshot, Weights] = {}
+        self._stacked: tuple[tuple[Snapshot, ...], Callable[[Batch], ArrayT]] | None = None
+        self._fastest: dict[object, Mode] = {}
+
+    @property
+    def held(self) -> int:
+        """How many members are kept one by one."""
+        return len(self._held)
+
+    def release(self) -> None:
+        """Give back the memory of the members that are kept."""
+        self._held.clear()
+        self._stacked = None
+
+    def pools(
+        self,
+        pool: Callable[[], PoolT],
+        weights: Mapping[Snapshot, float],
+        batches: Batches,
+        mode: Mode,
+    ) -> Generator[PoolT, None, None]:
+        """For each batch a pool of some members' outputs, at their weights.
+
+        The model is in use until the generator is closed.
+        """
+        if mode not in get_args(Mode):
+            raise EnsembleError(
+                "Argument `mode` must be 'stream', 'resident', 'stacked' or 'auto'. "
+                f"Received: mode={shown(mode)}"
+            )
+        if mode == "stream":
+            yield from self._streamed(pool, weights, batches)
+            return
+        with self._model.running() as run:
+            if self._place != (place := self._model.place()):
+                self.release()
+                self._place = place
+            if mode == "auto" and not self._fits(weights):
+                yield from self._streamed(pool, weights, batches)
+                return
+            for batch in batches:
+                found = pool()
+                if (mode if mode != "auto" else self._faster(weights, run, batch)) == "stacked":
+                    found.update_stacked(self._run_stacked(weights, batch), tuple(weights.values()))
+                else:
+                    for snapshot, weight in weights.items():
+                        found.update(
+                            checked(run(self._resident(snapshot), batch), self._spec), weight
+                        )
+                yield found
+
+    def _streamed(
+        self, pool: Callable[[], PoolT], weights: Mapping[Snapshot, float], batches: Batches
+    ) -> Iterator[PoolT]:
+        pools: list[PoolT] = []
+        for snapshot, weight in weights.items():
+            loaded = self._members.load(snapshot)
+            with self._model.running() as run:
+                for i, batch in enumerate(batches):
+                    if i == len(pools):
+                        pools.append(pool())
+                    pools[i].update(checked(run(loaded, batch), self._spec), weight)
+            del run, loaded  # before the next one's are read
+        pools.reverse()
+        while pools:  # each is done with when the next is asked for
+            yield pools.pop()
+
+    def _resident(self, snapshot: Snapshot) -> Weights:
+        if snapshot not in self._held:
+            self._held[snapshot] = self._members.load(snapshot)
+        return self._held[snapshot]
+
+    def _run_stacked(self, weights: Mapping[Snapshot, float], batch: Batch) -> ArrayT:
+        """All members' outputs for a batch, along a first axis."""
+        snapshots = tuple(weights)
+        if self._stacked is None or self._stacked[0] != snapshots:
+            self._stacked = None  # before the others are read
+            loading = [lambda each=each: self._members.load(each) for each in snapshots]
+            self._stacked = snapshots, self._model.stack(loading)
+        try:
+            outputs = self._stacked[1](batch)
+        except EnsembleError:
+            raise
+        except Exception as error:
+            first, *_ = (str(error) or type(error).__name__).splitlines()
+            raise EnsembleError(
+                "The model must be one that a vectorized map can run for all members at once, for "
+                f"mode='stacked'. Received: {type(error).__name__}: {first}; give mode='resident'"
+            ) from error
+        self._spec.check(tuple(cast(Any, outputs).shape[1:]))
+        return outputs
+
+    def _fits(self, weights: Mapping[Snapshot, float]) -> bool:
+        """Whether members may be kept twice, in both modes that are to be compared, and as much."""
+        snapshots = tuple(weights)
+        if self._stacked is not None and self._stacked[0] == snapshots:
+            return True
+        if all(snapshot in self._held for snapshot in snapshots):
+            return True
+        free = self._model.free_memory()
+        return free is not None and 4 * self._members.count_bytes(snapshots) <= free
+
+    def _faster(
+        self,
+        weights: Mapping[Snapshot, float],
+        run: Callable[[Weights, Batch], ArrayT],
+        batch: Batch,
+    ) -> Mode:
+        """The mode that takes less time for batches of this shape."""
+        key = tuple(weights), self._place, tuple(tuple(each.shape) for each in batch)
+        if key in self._fastest:
+            return self._fastest[key]
+        ways: dict[Mode, Callable[[], object]] = {
+            "resident": lambda: [
+                checked(run(self._resident(snapshot), batch), self._spec) for snapshot in weights
+            ],
+            "stacked": lambda: self._run_stacked(weights, batch),
+        }
+        self.measured = {}
+        for way, predict in ways.items():
+            try:
+                self._model.wait(predict())  # it compiles, reads and allocates
+            except EnsembleError:
+                if way == "resident":
+                    raise
+                self.measured[way] = math.inf
+                continue
+            times = []
+            for _ in range(_TRIALS):
+                start = time.perf_counter()
+                self._model.wait(predict())
+                times.append(time.perf_counter() - start)
+            self.measured[way] = min(times)
+        found = min(ways, key=lambda way: self.measured[way])
+        self._fastest[key] = found
+        if found == "resident":
+            self._stacked = None
+        elif "resident" not in self._fastest.values():
+            self._held.clear()
+        return found

@@ -1,0 +1,405 @@
+"""Many predictions made one: streaming, in the memory of one, for arrays of any framework."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast, get_args
+
+import numpy as np
+
+from ...core.errors import EnsembleError, shown
+from ..arrays import (
+    Kind,
+    check_class_axis,
+    log_odds,
+    log_sigmoid,
+    log_softmax,
+    logarithm,
+    namespace,
+    narrow,
+    probabilities_of,
+    widen,
+)
+
+Pooling: TypeAlias = Literal["probabilities", "logits", "log-probabilities", "vote"]
+Inputs: TypeAlias = Literal["probabilities", "logits", "log-probabilities"]
+
+ArrayT = TypeVar("ArrayT")
+
+
+class Pool(Generic[ArrayT]):
+    """The pooled prediction of the members seen so far.
+
+    With weights `w` that sum to 1, the members' probabilities `p` and logits `z`:
+
+    - "probabilities": `sum(w p)`, the linear opinion pool, as in the paper;
+    - "logits": `softmax(sum(w z))`, the logarithmic opinion pool: the geometric
+      mean `prod(p**w)`, normalised. (Of outcomes: the sigmoid in the softmax' place.)
+    - "log-probabilities": `log(sum(w exp(log p)))`, the logarithm of the first,
+      by a running log-sum-exp: for likelihoods too small for a float;
+    - "vote": each member votes for its most probable class, or shares its vote
+      equally among several; the result is the share of the votes. Of outcomes,
+      it votes where the probability is above 1/2, and with half a vote there.
+
+    Sums are in float64: the order of the members matters by rounding alone. The
+    result has the kind, dtype and device of the first member's prediction.
+
+    Args:
+        pooling: the rule.
+        inputs: what the members' predictions are: "probabilities", "logits" or
+            "log-probabilities". Where a logarithm is taken of a probability,
+            one below 2**-126 counts as that.
+        class_axis: the axis of the classes; None where each number is an
+            outcome of its own (binary, multi-label), as in an array of one axis.
+
+    Raises:
+        EnsembleError: no such rule or input.
+
+    Example:
+        >>> import numpy as np
+        >>> pool = Pool()
+        >>> pool.update(np.array([[0.8, 0.2]]))
+        >>> pool.update(np.array([[0.5, 0.5]]), weight=2)
+        >>> pool.value.round(3).tolist()
+        [[0.6, 0.4]]
+
+    Source: Huang et al., "Snapshot Ensembles" (2017), section 3; Stone (1961) and
+    Genest & Zidek, "Combining Probability Distributions" (1986), for the pools;
+    Hansen & Salamon (1990) for the vote.
+    """
+
+    def __init__(
+        self,
+        pooling: Pooling = "probabilities",
+        *,
+        inputs: Inputs = "probabilities",
+        class_axis: int | None = -1,
+    ) -> None:
+        self.pooling = check_pooling(pooling)
+        if inputs not in get_args(Inputs):
+            raise EnsembleError(
+                "Argument `inputs` must be 'probabilities', 'logits' or 'log-probabilities'. "
+                f"Received: inputs={shown(inputs)}"
+            )
+        self.inputs = inputs
+        self.class_axis = class_axis
+        self.like: Kind | None = None  # of the first prediction
+        self._shape: tuple[int, ...] = ()
+        self._weight = 0.0
+        self._sum: Any = None
+        self._top: Any = None  # the greatest logarithm so far, of a log-sum-exp
+
+    def update(self, prediction: ArrayT, weight: float = 1.0) -> None:
+        """Take in one member's prediction, which is left as it is.
+
+        Args:
+            prediction: of the same shape as those before.
+            weight: its weight, relative to the others'.
+
+        Raises:
+            EnsembleError: another shape than before, too few classes, or a
+                weight that is none.
+        """
+        weight = check_weight(weight)
+        wide = widen(prediction)
+        self._meet(prediction, tuple(wide.shape))
+        if weight > 0:
+            self._weight += weight
+            self._add(self._part(wide, self._axis), weight)
+
+    def update_stacked(self, predictions: ArrayT, weights: Sequence[float]) -> None:
+        """Take in several members' predictions, stacked along a first axis, as one by one.
+
+        Args:
+            predictions: of shape (members, ...); left as they are.
+            weights: a weight for each.
+
+        Raises:
+            EnsembleError: as `update`, or as many weights as members must come.
+        """
+        checked = [check_weight(weight) for weight in weights]
+        wide = widen(predictions)
+        if len(checked) != len(wide):
+            raise EnsembleError(
+                "Argument `weights` must have a weight for each member. Received: "
+                f"{len(checked)} weights for {len(wide)} members"
+            )
+        # Of one of them: how all lie, as of JAX' arrays, is by the members' axis too.
+        first = cast(Any, predictions)[0] if len(checked) else predictions
+        self._meet(first, tuple(wide.shape[1:]))
+        counted = [i for i, weight in enumerate(checked) if weight > 0]
+        if len(counted) < len(checked):
+            wide, checked = wide[counted], [checked[i] for i in counted]
+        if not counted:
+            return
+        self._weight += math.fsum(checked)
+        if self.pooling == "log-probabilities":  # whose greatest is looked for one by one
+            for each, weight in zip(wide, checked, strict=True):
+                self._add(self._part(each, self._axis), weight)
+            return
+        axis = self._axis if self._axis is None or self._axis < 0 else self._axis + 1
+        part = self._part(wide, axis)
+        factors = part.new_tensor(checked) if hasattr(part, "new_tensor") else np.array(checked)
+        self._add(namespace(part).tensordot(factors, part, 1), 1.0)
+
+    def _meet(self, prediction: ArrayT, shape: tuple[int, ...]) -> None:
+        """Keep the first prediction's kind and shape, and refuse others' of another shape."""
+        if self.like is None:
+            self._shape = shape
+            if self.inputs != "probabilities" or self.pooling != "probabilities":
+                check_class_axis(shape, self._axis, "Predictions")
+            self.like = Kind.of(prediction)
+        elif shape != self._shape:
+            raise EnsembleError(
+                "The members' predictions must have one shape. Received: "
+                f"{shape} after {self._shape}"
+            )
+
+    def _add(self, part: Any, weight: float) -> None:
+        if self.pooling == "log-probabilities":
+            self._add_logarithm(part, weight)
+        elif self._sum is None:
+            self._sum = part * weight
+        else:
+            self._sum += part * weight
+
+    @property
+    def wide(self) -> Any:
+        """The pooled prediction in float64: a tensor of torch, or an array of numpy's.
+
+        Raises:
+            EnsembleError: no member has any weight.
+        """
+        if self._sum is None:
+            raise EnsembleError(
+                "The pool must have a member with a positive weight. Received: none"
+            )
+        if self.pooling == "log-probabilities":
+            with np.errstate(divide="ignore"):  # log(0), where no member gives anything
+                total = namespace(self._sum).log(self._sum)
+            return total + (_finite(self._top) - math.log(self._weight))
+        mean = self._sum / self._weight
+        return mean if self.pooling != "logits" else probabilities_of(mean, self._axis)
+
+    @property
+    def value(self) -> ArrayT:
+        """The pooled prediction.
+
+        Raises:
+            EnsembleError: no member has any weight.
+        """
+        return cast(ArrayT, narrow(self.wide, self.like))
+
+    @property
+    def _axis(self) -> int | None:
+        return None if len(self._shape) == 1 else self.class_axis
+
+    def _part(self, wide: Any, axis: int | None) -> Any:
+        """What of a prediction is summed, with its classes along an axis."""
+        xp = namespace(wide)
+        if self.pooling == "vote":
+            if axis is not None:
+                top = (wide == xp.amax(wide, axis=axis, keepdims=True)) * xp.ones_like(wide)
+                return top / top.sum(axis=axis, keepdims=True)
+            half = {"probabilities": 0.5, "logits": 0.0, "log-probabilities": -math.log(2)}
+            return (xp.sign(wide - half[self.inputs]) + 1) / 2
+        if self.pooling == "probabilities":
+            if self.inputs == "logits":
+                return probabilities_of(wide, axis)
+            return xp.exp(wide) if self.inputs == "log-probabilities" else wide
+        if self.pooling == "log-probabilities":
+            if self.inputs == "logits":
+                return log_sigmoid(wide) if axis is None else log_softmax(wide, axis)
+            return wide if self.inputs == "log-probabilities" else logarithm(wide)
+        if self.inputs == "logits" or (self.inputs == "log-probabilities" and axis is not None):
+            return wide
+        if axis is not None:
+            return logarithm(wide)
+        return log_odds(xp.exp(wide) if self.inputs == "log-probabilities" else wide)
+
+    def _add_logarithm(self, part: Any, weight: float) -> None:
+        xp = namespace(part)
+        if self._sum is None:
+            self._sum, self._top = weight * xp.exp(part - _finite(part)), part
+            return
+        top = xp.maximum(self._top, part)
+        safe = _finite(top)
+        self._sum = self._sum * xp.exp(self._top - safe) + weight * xp.exp(part - safe)
+        self._top = top
+
+
+def pool(
+    predictions: Iterable[ArrayT],
+    *,
+    weights: Sequence[float] | None = None,
+    pooling: Pooling = "probabilities",
+    inputs: Inputs = "probabilities",
+    class_axis: int | None = -1,
+) -> ArrayT:
+    """One prediction from those of the members, which may come one at a time.
+
+    Args:
+        predictions: the members' predictions: arrays of one shape.
+        weights: a weight for each; by default all count the same.
+        pooling: the rule, as in `Pool`.
+        inputs: what the predictions are, as in `Pool`.
+        class_axis: the axis of the classes, or None, as in `Pool`.
+
+    Returns:
+        Of the kind, dtype and device of the first.
+
+    Raises:
+        EnsembleError: no members, shapes that differ, or weights that do not fit.
+
+    Example:
+        >>> import numpy as np
+        >>> members = np.array([[0.9, 0.1], [0.2, 0.8]])[:, None]
+        >>> pool(members, pooling="vote").tolist()
+        [[0.5, 0.5]]
+        >>> pool(members, pooling="logits").round(3).tolist()
+        [[0.6, 0.4]]
+    """
+    pooled = Pool[ArrayT](pooling, inputs=inputs, class_axis=class_axis)
+    for prediction, weight in weighted(predictions, weights):
+        pooled.update(prediction, weight)
+    return pooled.value
+
+
+class ValuePool(Generic[ArrayT]):
+    """The mean and the variance of the members' values of a regression, seen so far.
+
+    `mean = sum(w m)`, `variance = sum(w (m - mean)**2) + sum(w v)`
+
+    with weights `w` that sum to 1, the members' values `m`, and their own
+    variances `v` where they predict them: the moments of the mixture. Without
+    them it is the variance between the members alone, which leaves out the
+    noise of the targets.
+
+    Example:
+        >>> import numpy as np
+        >>> values = ValuePool()
+        >>> for member in (1.0, 2.0, 6.0):
+        ...     values.update(np.array([member]))
+        >>> values.mean.tolist(), values.variance.round(3).tolist()
+        ([3.0], [4.667])
+
+    Source: West, "Updating Mean and Variance Estimates" (1979); Lakshminarayanan
+    et al., "Deep Ensembles" (2017), section 2.4.
+    """
+
+    def __init__(self) -> None:
+        self._like: Kind | None = None
+        self._shape: tuple[int, ...] = ()
+        self._weight = 0.0
+        self._mean: Any = None
+        self._squares: Any = None
+
+    def update(
+        self, values: ArrayT, weight: float = 1.0, *, variances: ArrayT | None = None
+    ) -> None:
+        """Take in one member's values, and its variances if it has them.
+
+        Raises:
+            EnsembleError: another shape than before, or a weight that is none.
+        """
+        weight = check_weight(weight)
+        wide = widen(values)
+        spread = None if variances is None else widen(variances)
+        if self._like is None:
+            self._like, self._shape = Kind.of(values), tuple(wide.shape)
+        for shape in (wide.shape, wide.shape if spread is None else spread.shape):
+            if tuple(shape) != self._shape:
+                raise EnsembleError(
+                    "The members' values and variances must have one shape. Received: "
+                    f"{tuple(shape)} beside {self._shape}"
+                )
+        if weight == 0:
+            return
+        self._weight += weight
+        if self._mean is None:
+            zeros = namespace(wide).zeros_like
+            self._mean, self._squares = zeros(wide), zeros(wide)
+        away = wide - self._mean
+        self._mean += away * (weight / self._weight)
+        self._squares += weight * away * (wide - self._mean)
+        if spread is not None:
+            self._squares += weight * spread
+
+    def update_stacked(self, values: Any, weights: Sequence[float]) -> None:
+        """Take in several members' values, stacked along a first axis, as one by one."""
+        for each, weight in zip(values, weights, strict=True):
+            self.update(each, weight)
+
+    @property
+    def mean(self) -> ArrayT:
+        """The mean.
+
+        Raises:
+            EnsembleError: no member has any weight.
+        """
+        return cast(ArrayT, narrow(self._seen(self._mean), self._like))
+
+    @property
+    def variance(self) -> ArrayT:
+        """The variance.
+
+        Raises:
+            EnsembleError: no member has any weight.
+        """
+        return cast(ArrayT, narrow(self._seen(self._squares) / self._weight, self._like))
+
+    def _seen(self, value: Any) -> Any:
+        if value is None:
+            raise EnsembleError(
+                "The pool must have a member with a positive weight. Received: none"
+            )
+        return value
+
+
+def _finite(top: Any) -> Any:
+    """What is taken off logarithms before they are raised: the greatest, or of log(0) nothing."""
+    xp = namespace(top)
+    return xp.where(xp.isfinite(top), top, xp.zeros_like(top))
+
+
+def check_pooling(pooling: object) -> Pooling:
+    """`pooling`, which must be the name of a rule."""
+    for known in get_args(Pooling):
+        if pooling == known:
+            return cast(Pooling, known)
+    raise EnsembleError(
+        "Argument `pooling` must be 'probabilities', 'logits', 'log-probabilities' or 'vote'. "
+        f"Received: pooling={shown(pooling)}"
+    )
+
+
+def check_weight(weight: object) -> float:
+    """`weight` as a finite float of at least 0."""
+    try:
+        value = math.nan if isinstance(weight, bool | str) else float(weight)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise EnsembleError(
+            f"A member's weight must be a finite number of at least 0. Received: {shown(weight)}"
+        )
+    return value
+
+
+def weighted(
+    predictions: Iterable[ArrayT], weights: Sequence[float] | None
+) -> Iterable[tuple[ArrayT, float]]:
+    """Each prediction with its weight; there must be as many of one as of the other."""
+    count = 0
+    for prediction in predictions:
+        if weights is not None and count >= len(weights):
+            count += 1
+            break
+        yield prediction, 1.0 if weights is None else weights[count]
+        count += 1
+    if weights is not None and count != len(weights):
+        raise EnsembleError(
+            "Argument `weights` must have a weight for each member. Received: "
+            f"{len(weights)} weights for {'more' if count > len(weights) else count} members"
+        )

@@ -1,0 +1,1 @@
+"""Means of the members' weights: one model at the cost of one."""

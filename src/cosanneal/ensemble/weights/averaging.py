@@ -1,0 +1,307 @@
+"""One model from the weights of several members, if the loss between them lets it be one."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias, cast, overload
+
+import numpy as np
+
+from ...core.errors import EnsembleError, shown
+from ...snapshots.store import Snapshot
+from ..arrays import as_floats
+from ..members import Members
+from ..model import Model, Weights
+from ..predict.batches import Batches
+from ..predict.modes import outputs_of
+from ..predict.outputs import OutputSpec
+from ..predict.pooling import Pool, ValuePool
+from ..score.metrics import brier_score, error_rate, log_loss, rmse
+from .barrier import BARRIER, Interpolation, mean_too_high, too_high
+from .means import average_weights, exponential_weights, greedy_soup, interpolate_weights
+
+SoupName: TypeAlias = Literal["uniform", "greedy", "exponential"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class AveragedWeights:
+    """The mean of some members' weights: one model, at the cost of one.
+
+    Scores are by name: "log_loss", "brier" and "error", or of values "mse".
+    They are None, and the lists of them empty, where no validation data were given.
+
+    Args:
+        weights: the mean, in the framework's own form: for torch what
+            `load_state_dict` of the model takes; for JAX the pytree of the
+            params; for Keras what `set_weights` of the model takes.
+        members: the snapshots in it: oldest first, or of soup="greedy" in the
+            order in which they were taken.
+        shares: the share of each in the mean; they sum to 1.
+        scores: of the averaged model.
+        ensemble_scores: of the ensemble, as `predict` gives it.
+        member_scores: of each of `members` alone.
+        barriers: the loss on the way from each of `members` to the next; none of
+            soup="greedy".
+        statistics: whether running statistics were estimated anew.
+    """
+
+    weights: Any = field(repr=False)
+    members: tuple[Snapshot, ...]
+    shares: tuple[float, ...]
+    scores: dict[str, float] | None
+    ensemble_scores: dict[str, float] | None
+    member_scores: tuple[dict[str, float], ...]
+    barriers: tuple[Interpolation, ...]
+    statistics: bool
+
+
+class Judge:
+    """The scores of predictions on validation data.
+
+    Args:
+        labels: the truth.
+        spec: what the predictions are.
+    """
+
+    def __init__(self, labels: Any, spec: OutputSpec) -> None:
+        self._labels = labels
+        self._values, self._class_axis = spec.outputs == "values", spec.class_axis
+        # What the loss is called in `scores`, and in a sentence.
+        self.loss_name, self.title = ("mse", "MSE") if self._values else ("log_loss", "log-loss")
+
+    def scores(self, prediction: Any) -> dict[str, float]:
+        """The scores of probabilities, or of values."""
+        if self._values:
+            return {"mse": rmse(prediction, self._labels) ** 2}
+        return {
+            "log_loss": log_loss(prediction, self._labels, class_axis=self._class_axis),
+            "brier": brier_score(prediction, self._labels, class_axis=self._class_axis),
+            "error": error_rate(prediction, self._labels, class_axis=self._class_axis),
+        }
+
+    def all_scores(self, prediction: Any) -> dict[str, float]:
+        """The scores; of a prediction that is not finite, infinity."""
+        if np.isfinite(as_floats(prediction)).all():
+            return self.scores(prediction)
+        names = ("mse",) if self._values else ("log_loss", "brier", "error")
+        return dict.fromkeys(names, math.inf)
+
+
+def check_soup(soup: object, decay: float | None, members: int) -> tuple[float, ...] | None:
+    """The shares of members in a mean, oldest first; None where they are for the greedy soup."""
+    if soup == "exponential":
+        if decay is None:
+            raise EnsembleError(
+                "Argument `decay` must be given for soup='exponential'. Received: none; give a "
+                "number in (0, 1], such as 0.5"
+            )
+        return exponential_weights(members, decay)
+    if decay is not None:
+        raise EnsembleError(
+            "Argument `decay` must be left out but for soup='exponential'. "
+            f"Received: decay={shown(decay)}, soup={shown(soup)}"
+        )
+    if soup == "uniform":
+        return (1 / members,) * members
+    if soup == "greedy":
+        return None
+    raise EnsembleError(
+        "Argument `soup` must be 'uniform', 'greedy' or 'exponential'. "
+        f"Received: soup={shown(soup)}"
+    )
+
+
+class Averaging:
+    """The mean of some members' weights, under way.
+
+    Args:
+        model: the model that they are loaded into.
+        members: what loads them.
+        chosen: those to average, oldest first.
+        spec: what the model's outputs are.
+        train: what statistics are estimated from; None where there are none.
+        layers: those whose statistics are.
+    """
+
+    def __init__(
+        self,
+        model: Model[Any],
+        members: Members,
+        chosen: Sequence[Snapshot],
+        spec: OutputSpec,
+        train: Batches | None,
+        layers: Sequence[str],
+    ) -> None:
+        self._model, self._members, self._chosen, self._spec = model, members, chosen, spec
+        self._train, self._layers = train, layers
+        self._batches: Batches | None = None
+        self._judge = Judge(None, spec)  # until labels are there
+        self._scores: dict[Snapshot, dict[str, float]] = {}
+        self._ensemble_scores: dict[str, float] | None = None
+        # What the default tolerance would have refused.
+        self._passed: list[str] = []
+
+    def measure(
+        self,
+        batches: Batches,
+        judge: Judge,
+        weights: Mapping[Snapshot, float],
+        pool: Pool[Any] | ValuePool[Any],
+    ) -> None:
+        """Score every member to average on validation data, and pool all that have weights.
+
+        Args:
+            batches: of the validation data.
+            judge: knows the truth.
+            weights: of the members in the pool.
+            pool: takes in their outputs.
+        """
+        self._batches, self._judge = batches, judge
+        for snapshot in self._members:
+            weight = weights.get(snapshot, 0.0)
+            if weight or snapshot in self._chosen:
+                output = self._outputs(self._members.load(snapshot))
+                pool.update(output, weight)
+                if snapshot in self._chosen:
+                    self._scores[snapshot] = judge.scores(self._spec.wide(output))
+
+    def score_ensemble(self, prediction: Any) -> None:
+        """Note what the pooled prediction scores."""
+        if self._spec.pooling == "log-probabilities":
+            prediction = np.exp(as_floats(prediction))
+        self._ensemble_scores = self._judge.scores(prediction)
+
+    def mean(
+        self, mixture: Sequence[float], tolerance: float, inner: Sequence[float]
+    ) -> AveragedWeights:
+        """The mean at given shares, unless a barrier is in the way.
+
+        Args:
+            mixture: the share of each member.
+            tolerance: by how much the loss may rise, as a share of the ends' mean.
+            inner: where to measure the loss between two members.
+        """
+        barriers: list[Interpolation] = []
+        # With no limit set, the mean is taken, and what the default would refuse is said.
+        limit = BARRIER if tolerance == math.inf else tolerance
+        pairs = zip(self._chosen, self._chosen[1:], strict=False)
+        for pair in pairs if self._batches is not None else ():
+            barriers.append(self._between(*pair, inner))
+            self._check(too_high(barriers[-1], pair, limit, self._judge.title), tolerance)
+        mean = self._model.load(
+            average_weights(map(self._members.load, self._chosen), weights=mixture)
+        )
+        found = self._finished(
+            self._estimated(mean, len(self._chosen)), self._chosen, mixture, barriers
+        )
+        if found.scores is not None and len(self._chosen) > 1:
+            name = self._judge.loss_name
+            losses = [score[name] for score in found.member_scores]
+            line = math.fsum(a * b for a, b in zip(mixture, losses, strict=True))
+            self._check(
+                mean_too_high(found.scores[name], line, limit, self._judge.title), tolerance
+            )
+        if self._passed:
+            warnings.warn(
+                f"The weights were averaged across a barrier: {'; '.join(self._passed)}. Compare "
+                "the scores with the ensemble's before the mean is used",
+                UserWarning,
+                stacklevel=3,
+            )
+        return found
+
+    def greedy(self) -> AveragedWeights:
+        """The mean of those that do not make it worse."""
+        if len(self._chosen) == 1:
+            return self.mean((1.0,), math.inf, ())
+        name = self._judge.loss_name
+        soup = greedy_soup(
+            _Loaded(self._members, self._chosen),
+            lambda weights: self._loss(self._estimated(weights, 2)),
+            alone=[self._scores[member][name] for member in self._chosen],
+        )
+        taken = [self._chosen[i] for i in soup.members]
+        weights = self._estimated(soup.weights, len(taken))
+        return self._finished(weights, taken, (1 / len(taken),) * len(taken), ())
+
+    def _between(self, first: Snapshot, second: Snapshot, inner: Sequence[float]) -> Interpolation:
+        """The loss on the way from a member to the next."""
+        name = self._judge.loss_name
+        start, end = self._members.load(first), self._members.load(second)
+        losses = [
+            self._loss(self._estimated(interpolate_weights(start, end, share), 2))
+            for share in inner
+        ]
+        return Interpolation.of(
+            (0.0, *inner, 1.0),
+            (self._scores[first][name], *losses, self._scores[second][name]),
+        )
+
+    def _estimated(self, named: Mapping[str, Any], members: int) -> Weights:
+        """Weights that are a mean of so many members', with statistics of their own."""
+        weights = self._model.load(named)
+        if self._train is None or members == 1:
+            return weights
+        return self._model.estimate(weights, self._layers, self._train)
+
+    def _outputs(self, weights: Weights) -> Any:
+        return outputs_of(self._model, weights, cast(Batches, self._batches), self._spec)
+
+    def _loss(self, weights: Weights) -> float:
+        # A mean may overflow where no member does.
+        prediction = self._spec.wide(self._outputs(weights))
+        return self._judge.all_scores(prediction)[self._judge.loss_name]
+
+    def _check(self, reason: str | None, tolerance: float) -> None:
+        if reason is None:
+            return
+        if tolerance < math.inf:
+            raise EnsembleError(
+                "The members must lie in one valley of the loss for a mean of their weights. "
+                f"Received: {reason}; predict with the ensemble instead, average fewer members "
+                "(last=), or give barrier=math.inf for the mean all the same"
+            )
+        self._passed.append(reason)
+
+    def _finished(
+        self,
+        weights: Weights,
+        members: Sequence[Snapshot],
+        shares: Sequence[float],
+        barriers: Sequence[Interpolation],
+    ) -> AveragedWeights:
+        scores = None
+        if self._batches is not None:
+            scores = self._judge.all_scores(self._spec.wide(self._outputs(weights)))
+        return AveragedWeights(
+            weights=self._model.export(weights),
+            members=tuple(members),
+            shares=tuple(shares),
+            scores=scores,
+            ensemble_scores=self._ensemble_scores,
+            member_scores=tuple(self._scores[each] for each in members if each in self._scores),
+            barriers=tuple(barriers),
+            statistics=self._train is not None and len(members) > 1,
+        )
+
+
+class _Loaded(Sequence[Weights]):
+    """Members' weights, each loaded when it is asked for."""
+
+    def __init__(self, members: Members, snapshots: Sequence[Snapshot]) -> None:
+        self._members, self._snapshots = members, snapshots
+
+    def __len__(self) -> int:
+        return len(self._snapshots)
+
+    @overload
+    def __getitem__(self, i: int) -> Weights: ...
+    @overload
+    def __getitem__(self, i: slice) -> Sequence[Weights]: ...
+    def __getitem__(self, i: int | slice) -> Weights | Sequence[Weights]:
+        if isinstance(i, slice):
+            return _Loaded(self._members, self._snapshots[i])
+        return self._members.load(self._snapshots[i])

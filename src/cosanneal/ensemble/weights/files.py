@@ -1,0 +1,177 @@
+"""The mean of several snapshots as one file of weights, without holding any of them in memory."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...core.atomic import replacing
+from ...core.errors import EnsembleError, MissingExtraError
+from ...snapshots.file import encode_header, first_mismatch, plan_header
+from ...snapshots.reader import SnapshotReader, numpy_dtype
+from ...snapshots.store import SNAPSHOT_NAME, Snapshot
+
+# A multiple of every element's size.
+_CHUNK_BYTES: Final = 1 << 18
+
+
+def average_snapshots(
+    snapshots: Iterable[Snapshot],
+    path: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[str, ...]:
+    """Write the mean of snapshots' tensors as one safetensors file, which has its name when whole.
+
+    `mean = (x_1 + ... + x_n) / n`, in float64, rounded once to the tensor's own dtype
+
+    A piece of each snapshot is in memory at a time, however large they are. An
+    element on which all agree stays as it is, bit for bit. Integers and bools
+    (counters, indices, masks) have no mean: the newest snapshot's are taken.
+    Running statistics, such as BatchNorm's, are averaged like weights, which
+    makes them near to those of the averaged weights, not equal: re-estimate
+    them on training data.
+
+    Args:
+        snapshots: at least one; all of the same tensors.
+        path: the file to write. Its metadata say what was averaged.
+        overwrite: whether it may replace a file.
+        progress: called with the number of bytes read since it was last called.
+
+    Returns:
+        The names of the integer and bool tensors on which the snapshots differ.
+
+    Raises:
+        EnsembleError: no snapshots; tensors that differ (the first is named);
+            the file exists, would pass for a snapshot, or cannot be written.
+        SnapshotError: a snapshot is damaged.
+        MissingExtraError: bfloat16 or float8, and ml_dtypes is not installed.
+
+    Example:
+        >>> from cosanneal.snapshots import SnapshotStore
+        >>> def average_last(folder, count):
+        ...     return average_snapshots(SnapshotStore(folder).list()[-count:], "mean.safetensors")
+
+    Source: Izmailov et al., "Averaging Weights Leads to Wider Optima and Better
+    Generalization" (2018), section 3.
+    """
+    members = sorted(snapshots, key=lambda snapshot: (snapshot.step, snapshot.cycle))
+    if not members:
+        raise EnsembleError("Argument `snapshots` must hold at least one. Received: none")
+    path = Path(path)
+    _check_target(path, overwrite)
+    with contextlib.ExitStack() as stack:
+        readers = [stack.enter_context(snapshot.open()) for snapshot in members]
+        layout = readers[-1].layout
+        for snapshot, reader in zip(members, readers, strict=True):
+            mismatch = first_mismatch(reader.layout, layout, owner=members[-1].path.name)
+            if mismatch is not None:
+                raise EnsembleError(
+                    f"Snapshots must have the same tensors to be averaged. Received: "
+                    f"{snapshot.path}, unlike the newest: {mismatch}; average those of one model"
+                )
+        dtypes = {name: _averaged_dtype(dtype) for name, (_, dtype) in layout.items()}
+        header, order = plan_header(
+            layout,
+            {
+                "averaged": json.dumps([_reference(each) for each in members]),
+                "framework": members[-1].metadata["framework"],
+                "taken_from_newest": json.dumps(
+                    sorted(name for name, dtype in dtypes.items() if dtype is None)
+                ),
+            },
+        )
+        differing = []
+        with replacing(path, error=EnsembleError) as file:
+            file.write(encode_header(header))
+            for name in order:
+                differs = False
+                for parts in _parts(readers, name):
+                    dtype = dtypes[name]
+                    if dtype is None:
+                        file.write(parts[-1])
+                        differs |= any(part != parts[-1] for part in parts)
+                    else:
+                        file.write(_mean([np.frombuffer(part, dtype) for part in parts]).data)
+                    if progress is not None:
+                        progress(sum(map(len, parts)))
+                if differs:
+                    differing.append(name)
+            _check_target(path, overwrite)  # it may have come meanwhile
+    return tuple(differing)
+
+
+def _reference(snapshot: Snapshot) -> dict[str, Any]:
+    digest = snapshot.metadata["digest"]
+    return {"name": snapshot.path.name, "step": snapshot.step, "digest": digest}
+
+
+def _parts(readers: Sequence[SnapshotReader], name: str) -> Iterable[tuple[bytes, ...]]:
+    """The same part of the tensor in every snapshot, part after part, to the end of each."""
+    return zip(*(reader.chunks(name, _CHUNK_BYTES) for reader in readers), strict=True)
+
+
+def _mean(parts: Sequence[NDArray[Any]]) -> NDArray[np.uint8]:
+    """The bytes of the mean of arrays of floats."""
+    first = parts[0]
+    # A power of two, which costs no digit and keeps the sum in range.
+    scale = 0.5 ** len(parts).bit_length()
+    total = np.zeros(first.shape)
+    same = np.ones(first.shape, bool)
+    # Infinities of both signs have no mean: NaN, as it should be.
+    with np.errstate(invalid="ignore"):
+        for part in parts:
+            total += part.astype(np.float64) * scale
+            same &= part == first
+        mean = _rounded(total / (len(parts) * scale), first.dtype)
+    return np.where(same, first, mean).view(np.uint8)
+
+
+def _rounded(values: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """The values in another dtype, rounded to nearest, once."""
+    if dtype.isbuiltin != 1:
+        # ml_dtypes goes by way of float32, which would round twice. Rounded to
+        # odd there, a value stays on its side of every tie of the second time.
+        near = values.astype(np.float32)
+        wide = near.astype(np.float64)
+        inexact = np.isfinite(values) & (wide != values)
+        bits = near.view(np.uint32)
+        bits -= inexact & (np.abs(wide) > np.abs(values))
+        bits |= inexact
+        return near.astype(dtype)
+    return values.astype(dtype)
+
+
+def _averaged_dtype(name: str) -> np.dtype[Any] | None:
+    """The dtype of a tensor's floats; None where they are none."""
+    if name == "complex64":
+        return np.dtype(np.float32)  # of its two parts in turn
+    if "float" not in name:
+        return None
+    dtype = numpy_dtype(name)
+    if dtype is None:
+        raise MissingExtraError.for_extra(
+            "cli", package="ml_dtypes", needed_by=f"Averaging tensors of {name}"
+        )
+    return dtype
+
+
+def _check_target(path: Path, overwrite: bool) -> None:
+    if SNAPSHOT_NAME.fullmatch(path.name):
+        raise EnsembleError(
+            f"An average must not bear the name of a snapshot, for it is none. Received: {path}; "
+            "choose another name"
+        )
+    if not overwrite and os.path.lexists(path):
+        raise EnsembleError(
+            f"The file of an average must not be there yet. Received: {path}; choose another "
+            "name, or replace it with overwrite=True"
+        )

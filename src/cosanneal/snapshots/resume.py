@@ -1,0 +1,79 @@
+"""Whether the snapshots in a folder are a run's own, and how it goes on from among them."""
+
+from __future__ import annotations
+
+import logging
+
+from ..core.errors import SnapshotError
+from ..core.records import first_difference
+from ..core.schedule import Schedule
+from .retention import Retention
+from .store import Snapshot, SnapshotStore
+
+_log = logging.getLogger(__name__)
+
+
+def refuse_foreign(store: SnapshotStore) -> None:
+    """Refuse a folder with snapshots: a new run must not mix its own with those of an earlier one.
+
+    Raises:
+        SnapshotError: there are some.
+    """
+    found = store.list()
+    if found:
+        raise SnapshotError(
+            f"Folder {store.folder} must hold no snapshots of another run. Received: "
+            f"{len(found)}, up to step {found[-1].step}; go on from there with "
+            "resume_from=step, start over with resume_from=0 (which removes them), or choose "
+            "another folder"
+        )
+
+
+def go_on_in(
+    store: SnapshotStore, schedule: Schedule, retention: Retention, updates: int
+) -> list[Snapshot]:
+    """Make a folder such as the run had it when it had done so many updates.
+
+    Later snapshots are removed, since the run will make them again; and those that
+    would not be kept after the last of the others, should the run have ended before that.
+
+    Returns:
+        Those up to that step, oldest first.
+
+    Raises:
+        SnapshotError: some were taken under another schedule, or lack the metric
+            by which to choose; then nothing is removed.
+    """
+    found = store.list()
+    kept = [snapshot for snapshot in found if snapshot.step <= updates]
+    # Also those to be removed: of another run, they are not this one's to remove.
+    for snapshot in found if updates else ():
+        difference = first_difference(snapshot.metadata["schedule"], schedule.to_dict())
+        if difference is not None:
+            path, theirs, ours = difference
+            raise SnapshotError(
+                f"A run must be resumed with the schedule it began with. Snapshot "
+                f"{snapshot.path} has {path} = {theirs}, and the schedule given has {ours}; "
+                "give that schedule, or record into another folder"
+            )
+    excess = retention.excess(kept)  # which may refuse, before anything is gone
+    removed = store.remove_after(updates)
+    if removed:
+        _log.info(
+            "Resuming at step %d: removed %d later snapshot(s) from %s",
+            updates,
+            len(removed),
+            store.folder,
+        )
+    store.delete(*excess)
+    over = schedule.total_steps is not None and updates >= schedule.total_steps
+    cycle = schedule.num_cycles if over else schedule.cycle_at(updates).index
+    if cycle and retention.keeps_all and all(each.cycle != cycle - 1 for each in kept):
+        _log.warning(  # for it will never have one
+            "Resuming at step %d without the snapshot of cycle %d, which is not in %s. Call "
+            "the recorder's wait() before a checkpoint is saved, so that this cannot happen",
+            updates,
+            cycle - 1,
+            store.folder,
+        )
+    return kept
