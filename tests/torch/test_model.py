@@ -260,9 +260,7 @@ def test_a_function_that_builds_the_model(tmp_path: Path) -> None:
     for mode in MODES:
         torch.testing.assert_close(ensemble.predict(x, mode=mode), expected)
     assert ensemble.average_weights(barrier=1e9, x_val=x, y_val=torch.zeros(5, 3)).weights
-    with pytest.raises(
-        ca.EnsembleError, match=r"builds one\. Received: a function that returns a "
-    ):
+    with pytest.raises(ca.EnsembleError, match=r"builds one\. Received: a function that returns"):
         SnapshotEnsemble(lambda: 3, tmp_path)  # type: ignore[arg-type,return-value]
     with pytest.raises(ca.EnsembleError, match=r"or a function that builds one\. Received: int"):
         SnapshotEnsemble(3, tmp_path)  # type: ignore[arg-type]
@@ -279,7 +277,7 @@ class Captured(nn.Module):
         elif how == "list":
             self.apply_it = [lambda x: self.linear(x)]
         elif how == "hook":
-            self.register_forward_hook(lambda module, args, _: self.linear(args[0]))
+            self.register_forward_hook(lambda _, args, __: self.linear(args[0]))
         elif how == "parameter":
             weight = self.linear.weight
             self.apply_it = lambda x: x @ weight.t()

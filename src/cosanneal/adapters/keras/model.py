@@ -153,8 +153,8 @@ class KerasModel:
     def _given(self) -> Iterator[Callable[[Weights], None]]:
         """What gives the model some weights; one that is lent has its own again afterwards."""
         with self._lock:
-            if self.lent and hasattr(self._target, "jax_state_sync"):
-                self._target.jax_state_sync()  # the weights of a training that goes on
+            if self.lent:
+                self._derived.sync()  # with the weights of a training that goes on
             own: Weights = None
             present: Weights = None
 
@@ -196,6 +196,11 @@ class _Derived:
         self._finalized = [each for each in layers if callable(getattr(each, "finalize_state", 0))]
         self._latest: list[Any] | None = None if self._finalized else []
 
+    def sync(self) -> None:
+        """On JAX, give the model's variables what its functions have returned."""
+        if hasattr(self._model, "jax_state_sync"):
+            self._model.jax_state_sync()
+
     def put(self, weights: Mapping[str, Any]) -> None:
         """Put weights in place, and have derived anew what is derived."""
         for name, variable in named_weights(self._model).items():
@@ -215,6 +220,7 @@ class _Derived:
         interrupt: KeyboardInterrupt | None = None
         while True:
             try:
+                self.sync()  # or what a pass that was interrupted left would come afterwards
                 self.put(weights)
                 break
             except KeyboardInterrupt as error:
