@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 import re
@@ -295,9 +294,10 @@ class TestPlots:
     def test_the_lines_are_named_as_in_the_text(
         self, texts: list[str], unit: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        plots = importlib.import_module("cosanneal.report.plots")
         figures: list[Any] = []
-        monkeypatch.setattr(plots, "save_figure", lambda figure, _: figures.append(figure))
+        monkeypatch.setattr(
+            "cosanneal.report.save_figure", lambda figure, _: figures.append(figure)
+        )
         assert call(*all_of(*texts), "--steps", "30", "--plot", "x.png").exit_code == 0
         (axes,) = figures[0].axes
         assert [line.get_label() for line in axes.lines] == [

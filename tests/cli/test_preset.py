@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import json
 import re
@@ -178,14 +177,13 @@ def test_a_first_cycle_longer_than_every_run_is_cut() -> None:
 def test_a_plot_is_written_and_names_the_unit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plots = importlib.import_module("cosanneal.report.plots")
     path = tmp_path / "plan.png"
     result = call(*WARM, "--plot", str(path))
     assert (result.exit_code, result.stderr) == (0, f"Wrote {path}\n")
     assert min(png_size(path)) > 400
     labels: list[str] = []
     monkeypatch.setattr(
-        plots, "save_figure", lambda figure, _: labels.append(figure.axes[0].get_xlabel())
+        "cosanneal.report.save_figure", lambda figure, _: labels.append(figure.axes[0].get_xlabel())
     )
     call(*WARM, "--plot", "plan.png")
     call("--preset", "keras_contrib_snapshot", "nb_epochs=9", "nb_snapshots=3", "--plot", "x.png")

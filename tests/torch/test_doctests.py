@@ -23,7 +23,7 @@ MODULES = (
     "cosanneal.ensemble.weights",
     "cosanneal.report.figures",
     "cosanneal.report.page",
-    "cosanneal.report.plots",
+    "cosanneal.report.rates",
     "cosanneal.snapshots.store",
 )
 

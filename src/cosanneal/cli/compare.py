@@ -172,7 +172,7 @@ def _row(row: tuple[int, float, float] | None) -> Mapping[str, float] | None:
 
 def comparison_figure(comparison: Comparison) -> Figure:
     """The rates of all presets in one figure."""
-    from ..report.plots import plot_schedules
+    from ..report import plot_schedules
 
     schedules = [preset.schedule for preset in comparison.presets]
     named = dict(zip(comparison.labels(), schedules, strict=True))

@@ -63,8 +63,8 @@ def demo(
         training_function,
     )
     from ..ensemble.results import write_results
+    from ..report import plot_demo, save_figure
     from ..report.figures import draw_results
-    from ..report.plots import plot_demo, save_figure
 
     train = training_function(backend)
     console = output_console()

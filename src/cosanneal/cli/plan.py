@@ -262,7 +262,7 @@ def _put_out(
     # Whatever can fail comes before the first line of output.
     listed = json.dumps(document(), indent=2) if as_json else None
     if plot is not None:
-        from ..report.plots import save_figure
+        from ..report import save_figure
 
         save_figure(figure(), plot)
     if listed is not None:
@@ -453,7 +453,7 @@ def _show_sketch(look: Look, console: Console) -> None:
 
 
 def _figure(look: Look) -> Figure:
-    from ..report.plots import plot_schedule
+    from ..report import plot_schedule
 
     figure = plot_schedule(look.schedule, stop=look.steps)
     if look.preset is not None:
