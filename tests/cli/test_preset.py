@@ -219,8 +219,8 @@ class TestTheListOfPresets:
             hints = get_type_hints(function)
             for key, parameter in inspect.signature(function).parameters.items():
                 if parameter.default is not parameter.empty:
-                    _, read = module._KINDS[hints[key]]
-                    value = read(module._written(parameter.default))
+                    _, read = module.KINDS[hints[key]]
+                    value = read(module.written(parameter.default))
                     value = tuple(value) if isinstance(value, list) else value
                     assert value == parameter.default, (name, key)
 
@@ -379,7 +379,7 @@ def test_every_option_of_cyclic_cosine_is_tried_above() -> None:
 def test_every_kind_of_argument_can_be_read() -> None:
     for name in presets.__all__:
         hints = get_type_hints(getattr(presets, name))
-        assert set(hints.values()) - {Schedule} <= set(module._KINDS), name
+        assert set(hints.values()) - {Schedule} <= set(module.KINDS), name
 
 
 def test_json_is_alone_on_stdout_beside_a_plot(tmp_path: Path) -> None:
