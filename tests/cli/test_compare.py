@@ -13,7 +13,10 @@ import pytest
 from cosanneal import Schedule, presets
 from cosanneal.cli.compare import ULPS, compare_presets
 from cosanneal.cli.preset import choose_quoted_preset
-from tests.cli.calling import call, error_of, json_of, png_size, text_of
+from tests.cli.calling import Command, png_size
+
+PLAN = Command("plan")
+call, error_of, json_of, text_of = PLAN.call, PLAN.error_of, PLAN.json_of, PLAN.text_of
 
 TORCH = "torch_warm_restarts base_lr=0.1 T_0=10"
 KERAS = "keras_cosine_decay_restarts initial_learning_rate=0.1 first_decay_steps=10"

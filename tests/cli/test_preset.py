@@ -13,7 +13,10 @@ import pytest
 
 from cosanneal import CyclicCosine, Schedule, presets
 from cosanneal.cli import preset as module
-from tests.cli.calling import call, error_of, json_of, png_size, text_of
+from tests.cli.calling import Command, png_size
+
+PLAN = Command("plan")
+call, error_of, json_of, text_of = PLAN.call, PLAN.error_of, PLAN.json_of, PLAN.text_of
 
 WARM = ["--preset", "torch_warm_restarts", "base_lr=0.1", "T_0=10"]
 

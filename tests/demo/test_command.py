@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -15,6 +12,7 @@ from typer.testing import CliRunner
 from cosanneal.cli.app import app
 from cosanneal.demo import Backend
 from cosanneal.snapshots import SnapshotStore
+from tests.cli.calling import BLOCK, run_python
 from tests.demo.backends import SMALL, STUDY
 
 
@@ -92,19 +90,6 @@ def test_each_backend_has_its_module_and_others_are_refused() -> None:
         assert text in result.stderr
 
 
-BLOCK = """
-import sys
-class Finder:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] == {missing!r}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-sys.meta_path.insert(0, Finder())
-from cosanneal.cli import main
-sys.argv = ["cosanneal", "demo", "--backend", {backend!r}]
-main()
-"""
-
-
 @pytest.mark.parametrize(
     ("backend", "missing", "command"),
     [
@@ -117,18 +102,13 @@ main()
     ],
 )
 def test_a_missing_extra_is_named_with_its_command(
-    tmp_path: Path, backend: str, missing: str, command: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str, missing: str, command: str
 ) -> None:
     if backend == "jax" and missing != "jax" and find_spec("jax") is None:
         missing = "jax"  # where nothing of it is installed, that is what is missed
-    done = subprocess.run(
-        [sys.executable, "-c", BLOCK.format(missing=missing, backend=backend)],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "COLUMNS": "300"},
-    )
+    monkeypatch.chdir(tmp_path)
+    code = BLOCK.format(name=missing)
+    done = run_python(code, "demo", "--backend", backend, COLUMNS="300")
     assert done.returncode == 2
     assert "python -m pip install 'cosanneal" in done.stderr
     assert command in done.stderr
