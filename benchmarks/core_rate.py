@@ -24,7 +24,7 @@ from fractions import Fraction
 from typing import Any
 
 import cosanneal as ca
-from benchmarks.runner import Figure, alone, in_turn, optional, say_left_out
+from benchmarks.harness import Figure, alone, in_turn, optional, say_left_out
 from cosanneal import Schedule, presets
 
 EQUAL_LIMIT, GROWING_LIMIT = 1.0, 2.5  # microseconds

@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import cosanneal as ca
-from benchmarks.runner import Figure, alone, in_turn, optional, with_peak
+from benchmarks.harness import Figure, alone, in_turn, optional, with_peak
 from cosanneal.adapters.torch import SnapshotEnsemble, SnapshotRecorder
 from cosanneal.ensemble.predict.modes import Mode
 

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from benchmarks.runner import Figure, alone, in_turn
+from benchmarks.harness import Figure, alone, in_turn
 from cosanneal.ensemble import (
     HeldOut,
     fit_temperature,

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 import cosanneal as ca
-from benchmarks.runner import Figure, alone, in_turn, need_cuda
+from benchmarks.harness import Figure, alone, in_turn, need_cuda
 from cosanneal.adapters.torch import SnapshotRecorder
 
 SIZES = (100, 1000)  # megabytes

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 import cosanneal as ca
-from benchmarks.runner import Figure, alone, in_turn, need_cuda
+from benchmarks.harness import Figure, alone, in_turn, need_cuda
 from cosanneal.adapters.torch import SnapshotEnsemble, SnapshotRecorder
 
 MEMBERS, BATCHES = (5, 20), (1, 32, 1024)

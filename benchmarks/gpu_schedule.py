@@ -20,7 +20,7 @@ from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, CosineAnnealingWarmRestarts
 
 import cosanneal as ca
-from benchmarks.runner import Figure, alone, in_turn, need_cuda
+from benchmarks.harness import Figure, alone, in_turn, need_cuda
 from cosanneal.adapters.torch import CyclicCosineLR
 
 LENGTH = 20_000

@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import cosanneal as ca
-from benchmarks.runner import Figure, alone, in_turn
+from benchmarks.harness import Figure, alone, in_turn
 
 IMPORT_LIMIT, HELP_LIMIT = 15.0, 150.0  # milliseconds
 

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import optax
 
 import cosanneal as ca
-from benchmarks.runner import Figure, alone, in_turn
+from benchmarks.harness import Figure, alone, in_turn
 from cosanneal.adapters.jax import cyclic_cosine_schedule
 
 COUNTS = (10, 100, 1_000, 10_000)

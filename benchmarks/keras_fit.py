@@ -25,7 +25,7 @@ import numpy as np
 from keras import layers
 
 import cosanneal as ca
-from benchmarks.runner import Figure, alone, in_turn
+from benchmarks.harness import Figure, alone, in_turn
 from cosanneal.adapters.keras import CyclicCosineSchedule, SnapshotRecorder
 
 UPDATES = 300  # of an epoch

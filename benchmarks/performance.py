@@ -16,7 +16,7 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot
 
-from benchmarks.runner import RESULTS
+from benchmarks.harness import RESULTS
 
 DOCS = Path(__file__).parents[1] / "docs"
 

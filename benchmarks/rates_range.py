@@ -15,7 +15,7 @@ from fractions import Fraction
 import numpy as np
 
 import cosanneal as ca
-from benchmarks.runner import Figure, alone, in_turn
+from benchmarks.harness import Figure, alone, in_turn
 from cosanneal import presets
 
 STEPS = 10_000_000

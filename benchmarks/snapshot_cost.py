@@ -36,7 +36,7 @@ import torch
 from torch import nn
 
 import cosanneal as ca
-from benchmarks.runner import Figure, alone, in_turn, optional, with_peak
+from benchmarks.harness import Figure, alone, in_turn, optional, with_peak
 from cosanneal.adapters.torch import SnapshotRecorder
 
 SIZES = (1, 100, 1000)  # megabytes

@@ -29,7 +29,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, CosineAnnealingWarmResta
 
 import cosanneal as ca
 from benchmarks.core_rate import timm_cosine
-from benchmarks.runner import Figure, alone, in_turn
+from benchmarks.harness import Figure, alone, in_turn
 from cosanneal.adapters.torch import CyclicCosineLR
 
 COUNTS = (1, 10, 100, 1_000)

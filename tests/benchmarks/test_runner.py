@@ -1,4 +1,4 @@
-"""What the benchmarks' runner makes of the times it is given, and of the benchmarks."""
+"""What the benchmarks' runner makes of the benchmarks."""
 
 from __future__ import annotations
 
@@ -10,87 +10,22 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
-RUNNER = Path(__file__).parents[2] / "benchmarks" / "runner.py"
+from benchmarks import runner
+from benchmarks.harness import Skipped
+
+FOLDER = Path(runner.__file__).parent
 
 
-@pytest.fixture
-def runner(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("benchmarks_runner", RUNNER)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, module)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_ratios_are_those_of_the_rounds_beside_the_best_peer(runner: ModuleType) -> None:
-    # The machine was three times as slow in the second round.
-    figure = runner.Figure(
-        name="step",
-        unit="µs",
-        ours=[2.0, 6.0, 2.5],
-        peers={"slow": [9.0, 27.0, 9.0], "quick": [4.0, 12.0, 4.0]},
-        limit=[1.0, 3.0, 1.0],
-        goal=2.0,
-    )
-    summary = figure.summary()
-    assert summary["best_peer"] == "quick"
-    assert summary["ratio_to_peer"] == pytest.approx([0.5, 0.5, 0.5625])
-    assert summary["ratio_to_limit"] == pytest.approx([2.0, 2.0, 2.25])
-    assert summary["met"] is True
-
-
-@pytest.mark.parametrize(("ours", "met"), [(14.0, True), (16.0, False)])
-def test_a_limit_may_be_a_number(runner: ModuleType, ours: float, met: bool) -> None:
-    figure = runner.Figure(name="import", unit="ms", ours=[ours], limit=15.0, goal=1.0)
-    assert figure.summary()["met"] is met
-    assert figure.summary()["limit"] == 15.0
-
-
-def test_all_take_turns_and_the_first_round_is_not_counted(runner: ModuleType) -> None:
-    calls: list[str] = []
-
-    def ours() -> None:
-        calls.append("ours")
-
-    def peer() -> float:
-        calls.append("peer")
-        return float(len(calls))
-
-    clock = iter(range(100))
-    times = runner.in_turn(
-        {"ours": ours, "peer": peer}, repeats=2, per=0.5, clock=lambda: float(next(clock))
-    )
-    assert calls == ["ours", "peer"] * 3
-    assert times == {"ours": [2.0, 2.0], "peer": [4.0, 6.0]}
-
-
-def test_the_table_fits_80_columns_and_says_what_was_missed(
-    runner: ModuleType, capsys: pytest.CaptureFixture[str]
-) -> None:
-    figure = runner.Figure(
-        name="x" * 33, unit="µs", ours=[123456.0], peers={"a": [98765.0]}, limit=[12345.0], goal=1.5
-    )
-    assert runner.show([figure.summary()]) is False
-    lines = capsys.readouterr().out.splitlines()
-    assert max(map(len, lines)) <= 80
-    assert "1.25" in lines[1]
-    assert "10.00" in lines[1]
-    assert lines[2] == "  above the goal: 1.5 x the limit"
-
-
-def test_every_module_is_a_benchmark(runner: ModuleType) -> None:
+def test_every_module_is_a_benchmark() -> None:
     # They are read, not imported: their frameworks are not all here.
     assert {"core_rate", "ensemble_selection", "keras_fit", "snapshot_cost"} <= set(
         runner.BENCHMARKS
     )
     for name in runner.BENCHMARKS:
-        module = ast.parse(RUNNER.with_name(f"{name}.py").read_text(encoding="utf-8"))
+        module = ast.parse((FOLDER / f"{name}.py").read_text(encoding="utf-8"))
         found = {each.name: each for each in module.body if isinstance(each, ast.FunctionDef)}
         assert "measure" in found, name
         given = found["measure"].args
@@ -104,7 +39,7 @@ def test_every_module_is_a_benchmark(runner: ModuleType) -> None:
 
 WORKS = """
 import sys
-from benchmarks.runner import Figure, alone, optional
+from benchmarks.harness import Figure, alone, optional
 
 def measure(name="figure"):
     print("peer:", optional("no_such_peer"), optional("no_such_peer"))
@@ -117,10 +52,11 @@ if __name__ == "__main__":
 
 @pytest.fixture
 def benchmarks(tmp_path: Path) -> Path:
-    """A folder in which there are the runner, one benchmark that works, and no page."""
+    """A folder of the runner and the harness, one benchmark that works, and no page."""
     folder = tmp_path / "benchmarks"
     folder.mkdir()
-    shutil.copy(RUNNER, folder)
+    for name in ("harness.py", "runner.py"):
+        shutil.copy(FOLDER / name, folder)
     (folder / "works.py").write_text(WORKS, encoding="utf-8")
     (folder / "performance.py").write_text("def main(): print('page')", encoding="utf-8")
     return folder
@@ -170,9 +106,8 @@ def test_benchmarks_of_a_device_look_for_it_first(
 ) -> None:
     torch = pytest.importorskip("torch")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.syspath_prepend(str(RUNNER.parents[1]))
     module = importlib.import_module(f"benchmarks.{name}")
-    with pytest.raises(module.need_cuda.__globals__["Skipped"], match="no CUDA device"):
+    with pytest.raises(Skipped, match="no CUDA device"):
         next(module.measure())
 
 

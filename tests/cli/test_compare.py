@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 import re
@@ -14,7 +13,10 @@ import pytest
 from cosanneal import Schedule, presets
 from cosanneal.cli.compare import ULPS, compare_presets
 from cosanneal.cli.preset import choose_quoted_preset
-from tests.cli.calling import call, error_of, json_of, png_size, text_of
+from tests.cli.calling import Command, png_size
+
+PLAN = Command("plan")
+call, error_of, json_of, text_of = PLAN.call, PLAN.error_of, PLAN.json_of, PLAN.text_of
 
 TORCH = "torch_warm_restarts base_lr=0.1 T_0=10"
 KERAS = "keras_cosine_decay_restarts initial_learning_rate=0.1 first_decay_steps=10"
@@ -295,9 +297,10 @@ class TestPlots:
     def test_the_lines_are_named_as_in_the_text(
         self, texts: list[str], unit: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        plots = importlib.import_module("cosanneal.report.plots")
         figures: list[Any] = []
-        monkeypatch.setattr(plots, "save_figure", lambda figure, _: figures.append(figure))
+        monkeypatch.setattr(
+            "cosanneal.report.save_figure", lambda figure, _: figures.append(figure)
+        )
         assert call(*all_of(*texts), "--steps", "30", "--plot", "x.png").exit_code == 0
         (axes,) = figures[0].axes
         assert [line.get_label() for line in axes.lines] == [

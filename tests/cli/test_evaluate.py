@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from typer.testing import CliRunner, Result
 
-from cosanneal.cli.app import app
 from cosanneal.ensemble import (
     Choice,
     analyze,
@@ -25,28 +22,12 @@ from cosanneal.ensemble import (
     pool,
     sample_scores,
 )
+from tests.cli.calling import Command
+
+EVALUATE = Command("evaluate")
+call, json_of, error_of = EVALUATE.call, EVALUATE.json_of, EVALUATE.error_of
 
 Data = dict[str, tuple[NDArray[Any], NDArray[Any]]]
-
-
-def call(*arguments: object) -> Result:
-    return CliRunner().invoke(app, ["evaluate", *map(str, arguments)])
-
-
-def json_of(*arguments: object) -> dict[str, Any]:
-    result = call(*arguments, "--json")
-    assert result.exit_code == 0, result.stderr
-    document = json.loads(result.stdout)
-    assert isinstance(document, dict)
-    return document
-
-
-def error_of(*arguments: object) -> str:
-    result = call(*arguments)
-    assert result.exit_code == 2, result.stdout
-    assert result.stdout == ""
-    assert result.stderr.count("\n") == 1
-    return result.stderr.removeprefix("Error: ").strip()
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,35 +13,7 @@ import pytest
 
 import cosanneal
 from cosanneal.cli.app import COMMANDS
-
-
-def run_python(code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    # Colours as if nobody had asked for or against them.
-    inherited = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "FORCE_COLOR")}
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        env={**inherited, "PYTHONIOENCODING": "utf-8", "COLUMNS": "80", **environment},
-        check=False,
-        timeout=60,
-    )
-
-
-MAIN = "import sys; from cosanneal.cli import main; main()"
-
-# A finder that says of one top-level package, or of one module, that it is not there.
-BLOCK = """
-import sys
-class Block:
-    def find_spec(self, name, path=None, target=None):
-        if name == {name!r}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-sys.meta_path.insert(0, Block())
-from cosanneal.cli import main
-main()
-"""
+from tests.cli.calling import BLOCK, MAIN, run_python
 
 
 def test_python_m_cosanneal_runs_the_command() -> None:

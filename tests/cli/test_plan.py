@@ -13,7 +13,10 @@ from typer.testing import CliRunner
 from cosanneal import CyclicCosine, Schedule
 from cosanneal.cli.app import app
 from cosanneal.cli.plan import plan
-from tests.cli.calling import call, json_of, png_size, text_of
+from tests.cli.calling import Command, png_size
+
+PLAN = Command("plan")
+call, json_of, text_of = PLAN.call, PLAN.json_of, PLAN.text_of
 
 FIVE = ["--total-steps", "1000", "--num-cycles", "5"]
 ENDLESS = ["--cycle-steps", "10", "--cycle-mult", "2"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import json
 import re
@@ -14,7 +13,10 @@ import pytest
 
 from cosanneal import CyclicCosine, Schedule, presets
 from cosanneal.cli import preset as module
-from tests.cli.calling import call, error_of, json_of, png_size, text_of
+from tests.cli.calling import Command, png_size
+
+PLAN = Command("plan")
+call, error_of, json_of, text_of = PLAN.call, PLAN.error_of, PLAN.json_of, PLAN.text_of
 
 WARM = ["--preset", "torch_warm_restarts", "base_lr=0.1", "T_0=10"]
 
@@ -178,14 +180,13 @@ def test_a_first_cycle_longer_than_every_run_is_cut() -> None:
 def test_a_plot_is_written_and_names_the_unit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plots = importlib.import_module("cosanneal.report.plots")
     path = tmp_path / "plan.png"
     result = call(*WARM, "--plot", str(path))
     assert (result.exit_code, result.stderr) == (0, f"Wrote {path}\n")
     assert min(png_size(path)) > 400
     labels: list[str] = []
     monkeypatch.setattr(
-        plots, "save_figure", lambda figure, _: labels.append(figure.axes[0].get_xlabel())
+        "cosanneal.report.save_figure", lambda figure, _: labels.append(figure.axes[0].get_xlabel())
     )
     call(*WARM, "--plot", "plan.png")
     call("--preset", "keras_contrib_snapshot", "nb_epochs=9", "nb_snapshots=3", "--plot", "x.png")
@@ -221,8 +222,8 @@ class TestTheListOfPresets:
             hints = get_type_hints(function)
             for key, parameter in inspect.signature(function).parameters.items():
                 if parameter.default is not parameter.empty:
-                    _, read = module._KINDS[hints[key]]
-                    value = read(module._written(parameter.default))
+                    _, read = module.KINDS[hints[key]]
+                    value = read(module.written(parameter.default))
                     value = tuple(value) if isinstance(value, list) else value
                     assert value == parameter.default, (name, key)
 
@@ -381,7 +382,7 @@ def test_every_option_of_cyclic_cosine_is_tried_above() -> None:
 def test_every_kind_of_argument_can_be_read() -> None:
     for name in presets.__all__:
         hints = get_type_hints(getattr(presets, name))
-        assert set(hints.values()) - {Schedule} <= set(module._KINDS), name
+        assert set(hints.values()) - {Schedule} <= set(module.KINDS), name
 
 
 def test_json_is_alone_on_stdout_beside_a_plot(tmp_path: Path) -> None:

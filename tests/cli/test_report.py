@@ -8,24 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner, Result
 
-from cosanneal.cli.app import app
 from cosanneal.ensemble import write_results
 from cosanneal.snapshots import SnapshotStore
+from tests.cli.calling import Command
 from tests.ensemble.documents import bare, members_of, record_folder, whole
 
-
-def call(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [*map(str, arguments)])
-
-
-def error_of(*arguments: object) -> str:
-    result = call("report", *arguments)
-    assert result.exit_code == 2, result.stdout
-    assert result.stdout == ""
-    assert result.stderr.count("\n") == 1
-    return result.stderr.removeprefix("Error: ").strip()
+call, error_of = Command().call, Command("report").error_of
 
 
 def title_of(page: str) -> str:

@@ -10,32 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.numpy
-from typer.testing import CliRunner, Result
 
-from cosanneal.cli.app import app
 from cosanneal.snapshots import Snapshot, SnapshotStore
-from tests.cli.test_main import BLOCK, MAIN, run_python
+from tests.cli.calling import BLOCK, MAIN, Command, run_python
 from tests.snapshots.test_store import write
 
-
-def call(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-def text_of(*arguments: str | Path) -> str:
-    result = call(*arguments)
-    assert result.exit_code == 0, result.stderr
-    assert result.stderr == ""
-    return result.stdout
-
-
-def error_of(*arguments: str | Path) -> str:
-    """The one line on stderr of a call that was refused."""
-    result = call(*arguments)
-    assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr.startswith("Error: ")
-    assert result.stderr.count("\n") == 1
-    return result.stderr
+COMMANDS = Command()
+call, text_of, error_of = COMMANDS.call, COMMANDS.text_of, COMMANDS.error_of
 
 
 def record(folder: Path, count: int = 5, **changes: Any) -> list[Snapshot]:
@@ -187,7 +168,7 @@ def test_a_folder_without_snapshots_says_so(tmp_path: Path) -> None:
     assert text_of("inspect", tmp_path) == f"0 snapshots in {tmp_path}, 0 B\n"
     assert json.loads(text_of("inspect", tmp_path, "--json"))["snapshots"] == []
     # Of none there is no mean, and nothing that could be called whole.
-    refused = f"Error: Folder {tmp_path} must hold at least one snapshot. Received: 0\n"
+    refused = f"Folder {tmp_path} must hold at least one snapshot. Received: 0"
     assert error_of("average", tmp_path, "-o", tmp_path / "x") == refused
     assert error_of("verify", tmp_path) == refused
     assert error_of("verify", tmp_path, "--json") == refused
@@ -233,8 +214,8 @@ def test_average_writes_the_mean_of_the_last(tmp_path: Path) -> None:
     assert (found["w"] == 3).all()
     assert found["n"] == 4
     assert error_of("average", tmp_path, "-o", out) == (
-        f"Error: The file of an average must not be there yet. Received: {out}; choose another "
-        "name, or replace it with --force\n"
+        f"The file of an average must not be there yet. Received: {out}; choose another "
+        "name, or replace it with --force"
     )
     text_of("average", tmp_path, "-o", out, "--force")
     assert (safetensors.numpy.load_file(out)["w"] == 2).all()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +23,25 @@ from cosanneal.demo.experiment import (
 from cosanneal.snapshots import SnapshotStore
 
 SMALL = Config(epochs=6, batch_size=50, num_cycles=3)
+STUDY = (1, 3, 2)
 
 
-def run(backend: Backend, out: Path, config: Config = SMALL) -> Outcome:
+def run(
+    backend: Backend,
+    out: Path,
+    config: Config = SMALL,
+    *,
+    seeds: int = 1,
+    study: Sequence[int] = (),
+) -> Outcome:
     return run_experiment(
         training_function(backend),
         backend=backend.value,
-        seeds=1,
+        seeds=seeds,
         out=out,
         config=config,
         progress=lambda _seed, _title: lambda: None,
+        study=study,
     )
 
 

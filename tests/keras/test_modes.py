@@ -69,9 +69,10 @@ def data() -> tuple[Any, Any]:
 
 
 def test_every_mode_gives_the_same(ensemble: SnapshotEnsemble) -> None:
-    weights = ensemble.model.model.get_weights()
+    model: Any = ensemble.model
+    weights = model.model.get_weights()
     check_modes(ensemble, data()[0], rtol=1e-4)
-    for before, after in zip(weights, ensemble.model.model.get_weights(), strict=True):
+    for before, after in zip(weights, model.model.get_weights(), strict=True):
         np.testing.assert_array_equal(before, after)
 
 

@@ -21,6 +21,7 @@ import numpy as np
 import cosanneal as ca
 from cosanneal.demo.digits import batch_order, split_digits
 from cosanneal.demo.experiment import Config
+from cosanneal.demo.training import Training
 from cosanneal.snapshots import SnapshotStore
 
 from . import network
@@ -80,20 +81,21 @@ def _losses(backend: str, build: str, first: Callable[..., Any]) -> list[float]:
     """The demonstration's losses, from weights that all frameworks begin with."""
     module = importlib.import_module(f"cosanneal.demo.{backend}_backend")
     setattr(module, build, first)
-    split, updates = split_digits(0), 40
+    split, config, updates = split_digits(0), Config(), 40
     with tempfile.TemporaryDirectory() as folder:
-        trained = module.train(
-            split,
-            batch_order(0, len(split.train), 15, updates),
+        task = Training(
+            split=split,
+            order=batch_order(0, len(split.train), 15, updates),
             seed=0,
-            config=Config(),
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
             # Always the same rate: the momentum of Keras keeps the rates of the
             # updates before, where torch's and optax' takes the rate of now.
             schedule=ca.CyclicCosine(0.05, total_steps=updates, num_cycles=1, min_lr=0.05),
             folder=Path(folder),
             progress=lambda: None,
         )
-    losses: list[float] = trained.losses
+        losses: list[float] = module.train(task).losses
     return losses
 
 

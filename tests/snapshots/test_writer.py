@@ -22,7 +22,7 @@ import pytest
 
 import cosanneal as ca
 from cosanneal.snapshots import SnapshotStore
-from cosanneal.snapshots.writer import HostBuffers
+from cosanneal.snapshots.capture import HostBuffers
 
 from .recording import EVERY_STEP, ArrayRecorder, contents, filled
 

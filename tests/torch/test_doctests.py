@@ -27,7 +27,7 @@ MODULES = (
     "cosanneal.ensemble.weights.means",
     "cosanneal.report.figures",
     "cosanneal.report.page",
-    "cosanneal.report.plots",
+    "cosanneal.report.rates",
     "cosanneal.snapshots.store",
 )
 

@@ -74,7 +74,9 @@ class Normed(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(3, 4))
         self.normed = torch.ones(3, 4) / 2
-        self.register_load_state_dict_post_hook(lambda module, _: module.norm())
+        self.register_load_state_dict_post_hook(  # type: ignore[no-untyped-call]
+            lambda module, _: module.norm()
+        )
 
     def norm(self) -> None:
         self.normed = nn.functional.normalize(self.weight.detach(), dim=1)
@@ -282,7 +284,7 @@ class Captured(nn.Module):
             weight = self.linear.weight
             self.apply_it = lambda x: x @ weight.t()
         elif how == "wrapped":
-            inner = lambda x: self.linear(x)  # noqa: E731
+            inner: Any = lambda x: self.linear(x)  # noqa: E731
             self.apply_it = lambda x: inner(x)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -113,7 +113,10 @@ def _difference(
     steps: Sequence[int], rates: Sequence[float], ends: Sequence[int], other: Schedule
 ) -> Difference:
     pairs = [(step, rate, other.rate(step)) for step, rate in zip(steps, rates, strict=True)]
-    gaps = [0.0 if _equal(mine, its) else abs(its - mine) for _, mine, its in pairs]
+    gaps = [
+        0.0 if abs(its - mine) <= ULPS * math.ulp(max(mine, its)) else abs(its - mine)
+        for _, mine, its in pairs
+    ]
     largest = max(range(len(gaps)), key=gaps.__getitem__)
     tops = [
         i
@@ -131,10 +134,6 @@ def _difference(
         first_ends=sorted({*ends}.difference(other_ends)),
         other_ends=sorted({*other_ends}.difference(ends)),
     )
-
-
-def _equal(one: float, other: float) -> bool:
-    return abs(one - other) <= ULPS * math.ulp(max(one, other))
 
 
 def comparison_document(comparison: Comparison) -> dict[str, Any]:
@@ -172,7 +171,7 @@ def _row(row: tuple[int, float, float] | None) -> Mapping[str, float] | None:
 
 def comparison_figure(comparison: Comparison) -> Figure:
     """The rates of all presets in one figure."""
-    from ..report.plots import plot_schedules
+    from ..report import plot_schedules
 
     schedules = [preset.schedule for preset in comparison.presets]
     named = dict(zip(comparison.labels(), schedules, strict=True))

@@ -1,9 +1,14 @@
-"""Where the commands write: rich consoles that stay readable when piped."""
+"""What the commands share: consoles that stay readable when piped, and the need for numpy."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 from rich.console import Console
 from rich.text import Text
+
+from ..core.errors import MissingExtraError
 
 
 def output_console() -> Console:
@@ -25,3 +30,14 @@ def print_note(message: str) -> None:
 def _print_to_stderr(text: Text) -> None:
     console = Console(stderr=True, highlight=False)
     console.print(text, soft_wrap=not console.is_terminal)
+
+
+@contextlib.contextmanager
+def needs_numpy(needed_by: str) -> Iterator[None]:
+    """Name the extra that a missing numpy comes with."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name != "numpy":
+            raise
+        raise MissingExtraError.for_extra("cli", package="numpy", needed_by=needed_by) from error

@@ -62,9 +62,9 @@ def demo(
         run_experiment,
         training_function,
     )
-    from ..ensemble.results import write_results
-    from ..report.figures import draw_results
-    from ..report.plots import plot_demo, save_figure
+    from ..ensemble import write_results
+    from ..report import plot_demo, save_figure
+    from ..report.demo import draw_study
 
     train = training_function(backend)
     console = output_console()
@@ -100,8 +100,7 @@ def demo(
     save_figure(plot_demo(results), out / "figure.png")
     if "study" in found:
         written.append("study.png")
-        (drawn,) = draw_results({"study": found["study"]})
-        save_figure(drawn.figure, out / "study.png")
+        save_figure(draw_study(found["study"]).figure, out / "study.png")
 
     samples = results["config"]["samples"]
     console.print(

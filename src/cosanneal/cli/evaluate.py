@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import glob
 import json
 import os
@@ -18,20 +19,27 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..core.errors import CosannealError, EnsembleError, MissingExtraError, plural
-from .console import output_console, print_note
+from ..core.errors import CosannealError, EnsembleError, plural
+from .console import needs_numpy, output_console, print_note
 from .report import write_page
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ..ensemble.choice import Choice
+    from ..ensemble import Choice
 
-_DATA, _CHOICE, _OUTPUT = "Data", "Choice", "Output"
+# An option of each panel of the help.
+_data, _choice, _output = (
+    functools.partial(typer.Option, rich_help_panel=panel) for panel in ("Data", "Choice", "Output")
+)
 
-# The name of a score, what it is multiplied by, and its digits.
-_COLUMNS = (("error", 100, 2), ("log_loss", 1, 4), ("brier", 1, 4), ("ece", 100, 2))
-_TITLES = {"error": "Error, %", "log_loss": "Log-loss", "brier": "Brier", "ece": "ECE, %"}
+# Of each score its heading, what it is multiplied by, and its digits.
+_COLUMNS = {
+    "error": ("Error, %", 100, 2),
+    "log_loss": ("Log-loss", 1, 4),
+    "brier": ("Brier", 1, 4),
+    "ece": ("ECE, %", 100, 2),
+}
 
 
 class _Select(StrEnum):
@@ -49,100 +57,84 @@ class _Metric(StrEnum):
 # A pattern that the shell has matched leaves arguments over, to be refused with what to do.
 CONTEXT = {"allow_extra_args": True}
 
+_Predictions = Annotated[
+    list[str],
+    _data(
+        help="The members' predictions: .npy files by a quoted pattern, such as "
+        "'test/*.npy', oldest first by name; numbers in names count as numbers. May be "
+        "given several times.",
+        metavar="PATTERN",
+        show_default=False,
+    ),
+]
+_Labels = Annotated[Path, _data(help="The true classes, a .npy file.", show_default=False)]
+_ValidationPredictions = Annotated[
+    list[str] | None,
+    _data(
+        help="The same members' predictions for validation data, in the same order: to "
+        "choose an ensemble and its temperature by.",
+        metavar="PATTERN",
+        show_default=False,
+    ),
+]
+_ValidationLabels = Annotated[
+    Path | None,
+    _data(help="The true classes of the validation data.", show_default=False),
+]
+_Logits = Annotated[bool, _data("--logits", help="The files hold logits.")]
+_ClassAxis = Annotated[int, _data(help="The axis of the classes.")]
+_Outcomes = Annotated[
+    bool,
+    _data(
+        "--outcomes",
+        help="Each number stands for an outcome of its own (binary, multi-label), and the "
+        "labels are 0 or 1.",
+    ),
+]
+_SelectBy = Annotated[
+    _Select,
+    _choice(
+        help="How to choose: last, the best last m; greedy, one by one with replacement; or "
+        "weights, the best ones.",
+        metavar="HOW",
+    ),
+]
+_MetricToUse = Annotated[
+    _Metric,
+    _choice(help="By which score to choose: log_loss, brier or error.", metavar="SCORE"),
+]
+_Temperature = Annotated[bool, _choice(help="Fit one temperature after pooling.")]
+_Seed = Annotated[int, _choice(min=0, help="Of the intervals.", metavar="N")]
+_Save = Annotated[
+    Path | None,
+    _output(help="Write the choice to this JSON file.", show_default=False),
+]
+_Report = Annotated[
+    Path | None,
+    _output(
+        help="Write all of it as a page to this .html file, with its figures beside it.",
+        show_default=False,
+    ),
+]
+_AsJson = Annotated[bool, _output("--json", help="Print JSON.")]
+
 
 def evaluate(
     context: typer.Context,
-    predictions: Annotated[
-        list[str],
-        typer.Option(
-            help="The members' predictions: .npy files by a quoted pattern, such as "
-            "'test/*.npy', oldest first by name; numbers in names count as numbers. May be "
-            "given several times.",
-            metavar="PATTERN",
-            show_default=False,
-            rich_help_panel=_DATA,
-        ),
-    ],
-    labels: Annotated[
-        Path,
-        typer.Option(
-            help="The true classes, a .npy file.", show_default=False, rich_help_panel=_DATA
-        ),
-    ],
-    validation_predictions: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="The same members' predictions for validation data, in the same order: to "
-            "choose an ensemble and its temperature by.",
-            metavar="PATTERN",
-            show_default=False,
-            rich_help_panel=_DATA,
-        ),
-    ] = None,
-    validation_labels: Annotated[
-        Path | None,
-        typer.Option(
-            help="The true classes of the validation data.",
-            show_default=False,
-            rich_help_panel=_DATA,
-        ),
-    ] = None,
-    logits: Annotated[
-        bool,
-        typer.Option("--logits", help="The files hold logits.", rich_help_panel=_DATA),
-    ] = False,
-    class_axis: Annotated[
-        int, typer.Option(help="The axis of the classes.", rich_help_panel=_DATA)
-    ] = -1,
-    outcomes: Annotated[
-        bool,
-        typer.Option(
-            "--outcomes",
-            help="Each number stands for an outcome of its own (binary, multi-label), and the "
-            "labels are 0 or 1.",
-            rich_help_panel=_DATA,
-        ),
-    ] = False,
-    select: Annotated[
-        _Select,
-        typer.Option(
-            help="How to choose: last, the best last m; greedy, one by one with replacement; or "
-            "weights, the best ones.",
-            metavar="HOW",
-            rich_help_panel=_CHOICE,
-        ),
-    ] = _Select.LAST,
-    metric: Annotated[
-        _Metric,
-        typer.Option(
-            help="By which score to choose: log_loss, brier or error.",
-            metavar="SCORE",
-            rich_help_panel=_CHOICE,
-        ),
-    ] = _Metric.LOG_LOSS,
-    temperature: Annotated[
-        bool, typer.Option(help="Fit one temperature after pooling.", rich_help_panel=_CHOICE)
-    ] = True,
-    seed: Annotated[
-        int, typer.Option(min=0, help="Of the intervals.", metavar="N", rich_help_panel=_CHOICE)
-    ] = 0,
-    save: Annotated[
-        Path | None,
-        typer.Option(
-            help="Write the choice to this JSON file.", show_default=False, rich_help_panel=_OUTPUT
-        ),
-    ] = None,
-    report: Annotated[
-        Path | None,
-        typer.Option(
-            help="Write all of it as a page to this .html file, with its figures beside it.",
-            show_default=False,
-            rich_help_panel=_OUTPUT,
-        ),
-    ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print JSON.", rich_help_panel=_OUTPUT)
-    ] = False,
+    predictions: _Predictions,
+    labels: _Labels,
+    validation_predictions: _ValidationPredictions = None,
+    validation_labels: _ValidationLabels = None,
+    logits: _Logits = False,
+    class_axis: _ClassAxis = -1,
+    outcomes: _Outcomes = False,
+    select: _SelectBy = _Select.LAST,
+    metric: _MetricToUse = _Metric.LOG_LOSS,
+    temperature: _Temperature = True,
+    seed: _Seed = 0,
+    save: _Save = None,
+    report: _Report = None,
+    as_json: _AsJson = False,
 ) -> None:
     """Score the predictions of several models, and the ensembles of the last of them.
 
@@ -193,9 +185,7 @@ def evaluate(
             raise CosannealError(_in_options(str(error))) from error
     if choice is not None and save is not None:
         choice.save(save)
-    samples = plural(document["samples"], "sample", ",")
-    title = f"{plural(len(document['members']), 'member')} on {samples}"
-    wrote = None if report is None else write_page(_results(title, document), report)
+    wrote = None if report is None else _report(document, report)
     for warning in caught:
         print_note(f"Note: {warning.message}.")
     if as_json:
@@ -242,15 +232,8 @@ def _evaluate(
     options: dict[str, Any],
 ) -> tuple[dict[str, Any], Choice | None]:
     # Imported here, so that other commands need no numpy.
-    try:
+    with needs_numpy("Evaluating predictions"):
         from ..ensemble import analyze, fit
-    except ModuleNotFoundError as error:
-        if error.name != "numpy":
-            raise
-        raise MissingExtraError.for_extra(
-            "cli", package="numpy", needed_by="Evaluating predictions"
-        ) from error
-
     members, labels = _read(files, labels_file, logits=logits, class_axis=class_axis)
     names = [file.stem for file in files]
     if len(set(names)) < len(names):
@@ -288,8 +271,8 @@ def _read(
     files: Sequence[Path], labels_file: Path, *, logits: bool, class_axis: int | None
 ) -> tuple[list[NDArray[Any]], NDArray[Any]]:
     """The members' probabilities and the labels, checked; an error names the file."""
+    from ..ensemble import pool
     from ..ensemble.arrays import as_labels, as_rows, check_class_axis
-    from ..ensemble.pooling import pool
 
     labels = _load(labels_file)
     members: list[NDArray[Any]] = []
@@ -364,20 +347,24 @@ def _in_options(message: str) -> str:
     return re.sub(r"\b(select|metric)='(\w+)'", r"--\1=\2", message)
 
 
-def _results(title: str, analysis: dict[str, Any]) -> dict[str, Any]:
+def _report(analysis: dict[str, Any], page: Path) -> str:
+    """Write the page; returns what to say of it."""
     from ..ensemble.results import FORMAT, VERSION
 
-    return {"format": FORMAT, "version": VERSION, "title": title, "analysis": analysis}
+    samples = plural(analysis["samples"], "sample", ",")
+    title = f"{plural(len(analysis['members']), 'member')} on {samples}"
+    results = {"format": FORMAT, "version": VERSION, "title": title, "analysis": analysis}
+    return write_page(results, page)
 
 
 def _show(console: Console, document: dict[str, Any]) -> None:
     members, ensembles = document["members"], document["ensembles"]
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("Model", overflow="fold")
-    for name, _, _ in _COLUMNS:
-        table.add_column(_TITLES[name], justify="right", no_wrap=True)
+    for heading, _, _ in _COLUMNS.values():
+        table.add_column(heading, justify="right", no_wrap=True)
     scored = [*members, *ensembles, *([document["chosen"]] if document["chosen"] else [])]
-    least = {name: min(row[name] for row in scored) for name, _, _ in _COLUMNS}
+    least = {name: min(row[name] for row in scored) for name in _COLUMNS}
 
     def add(title: str, row: dict[str, Any], *, end: bool) -> None:
         cells = [
@@ -385,7 +372,7 @@ def _show(console: Console, document: dict[str, Any]) -> None:
                 f"{row[name] * scale:.{digits}f}",
                 style="bold" if row[name] == least[name] else "",
             )
-            for name, scale, digits in _COLUMNS
+            for name, (_, scale, digits) in _COLUMNS.items()
         ]
         table.add_row(Text(title), *cells, end_section=end)
 
@@ -413,7 +400,7 @@ def _title(choice: dict[str, Any]) -> str:
 
 
 def _sentences(document: dict[str, Any]) -> list[str]:
-    from ..ensemble.metrics import TITLES
+    from ..ensemble.score.metrics import TITLES
 
     sentences: list[str] = []
     choice = document["choice"]
@@ -432,11 +419,11 @@ def _sentences(document: dict[str, Any]) -> list[str]:
         subject = "The choice" if choice else "The mean of all"
         sentences.append(f"{subject} less the last member, with the 95 % interval:")
     for row in document["comparisons"]:
-        name, scale, digits = next(column for column in _COLUMNS if column[0] == row["metric"])
+        heading, scale, digits = _COLUMNS[row["metric"]]
         difference, low, high = (
             f"{scale * value:+.{digits}f}" for value in (row["difference"], *row["interval"])
         )
         sentences.append(
-            f"  {_TITLES[name]:9}{difference:>8}   {low:>8} to {high:>7}   p = {row['p_value']:.2g}"
+            f"  {heading:9}{difference:>8}   {low:>8} to {high:>7}   p = {row['p_value']:.2g}"
         )
     return sentences

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
 import re
@@ -45,10 +46,16 @@ _HEADINGS = ("cycle", "first step", "last step", "snapshot", "length", "peak", "
 # What a narrow terminal does without, in this order; the last step is the one
 # before the snapshot's.
 _SPARED = ("last step", "length", "floor", "peak", "first step")
+# What --json has of a cycle.
+_LISTED = ("index", "start", "stop", "length", "last_step", "max_lr", "min_lr")
 # A list beyond this is a mistake: it would fill the memory before it is printed.
 _MOST_LISTED = 100_000
 
-_LENGTH, _RATE, _PRESET, _OUTPUT = "Length", "Rate", "Presets", "Output"
+# An option of each panel of the help.
+_length, _rate, _preset, _output = (
+    functools.partial(typer.Option, rich_help_panel=panel)
+    for panel in ("Length", "Rate", "Presets", "Output")
+)
 
 
 def _list_presets(wanted: bool) -> None:
@@ -57,132 +64,113 @@ def _list_presets(wanted: bool) -> None:
         raise typer.Exit
 
 
+_Words = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="KEY=VALUE",
+        help="The arguments of --preset: T_0=10, t_mul=3/2, prefix=true, periods=10,20.",
+        show_default=False,
+    ),
+]
+_TotalSteps = Annotated[
+    int | None,
+    _length(help="The budget in optimizer steps, warmups included; needs --num-cycles."),
+]
+_NumCycles = Annotated[
+    int | None,
+    _length(help="The number of cycles; with --cycle-steps and without this, they have no end."),
+]
+_CycleSteps = Annotated[
+    str | None,
+    _length(
+        help="The first cycle's length in steps, or every cycle's: 10,20,40.", metavar="N or N,N,.."
+    ),
+]
+_CycleMult = Annotated[
+    str,
+    _length(
+        help="The factor from one cycle's length to the next: 2, 1.5 or 3/2.", metavar="FACTOR"
+    ),
+]
+_MaxLr = Annotated[float, _rate(help="The peak of the first cycle.")]
+_MinLr = Annotated[float, _rate(help="The floor of every cycle.")]
+_CycleDecay = Annotated[
+    float,
+    _rate(help="The factor from one cycle's peak to the next, in (0, 1]."),
+]
+_WarmupSteps = Annotated[
+    int,
+    _rate(help="So many of the first cycle's steps rise from --warmup-lr to its peak."),
+]
+_WarmupLr = Annotated[float, _rate(help="The rate at which that warmup starts.")]
+_RestartWarmupSteps = Annotated[
+    int,
+    _rate(help="So many of each later cycle's steps rise from the floor to its peak."),
+]
+_Endpoint = Annotated[
+    bool,
+    _rate(
+        "--endpoint", help="The last step of a cycle uses the floor exactly, not one step above it."
+    ),
+]
+_Preset = Annotated[
+    str | None,
+    _preset(
+        help="Another library's schedule, in its own arguments, instead of the options above.",
+        metavar="NAME",
+    ),
+]
+_Presets = Annotated[
+    bool,
+    _preset(
+        "--presets",
+        help="List the presets with their arguments, and exit.",
+        is_eager=True,
+        callback=_list_presets,
+    ),
+]
+_Compare = Annotated[
+    list[str] | None,
+    _preset(
+        help="A preset and its arguments, quoted; repeated, to see where they differ.",
+        metavar="'NAME KEY=VALUE ..'",
+    ),
+]
+_Steps = Annotated[
+    int | None,
+    _output(
+        help=f"Look at the first so many steps; by default at all, or at {_ENDLESS_CYCLES} "
+        "cycles of those without end, or twice as far as the end of what one is compared "
+        "with."
+    ),
+]
+_AsJson = Annotated[bool, _output("--json", help="Print JSON: the schedule and its cycles.")]
+_Plot = Annotated[
+    Path | None,
+    _output(help="Also draw the rate into this file: .png, .svg or .pdf.", metavar="FILE"),
+]
+
+
 def plan(
     context: typer.Context,
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="KEY=VALUE",
-            help="The arguments of --preset: T_0=10, t_mul=3/2, prefix=true, periods=10,20.",
-            show_default=False,
-        ),
-    ] = None,
-    total_steps: Annotated[
-        int | None,
-        typer.Option(
-            help="The budget in optimizer steps, warmups included; needs --num-cycles.",
-            rich_help_panel=_LENGTH,
-        ),
-    ] = None,
-    num_cycles: Annotated[
-        int | None,
-        typer.Option(
-            help="The number of cycles; with --cycle-steps and without this, they have no end.",
-            rich_help_panel=_LENGTH,
-        ),
-    ] = None,
-    cycle_steps: Annotated[
-        str | None,
-        typer.Option(
-            help="The first cycle's length in steps, or every cycle's: 10,20,40.",
-            metavar="N or N,N,..",
-            rich_help_panel=_LENGTH,
-        ),
-    ] = None,
-    cycle_mult: Annotated[
-        str,
-        typer.Option(
-            help="The factor from one cycle's length to the next: 2, 1.5 or 3/2.",
-            metavar="FACTOR",
-            rich_help_panel=_LENGTH,
-        ),
-    ] = "1",
-    max_lr: Annotated[
-        float, typer.Option(help="The peak of the first cycle.", rich_help_panel=_RATE)
-    ] = 0.1,
-    min_lr: Annotated[
-        float, typer.Option(help="The floor of every cycle.", rich_help_panel=_RATE)
-    ] = 0.0,
-    cycle_decay: Annotated[
-        float,
-        typer.Option(
-            help="The factor from one cycle's peak to the next, in (0, 1].", rich_help_panel=_RATE
-        ),
-    ] = 1.0,
-    warmup_steps: Annotated[
-        int,
-        typer.Option(
-            help="So many of the first cycle's steps rise from --warmup-lr to its peak.",
-            rich_help_panel=_RATE,
-        ),
-    ] = 0,
-    warmup_lr: Annotated[
-        float, typer.Option(help="The rate at which that warmup starts.", rich_help_panel=_RATE)
-    ] = 0.0,
-    restart_warmup_steps: Annotated[
-        int,
-        typer.Option(
-            help="So many of each later cycle's steps rise from the floor to its peak.",
-            rich_help_panel=_RATE,
-        ),
-    ] = 0,
-    endpoint: Annotated[
-        bool,
-        typer.Option(
-            "--endpoint",
-            help="The last step of a cycle uses the floor exactly, not one step above it.",
-            rich_help_panel=_RATE,
-        ),
-    ] = False,
-    preset: Annotated[
-        str | None,
-        typer.Option(
-            help="Another library's schedule, in its own arguments, instead of the options above.",
-            metavar="NAME",
-            rich_help_panel=_PRESET,
-        ),
-    ] = None,
-    _presets: Annotated[
-        bool,
-        typer.Option(
-            "--presets",
-            help="List the presets with their arguments, and exit.",
-            is_eager=True,
-            callback=_list_presets,
-            rich_help_panel=_PRESET,
-        ),
-    ] = False,
-    compare: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A preset and its arguments, quoted; repeated, to see where they differ.",
-            metavar="'NAME KEY=VALUE ..'",
-            rich_help_panel=_PRESET,
-        ),
-    ] = None,
-    steps: Annotated[
-        int | None,
-        typer.Option(
-            help=f"Look at the first so many steps; by default at all, or at {_ENDLESS_CYCLES} "
-            "cycles of those without end, or twice as far as the end of what one is compared "
-            "with.",
-            rich_help_panel=_OUTPUT,
-        ),
-    ] = None,
-    as_json: Annotated[
-        bool,
-        typer.Option(
-            "--json", help="Print JSON: the schedule and its cycles.", rich_help_panel=_OUTPUT
-        ),
-    ] = False,
-    plot: Annotated[
-        Path | None,
-        typer.Option(
-            help="Also draw the rate into this file: .png, .svg or .pdf.",
-            metavar="FILE",
-            rich_help_panel=_OUTPUT,
-        ),
-    ] = None,
+    words: _Words = None,
+    total_steps: _TotalSteps = None,
+    num_cycles: _NumCycles = None,
+    cycle_steps: _CycleSteps = None,
+    cycle_mult: _CycleMult = "1",
+    max_lr: _MaxLr = 0.1,
+    min_lr: _MinLr = 0.0,
+    cycle_decay: _CycleDecay = 1.0,
+    warmup_steps: _WarmupSteps = 0,
+    warmup_lr: _WarmupLr = 0.0,
+    restart_warmup_steps: _RestartWarmupSteps = 0,
+    endpoint: _Endpoint = False,
+    preset: _Preset = None,
+    _presets: _Presets = False,
+    compare: _Compare = None,
+    steps: _Steps = None,
+    as_json: _AsJson = False,
+    plot: _Plot = None,
 ) -> None:
     """Show a cyclic cosine schedule: its cycles, its rates, its snapshots.
 
@@ -262,7 +250,7 @@ def _put_out(
     # Whatever can fail comes before the first line of output.
     listed = json.dumps(document(), indent=2) if as_json else None
     if plot is not None:
-        from ..report.plots import save_figure
+        from ..report import save_figure
 
         save_figure(figure(), plot)
     if listed is not None:
@@ -298,7 +286,11 @@ def look_at(schedule: Schedule, steps: int | None = None, *, preset: Preset | No
     """
     total = schedule.total_steps
     if steps is None:
-        steps = total or _some_cycles(schedule)
+        steps = total or max(
+            # Fewer than the first few where they grow fast.
+            (c.stop for c in schedule.cycles()[:_ENDLESS_CYCLES] if c.stop <= MAX_STEPS),
+            default=MAX_STEPS,
+        )
     elif not 1 <= steps <= MAX_STEPS:
         raise ScheduleError(
             f"Option --steps must be an integer from 1 to 2**63. Received: --steps={steps}"
@@ -319,12 +311,6 @@ def _steps_for_all(presets: Sequence[Preset], steps: int | None) -> int:
     if steps is not None or len(ends) in (0, len(looks)):
         return max(ends or [look.steps for look in looks])
     return min(2 * max(ends), MAX_STEPS)
-
-
-def _some_cycles(schedule: Schedule) -> int:
-    """Where the first few cycles of an endless schedule end, or fewer where they grow fast."""
-    stops = [cycle.stop for cycle in schedule.cycles()[:_ENDLESS_CYCLES]]
-    return max((stop for stop in stops if stop <= MAX_STEPS), default=MAX_STEPS)
 
 
 def as_document(look: Look) -> dict[str, Any]:
@@ -349,15 +335,7 @@ def as_document(look: Look) -> dict[str, Any]:
         "num_cycles": schedule.num_cycles,
         "steps": look.steps,
         "cycles": [
-            {
-                "index": cycle.index,
-                "start": cycle.start,
-                "stop": cycle.stop,
-                "length": cycle.length,
-                "last_step": cycle.last_step,
-                "max_lr": cycle.max_lr,
-                "min_lr": cycle.min_lr,
-            }
+            {name: getattr(cycle, name) for name in _LISTED}
             for cycle in schedule.cycles()[: look.count]
         ],
         "cycle_ends": schedule.cycle_ends(look.steps),
@@ -453,7 +431,7 @@ def _show_sketch(look: Look, console: Console) -> None:
 
 
 def _figure(look: Look) -> Figure:
-    from ..report.plots import plot_schedule
+    from ..report import plot_schedule
 
     figure = plot_schedule(look.schedule, stop=look.steps)
     if look.preset is not None:

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..core import presets
+from .. import presets
 from ..core.errors import ScheduleError, shown
 from ..core.schedule import Schedule
 
@@ -99,7 +99,7 @@ def choose_preset(name: str, words: Sequence[str], *, option: str = "--preset") 
             raise ScheduleError(
                 f"{name}: Argument `{key}` must be given once. Received: {shown(word)} as well"
             )
-        what, read = _KINDS[hints[key]]
+        what, read = KINDS[hints[key]]
         try:
             arguments[key] = read(text)
         except (ValueError, ArithmeticError, RecursionError):
@@ -183,20 +183,12 @@ def _parse_flag(text: str) -> bool:
     return text.lower() == "true"
 
 
-def _parse_optional_float(text: str) -> float | None:
-    return None if text.lower() == "none" else _parse_float(text)
+def _or_none(parse: Callable[[str], object]) -> Callable[[str], object]:
+    return lambda text: None if text.lower() == "none" else parse(text)
 
 
-def _parse_object(text: str) -> str | None:
-    return None if text.lower() == "none" else text
-
-
-def _parse_integers(text: str) -> list[int]:
-    return [int(part) for part in text.split(",")]
-
-
-def _parse_floats(text: str) -> list[float]:
-    return [_parse_float(part) for part in text.split(",")]
+def _several(parse: Callable[[str], object]) -> Callable[[str], object]:
+    return lambda text: [parse(part) for part in text.split(",")]
 
 
 def _parse_objects(text: str) -> list[object]:
@@ -207,15 +199,15 @@ def _parse_objects(text: str) -> list[object]:
 
 
 # What a value must be and how it is read, by the annotation of its parameter.
-_KINDS: Final[Mapping[Any, tuple[str, Callable[[str], object]]]] = {
+KINDS: Final[Mapping[Any, tuple[str, Callable[[str], object]]]] = {
     int: ("an integer", int),
     float: ("a number", _parse_float),
     float | Fraction: ("a number, as in 10, 1.5 or 3/2", parse_number),
-    float | None: ("a number or none", _parse_optional_float),
+    float | None: ("a number or none", _or_none(_parse_float)),
     bool: ("true or false", _parse_flag),
-    object: ("none", _parse_object),
-    Sequence[int]: ("integers with commas between, as in 10,20,40", _parse_integers),
-    Sequence[float]: ("numbers with commas between, as in 1,0.5,0.25", _parse_floats),
+    object: ("none", _or_none(str)),
+    Sequence[int]: ("integers with commas between, as in 10,20,40", _several(int)),
+    Sequence[float]: ("numbers with commas between, as in 1,0.5,0.25", _several(_parse_float)),
     Iterable[Mapping[str, float]]: ('JSON, as in [{"key": 1}, {"key": 2}]', _parse_objects),
 }
 
@@ -223,14 +215,15 @@ _KINDS: Final[Mapping[Any, tuple[str, Callable[[str], object]]]] = {
 def _signature(function: Callable[..., Schedule]) -> str:
     """The parameters as they would be written, with the defaults of those that have one."""
     return " ".join(
-        name if parameter.default is parameter.empty else f"{name}={_written(parameter.default)}"
+        name if parameter.default is parameter.empty else f"{name}={written(parameter.default)}"
         for name, parameter in inspect.signature(function).parameters.items()
     )
 
 
-def _written(value: object) -> str:
+def written(value: object) -> str:
+    """A default as it may be given."""
     if isinstance(value, tuple):
-        return ",".join(map(_written, value))
+        return ",".join(map(written, value))
     return f"{value:g}" if isinstance(value, float) else str(value).lower()
 
 

@@ -10,8 +10,7 @@ import typer
 from rich.text import Text
 
 from ..core.errors import CosannealError, plural
-from .console import output_console
-from .snapshots import needs_numpy
+from .console import needs_numpy, output_console
 
 
 def report(
@@ -37,7 +36,7 @@ def report(
     and its figures as PNG and SVG, in the folder NAME_files beside it. Of a
     folder it shows the schedule, the metrics and the choice that was saved there.
     """
-    with needs_numpy():
+    with needs_numpy("Reading snapshots"):
         from ..ensemble import folder_results, read_results
     if not source.exists():
         raise CosannealError(

@@ -19,17 +19,11 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Table
 from rich.text import Text
 
-from ..core.errors import (
-    CosannealError,
-    EnsembleError,
-    MissingExtraError,
-    SnapshotError,
-    plural,
-)
-from .console import output_console, print_error
+from ..core.errors import CosannealError, EnsembleError, SnapshotError, plural
+from .console import needs_numpy, output_console, print_error
 
 if TYPE_CHECKING:
-    from ..snapshots.store import Snapshot
+    from ..snapshots import Snapshot
 
 _DAMAGED = 1  # the exit code when a snapshot is not what was written
 _GAP = 3  # characters between two columns of a table
@@ -64,7 +58,12 @@ def verify(folder: Folder, as_json: AsJson = False) -> None:
     errors: list[str | None] = []
     with _progress("verifying", map(_size, snapshots)) as advance:
         for snapshot in snapshots:
-            errors.append(_error_of(snapshot, advance))
+            try:
+                snapshot.verify(advance)
+            except SnapshotError as error:
+                errors.append(str(error))
+            else:
+                errors.append(None)
     damaged = [error for error in errors if error is not None]
     if as_json:
         rows = [
@@ -73,8 +72,8 @@ def verify(folder: Folder, as_json: AsJson = False) -> None:
         ]
         typer.echo(json.dumps({"folder": str(folder), "snapshots": rows}, indent=2))
     else:
-        for error in damaged:
-            print_error(error)
+        for message in damaged:
+            print_error(message)
         whole = f"{len(snapshots) - len(damaged)} of {plural(len(snapshots), 'snapshot')}"
         output_console().print(Text(f"Whole: {whole} in {folder}"), soft_wrap=True)
     _exit_if_any(errors)
@@ -101,8 +100,8 @@ def average(
     """
     wanted = "at least one snapshot" if last is None else f"the {last} snapshots of --last"
     snapshots = _at_least(last or 1, folder, wanted)
-    with needs_numpy():
-        from ..ensemble.average import average_snapshots
+    with needs_numpy("Reading snapshots"):
+        from ..ensemble import average_snapshots
     members = snapshots if last is None else snapshots[-last:]
     with _progress("averaging", map(_size, members)) as advance:
         try:
@@ -132,22 +131,9 @@ def average(
         )
 
 
-@contextlib.contextmanager
-def needs_numpy() -> Iterator[None]:
-    """Name the extra that a missing numpy comes with."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if error.name != "numpy":
-            raise
-        raise MissingExtraError.for_extra(
-            "cli", package="numpy", needed_by="Reading snapshots"
-        ) from error
-
-
 def _snapshots(folder: Path) -> list[Snapshot]:
-    with needs_numpy():
-        from ..snapshots.store import SnapshotStore
+    with needs_numpy("Reading snapshots"):
+        from ..snapshots import SnapshotStore
     if not folder.is_dir():
         what = "a file" if folder.exists() else "no such folder"
         raise CosannealError(f"Argument FOLDER must be a folder. Received: {folder}, {what}")
@@ -166,14 +152,6 @@ def _size(snapshot: Snapshot) -> int:
         return snapshot.path.stat().st_size
     except OSError:  # deleted since it was listed: reading it says so
         return 0
-
-
-def _error_of(snapshot: Snapshot, advance: Callable[[int], None]) -> str | None:
-    try:
-        snapshot.verify(advance)
-    except SnapshotError as error:
-        return str(error)
-    return None
 
 
 @contextlib.contextmanager
@@ -197,6 +175,8 @@ def _progress(what: str, sizes: Iterator[int]) -> Iterator[Callable[[int], None]
 
 def _describe(snapshot: Snapshot) -> dict[str, Any]:
     """A snapshot as plain data; where it cannot be read, `error` says why."""
+    from ..snapshots.file import count_bytes
+
     row: dict[str, Any] = {
         "name": snapshot.path.name,
         "cycle": snapshot.cycle,
@@ -217,17 +197,11 @@ def _describe(snapshot: Snapshot) -> dict[str, Any]:
         names = ("framework", "versions", "digest", "rate", "metrics")
         row |= {name: metadata[name] for name in names}
         row["tensors"] = len(layout)
-        row["dtypes"] = dict(_bytes_by_dtype(layout).most_common())
+        sizes: Counter[str] = Counter()
+        for shape, dtype in layout.values():
+            sizes[dtype] += count_bytes(shape, dtype)
+        row["dtypes"] = dict(sizes.most_common())
     return row
-
-
-def _bytes_by_dtype(layout: dict[str, tuple[tuple[int, ...], str]]) -> Counter[str]:
-    from ..snapshots.file import count_bytes
-
-    found: Counter[str] = Counter()
-    for shape, dtype in layout.values():
-        found[dtype] += count_bytes(shape, dtype)
-    return found
 
 
 def _plain(value: Any) -> Any:
@@ -255,7 +229,10 @@ def _show(rows: Sequence[dict[str, Any]], folder: Path, console: Console) -> Non
     columns: dict[str, list[Text]] = {
         "cycle": [Text(str(row["cycle"])) for row in rows],
         "step": [Text(str(row["step"])) for row in rows],
-        "rate": [_rate(row) for row in rows],
+        "rate": [
+            Text(f"{row['rate']:.4g}") if row["error"] is None else Text("damaged", "red")
+            for row in rows
+        ],
         "size": [Text(_human(row["bytes"])) for row in rows],
         "written": [Text(_local(row)) for row in rows],
     }
@@ -290,12 +267,6 @@ def _steps(rows: Sequence[dict[str, Any]]) -> str:
     steps = ", ".join(str(row["step"]) for row in rows[:_MOST_STEPS])
     more = f" and {len(rows) - _MOST_STEPS} more" if len(rows) > _MOST_STEPS else ""
     return f"step {steps}{more}"
-
-
-def _rate(row: dict[str, Any]) -> Text:
-    if row["error"] is not None:
-        return Text("damaged", "red")
-    return Text(f"{row['rate']:.4g}")
 
 
 def _metric(row: dict[str, Any], name: str) -> Text:

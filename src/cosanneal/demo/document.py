@@ -10,9 +10,9 @@ from dataclasses import asdict
 from itertools import pairwise
 from typing import Any, Final
 
-from ..ensemble.averaged import BARRIER, AveragedWeights
-from ..ensemble.metrics import log_loss
-from ..ensemble.results import FORMAT, VERSION, analyze, scores_of
+from ..ensemble import AveragedWeights, analyze, log_loss
+from ..ensemble.results import FORMAT, VERSION, scores_of
+from ..ensemble.weights.barrier import BARRIER
 from .experiment import Fitted, Outcome
 
 _SCORES: Final = ("test_error", "test_nll", "validation_error", "validation_nll")
@@ -42,12 +42,13 @@ def summarize(results: Mapping[str, Any]) -> list[dict[str, Any]]:
         ),
         (f"SingleCycle: {count} short runs", f"{count} short runs", "short"),
         ("Cyclic run, last snapshot alone", "the last snapshot alone", 1),
+        *(
+            (f"Ensemble of the last {members}", f"the ensemble of {members}", members)
+            for members in range(2, count + 1)
+        ),
+        ("Ensemble fitted on validation", "the fitted ensemble", "fitted"),
+        ("Averaged weights of the last m", "the averaged weights", "averaged"),
     ]
-    for members in range(2, count + 1):
-        title = f"Ensemble of the last {members}"
-        models.append((title, f"the ensemble of {members}", members))
-    models.append(("Ensemble fitted on validation", "the fitted ensemble", "fitted"))
-    models.append(("Averaged weights of the last m", "the averaged weights", "averaged"))
     return [
         {
             "model": title,

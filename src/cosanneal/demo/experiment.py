@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeAlias, cast
+from typing import Any, Final, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,25 +26,27 @@ from ..core.cyclic import CyclicCosine
 from ..core.schedule import Schedule
 from ..core.table import CycleRule, Level, Phase
 from ..core.version import __version__
-from ..ensemble.analysis import scores_by_cycles
+from ..ensemble import (
+    Choice,
+    compare_scores,
+    error_rate,
+    fit,
+    log_loss,
+    pool,
+    sample_scores,
+    scores_by_cycles,
+)
 from ..ensemble.arrays import as_numpy
-from ..ensemble.base import BaseEnsemble
-from ..ensemble.choice import Choice, Select, fit
-from ..ensemble.evidence import compare_scores
-from ..ensemble.metrics import Metric, error_rate, log_loss, sample_scores
-from ..ensemble.pooling import pool
+from ..ensemble.choose.choice import Select
+from ..ensemble.score.metrics import Metric
 from . import Backend
 from .digits import Part, Split, batch_order, split_digits
+from .training import Progress, Train, Trained, Training
 
-Progress: TypeAlias = Callable[[], None]
 Begin: TypeAlias = Callable[[int, str], Progress]
 
 # Into how many cycles the study cuts the budget.
 STUDY_CYCLES: Final = (1, 2, 3, 4, 5, 6, 8, 10)
-
-# Of LeakyReLU, below 0. At a peak of 0.5, networks with ReLU end as guesses;
-# with this slope they learn.
-SLOPE: Final = 0.1
 
 # Between the seeds of the first weights of two models of one seed.
 _FRESH: Final = 10_000
@@ -109,52 +111,13 @@ class Predictions:
         return self.each(lambda p: pool(p[-members:]))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Trained:
-    """What one training leaves.
-
-    Args:
-        rates: the rate of every update.
-        losses: the training loss of every update.
-        ensemble: makes the framework's SnapshotEnsemble of a folder.
-        inputs: makes the model's input of scans.
-        predict: the probabilities of a model with weights, which are in the
-            framework's own form, as `average_weights` gives them.
-    """
-
-    rates: list[float]
-    losses: list[float]
-    ensemble: Callable[[Path], BaseEnsemble[Any]]
-    inputs: Callable[[Part], Any]
-    predict: Callable[[Any, Part], Any]
-
-
-class Train(Protocol):
-    """A framework's training function."""
-
-    def __call__(
-        self,
-        split: Split,
-        order: NDArray[np.intp],
-        *,
-        seed: int,
-        config: Config,
-        schedule: Schedule,
-        folder: Path,
-        progress: Progress,
-    ) -> Trained:
-        """Train once; see `torch_backend.train`."""
-        ...
-
-
 def training_function(backend: Backend) -> Train:
     """What trains in a framework.
 
     Raises:
         MissingExtraError: the framework is not installed.
     """
-    module = importlib.import_module(f".{backend}_backend", __package__)
-    return cast(Train, module.train)
+    return cast(Train, importlib.import_module(f".{backend}_backend", __package__).train)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -344,7 +307,8 @@ class _Seed:
                 curves[run.name]["cycle_ends"] = run.schedules[0].cycle_ends()
         fitted = self._fit(trained["cyclic"][0], members["cyclic"])
         count, cosine = self._config.num_cycles, members["cosine"].last(1)
-        calibration = _choose([cosine.validation], self.split.validation.y)
+        with _few_samples():
+            calibration = fit([cosine.validation], self.split.validation.y)
         last, averaged = fitted.averaged
         row = {
             "seed": self._seed,
@@ -401,15 +365,17 @@ class _Seed:
         for i, schedule in enumerate(run.schedules):
             updates = len(schedule.rates())
             folder = self._folder / (run.name if len(run.schedules) == 1 else f"{run.name}-{i}")
-            one = self._train(
-                self.split,
-                self._order[done : done + updates],
+            task = Training(
+                split=self.split,
+                order=self._order[done : done + updates],
                 seed=self._seed + _FRESH * i,
-                config=self._config,
+                momentum=self._config.momentum,
+                weight_decay=self._config.weight_decay,
                 schedule=schedule,
                 folder=folder,
                 progress=progress,
             )
+            one = self._train(task)
             members.append(Predictions.of(_each_member(one, folder), self.split))
             trained.append(one)
             done += updates
@@ -456,13 +422,12 @@ class _Seed:
 
     def _paired(self, first: NDArray[Any], second: NDArray[Any]) -> dict[str, Any]:
         """The difference of two predictions' scores on the same test scans, with its interval."""
-        y = self.split.test.y
-
-        def compared(metric: Metric) -> dict[str, Any]:
-            scores = [sample_scores(metric, p, y) for p in (first, second)]
-            return asdict(compare_scores(*scores))
-
-        return {"test_error": compared("error"), "test_nll": compared("log_loss")}
+        metrics: dict[str, Metric] = {"test_error": "error", "test_nll": "log_loss"}
+        found = {}
+        for name, metric in metrics.items():
+            scores = [sample_scores(metric, p, self.split.test.y) for p in (first, second)]
+            found[name] = asdict(compare_scores(*scores))
+        return found
 
 
 def _each_member(trained: Trained, folder: Path) -> Callable[[Part], NDArray[Any]]:
@@ -473,11 +438,6 @@ def _each_member(trained: Trained, folder: Path) -> Callable[[Part], NDArray[Any
         return np.stack([as_numpy(each) for each in predictions])
 
     return predict
-
-
-def _choose(members: Sequence[NDArray[Any]], labels: NDArray[np.int64]) -> Choice:
-    with _few_samples():
-        return fit(members, labels)
 
 
 @contextmanager

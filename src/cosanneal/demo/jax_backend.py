@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import functools
 import math
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..adapters.jax import SnapshotEnsemble, SnapshotRecorder, cyclic_cosine_schedule
 from ..core.schedule import Schedule
-from .digits import CLASSES, Part, Split
-from .experiment import SLOPE, Config, Progress, Trained
+from .digits import CLASSES, Part
+from .training import SLOPE, Trained, Training
 
 # After cosanneal's adapter, which says how to install them where they are missing.
 import jax  # isort: skip
@@ -49,31 +47,22 @@ def build_params(seed: int) -> Params:
     return {"weights": weights, "averages": averages}
 
 
-def train(
-    split: Split,
-    order: NDArray[np.intp],
-    *,
-    seed: int,
-    config: Config,
-    schedule: Schedule,
-    folder: Path,
-    progress: Progress,
-) -> Trained:
-    """Train the model once; arguments as in `torch_backend.train`."""
-    updates = len(order)
-    tx, rate, update = _compiled(schedule, config.momentum, config.weight_decay)
-    x, y = _inputs(split.train), jnp.asarray(split.train.y.astype(np.int32))
-    params = build_params(seed)
+def train(task: Training) -> Trained:
+    """Train the model once."""
+    tx, rate, update = _compiled(task.schedule, task.momentum, task.weight_decay)
+    part = task.split.train
+    x, y = _inputs(part), jnp.asarray(part.y.astype(np.int32))
+    params = build_params(task.seed)
     state = tx.init(params["weights"])
     losses: list[jax.Array] = []
-    with SnapshotRecorder(folder, schedule, resume_from=0) as recorder:
-        for rows in jnp.asarray(order.astype(np.int32)):
+    with SnapshotRecorder(task.folder, task.schedule, resume_from=0) as recorder:
+        for rows in jnp.asarray(task.order.astype(np.int32)):
             params, state, loss = update(params, state, x[rows], y[rows])
             recorder.step(params)
             losses.append(loss)
-            progress()
+            task.progress()
     return Trained(
-        rates=np.asarray(jax.vmap(rate)(jnp.arange(updates))).tolist(),
+        rates=np.asarray(jax.vmap(rate)(jnp.arange(len(task.order)))).tolist(),
         losses=np.asarray(losses).tolist(),
         ensemble=lambda folder: SnapshotEnsemble(
             _logits, folder, like=params, statistics_fn=_moved
@@ -88,7 +77,10 @@ def _compiled(schedule: Schedule, momentum: float, weight_decay: float) -> tuple
     """The optimizer, its rate and one update, which all seeds have in common."""
     rate = cyclic_cosine_schedule(schedule)
     tx = optax.chain(
-        optax.add_decayed_weights(weight_decay, mask=_kernels), optax.sgd(rate, momentum)
+        optax.add_decayed_weights(
+            weight_decay, mask=lambda weights: jax.tree.map(lambda weight: weight.ndim > 1, weights)
+        ),
+        optax.sgd(rate, momentum),
     )
 
     @jax.jit
@@ -150,11 +142,6 @@ def _forward(
     for name in _HIDDEN:
         x = activated(name, x @ weights[name]["kernel"])
     return x @ weights["last"]["kernel"] + weights["last"]["bias"], moved
-
-
-def _kernels(weights: Any) -> Any:
-    """Which weights decay."""
-    return jax.tree.map(lambda weight: weight.ndim > 1, weights)
 
 
 def _drawn(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..adapters.keras import CyclicCosineSchedule, SnapshotEnsemble, SnapshotRecorder
-from ..core.schedule import Schedule
-from .digits import CLASSES, Part, Split
-from .experiment import SLOPE, Config, Progress, Trained
+from .digits import CLASSES, Part
+from .training import SLOPE, Progress, Trained, Training
 
 # After cosanneal's adapter, which says how to install Keras where it is missing.
 import keras  # isort: skip
@@ -25,7 +23,9 @@ def build_model(seed: int, weight_decay: float) -> keras.Model:
     seeds = iter(range(4 * seed, 4 * seed + 4))
 
     def kernel() -> dict[str, Any]:
-        return {"kernel_initializer": _drawn(next(seeds)), "kernel_regularizer": decay}
+        # Uniform within 1 / sqrt(inputs), as torch draws them.
+        drawn = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform", seed=next(seeds))
+        return {"kernel_initializer": drawn, "kernel_regularizer": decay}
 
     def block(layer: Any) -> list[Any]:
         normalization = layers.BatchNormalization(momentum=0.9, epsilon=1e-5)
@@ -48,36 +48,26 @@ def build_model(seed: int, weight_decay: float) -> keras.Model:
     )
 
 
-def train(
-    split: Split,
-    order: NDArray[np.intp],
-    *,
-    seed: int,
-    config: Config,
-    schedule: Schedule,
-    folder: Path,
-    progress: Progress,
-) -> Trained:
-    """Train the model once; arguments as in `torch_backend.train`."""
-    rate = CyclicCosineSchedule(schedule)
-    model = build_model(seed, config.weight_decay)
+def train(task: Training) -> Trained:
+    """Train the model once."""
+    rate = CyclicCosineSchedule(task.schedule)
+    model = build_model(task.seed, task.weight_decay)
     model.compile(
-        keras.optimizers.SGD(rate, config.momentum),
+        keras.optimizers.SGD(rate, task.momentum),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=[_LastLoss()],
     )
-    watch = _Watch(progress)
-    with SnapshotRecorder(folder, schedule, resume_from=0) as recorder:
-        model.fit(
-            _Batches(split.train, order), shuffle=False, verbose=0, callbacks=[watch, recorder]
-        )
+    watch = _Watch(task.progress)
+    with SnapshotRecorder(task.folder, task.schedule, resume_from=0) as recorder:
+        batches = _Batches(task.split.train, task.order)
+        model.fit(batches, shuffle=False, verbose=0, callbacks=[watch, recorder])
 
     def predict(weights: list[Any], part: Part) -> Any:
         model.set_weights(weights)
         return ops.softmax(ops.convert_to_tensor(model.predict_on_batch(_inputs(part))))
 
     return Trained(
-        rates=[float(ops.convert_to_numpy(rate(step))) for step in range(len(order))],
+        rates=[float(ops.convert_to_numpy(rate(step))) for step in range(len(task.order))],
         losses=watch.losses,
         ensemble=lambda folder: SnapshotEnsemble(model, folder),
         inputs=_inputs,
@@ -127,11 +117,6 @@ class _Watch(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002
         self.losses.append(float(logs["last_loss"]))
         self._progress()
-
-
-def _drawn(seed: int) -> keras.Initializer:
-    """Uniform within 1 / sqrt(inputs), as torch draws them."""
-    return keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform", seed=seed)
 
 
 def _inputs(part: Part) -> NDArray[np.float32]:

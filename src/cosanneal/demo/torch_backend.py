@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ..adapters.torch import CyclicCosineLR, SnapshotEnsemble, SnapshotRecorder
-from ..core.schedule import Schedule
-from .digits import CLASSES, Part, Split
-from .experiment import SLOPE, Config, Progress, Trained
+from .digits import CLASSES, Part
+from .training import SLOPE, Trained, Training
 
 # After cosanneal's adapter, which says how to install torch where it is missing.
 import torch  # isort: skip
@@ -35,42 +30,24 @@ def build_model(seed: int) -> nn.Module:
         )
 
 
-def train(
-    split: Split,
-    order: NDArray[np.intp],
-    *,
-    seed: int,
-    config: Config,
-    schedule: Schedule,
-    folder: Path,
-    progress: Progress,
-) -> Trained:
-    """Train the model once.
-
-    Args:
-        split: the data, of which only the training scans are looked at.
-        order: which scans each update sees, shape (updates, batch size).
-        seed: of the model's first weights.
-        config: what the runs have in common.
-        schedule: the rates, of as many updates.
-        folder: where to record a snapshot at the end of each cycle.
-        progress: called after every update.
-    """
-    model = build_model(seed)
+def train(task: Training) -> Trained:
+    """Train the model once."""
+    model = build_model(task.seed)
     groups: list[dict[str, Any]] = [
         {
             "params": [weight for weight in model.parameters() if weight.ndim > 1],
-            "weight_decay": config.weight_decay,
+            "weight_decay": task.weight_decay,
         },
         {"params": [weight for weight in model.parameters() if weight.ndim == 1]},
     ]
-    optimizer = torch.optim.SGD(groups, lr=1.0, momentum=config.momentum)
-    scheduler = CyclicCosineLR(optimizer, schedule)
-    x, y = _inputs(split.train), torch.from_numpy(split.train.y)
+    optimizer = torch.optim.SGD(groups, lr=1.0, momentum=task.momentum)
+    scheduler = CyclicCosineLR(optimizer, task.schedule)
+    part = task.split.train
+    x, y = _inputs(part), torch.from_numpy(part.y)
     rates: list[float] = []
     losses: list[float] = []
-    with _one_thread(), SnapshotRecorder(folder, model, scheduler, resume_from=0) as recorder:
-        for rows in torch.from_numpy(order):
+    with _one_thread(), SnapshotRecorder(task.folder, model, scheduler, resume_from=0) as recorder:
+        for rows in torch.from_numpy(task.order):
             rates.append(float(optimizer.param_groups[0]["lr"]))
             loss = nn.functional.cross_entropy(model(x[rows]), y[rows])
             optimizer.zero_grad()
@@ -79,10 +56,10 @@ def train(
             scheduler.step()
             recorder.step()
             losses.append(loss.item())
-            progress()
+            task.progress()
 
     def predict(weights: Mapping[str, Tensor], part: Part) -> Tensor:
-        own = build_model(seed)
+        own = build_model(task.seed)
         own.load_state_dict(weights)
         own.eval()
         with torch.no_grad():

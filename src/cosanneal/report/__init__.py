@@ -3,12 +3,11 @@
 It comes with `cosanneal[plot]`.
 """
 
-from .plots import plot_demo as plot_demo
-from .plots import plot_schedule as plot_schedule
-from .plots import plot_schedules as plot_schedules
-from .plots import save_figure as save_figure
-
-# After the plots, which say how to install matplotlib and numpy where they are missing.
-from .page import write_report as write_report  # isort: skip
+# First, since it says how to install matplotlib and numpy where they are missing.
+from .style import save_figure as save_figure  # isort: skip
+from .demo import plot_demo as plot_demo
+from .page import write_report as write_report
+from .rates import plot_schedule as plot_schedule
+from .rates import plot_schedules as plot_schedules
 
 __all__ = ["plot_demo", "plot_schedule", "plot_schedules", "save_figure", "write_report"]

@@ -1,8 +1,7 @@
 """The figures of a report, one for each thing that a results document tells.
 
-All are narrow, so that they can be read on a phone, with several panels one
-below the other. Members are numbered from 1, the oldest, as in the page's
-table: names may be long.
+Members are numbered from 1, the oldest, as in the page's table: names may be
+long. The study is drawn in demo.py, beside what the demonstration shows of it.
 """
 
 from __future__ import annotations
@@ -10,16 +9,15 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from ..core import errors
 from ..core.schedule import Schedule
-from .plots import (
+from .demo import draw_study
+from .rates import draw_rate
+from .style import (
     BLUE,
     COLOURS,
     DASHES,
@@ -28,19 +26,22 @@ from .plots import (
     MOST_RESTARTS,
     SNAPSHOT,
     VERMILION,
+    WIDTH,
+    Drawn,
     draw_curve,
-    draw_rate,
+    legend_below,
     mark_snapshots,
+    new_panels,
     smoothed,
     tidy,
     whole_steps,
 )
+from .words import choice_of, member_title, plural
 
-_WIDTH: Final = 4.7  # inches: at 390 pixels, 10 points are 11 pixels
+_MOST_METRICS = 6
 _MOST_WRITTEN = 10  # more members than this have no numbers in the cells of a matrix
 _MOST_NUMBERED = 12  # more members or cycles than this are not all numbered at an axis
 _MOST_PATHS = 7  # more paths than this are not told apart by a legend
-_MOST_METRICS = 6
 
 # From here on matplotlib's own arithmetic overflows.
 _HUGE: Final = 1e300
@@ -50,36 +51,10 @@ _DARK, _BRIGHT = "#010101", "#fefefe"
 
 _LAST = re.compile(r"last (\d+)(, temperature .*)?")
 
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Drawn:
-    """A figure of a report.
-
-    Args:
-        name: of its files.
-        title: its heading.
-        alt: what it shows, for those who do not see it.
-        caption: what is to be seen, and how it was computed.
-        figure: the figure itself.
-    """
-
-    name: str
-    title: str
-    alt: str
-    caption: str
-    figure: Figure
-
-
 # The name of every figure there can be, in the order in which they come.
 NAMES: Final = (
-    "training",
-    "metrics",
-    "members",
-    "correlation",
-    "disagreement",
-    "reliability",
-    "interpolation",
-    "study",
+    *("training", "metrics", "members", "correlation", "disagreement"),
+    *("reliability", "interpolation", "study"),
 )
 
 
@@ -96,10 +71,10 @@ def draw_results(results: Mapping[str, Any]) -> Iterator[Drawn]:
         ['members', 'correlation', 'disagreement', 'reliability']
     """
     analysis = results.get("analysis") or {}
-    choice = analysis.get("choice") or results.get("choice")
+    choice = choice_of(results)
     if "run" in results:
         yield _training(results["run"])
-    if metrics := numeric_metrics(results.get("snapshots", ())):
+    if metrics := _numeric_metrics(results.get("snapshots", ())):
         yield _metrics(results["snapshots"], metrics)
     if len((analysis or choice or {}).get("members", ())) > 1:
         yield _members(analysis, choice)
@@ -109,68 +84,17 @@ def draw_results(results: Mapping[str, Any]) -> Iterator[Drawn]:
     if "reliability" in analysis:
         yield _reliability(analysis["reliability"], choice)
     if results.get("interpolations"):
-        names = member_names(results)
+        named = next(filter(None, (analysis.get("members"), results.get("snapshots"))), ())
+        names = [member["name"] for member in named]
         yield _interpolation(results["interpolations"], names)
     if "study" in results:
-        yield _study(results["study"])
-
-
-def member_names(results: Mapping[str, Any]) -> list[str]:
-    """The members' names, oldest first; empty if nothing tells them."""
-    parts = ((results.get("analysis") or {}).get("members"), results.get("snapshots"))
-    return [member["name"] for member in next(filter(None, parts), ())]
-
-
-def member_title(name: str) -> str:
-    """A member's name; of a snapshot's file, without what all of them end in."""
-    return name.removesuffix(".safetensors")
-
-
-def plural(count: int, word: str) -> str:
-    """So many of them, in words: "1 sample", "1,200 samples"."""
-    return errors.plural(count, word, ",")
-
-
-def numeric_metrics(snapshots: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The names of the user's metrics that are numbers in at least one snapshot."""
-    names = dict.fromkeys(name for each in snapshots for name in each["metrics"])
-    return [
-        name for name in names if any(_is_number(each["metrics"].get(name)) for each in snapshots)
-    ]
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _HUGE
-
-
-def _drawable(values: Sequence[float | None]) -> list[float]:
-    """The values, without those that no axis has room for."""
-    return [math.nan if each is None or abs(each) >= _HUGE else each for each in values]
-
-
-def _panels(*heights: float, legend: float = 0.0) -> tuple[Figure, list[Axes]]:
-    """Panels one below the other, each of so many inches."""
-    figure = Figure(figsize=(_WIDTH, sum(heights) + legend), layout="constrained")
-    grid = figure.add_gridspec(len(heights), 1, height_ratios=heights)
-    return figure, [figure.add_subplot(grid[i]) for i in range(len(heights))]
-
-
-def _legend(figure: Figure, handles: Sequence[Any], *, columns: int = 2) -> None:
-    # Below the panels, where it hides nothing.
-    figure.legend(
-        handles=handles,
-        loc="outside lower center",
-        ncols=min(columns, len(handles)),
-        frameon=False,
-        fontsize=9,
-        handlelength=2.6,
-        columnspacing=1.4,
-    )
+        yield draw_study(results["study"])
 
 
 def _training(run: Mapping[str, Any]) -> Drawn:
+    """The rate, and the training loss where it is known, with every snapshot."""
     loss, ends = run["loss"], run["cycle_ends"]
-    figure, panels = _panels(*([1.9, 2.2] if loss else [2.3]), legend=0.35)
+    figure, panels = new_panels(*([1.9, 2.2] if loss else [2.3]), legend=0.35)
     style: dict[str, Any] = {"color": BLUE, "linewidth": 1.6}
     marks = SNAPSHOT | {"markersize": 7 if len(ends) <= MOST_RESTARTS else 3}
     if "rate" in run:
@@ -205,7 +129,7 @@ def _training(run: Mapping[str, Any]) -> Drawn:
     lines = [Line2D([], [], **style), Line2D([], [], **SNAPSHOT)]
     for handle, label in zip(lines, ("each update", "snapshot, after it"), strict=True):
         handle.set_label(label)
-    _legend(figure, lines if ends else lines[:1])
+    legend_below(figure, lines if ends else lines[:1])
     return Drawn(
         name="training",
         title="The training run",
@@ -220,9 +144,18 @@ def _training(run: Mapping[str, Any]) -> Drawn:
     )
 
 
+def _numeric_metrics(snapshots: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The names of the user's metrics that are numbers in at least one snapshot."""
+    names = dict.fromkeys(name for each in snapshots for name in each["metrics"])
+    return [
+        name for name in names if any(_is_number(each["metrics"].get(name)) for each in snapshots)
+    ]
+
+
 def _metrics(snapshots: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Drawn:
+    """The metrics of these names, as far as there is room, against the cycle."""
     shown = names[:_MOST_METRICS]
-    figure, panels = _panels(*[1.5] * len(shown))
+    figure, panels = new_panels(*[1.5] * len(shown))
     for axes, name in zip(panels, shown, strict=True):
         pairs = [(each["cycle"], each["metrics"].get(name, "")) for each in snapshots]
         # Null stands for what was no finite number, as of a run that diverged: a gap.
@@ -253,7 +186,8 @@ def _metrics(snapshots: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Dr
 
 
 def _members(analysis: Mapping[str, Any], choice: Mapping[str, Any] | None) -> Drawn:
-    figure, panels = _panels(2.1, 2.3, legend=0.6)
+    """The scores of the mean of the last m, on all data that there are."""
+    figure, panels = new_panels(2.1, 2.3, legend=0.6)
     count = len((analysis or choice or {})["members"])
     ms = list(range(1, count + 1))
     rows = [analysis["members"][-1], *analysis["ensembles"]] if analysis else []
@@ -286,7 +220,7 @@ def _members(analysis: Mapping[str, Any], choice: Mapping[str, Any] | None) -> D
         tidy(axes)
     panels[0].tick_params(labelbottom=False)
     panels[-1].set_xlabel("m: how many of the last members")
-    _legend(figure, list(handles.values()))
+    legend_below(figure, list(handles.values()))
     data = plural(analysis["samples"], "sample") if analysis else "the validation data"
     caption = (
         f"What more members are worth: error and log-loss of the mean of the last m, on {data}."
@@ -331,11 +265,6 @@ def _number_axis(axes: Axes, numbers: Sequence[int]) -> None:
     axes.set_xlim(*_around(numbers))
 
 
-def _around(numbers: Sequence[int]) -> tuple[float, float]:
-    beside = max(0.05 * (max(numbers) - min(numbers)), 0.3)
-    return min(numbers) - beside, max(numbers) + beside
-
-
 # The title of a matrix, and what it means.
 _MATRICES: Final = {
     "correlation": (
@@ -352,6 +281,7 @@ _MATRICES: Final = {
 
 
 def _matrix(name: str, rows: Sequence[Sequence[float | None]]) -> Drawn:
+    """The correlation, or the disagreement, of every two members."""
     title, caption = _MATRICES[name]
     scale = 100 if name == "disagreement" else 1
     count = len(rows)
@@ -366,7 +296,7 @@ def _matrix(name: str, rows: Sequence[Sequence[float | None]]) -> Drawn:
         low, high = low - 0.05, high + 0.05
     written = count <= _MOST_WRITTEN
     digits = (1 if scale == 100 else 2) + (high - low < 5 * scale / 100)
-    figure, (axes,) = _panels(_WIDTH * 0.82)
+    figure, (axes,) = new_panels(WIDTH * 0.82)
     drawn = axes.pcolormesh(
         range(1, count + 1),
         range(2, count + 2),
@@ -415,7 +345,8 @@ def _matrix(name: str, rows: Sequence[Sequence[float | None]]) -> Drawn:
 
 
 def _reliability(diagrams: Mapping[str, Any], choice: Mapping[str, Any] | None) -> Drawn:
-    figure, (axes, counts) = _panels(3.1, 1.0, legend=0.35)
+    """How often predictions come true, against their confidence."""
+    figure, (axes, counts) = new_panels(3.1, 1.0, legend=0.35)
     axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1.2)
     styles: dict[str, dict[str, Any]] = {
         "before": {"color": VERMILION, "linestyle": "--", "marker": "o", "markersize": 5},
@@ -454,7 +385,7 @@ def _reliability(diagrams: Mapping[str, Any], choice: Mapping[str, Any] | None) 
     counts.set_xlabel("confidence")
     tidy(axes)
     tidy(counts)
-    _legend(figure, handles, columns=1)
+    legend_below(figure, handles, columns=1)
     what = "of the chosen ensemble" if choice else "of the mean of all members"
     errors = " and ".join(f"{100 * each['ece']:.2f} %" for each in diagrams.values())
     return Drawn(
@@ -471,11 +402,12 @@ def _reliability(diagrams: Mapping[str, Any], choice: Mapping[str, Any] | None) 
 
 
 def _interpolation(paths: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Drawn:
+    """The loss on the straight lines between members' weights; `names` are all members'."""
     errors = all("errors" in path for path in paths)
     anew = all(path.get("statistics") for path in paths)
     told = len(paths) <= _MOST_PATHS
     legend = 0.25 * ((len(paths) + 1) // 2 if told else 1) + 0.1
-    figure, panels = _panels(*([2.2, 2.0] if errors else [2.6]), legend=legend)
+    figure, panels = new_panels(*([2.2, 2.0] if errors else [2.6]), legend=legend)
     highest = max(paths, key=lambda path: -math.inf if path["barrier"] is None else path["barrier"])
     between = f"{_number(highest['first'], names)} → {_number(highest['second'], names)}"
     handles: dict[str, Any] = {}
@@ -501,7 +433,7 @@ def _interpolation(paths: Sequence[Mapping[str, Any]], names: Sequence[str]) -> 
     if errors:
         panels[0].tick_params(labelbottom=False)
     panels[-1].set_xlabel("share of the way from the first to the second")
-    _legend(figure, list(handles.values()))
+    legend_below(figure, list(handles.values()))
     barrier = "not finite" if highest["barrier"] is None else f"{highest['barrier']:.3g}"
     return Drawn(
         name="interpolation",
@@ -524,46 +456,18 @@ def _number(name: str, names: Sequence[str]) -> str:
     return _plain_text(member_title(name))
 
 
-def _study(study: Mapping[str, Any]) -> Drawn:
-    figure, panels = _panels(2.1, 2.2, legend=0.6)
-    cycles = [row["cycles"] for row in study["rows"]]
-    styles: dict[str, tuple[str, dict[str, Any]]] = {
-        "last": ("last snapshot alone", {"color": GREY, "linestyle": "--", "marker": "o"}),
-        "all": ("mean of all", {"color": BLUE, "linestyle": "-", "marker": "s"}),
-        "best": ("last m by validation", {"color": VERMILION, "linestyle": "-.", "marker": "^"}),
-    }
-    handles = {}
-    for axes, name, scale in zip(panels, ("test_error", "test_nll"), (100, 1), strict=True):
-        for i, (key, (label, style)) in enumerate(styles.items()):
-            spreads = [row[key][name] for row in study["rows"]]
-            handles[label] = axes.errorbar(
-                [at + 0.06 * (i - 1) for at in range(len(cycles))],
-                [scale * each["mean"] for each in spreads],
-                yerr=[scale * (each["std"] or 0) for each in spreads],
-                label=label,
-                markersize=5,
-                linewidth=1.6,
-                elinewidth=1,
-                capsize=3,
-                **style,
-            )
-        axes.set_title("test error (%)" if name == "test_error" else "test log-loss")
-        axes.set_xticks(range(len(cycles)), [str(each) for each in cycles])
-        tidy(axes)
-    panels[0].tick_params(labelbottom=False)
-    panels[-1].set_xlabel("cycles in the same budget")
-    _legend(figure, list(handles.values()))
-    over = f"mean ± s.d. of {study['seeds']} seeds" if study["seeds"] > 1 else "one seed"
-    return Drawn(
-        name="study",
-        title="One budget, more or fewer cycles",
-        alt=f"Test error and log-loss against the number of cycles, {cycles[0]} to {cycles[-1]}.",
-        caption=f"The same budget of {plural(study['updates'], 'update')} cut into more and more "
-        f"cycles, and what the snapshots give; {over}. “Last m by validation” is "
-        "the mean of as many of the last snapshots as are best on validation data; on the test "
-        "data another number may be better.",
-        figure=figure,
-    )
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _HUGE
+
+
+def _drawable(values: Sequence[float | None]) -> list[float]:
+    """The values, without those that no axis has room for."""
+    return [math.nan if each is None or abs(each) >= _HUGE else each for each in values]
+
+
+def _around(numbers: Sequence[int]) -> tuple[float, float]:
+    beside = max(0.05 * (max(numbers) - min(numbers)), 0.3)
+    return min(numbers) - beside, max(numbers) + beside
 
 
 def _plain_text(name: str) -> str:

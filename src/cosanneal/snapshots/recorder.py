@@ -341,19 +341,10 @@ class Recorder:
         else:
             raise SnapshotError("\n".join(map(str, failures))) from failures[0]
 
-    def step(self, metrics: Metrics = None) -> bool:
+    def look(self, metrics: Metrics = None) -> bool:
         """Look at the clock, and record if a cycle ended since the last look.
 
-        Args:
-            metrics: the user's own numbers for the snapshot: a dict, or a
-                function that returns one and is called only if a cycle ended.
-
-        Returns:
-            Whether a snapshot was taken.
-
-        Raises:
-            SnapshotError: the weights or the metrics cannot be recorded; an
-                earlier snapshot could not be written; or the recorder is closed.
+        Args, returns and errors as of `advance`.
         """
         loaded = self._clock.loaded()
         if loaded is not None:  # it did not train its way here
@@ -363,7 +354,17 @@ class Recorder:
     def advance(self, updates: int, metrics: Metrics = None) -> bool:
         """Note that so many updates are done now; record if a cycle ended since the last look.
 
-        Args, returns and errors as of `step`.
+        Args:
+            updates: how many.
+            metrics: the user's own numbers for the snapshot: a dict, or a
+                function that returns one and is called only if a cycle ended.
+
+        Returns:
+            Whether a snapshot was taken.
+
+        Raises:
+            SnapshotError: the weights or the metrics cannot be recorded; an
+                earlier snapshot could not be written; or the recorder is closed.
         """
         self._refuse_a_fork()  # whose parent's thread may hold the lock for ever
         with self._one_at_a_time:

@@ -62,7 +62,7 @@ class SnapshotRecorder(Recorder):
         self._pytree = PytreeCapture()
         super().__init__(folder, schedule, self._pytree, EachStep(), **options)
 
-    def step(self, params: Any, metrics: Metrics = None) -> bool:  # type: ignore[override]
+    def step(self, params: Any, metrics: Metrics = None) -> bool:
         """Note that an update was done; call it with the params that the update returned.
 
         Where no cycle ends, the params are not looked at. At a cycle's end they
@@ -84,7 +84,7 @@ class SnapshotRecorder(Recorder):
                 written; or the recorder is closed.
         """
         with self._pytree.of(params):
-            return super().step(metrics)
+            return self.look(metrics)
 
     def record(self, buffer: SnapshotBuffer) -> int:
         """Record the members of a buffer, as `step` would have done at each one's update.

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import Any
 
 import keras
+from numpy.typing import NDArray
 
 from ...ensemble.ensemble import SnapshotEnsemble as Ensemble
 from ...ensemble.predict.outputs import Outputs
@@ -14,7 +16,7 @@ from ...snapshots.store import SnapshotStore
 from .model import KerasModel
 
 
-class SnapshotEnsemble(Ensemble["NDArray[Any]"]):
+class SnapshotEnsemble(Ensemble[NDArray[Any]]):
     """One prediction from the last snapshots: by default the mean of their probabilities.
 
     The model is not touched: members are loaded into a copy made from its config.

@@ -14,7 +14,7 @@ from ...core.errors import ScheduleError, SnapshotError
 from ...core.schedule import Schedule
 from ...snapshots.capture import EachStep, HostBuffers
 from ...snapshots.file import TensorBytes, check_tensor
-from ...snapshots.recorder import Recorder, RecorderOptions
+from ...snapshots.recorder import Metrics, Recorder, RecorderOptions
 from ...snapshots.store import SnapshotStore
 from .scheduler import CyclicCosineLR
 from .state import dtype_name, plain_name, unwrapped
@@ -78,6 +78,22 @@ class SnapshotRecorder(Recorder):
         if given is None and schedule.loads:
             options["resume_from"] = done
         super().__init__(folder, clock.schedule(), capture, clock, **options)
+
+    def step(self, metrics: Metrics = None) -> bool:
+        """Note that an update was done; call it after `optimizer.step()` and `scheduler.step()`.
+
+        Args:
+            metrics: the user's own numbers for the snapshot: a dict, or a
+                function that returns one and is called only if a cycle ended.
+
+        Returns:
+            Whether a cycle ended and its snapshot was taken.
+
+        Raises:
+            SnapshotError: the weights or the metrics cannot be recorded; an
+                earlier snapshot could not be written; or the recorder is closed.
+        """
+        return self.look(metrics)
 
 
 class ModuleCapture:

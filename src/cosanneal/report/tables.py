@@ -1,0 +1,278 @@
+"""The report's tables, as rows of texts; page.html draws them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import zip_longest
+from typing import Any, Final
+
+from ..core.errors import shown
+from ..ensemble.results import SCORES
+from ..ensemble.score.metrics import TITLES
+from .words import (
+    MINUS,
+    barrier,
+    choice_of,
+    listed,
+    member_title,
+    plural,
+    score,
+    seeds_of,
+    spread,
+    what_was_chosen,
+)
+
+_HEADINGS: Final = {"error": "Error, %", "log_loss": "Log-loss", "brier": "Brier", "ece": "ECE, %"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A table's row; `best` are the cells that are the best of their columns."""
+
+    cells: Sequence[str]
+    chosen: bool = False
+    best: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """A table; `texts` are the columns that hold words, of which the first names the row."""
+
+    title: str
+    caption: str
+    columns: Sequence[str]
+    texts: Sequence[str]
+    groups: Sequence[Sequence[Row]]
+
+
+def tables_of(results: Mapping[str, Any]) -> Iterator[Table]:
+    """The tables that a results document has the rows for; the comparison is of all seeds."""
+    first = "The first seed. " if seeds_of(results) > 1 else ""
+    for table in _tables_of_a_seed(results):
+        yield replace(table, caption=first + table.caption)
+    if (results.get("comparison") or {}).get("rows"):
+        yield _comparison_table(results["comparison"])
+
+
+def _tables_of_a_seed(results: Mapping[str, Any]) -> Iterator[Table]:
+    analysis, choice = results.get("analysis"), choice_of(results)
+    if "snapshots" in results:
+        yield _snapshot_table(results["snapshots"], choice)
+    if analysis:
+        yield _member_table(analysis, choice)
+    elif choice and "snapshots" not in results:
+        yield Table(
+            title="Members",
+            caption="The members, oldest first, and the weight of each in the chosen ensemble.",
+            columns=("#", "Member", "Weight"),
+            texts=("Member",),
+            groups=[
+                [
+                    Row(
+                        cells=(str(i), member_title(member["name"]), _weight(member["weight"])),
+                        chosen=member["weight"] > 0,
+                    )
+                    for i, member in enumerate(choice["members"], start=1)
+                ]
+            ],
+        )
+    if choice:
+        yield _candidate_table(choice)
+    if "average" in results and results["average"]["refused"] is None:
+        yield _average_table(results["average"])
+
+
+def _weight(weight: float | None) -> str:
+    return "" if weight is None else f"{weight:.3f}" if weight else "0"
+
+
+def _member_table(analysis: Mapping[str, Any], choice: Mapping[str, Any] | None) -> Table:
+    weights = [member["weight"] for member in choice["members"]] if choice else []
+
+    def cells(name: str, number: str = "", weight: float | None = None) -> list[str]:
+        return [number, name, *([_weight(weight)] if choice else [])]
+
+    groups: list[list[tuple[list[str], Mapping[str, Any], bool]]] = [
+        [
+            (cells(member_title(member["name"]), str(i), weight), member, bool(weight))
+            for i, (member, weight) in enumerate(zip_longest(analysis["members"], weights), 1)
+        ],
+        [(cells(f"Mean of the last {row['last']}"), row, False) for row in analysis["ensembles"]],
+    ]
+    if choice:
+        name = f"Chosen: {what_was_chosen(choice)}"
+        if choice["temperature"] != 1:
+            name += f", temperature {choice['temperature']:.3g}"
+        groups.insert(0, [(cells(name), analysis["chosen"], True)])
+    return Table(
+        title="Members",
+        caption=f"Scores on {plural(analysis['samples'], 'sample')}; the best of each column is "
+        "bold."
+        + (" Marked: what was chosen, with the weight of each member in it." if choice else ""),
+        columns=["#", "Member or ensemble", *(["Weight"] if choice else []), *_HEADINGS.values()],
+        texts=("Member or ensemble",),
+        groups=_scored(groups),
+    )
+
+
+def _scored(
+    groups: Sequence[Sequence[tuple[Sequence[str], Mapping[str, Any], bool]]],
+    names: Sequence[str] = SCORES,
+) -> list[list[Row]]:
+    """Rows of some cells and then the scores, of which the best are told."""
+    every = [scores for group in groups for _, scores, _ in group]
+    least = {
+        name: min((row[name] for row in every if name in row), default=math.nan) for name in names
+    }
+    return [
+        [
+            Row(
+                cells=[*cells, *(score(name, scores) for name in names)],
+                chosen=chosen,
+                best=frozenset(
+                    len(cells) + i
+                    for i, name in enumerate(names)
+                    if len(every) > 1 and scores.get(name) == least[name]
+                ),
+            )
+            for cells, scores, chosen in group
+        ]
+        for group in groups
+    ]
+
+
+def _candidate_table(choice: Mapping[str, Any]) -> Table:
+    candidates = choice["candidates"]
+    metric = choice["metric"]
+    samples = plural(choice["samples"], "validation sample")
+    names = ("error", "log_loss", "brier")
+    searched = {
+        "last": "Each number m of the last members was tried, and the best one taken.",
+        "greedy": "Members were added one after the other, with replacement, while it helped.",
+        "weights": "The weights are those of the least log-loss"
+        + (f", which they miss by {choice['gap']:.1g} at most." if choice["gap"] else "."),
+    }
+    return Table(
+        title="What was considered",
+        caption=f"Why this one: its {TITLES[metric]} on {samples}, "
+        f"the data of the choice. {searched[choice['select']]} The best of each column is bold.",
+        columns=["Candidate", "Temperature", *(_HEADINGS[name] for name in names)],
+        texts=("Candidate",),
+        groups=_scored(
+            [
+                [
+                    ([name[:1].upper() + name[1:], heat or "none"], each, each is candidates[-1])
+                    for each in (candidates[-1], *candidates[:-1])
+                    for name, _, heat in [each["name"].partition(", temperature ")]
+                ]
+            ],
+            names,
+        ),
+    )
+
+
+def _snapshot_table(
+    snapshots: Sequence[Mapping[str, Any]], choice: Mapping[str, Any] | None
+) -> Table:
+    weights = {member["name"]: member["weight"] for member in choice["members"]} if choice else {}
+    others = any(each["name"] not in weights for each in snapshots)
+    metrics = list(dict.fromkeys(name for each in snapshots for name in each["metrics"]))
+    return Table(
+        title="Snapshots",
+        caption="The snapshots of the folder, oldest first, with the rate of the update before "
+        "each and the metrics that were handed to the recorder."
+        + (" Marked: those that were chosen, with their weights." if choice else "")
+        + (" Those without a weight were no members." if choice and others else ""),
+        columns=[
+            *("#", "Snapshot", "Cycle", "Step", "Rate"),
+            *(["Weight"] if choice else []),
+            *metrics,
+        ],
+        texts=("Snapshot",),
+        groups=[
+            [
+                Row(
+                    cells=[
+                        str(i),
+                        member_title(each["name"]),
+                        str(each["cycle"]),
+                        f"{each['step']:,}",
+                        _cell(each["rate"]),
+                        # Those that were no members were not dropped by the choice.
+                        *([_weight(weights.get(each["name"]))] if choice else []),
+                        *(_cell(each["metrics"].get(name, "")) for name in metrics),
+                    ],
+                    chosen=weights.get(each["name"], 0) > 0,
+                )
+                for i, each in enumerate(snapshots, start=1)
+            ]
+        ],
+    )
+
+
+def _cell(value: object) -> str:
+    """What a user put there, short."""
+    if value is None:
+        return "none"
+    if isinstance(value, float):
+        return f"{value:.4g}".replace("-", MINUS)
+    text = value if isinstance(value, str) else shown(value)
+    return text if len(text) <= 60 else f"{text[:59]}…"
+
+
+def _average_table(average: Mapping[str, Any]) -> Table:
+    rows = [(["Mean of the weights"], average, False)]
+    if average.get("ensemble"):
+        rows.append((["Ensemble of the same members"], average["ensemble"], False))
+    names = [member_title(name) for name in average["members"]]
+    caption = f"One model whose weights are the mean of {listed(names)}, beside the ensemble of "
+    caption += "their predictions."
+    if "picked_on" in average:
+        samples = plural(average["picked_on"], "validation sample")
+        caption += f" Their number was picked on {samples}."
+    if "allowed" in average:
+        caption += (
+            f" The highest barrier between them is {barrier(average['barrier'])}; by default "
+        )
+        caption += f"{average['allowed']:.3g} is allowed."
+    elif average.get("barrier") is not None:
+        caption += f" The highest barrier between them is {barrier(average['barrier'])}."
+    return Table(
+        title="Averaged weights",
+        caption=caption,
+        columns=["Model", *_HEADINGS.values()],
+        texts=("Model",),
+        groups=_scored([rows]),
+    )
+
+
+def _comparison_table(comparison: Mapping[str, Any]) -> Table:
+    rows, seeds = comparison["rows"], comparison["seeds"]
+    columns = (("test_error", "Test error, %", 100, 2), ("test_nll", "Test log-loss", 1, 4))
+    least = {name: min(row[name]["mean"] for row in rows) for name, *_ in columns}
+    return Table(
+        title=comparison.get("title", "Models compared"),
+        caption=(f"Mean ± standard deviation over {seeds} seeds" if seeds > 1 else "One seed")
+        + "; the best of each column is bold."
+        + (f" {comparison['note']}" if comparison.get("note") else ""),
+        columns=["Model", *(heading for _, heading, _, _ in columns)],
+        texts=("Model",),
+        groups=[
+            [
+                Row(
+                    cells=[
+                        row["model"],
+                        *(spread(row[name], scale, digits) for name, _, scale, digits in columns),
+                    ],
+                    best=frozenset(
+                        i
+                        for i, (name, *_) in enumerate(columns, start=1)
+                        if row[name]["mean"] == least[name]
+                    ),
+                )
+                for row in rows
+            ]
+        ],
+    )

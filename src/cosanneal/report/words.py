@@ -1,0 +1,303 @@
+"""The report's words: numbers, names, and the sentences that say what the numbers say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from ..core import errors
+from ..ensemble.score.metrics import TITLES
+
+_SCALES: Final = {"error": (100, 2), "log_loss": (1, 4), "brier": (1, 4), "ece": (100, 2)}
+
+# Of the scores that sentences tell: the name, the word and the unit.
+_ALONE: Final = (("error", "error", " %"), ("log_loss", "log-loss", ""))
+
+MINUS: Final = "\N{MINUS SIGN}"
+
+
+def plural(count: int, word: str) -> str:
+    """So many of them, in words: "1 sample", "1,200 samples"."""
+    return errors.plural(count, word, ",")
+
+
+def member_title(name: str) -> str:
+    """A member's name; of a snapshot's file, without what all of them end in."""
+    return name.removesuffix(".safetensors")
+
+
+def number(value: float, scale: float = 1, digits: int = 2) -> str:
+    """The number times its scale, with so many digits after the point."""
+    return f"{scale * value:.{digits}f}".replace("-", MINUS)
+
+
+def score(name: str, row: Mapping[str, Any]) -> str:
+    """A score in the unit of its heading; nothing where the row has none."""
+    return number(row[name], *_SCALES[name]) if name in row else ""
+
+
+def spread(found: Mapping[str, Any], scale: float, digits: int) -> str:
+    """A mean over the seeds and its standard deviation, where there are several."""
+    told = (found[name] for name in ("mean", "std") if found[name] is not None)
+    return " ± ".join(number(value, scale, digits) for value in told)
+
+
+def listed(words: Sequence[str]) -> str:
+    """The words with commas between, and "and" before the last."""
+    return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
+
+
+def seeds_of(results: Mapping[str, Any]) -> int:
+    """Of how many seeds there are results; all but a comparison and a study are the first's."""
+    seeds: int = (results.get("comparison") or {}).get("seeds", 1)
+    return seeds
+
+
+def choice_of(results: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """What was chosen: as it was analyzed, or as it stands in a folder."""
+    analysis: Mapping[str, Any] = results.get("analysis") or {}
+    return analysis.get("choice") or results.get("choice")
+
+
+def what_was_chosen(choice: Mapping[str, Any]) -> str:
+    """The chosen members."""
+    count = len(choice["members"])
+    used = sum(member["weight"] > 0 for member in choice["members"])
+    if count == 1:
+        return "the only member"
+    if choice["select"] == "last":
+        if used == count:
+            return f"the mean of all {count}"
+        return "the last one alone" if used == 1 else f"the mean of the last {used}"
+    how = "found greedily" if choice["select"] == "greedy" else "of the least log-loss"
+    return f"a mean of {used} with the weights {how}"
+
+
+def barrier(height: float | None) -> str:
+    """The height of a barrier, of which None stands for one that is not finite."""
+    return "not finite" if height is None else f"{height:.3g}"
+
+
+def paragraphs(results: Mapping[str, Any]) -> list[str]:
+    """What the numbers say: of the members and the choice, of averaged weights, of all seeds."""
+    seeds = seeds_of(results)
+    return [
+        _of_first(" ".join(_lead(results)), f"The first of {seeds} seeds", seeds),
+        _of_first(" ".join(_average_lead(results)), "The first seed", seeds),
+        " ".join(_comparison_lead(results)),
+    ]
+
+
+def _lead(results: Mapping[str, Any]) -> Iterator[str]:
+    """What the numbers say, in sentences."""
+    analysis, choice = results.get("analysis"), choice_of(results)
+    if "snapshots" in results:
+        snapshots = results["snapshots"]
+        yield (
+            f"The folder holds {plural(len(snapshots), 'snapshot')}, the last of them after "
+            f"{plural(snapshots[-1]['step'], 'update')}."
+        )
+    elif "run" in results:
+        run = results["run"]
+        steps = len(run["rate"]) if "rate" in run else run["updates"]
+        snapshots = plural(len(run["cycle_ends"]), "snapshot")
+        yield f"The run of {plural(steps, 'update')} left {snapshots}."
+    if choice:
+        heat, count = choice["temperature"], len(choice["members"])
+        samples = plural(choice["samples"], "validation sample")
+        at = f"a temperature of {heat:.3g}"
+        if count > 1:
+            told = f"Of {count} members, {what_was_chosen(choice)} was chosen, for the least "
+            told += f"{TITLES[choice['metric']]} on {samples}"
+            yield told + (f", at {at}." if heat != 1 else ", without a temperature.")
+        else:
+            what = f"{at} was fitted to it" if heat != 1 else "it was looked at"
+            yield f"There is one member only, and {what} on {samples}."
+    if analysis:
+        yield from _analysis_lead(analysis)
+    elif choice:
+        best = choice["candidates"][-1]
+        scale, digits = _SCALES[choice["metric"]]
+        between = _interval(choice["interval"], scale, digits, ("lower", "higher"))
+        points = ", percentage points" if scale == 100 else ""
+        yield (
+            f"There, on the data that it was chosen on, its error is {score('error', best)} % and "
+            f"its log-loss {score('log_loss', best)}; compared with the mean of all members, its "
+            f"{TITLES[choice['metric']]} is {between} (95 % interval{points}). "
+            "New data will show less of what it gains."
+        )
+    elif "snapshots" in results:
+        yield "No ensemble was chosen among them yet."
+
+
+def _analysis_lead(analysis: Mapping[str, Any]) -> Iterator[str]:
+    members, samples = analysis["members"], plural(analysis["samples"], "sample")
+    if analysis["chosen"]:
+        best, subject = analysis["chosen"], "it"
+        yield (
+            f"On the {samples} that are reported here, its error is {score('error', best)} % and "
+            f"its log-loss {score('log_loss', best)}."
+        )
+    else:
+        best = (analysis["ensembles"] or members)[-1]
+        subject = "that mean" if len(members) > 1 else "it"
+        who = f"the mean of all {len(members)} members" if len(members) > 1 else "the one member"
+        yield (
+            f"On {samples}, the error of {who} is {score('error', best)} % and its log-loss "
+            f"{score('log_loss', best)}."
+        )
+    for field, other in (
+        ("comparisons", "the last member alone"),
+        ("comparisons_with_mean", f"the plain mean of all {len(members)} members"),
+    ):
+        found = {row["metric"]: row for row in analysis.get(field, ())}
+        if {"error", "log_loss"} <= found.keys():
+            error = _difference(found["error"], 100, 2, " percentage points", ("fewer", "more"))
+            loss = _difference(found["log_loss"], 1, 4, "", ("lower", "higher"))
+            yield f"Beside {other}, {subject} has {error}, and a log-loss {loss}."
+    if analysis["chosen"]:
+        yield (
+            "Members, weights and temperature come from the validation data alone; these scores "
+            "come from data that had no part in the choice."
+        )
+    else:
+        yield "Nothing was chosen."
+
+
+def _difference(
+    row: Mapping[str, Any], scale: float, digits: int, unit: str, words: tuple[str, str]
+) -> str:
+    """A difference and its interval, in words."""
+    noun = " errors" if unit else ""
+    if row["interval"][0] == row["interval"][1] == 0:
+        return f"the same number of{noun}" if unit else "that is the same"
+    value = row["difference"]
+    between = _interval(row["interval"], scale, digits, words)
+    told = f"{number(abs(value), scale, digits)}{unit} {words[value > 0]}{noun}"
+    if value == 0:
+        told = f"as many{noun}" if unit else "that is the same"
+    return f"{told} ({100 * row['level']:.3g} % interval: {between})"
+
+
+def _interval(interval: Sequence[float], scale: float, digits: int, words: tuple[str, str]) -> str:
+    low, high = interval
+    near, far = (number(abs(value), scale, digits) for value in sorted(interval, key=abs))
+    if high < 0 or low > 0:
+        return f"{near} to {far} {words[low > 0]}"
+    below, above = (number(abs(value), scale, digits) for value in interval)
+    told = f"from {below} {words[0]} to {above} {words[1]}"
+    return f"{told}, which leaves open which is better"
+
+
+def _average_lead(results: Mapping[str, Any]) -> Iterator[str]:
+    """What averaged weights are worth."""
+    if "average" not in results:
+        return
+    average = results["average"]
+    count = plural(len(average["members"]), "member")
+    if average["refused"] is not None:
+        yield f"The weights of {count} were not averaged: {average['refused'].rstrip('.')}."
+        return
+    told = f"The mean of the weights of {count}, one model at the cost of one, has an error of "
+    told += f"{score('error', average)} % and a log-loss of {score('log_loss', average)}"
+    if ensemble := average.get("ensemble"):
+        told += f"; their ensemble has {score('error', ensemble)} % and "
+        told += score("log_loss", ensemble)
+    yield f"{told}."
+    yield from _better_alone(average, (results.get("analysis") or {}).get("members", ()))
+    height = average.get("barrier")
+    if "allowed" in average and (height is None or height > average["allowed"]):
+        yield (
+            "By default they would not be averaged: a barrier "
+            f"{'that is' if height is None else 'of'} {barrier(height)} lies between "
+            f"them, where {average['allowed']:.3g} is allowed."
+        )
+
+
+def _better_alone(
+    average: Mapping[str, Any], members: Sequence[Mapping[str, Any]]
+) -> Iterator[str]:
+    """Which members alone are better than the mean of their weights."""
+    own = [member for member in members if member["name"] in average["members"]]
+    if len(own) < 2 or len(own) < len(average["members"]):
+        return
+    if all(average[name] > max(row[name] for row in own) for name, _, _ in _ALONE):
+        yield "Each of them alone is better."
+        if members[-1] in own:
+            return
+        own = []
+    told: dict[str, str] = {}  # of the last member, where it is the best of them
+    for who, rows in (("The best of them", own), ("The last member", members[-1:])):
+        lower = [
+            f"a lower {what} ({score(name, best)}{unit})"
+            for name, what, unit in _ALONE
+            for best in [min(rows, key=lambda row: row[name], default=average)]
+            if best[name] < average[name]
+        ]
+        if lower:
+            told[listed(lower)] = who
+    for what, who in told.items():
+        yield f"{who} alone has {what}."
+
+
+def _comparison_lead(results: Mapping[str, Any]) -> Iterator[str]:
+    """Which of the models compared is best."""
+    if rows := (results.get("comparison") or {}).get("rows"):
+        names = ("test_error", "test_nll")
+        # Of equal ones, that which is the best in the other score too.
+        best = [
+            min(rows, key=lambda row: [row[each]["mean"] for each in order])
+            for order in (names, names[::-1])
+        ]
+        error = f"error ({spread(best[0]['test_error'], 100, 2)} %)"
+        loss = f"log-loss ({spread(best[1]['test_nll'], 1, 4)})"
+        other = "" if best[0] is best[1] else f"“{best[1]['model']}” has the least mean test "
+        told = f"“{best[0]['model']}” has the least mean test {error} and {other}{loss}"
+        yield f"Over {plural(seeds_of(results), 'seed')}, {told}."
+
+
+def _of_first(text: str, seed: str, several: int) -> str:
+    """A text of the first seed alone, which says so where there are several."""
+    return f"{seed}: {text[:1].lower()}{text[1:]}" if several > 1 and text else text
+
+
+def figures_note(titles: Mapping[str, str], seeds: int) -> str:
+    """Which figures, titles by name, are of the first seed alone, where there are several."""
+    others = [f"“{title}”" for name, title in titles.items() if name == "study"]
+    if seeds == 1 or len(others) == len(titles):
+        return ""
+    return f"All of the first seed{', but for' if others else ''} {listed(others)}".rstrip() + "."
+
+
+def missing(results: Mapping[str, Any]) -> str:
+    """What a report could also show, and where it comes from."""
+    found = []
+    if "run" not in results:
+        found.append("the rate of the run (`cosanneal report FOLDER`, of its snapshots)")
+    elif results["run"]["loss"] is None:
+        found.append("the training loss (a results document takes it in its part `run`)")
+    if "analysis" not in results:
+        found.append(
+            "the members' scores on test data, their correlation and reliability (`cosanneal "
+            "evaluate --predictions 'test/*.npy' --labels y.npy --report page.html`, or "
+            "`cosanneal.ensemble.analyze`)"
+        )
+    if choice_of(results) is None:
+        found.append(
+            "a choice of members (`--validation-predictions` and `--validation-labels` of "
+            "`cosanneal evaluate`, or `fit` and `save` of a SnapshotEnsemble)"
+        )
+    if not results.get("interpolations"):
+        found.append(
+            "the loss between two members' weights (`barriers` of what `average_weights` returns, "
+            "or `cosanneal.ensemble.interpolate`)"
+        )
+    if "average" not in results:
+        found.append("averaged weights beside the ensemble (`cosanneal.ensemble.average_weights`)")
+    if not found:
+        return ""
+    return (
+        f"Not in this report: {'; '.join(found)}. "
+        "`cosanneal.ensemble.write_results` writes all of it into one document, of which "
+        "`cosanneal report results.json` makes a page."
+    )

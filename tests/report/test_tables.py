@@ -1,0 +1,64 @@
+"""The tables of a report."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from cosanneal.ensemble import fit
+from tests.ensemble.documents import analysis_of, bare, members_of, whole
+from tests.report.reading import page_of
+
+
+def test_the_best_of_a_column_is_bold_and_the_chosen_is_marked(reported: Path) -> None:
+    text = reported.read_text(encoding="utf-8")
+    bold = [float(each) for each in re.findall(r'<td class="best">([0-9.]+)</td>', text)]
+    assert bold
+    chosen = text.count('<tr class="chosen">')
+    analysis = whole()["analysis"]
+    used = sum(member["weight"] > 0 for member in analysis["choice"]["members"])
+    assert chosen == used + 2  # the ensemble of them, and the candidate
+    assert f"{analysis['chosen']['log_loss']:.4f}" in [f"{each:.4f}" for each in bold]
+
+
+@pytest.mark.parametrize(("count", "select"), [(1, "last"), (2, "greedy"), (40, "weights")])
+def test_few_and_many_members(tmp_path: Path, count: int, select: str) -> None:
+    page = page_of(bare(analysis=analysis_of(count, select=select)), tmp_path)
+    figures = {each["id"] for each in page.all_of("figure") if "id" in each}
+    several = {"members", "correlation", "disagreement"} if count > 1 else set()
+    assert figures == {"reliability"} | several
+    assert (tmp_path / "report.html").stat().st_size < 400_000
+    assert ("There is one member only" in page.text_of("p")[0]) == (count == 1)
+
+
+def test_snapshots_that_were_never_members_have_no_weight(tmp_path: Path) -> None:
+    p, y = members_of(3, 1000)
+    names = [f"cycle-{i}.safetensors" for i in range(5)]
+    choice = fit(p, y, names=names[2:], select="greedy").to_dict()
+    choice["members"][0]["weight"], choice["members"][1]["weight"] = 0.0, 0.5
+    choice["members"][2]["weight"] = 0.5
+    snapshots = [
+        {"name": name, "cycle": i, "step": 10 * i + 10, "rate": 0.1, "metrics": {}}
+        for i, name in enumerate(names)
+    ]
+    page = page_of(bare(snapshots=snapshots, choice=choice), tmp_path)
+    at = page.rows[0].index("Weight")
+    assert [row[at] for row in page.rows[1:6]] == ["", "", "0", "0.500", "0.500"]
+    assert "Those without a weight were no members." in page.text_of("figcaption")[0]
+
+
+def test_a_files_suffix_is_no_part_of_a_members_name(tmp_path: Path) -> None:
+    names = [f"cycle-{i}.safetensors" for i in range(3)]
+    results = whole(3, names=names)
+    alone = bare(choice=results["analysis"]["choice"])
+    results["interpolations"][0]["first"] = "another.safetensors"
+    for each in (results, alone):
+        page = page_of(each, tmp_path)
+        assert [row[1] for row in page.rows if row[0] in {"1", "2", "3"}] == [
+            "cycle-0",
+            "cycle-1",
+            "cycle-2",
+        ]
+        assert not [text for _, text in page.texts if ".safetensors" in text]

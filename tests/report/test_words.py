@@ -1,0 +1,266 @@
+"""What the report says of the numbers."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cosanneal.ensemble import analyze, fit
+from tests.ensemble.documents import analysis_of, bare, members_of, whole
+from tests.report.reading import Page, page_of
+
+
+def test_the_page_says_what_the_numbers_say(document: dict[str, Any], reported: Path) -> None:
+    page = Page(reported.read_text(encoding="utf-8"))
+    lead = page.text_of("p")[0]
+    analysis = document["analysis"]
+    choice, chosen = analysis["choice"], analysis["chosen"]
+    used = [member["weight"] for member in choice["members"] if member["weight"]]
+    assert f"the mean of the last {len(used)} was chosen" in lead
+    assert "1,200 validation samples" in lead
+    assert (
+        f"error is {100 * chosen['error']:.2f} % and its log-loss {chosen['log_loss']:.4f}" in lead
+    )
+    (loss,) = (row for row in analysis["comparisons"] if row["metric"] == "log_loss")
+    assert f"a log-loss {-loss['difference']:.4f} lower (95 % interval: " in lead
+    assert "Beside the plain mean of all 5 members" in lead
+    assert "come from the validation data alone" in lead
+    for i, member in enumerate(analysis["members"]):
+        (row,) = (row for row in page.rows if row[0] == str(i + 1))
+        weight = choice["members"][i]["weight"]
+        assert row[1:] == [
+            member["name"],
+            f"{weight:.3f}" if weight else "0",
+            f"{100 * member['error']:.2f}",
+            f"{member['log_loss']:.4f}",
+            f"{member['brier']:.4f}",
+            f"{100 * member['ece']:.2f}",
+        ]
+    (row,) = (row for row in page.rows if row[1].startswith("Chosen: "))
+    assert row[4] == f"{chosen['log_loss']:.4f}"
+    best = choice["candidates"][-1]
+    considered = page.rows[[row[0] for row in page.rows].index("Candidate") + 1]
+    assert considered[1:4] == [
+        f"{choice['temperature']:.4g}",
+        f"{100 * best['error']:.2f}",
+        f"{best['log_loss']:.4f}",
+    ]
+    assert ["Chosen", "1.90 ± 0.20", "0.0570 ± 0.0100"] in page.rows
+    assert ["Mean of the weights", "6.00", "0.1800", "0.0900", "2.00"] in page.rows
+    assert "What is not here" not in page.text_of("h2")
+
+
+@pytest.mark.parametrize("seeds", [1, 5])
+def test_what_is_of_the_first_seed_is_said_to_be(tmp_path: Path, seeds: int) -> None:
+    results = whole(3)
+    results["comparison"] |= {"seeds": seeds, "note": "m was 2 with every seed."}
+    del results["study"]
+    page = page_of(results, tmp_path)
+    several = seeds > 1
+    lead, average, compared = page.text_of("p")[:3]
+    assert lead.startswith("The first of 5 seeds: the run of 600 updates" if several else "The run")
+    assert average.startswith("The first seed: the mean of the weights" if several else "The mean")
+    assert compared.startswith("Over 5 seeds" if several else "Over 1 seed, ")
+    captions = page.text_of("figcaption")
+    assert len(captions) == 4 + 6
+    assert sum(each.startswith("The first seed. ") for each in captions[:4]) == (
+        3 if several else 0
+    )
+    assert captions[3].endswith("the best of each column is bold. m was 2 with every seed.")
+    assert ("All of the first seed." in page.text_of("p")) == several
+    results["study"] = whole(3)["study"]
+    notes = page_of(results, tmp_path).text_of("p")
+    told = "All of the first seed, but for “One budget, more or fewer cycles”."
+    assert (told in notes) == several
+
+
+def test_what_is_missing_is_said(tmp_path: Path) -> None:
+    p, y = members_of(3, 500)
+    page = page_of(bare(analysis=analyze(p, y)), tmp_path)
+    assert "Nothing was chosen." in page.text_of("p")[0]
+    assert "What is not here" in page.text_of("h2")
+    code = page.text_of("code")
+    assert "--validation-predictions" in code
+    assert "cosanneal report FOLDER" in code
+    assert not any("cosanneal evaluate --predictions" in each for each in code)
+
+
+def comparison(metric: str, difference: float, low: float, high: float) -> dict[str, Any]:
+    return {
+        "metric": metric,
+        "difference": difference,
+        "interval": [low, high],
+        "level": 0.95,
+        "p_value": 0.1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("error", "loss", "said"),
+    [
+        (
+            (-0.02, -0.03, -0.01),
+            (0.1, 0.05, 0.15),
+            "2.00 percentage points fewer errors (95 % interval: 1.00 to 3.00 fewer), and a "
+            "log-loss 0.1000 higher (95 % interval: 0.0500 to 0.1500 higher)",
+        ),
+        (
+            (0.01, -0.01, 0.03),
+            (-0.1, -0.3, 0.1),
+            "1.00 percentage points more errors (95 % interval: from 1.00 fewer to 3.00 more, "
+            "which leaves open which is better), and a log-loss 0.1000 lower (95 % interval: from "
+            "0.3000 lower to 0.1000 higher, which leaves open which is better)",
+        ),
+        ((0.0, 0.0, 0.0), (0.0, 0.0, 0.0), "the same number of errors, and a log-loss that is"),
+        (
+            (0.0, -0.01, 0.02),
+            (0.0, -0.1, 0.3),
+            "as many errors (95 % interval: from 1.00 fewer to 2.00 more, which leaves open which "
+            "is better), and a log-loss that is the same (95 % interval: from 0.1000 lower to "
+            "0.3000 higher, which leaves open which is better).",
+        ),
+    ],
+)
+def test_a_difference_is_put_into_words(tmp_path: Path, error: Any, loss: Any, said: str) -> None:
+    part = analysis_of(3)
+    part["comparisons"] = [comparison("error", *error), comparison("log_loss", *loss)]
+    lead = page_of(bare(analysis=part), tmp_path).text_of("p")[0]
+    assert f"Beside the last member alone, it has {said}" in lead
+
+
+def test_a_refused_average_is_told(tmp_path: Path) -> None:
+    part = {"members": ["a", "b"], "refused": "a barrier of 3.2 lies between.", "barrier": 3.2}
+    page = page_of(bare(average=part), tmp_path)
+    assert page.text_of("p")[0] == (
+        "The weights of 2 members were not averaged: a barrier of 3.2 lies between."
+    )
+    assert not (tmp_path / "report_files").exists()
+
+
+def averaged(mean: tuple[float, float], *alone: tuple[float, float], **more: Any) -> dict[str, Any]:
+    """The last 2 members' weights averaged; error and log-loss of the mean and of each member."""
+    part = analysis_of(len(alone))
+    for row, (error, loss) in zip(part["members"], alone, strict=True):
+        row |= {"error": error, "log_loss": loss}
+    names = [row["name"] for row in part["members"]]
+    average = {"members": names[-2:], "refused": None, "error": mean[0], "log_loss": mean[1]}
+    return bare(analysis=part, average=average | more)
+
+
+@pytest.mark.parametrize(
+    ("mean", "alone", "said"),
+    [
+        ((0.03, 0.1), [(0.01, 0.01), (0.04, 0.2), (0.05, 0.3)], ""),
+        ((0.06, 0.4), [(0.07, 0.5), (0.04, 0.2), (0.05, 0.3)], "Each of them alone is better."),
+        (
+            (0.045, 0.4),
+            [(0.01, 0.01), (0.04, 0.2), (0.05, 0.3)],
+            "The best of them alone has a lower error (4.00 %) and a lower log-loss (0.2000). The "
+            "last member alone has a lower log-loss (0.3000).",
+        ),
+        (
+            (0.045, 0.2),
+            [(0.01, 0.01), (0.05, 0.2), (0.04, 0.3)],
+            "The last member alone has a lower error (4.00 %).",
+        ),
+        ((0.04, 0.1), [(0.01, 0.01), (0.04, 0.2), (0.04, 0.1)], ""),
+    ],
+)
+def test_a_mean_that_is_worse_than_its_members_is_said_to_be(
+    tmp_path: Path, mean: Any, alone: Any, said: str
+) -> None:
+    lead = page_of(averaged(mean, *alone), tmp_path).text_of("p")[1]
+    has = f"has an error of {100 * mean[0]:.2f} % and a log-loss of {mean[1]:.4f}."
+    assert lead.partition(has)[2].strip() == said
+
+
+@pytest.mark.parametrize(
+    ("barrier", "refused", "told"),
+    [
+        (0.171, "a barrier of 0.171 lies between them, where 0.0177 is allowed", "0.171"),
+        (None, "a barrier that is not finite lies between them, where 0.0177 is allowed", "not f"),
+        (0.0176, None, "0.0176"),
+    ],
+)
+def test_a_mean_that_would_be_refused_is_said_to_be(
+    tmp_path: Path, barrier: float | None, refused: str | None, told: str
+) -> None:
+    more = {"barrier": barrier, "allowed": 0.0177, "picked_on": 500}
+    page = page_of(averaged((0.1, 0.1), (0.2, 0.2), (0.2, 0.2), (0.2, 0.2), **more), tmp_path)
+    lead, captions = page.text_of("p")[1], " ".join(page.text_of("figcaption"))
+    assert ("By default they would not be averaged" in lead) == bool(refused)
+    assert refused is None or refused in lead
+    assert "Their number was picked on 500 validation samples." in captions
+    assert f"The highest barrier between them is {told}" in captions
+    assert "by default 0.0177 is allowed" in captions
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (
+            [("A", 0.02, 0.1), ("B", 0.03, 0.2)],
+            "“A” has the least mean test error (2.00 %) and log-loss (0.1000).",
+        ),
+        (
+            [("A", 0.02, 0.2), ("B", 0.03, 0.1)],
+            "“A” has the least mean test error (2.00 %) and “B” has the least mean test log-loss "
+            "(0.1000).",
+        ),
+        # Of those with the least error, the one with the least log-loss too.
+        (
+            [("A", 0.02, 0.2), ("B", 0.02, 0.1)],
+            "“B” has the least mean test error (2.00 %) and log-loss (0.1000).",
+        ),
+    ],
+)
+def test_the_best_in_both_scores_is_named_once(tmp_path: Path, rows: Any, said: str) -> None:
+    part = {
+        "seeds": 3,
+        "rows": [
+            {
+                "model": model,
+                "test_error": {"mean": error, "std": None},
+                "test_nll": {"mean": nll, "std": None},
+            }
+            for model, error, nll in rows
+        ],
+    }
+    assert page_of(bare(comparison=part), tmp_path).text_of("p")[0] == f"Over 3 seeds, {said}"
+
+
+def test_one_is_no_plural(tmp_path: Path) -> None:
+    analysis = analyze([[[0.9, 0.1]], [[0.8, 0.2]]], [0])
+    with pytest.warns(UserWarning, match="chosen on 1"):
+        choice = fit([[[0.9, 0.1]], [[0.8, 0.2]]], [0], temperature=False)
+    parts = [
+        bare(analysis=analysis, interpolations=whole(2)["interpolations"]),
+        bare(
+            choice=choice.to_dict(),
+            run={"rate": [0.1], "loss": None, "cycle_ends": [0]},
+            study=whole(2)["study"] | {"updates": 1},
+        ),
+        bare(analysis=analyze([[[0.9, 0.1]], [[0.8, 0.2]]], [0], choice=choice)),
+        bare(
+            snapshots=[
+                {
+                    "name": "a",
+                    "cycle": 0,
+                    "step": 1,
+                    "rate": 0.1,
+                    "metrics": {f"metric {i}": 1.0 for i in range(7)},
+                }
+            ]
+        ),
+    ]
+    for results in parts:
+        page = page_of(results, tmp_path)
+        texts = [text for tag, text in page.texts if tag in ("p", "figcaption", "td", "th")]
+        texts += [each["aria-label"] or "" for each in page.all_of("svg") if "aria-label" in each]
+        assert not re.search(
+            r"(?<![0-9.,])1 (validation samples|samples|snapshots|updates|pairs|more stand)\b",
+            " ".join(texts),
+        )
