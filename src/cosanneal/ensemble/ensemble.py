@@ -8,7 +8,6 @@ weights are averaged stand in rooms of their own.
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,18 +15,18 @@ from typing import Any, Generic
 
 from ..core.errors import EnsembleError
 from ..snapshots.store import Snapshot, SnapshotStore
-from .arrays import check_count, narrow
+from .arrays import narrow
 from .choose.choice import Choice, Select
 from .choose.choice import fit as choose
 from .members import CHOICE_NAME, REMEDY, Members, members_of
-from .model import ArrayT, Model, Weights
+from .model import ArrayT, Model
 from .predict.kept import kept_predictions
 from .predict.modes import Mode, Modes, PoolT, outputs_of
 from .predict.outputs import Outputs, OutputSpec
 from .predict.pooling import Pooling
 from .score.metrics import Metric
-from .weights.averaging import AveragedWeights, Averaging, Judge, SoupName, check_soup
-from .weights.barrier import BARRIER, check_inner, check_tolerance
+from .weights.averaging import AveragedWeights, Averaging, Recipe, SoupName
+from .weights.barrier import BARRIER
 
 
 class SnapshotEnsemble(Generic[ArrayT]):
@@ -166,10 +165,6 @@ class SnapshotEnsemble(Generic[ArrayT]):
             logits = self._spec.outputs == "logits"
             yield narrow(self._spec.wide(output), output) if logits else output
 
-    def weights(self, snapshot: Snapshot) -> Weights:
-        """A member's weights by name, as the model takes them."""
-        return self._members.load(snapshot)
-
     def release(self) -> None:
         """Give back the memory of the members that the modes resident and stacked keep."""
         self._modes.release()
@@ -264,25 +259,8 @@ class SnapshotEnsemble(Generic[ArrayT]):
         `sum(share_i * weights_i)`, in float64, rounded once; then the running
         statistics of normalization layers are estimated anew.
 
-        A mean of weights is a model only where the members lie in one valley of
-        the loss. So the loss (the log-loss, or of values the MSE) on the
-        validation data is measured first, on the straight line from each member
-        to the next. Where it rises by more than the tolerance above the line
-        between its ends, the mean is refused, by an error: a warning would leave
-        a model behind that is worse than each of its members. So it is where the
-        loss of the mean rises as much above that of its members.
-
-        Statistics, such as BatchNorm's, are those of the training data as if
-        all had come in one batch: each sample (and each position in it) counts
-        the same, whatever the batches' sizes, and the variance between batches
-        is part of it. While the data pass, every normalization layer normalizes
-        by the batch's own statistics, as in training, and dropout is off. So the
-        first one's statistics do not depend on the batches at all, and those of
-        deeper ones as little as the batches are large. On the way between two
-        members they are estimated at every point. A few thousand samples do. A
-        layer that the data do not reach keeps the mean of its statistics; and one
-        whose statistics are the same in all members (in Keras, one that is not
-        trained) was frozen, and keeps them.
+        `AveragedWeights` says what is measured, what is refused, and how the
+        statistics come about.
 
         Args:
             x_val: the model's input for validation data, as in `predict`. They
@@ -328,53 +306,19 @@ class SnapshotEnsemble(Generic[ArrayT]):
         section 3; Wortsman et al., "Model Soups" (2022), recipe 1; Kaddour, "Latest
         Weight Averaging" (2022); Frankle et al., "Linear Mode Connectivity" (2020).
         """
-        if last is not None:
-            last = check_count("last", last)
-            if last > len(self):
-                raise EnsembleError(
-                    f"Argument `last` must be at most {len(self)}, the members there are. "
-                    f"Received: last={last}"
-                )
-        chosen = self.members if last is None else self.members[-last:]
-        mixture = check_soup(soup, decay, len(chosen))
-        tolerance, inner = check_tolerance(barrier), check_inner(shares)
-        several = len(chosen) > 1
-        if x_val is None and several and (mixture is None or tolerance < math.inf):
-            raise EnsembleError(
-                "Argument `x_val` must be given for the loss between the members to be measured. "
-                "Received: none; give validation data, or barrier=math.inf and another soup than "
-                "'greedy' for the mean unmeasured"
-            )
-        loading = [lambda each=each: self._members.load(each) for each in chosen]
-        layers = self.model.running_statistics(loading) if several else ()
-        train = None
-        if layers:
-            if train_data is None:
-                raise EnsembleError(
-                    "Argument `train_data` must be given for a model with running statistics, "
-                    f"which a mean of weights needs anew. Received: none, and {layers[0]!r}; give "
-                    "input from the training data"
-                )
-            train = self.model.batches(
-                train_data, train_batch_size, training=True, name="train_data"
-            )
+        recipe = Recipe.of(
+            len(self), last=last, soup=soup, decay=decay, barrier=barrier, shares=shares
+        )
+        averaging = Averaging(
+            self.model, self._members, self._spec, recipe, train_data, train_batch_size
+        )
         with self.model.same_randomness():
-            averaging = Averaging(self.model, self._members, chosen, self._spec, train, layers)
             if x_val is not None:
                 batches = self.model.batches(x_val, batch_size)
-                judge = Judge(batches.labels() if y_val is None else y_val, self._spec)
-                if self._spec.outputs == "values":
-                    values = self._spec.value_pool()
-                    averaging.measure(batches, judge, self._weights(), values)
-                    averaging.score_ensemble(values.mean)
-                else:
-                    pool = self._spec.pool()
-                    averaging.measure(batches, judge, self._weights(), pool)
-                    choice = self.choice
-                    averaging.score_ensemble(pool.wide if choice is None else choice.finish(pool))
-            if mixture is None:
-                return averaging.greedy()
-            return averaging.mean(mixture, tolerance, inner)
+                labels = batches.labels() if y_val is None else y_val
+                finish = None if self.choice is None else self.choice.finish
+                averaging.measure(batches, labels, self._weights(), finish)
+            return averaging.result()
 
     def save(self, path: str | os.PathLike[str] | None = None) -> None:
         """Write the choice as a small JSON file.

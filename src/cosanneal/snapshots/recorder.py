@@ -26,9 +26,9 @@ from ..core.errors import ScheduleError, SnapshotError, check_steps, shown
 from ..core.schedule import Cycle, Schedule
 from ..core.version import __version__
 from .capture import Capture, Clock, HostBuffers
-from .file import Layout, TensorBytes, first_mismatch
+from .file import TensorBytes
 from .lock import FolderLock
-from .resume import go_on_in, refuse_foreign
+from .resume import Structure, go_on_in, refuse_foreign
 from .retention import Mode, Retention, check_count
 from .store import Snapshot, SnapshotStore, plain_metrics
 from .writer import Writer
@@ -167,7 +167,7 @@ class Recorder:
         # yet be loaded, so that it is asked when the first update comes.
         self._claimed = False
         self._statistics = Statistics()
-        self._latest: tuple[str, Layout] | None = None  # which snapshot, and its tensors
+        self._structure = Structure(self.store)
         # What the folder held when the recorder let others write to it.
         self._left: list[Path] | None = None
         self._process = os.getpid()
@@ -239,7 +239,7 @@ class Recorder:
         kept = go_on_in(self.store, self.schedule, self._retention, updates)
         self._updates = max(updates - again, kept[-1].step if kept else 0, 0)
         self._claimed = True
-        self._latest = None
+        self._structure = Structure(self.store)
 
     def state_dict(self) -> dict[str, Any]:
         """The recorder's state as plain data, once the snapshots taken are durable.
@@ -406,7 +406,9 @@ class Recorder:
         free = time.perf_counter()
         tensors = buffers.copy(weights)
         copied = time.perf_counter()
-        self._check_structure({name: (each.shape, each.dtype) for name, each in tensors.items()})
+        self._structure.keep(
+            self._updates, {name: (each.shape, each.dtype) for name, each in tensors.items()}
+        )
         write = partial(
             self.store.write,
             tensors,
@@ -432,21 +434,6 @@ class Recorder:
         statistics.waited_seconds += free - asked
         statistics.copied_seconds += copied - free
         statistics.held_seconds += time.perf_counter() - began
-
-    def _check_structure(self, layout: Layout) -> None:
-        """Refuse weights of another structure than the snapshot before."""
-        if self._latest is None and (found := self.store.list()):
-            self._latest = str(found[-1].path), found[-1].layout()
-        if self._latest is not None:
-            which, before = self._latest
-            mismatch = first_mismatch(before, layout)
-            if mismatch is not None:
-                raise SnapshotError(
-                    "The model must keep its structure from snapshot to snapshot. Received: "
-                    f"weights unlike those of the snapshot before, {which}: {mismatch}; record "
-                    "another model into another folder"
-                )
-        self._latest = f"of step {self._updates}", layout
 
 
 def _write(

@@ -7,6 +7,7 @@ import logging
 from ..core.errors import SnapshotError
 from ..core.records import first_difference
 from ..core.schedule import Schedule
+from .file import Layout, first_mismatch
 from .retention import Retention
 from .store import Snapshot, SnapshotStore
 
@@ -77,3 +78,38 @@ def go_on_in(
             store.folder,
         )
     return kept
+
+
+class Structure:
+    """The tensors that every snapshot of a run has: those of the one before.
+
+    Args:
+        store: the run's folder, whose newest snapshot is the one before the first.
+    """
+
+    def __init__(self, store: SnapshotStore) -> None:
+        self._store = store
+        self._latest: tuple[str, Layout] | None = None  # which snapshot, and its tensors
+
+    def keep(self, step: int, layout: Layout) -> None:
+        """Refuse weights of another structure than those before.
+
+        Args:
+            step: the updates that the weights have seen.
+            layout: their shapes and dtypes.
+
+        Raises:
+            SnapshotError: they differ; with the first that does.
+        """
+        if self._latest is None and (found := self._store.list()):
+            self._latest = str(found[-1].path), found[-1].layout()
+        if self._latest is not None:
+            which, before = self._latest
+            mismatch = first_mismatch(before, layout)
+            if mismatch is not None:
+                raise SnapshotError(
+                    "The model must keep its structure from snapshot to snapshot. Received: "
+                    f"weights unlike those of the snapshot before, {which}: {mismatch}; record "
+                    "another model into another folder"
+                )
+        self._latest = f"of step {step}", layout

@@ -129,4 +129,4 @@ class SnapshotEnsemble(Ensemble[Any]):
             EnsembleError: it does not fit `like`; the message names the first
                 tensor that differs.
         """
-        return self.model.export(self.weights(snapshot))
+        return self.model.export(self._members.load(snapshot))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, cast, overload
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from ...core.errors import EnsembleError, shown
 from ...snapshots.store import Snapshot
-from ..arrays import as_floats
+from ..arrays import as_floats, check_count
 from ..members import Members
 from ..model import Model, Weights
 from ..predict.batches import Batches
@@ -20,7 +20,14 @@ from ..predict.modes import outputs_of
 from ..predict.outputs import OutputSpec
 from ..predict.pooling import Pool, ValuePool
 from ..score.metrics import brier_score, error_rate, log_loss, rmse
-from .barrier import BARRIER, Interpolation, mean_too_high, too_high
+from .barrier import (
+    BARRIER,
+    Interpolation,
+    check_inner,
+    check_tolerance,
+    mean_too_high,
+    too_high,
+)
 from .means import average_weights, exponential_weights, greedy_soup, interpolate_weights
 
 SoupName: TypeAlias = Literal["uniform", "greedy", "exponential"]
@@ -29,6 +36,26 @@ SoupName: TypeAlias = Literal["uniform", "greedy", "exponential"]
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class AveragedWeights:
     """The mean of some members' weights: one model, at the cost of one.
+
+    A mean of weights is a model only where the members lie in one valley of
+    the loss. So the loss (the log-loss, or of values the MSE) on the
+    validation data is measured first, on the straight line from each member
+    to the next. Where it rises by more than the tolerance above the line
+    between its ends, the mean is refused, by an error: a warning would leave
+    a model behind that is worse than each of its members. So it is where the
+    loss of the mean rises as much above that of its members.
+
+    Statistics, such as BatchNorm's, are those of the training data as if
+    all had come in one batch: each sample (and each position in it) counts
+    the same, whatever the batches' sizes, and the variance between batches
+    is part of it. While the data pass, every normalization layer normalizes
+    by the batch's own statistics, as in training, and dropout is off. So the
+    first one's statistics do not depend on the batches at all, and those of
+    deeper ones as little as the batches are large. On the way between two
+    members they are estimated at every point. A few thousand samples do. A
+    layer that the data do not reach keeps the mean of its statistics; and one
+    whose statistics are the same in all members (in Keras, one that is not
+    trained) was frozen, and keeps them.
 
     Scores are by name: "log_loss", "brier" and "error", or of values "mse".
     They are None, and the lists of them empty, where no validation data were given.
@@ -114,82 +141,157 @@ def check_soup(soup: object, decay: float | None, members: int) -> tuple[float, 
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """Which of the members are averaged, at which shares, and what barrier is allowed.
+
+    Args:
+        members: how many of the newest.
+        mixture: the share of each, oldest first; None where they are for the greedy soup.
+        tolerance: by how much the loss may rise, as a share of the ends' mean.
+        inner: where to measure the loss between two members.
+    """
+
+    members: int
+    mixture: tuple[float, ...] | None
+    tolerance: float
+    inner: tuple[float, ...]
+
+    @classmethod
+    def of(
+        cls,
+        members: int,
+        *,
+        last: int | None,
+        soup: SoupName,
+        decay: float | None,
+        barrier: float,
+        shares: Sequence[float],
+    ) -> Recipe:
+        """The recipe for an ensemble of so many members, from what a user gives.
+
+        Raises:
+            EnsembleError: arguments that cannot be.
+        """
+        if last is not None:
+            last = check_count("last", last)
+            if last > members:
+                raise EnsembleError(
+                    f"Argument `last` must be at most {members}, the members there are. "
+                    f"Received: last={last}"
+                )
+            members = last
+        return cls(
+            members=members,
+            mixture=check_soup(soup, decay, members),
+            tolerance=check_tolerance(barrier),
+            inner=check_inner(shares),
+        )
+
+
 class Averaging:
     """The mean of some members' weights, under way.
 
     Args:
         model: the model that they are loaded into.
         members: what loads them.
-        chosen: those to average, oldest first.
         spec: what the model's outputs are.
-        train: what statistics are estimated from; None where there are none.
-        layers: those whose statistics are.
+        recipe: which are averaged, and how.
+        train_data: what statistics are estimated from, where there are any.
+        batch_size: of these data.
+
+    Raises:
+        EnsembleError: there are running statistics, and no data.
     """
 
     def __init__(
         self,
         model: Model[Any],
         members: Members,
-        chosen: Sequence[Snapshot],
         spec: OutputSpec,
-        train: Batches | None,
-        layers: Sequence[str],
+        recipe: Recipe,
+        train_data: Any,
+        batch_size: int | None,
     ) -> None:
-        self._model, self._members, self._chosen, self._spec = model, members, chosen, spec
-        self._train, self._layers = train, layers
+        self._model, self._members, self._spec, self._recipe = model, members, spec, recipe
+        self._chosen = members.snapshots[-recipe.members :]
         self._batches: Batches | None = None
         self._judge = Judge(None, spec)  # until labels are there
         self._scores: dict[Snapshot, dict[str, float]] = {}
         self._ensemble_scores: dict[str, float] | None = None
         # What the default tolerance would have refused.
         self._passed: list[str] = []
+        self._layers: Sequence[str] = ()
+        self._train: Batches | None = None
+        if recipe.members > 1:
+            loading = [lambda each=each: members.load(each) for each in self._chosen]
+            self._layers = model.running_statistics(loading)
+        if self._layers:
+            if train_data is None:
+                raise EnsembleError(
+                    "Argument `train_data` must be given for a model with running statistics, "
+                    f"which a mean of weights needs anew. Received: none, and {self._layers[0]!r}; "
+                    "give input from the training data"
+                )
+            self._train = model.batches(train_data, batch_size, training=True, name="train_data")
 
     def measure(
         self,
         batches: Batches,
-        judge: Judge,
+        labels: Any,
         weights: Mapping[Snapshot, float],
-        pool: Pool[Any] | ValuePool[Any],
+        finish: Callable[[Pool[Any]], Any] | None,
     ) -> None:
-        """Score every member to average on validation data, and pool all that have weights.
+        """Score every member to average on validation data, and the ensemble.
 
         Args:
             batches: of the validation data.
-            judge: knows the truth.
-            weights: of the members in the pool.
-            pool: takes in their outputs.
+            labels: their truth.
+            weights: of the members in the ensemble.
+            finish: makes its prediction of the pool; by default as it is.
         """
-        self._batches, self._judge = batches, judge
+        self._batches, self._judge = batches, Judge(labels, self._spec)
+        values = self._spec.outputs == "values"
+        pool, value_pool = self._spec.pool(), ValuePool[Any]()
         for snapshot in self._members:
             weight = weights.get(snapshot, 0.0)
             if weight or snapshot in self._chosen:
                 output = self._outputs(self._members.load(snapshot))
-                pool.update(output, weight)
+                (value_pool if values else pool).update(output, weight)
                 if snapshot in self._chosen:
-                    self._scores[snapshot] = judge.scores(self._spec.wide(output))
-
-    def score_ensemble(self, prediction: Any) -> None:
-        """Note what the pooled prediction scores."""
+                    self._scores[snapshot] = self._judge.scores(self._spec.wide(output))
+        pooled = value_pool.mean if values else pool.wide if finish is None else finish(pool)
         if self._spec.pooling == "log-probabilities":
-            prediction = np.exp(as_floats(prediction))
-        self._ensemble_scores = self._judge.scores(prediction)
+            pooled = np.exp(as_floats(pooled))
+        self._ensemble_scores = self._judge.scores(pooled)
 
-    def mean(
-        self, mixture: Sequence[float], tolerance: float, inner: Sequence[float]
-    ) -> AveragedWeights:
-        """The mean at given shares, unless a barrier is in the way.
+    def result(self) -> AveragedWeights:
+        """The mean by the recipe.
 
-        Args:
-            mixture: the share of each member.
-            tolerance: by how much the loss may rise, as a share of the ends' mean.
-            inner: where to measure the loss between two members.
+        Raises:
+            EnsembleError: a barrier is in the way, or what must be was not measured.
         """
+        recipe = self._recipe
+        free = recipe.mixture is not None and recipe.tolerance == math.inf
+        if self._batches is None and recipe.members > 1 and not free:
+            raise EnsembleError(
+                "Argument `x_val` must be given for the loss between the members to be measured. "
+                "Received: none; give validation data, or barrier=math.inf and another soup than "
+                "'greedy' for the mean unmeasured"
+            )
+        if recipe.members == 1:
+            return self._mean((1.0,))
+        return self._greedy() if recipe.mixture is None else self._mean(recipe.mixture)
+
+    def _mean(self, mixture: Sequence[float]) -> AveragedWeights:
+        """The mean at given shares, unless a barrier is in the way."""
+        tolerance = self._recipe.tolerance
         barriers: list[Interpolation] = []
         # With no limit set, the mean is taken, and what the default would refuse is said.
         limit = BARRIER if tolerance == math.inf else tolerance
         pairs = zip(self._chosen, self._chosen[1:], strict=False)
         for pair in pairs if self._batches is not None else ():
-            barriers.append(self._between(*pair, inner))
+            barriers.append(self._between(*pair))
             self._check(too_high(barriers[-1], pair, limit, self._judge.title), tolerance)
         mean = self._model.load(
             average_weights(map(self._members.load, self._chosen), weights=mixture)
@@ -213,10 +315,8 @@ class Averaging:
             )
         return found
 
-    def greedy(self) -> AveragedWeights:
+    def _greedy(self) -> AveragedWeights:
         """The mean of those that do not make it worse."""
-        if len(self._chosen) == 1:
-            return self.mean((1.0,), math.inf, ())
         name = self._judge.loss_name
         soup = greedy_soup(
             _Loaded(self._members, self._chosen),
@@ -227,9 +327,9 @@ class Averaging:
         weights = self._estimated(soup.weights, len(taken))
         return self._finished(weights, taken, (1 / len(taken),) * len(taken), ())
 
-    def _between(self, first: Snapshot, second: Snapshot, inner: Sequence[float]) -> Interpolation:
+    def _between(self, first: Snapshot, second: Snapshot) -> Interpolation:
         """The loss on the way from a member to the next."""
-        name = self._judge.loss_name
+        name, inner = self._judge.loss_name, self._recipe.inner
         start, end = self._members.load(first), self._members.load(second)
         losses = [
             self._loss(self._estimated(interpolate_weights(start, end, share), 2))
