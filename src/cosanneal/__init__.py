@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .core.errors import SnapshotError as SnapshotError
     from .core.schedule import Cycle as Cycle
     from .core.schedule import Schedule as Schedule
-    from .core.schedule import Segment as Segment
+    from .core.segment import Segment as Segment
 else:
     _HOMES = {
         "CosannealError": "errors",
@@ -28,7 +28,7 @@ else:
         "MissingExtraError": "errors",
         "Schedule": "schedule",
         "ScheduleError": "errors",
-        "Segment": "schedule",
+        "Segment": "segment",
         "SnapshotError": "errors",
         "presets": "presets",
     }

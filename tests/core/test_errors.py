@@ -16,7 +16,7 @@ from cosanneal.core.errors import (
     check_rate,
     check_steps,
 )
-from cosanneal.core.table import CycleRule, Level, Phase
+from cosanneal.core.rules import CycleRule, Level, Phase
 
 NAN, INF = float("nan"), float("inf")
 

@@ -8,7 +8,8 @@ from fractions import Fraction
 import pytest
 
 import cosanneal as ca
-from cosanneal.core.table import CycleRule, Layout, Level, Phase, Rounding
+from cosanneal.core.lookup import Lookup
+from cosanneal.core.rules import CycleRule, Level, Phase, Rounding
 from tests.core.oracle import Oracle, RandomPicker, Worst, curve_at, decimal
 
 ANNEALING = (Phase(steps=None, first=Level(0.1), last=Level(0.0)),)
@@ -133,14 +134,14 @@ def test_enclosed_boundaries_are_the_exact_ones_rounded(
     growth: Fraction, length: Fraction | int, origin: Fraction, *, rounding: Rounding
 ) -> None:
     rule = CycleRule(count=None, length=length, growth=growth, rounding=rounding, phases=ANNEALING)
-    layout = Layout(rule, origin=origin, index=0)
+    lookup = Lookup(rule, origin=origin, index=0)
     for i in (1, 204, 205, 206, 512, 700, 1_025, 3_000, 6_000):
         power = growth**i
         exact = origin + length * (power - 1) / (growth - 1)
         whole = exact.numerator // exact.denominator
         if rounding == "none" and exact.denominator != 1:
             whole += 1
-        assert layout.boundary(i) == whole
+        assert lookup.boundary(i) == whole
 
 
 def test_threads_get_the_answers_of_one() -> None:

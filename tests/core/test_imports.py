@@ -121,7 +121,7 @@ def test_every_file_is_looked_at() -> None:
     assert {"cosanneal", "cosanneal.core", "cosanneal.core.schedule"} <= modules
     tree = ast.parse((SOURCE / "core" / "schedule.py").read_text(encoding="utf-8"))
     seen = {target for _, target in _imported(tree, "cosanneal.core", SOURCE)}
-    assert {"cosanneal.core.table", "cosanneal.core.errors", "math", "fractions"} <= seen
+    assert {"cosanneal.core.rules", "cosanneal.core.errors", "math", "fractions"} <= seen
 
 
 PARTS = ("core", "snapshots", "ensemble", "adapters", "report", "demo", "cli")

@@ -23,7 +23,7 @@ from cosanneal.core.lowering import (
     is_cycle_end,
     lower,
 )
-from cosanneal.core.table import CycleRule, Level, Phase, Rounding
+from cosanneal.core.rules import CycleRule, Level, Phase, Rounding
 from tests.core.oracle import (
     KINDS,
     Oracle,

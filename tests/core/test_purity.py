@@ -125,7 +125,7 @@ def test_names_are_imported_when_asked_for() -> None:
         "assert {'Schedule', 'presets', '__version__'} <= set(dir(cosanneal))\n"
         "assert {n.partition('.')[0] for n in set(sys.modules) - known} == {'cosanneal'}\n"
         "cosanneal.ScheduleError\n"
-        "assert 'cosanneal.core.table' not in sys.modules\n"
+        "assert 'cosanneal.core.rules' not in sys.modules\n"
         "from cosanneal import presets, Schedule\n"
         "assert presets is sys.modules['cosanneal.core.presets']\n"
         "assert vars(cosanneal)['Schedule'] is Schedule is presets.Schedule\n"

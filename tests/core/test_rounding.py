@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cosanneal import Schedule, ScheduleError
-from cosanneal.core.table import CycleRule, Level, Phase
+from cosanneal.core.rules import CycleRule, Level, Phase
 
 PHASE = Phase(steps=None, first=Level(1.0), last=Level(0.0))
 RULE: dict[str, Any] = {"count": None, "length": 10, "phases": (PHASE,)}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import cosanneal as ca
 from cosanneal.core.curve import CurveName, evaluator, half_cosine
-from cosanneal.core.table import ROUNDINGS, CycleRule, Level, Phase, Rounding
+from cosanneal.core.rules import ROUNDINGS, CycleRule, Level, Phase, Rounding
 from tests.core.oracle import RandomPicker, Worst, cos_pi, curve_at, decimal, exactly, size, ulps
 
 # In units u = 2**-53, half an ulp at most: a quotient (1), pi/2 and the product

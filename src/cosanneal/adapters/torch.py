@@ -13,7 +13,7 @@ from ..core.errors import EnsembleError, MissingExtraError, ScheduleError, Snaps
 from ..core.presets import torch_cosine_annealing, torch_warm_restarts
 from ..core.records import first_difference
 from ..core.schedule import Cycle, Schedule
-from ..core.table import Level, Phase, preceded
+from ..core.rules import Level, Phase, preceded
 
 try:
     import torch

@@ -23,8 +23,9 @@ from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from .curve import half_cosine
 from .errors import ScheduleError
+from .rules import CycleRule
 from .schedule import Schedule
-from .table import CycleRule, Segment
+from .segment import Segment
 
 MAX_ROWS: Final = 2**15
 

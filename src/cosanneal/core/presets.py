@@ -24,8 +24,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 
 from .errors import MAX_STEPS, ScheduleError, check_factor, check_flag, check_rate, check_steps
+from .rules import CycleRule, Level, Phase, Rounding
 from .schedule import Schedule
-from .table import CycleRule, Level, Phase, Rounding, Segment
+from .segment import Segment
 
 __all__ = [
     "composer_warm_restarts",
