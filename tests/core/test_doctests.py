@@ -11,9 +11,10 @@ import pytest
 
 import cosanneal as ca
 
+PACKAGE = Path(ca.__file__).parent
 MODULES = sorted(
-    f"cosanneal.core.{file.stem}"
-    for file in Path(ca.__file__).parent.glob("core/*.py")
+    ".".join(("cosanneal", *file.relative_to(PACKAGE).with_suffix("").parts))
+    for file in PACKAGE.glob("core/**/*.py")
     if file.stem != "__init__"
 )
 WITH_EXAMPLES = {
@@ -21,6 +22,7 @@ WITH_EXAMPLES = {
     "cosanneal.core.schedule",
     "cosanneal.core.cyclic",
     "cosanneal.core.averaging",
+    "cosanneal.core.graph.rows",
 }
 
 

@@ -18,7 +18,7 @@ from ..core.errors import (
     check_steps,
     shown,
 )
-from ..core.lowering import Ends, Table, evaluate, is_cycle_end
+from ..core.graph import Ends, Table, evaluate, is_cycle_end
 from ..core.schedule import Schedule
 
 try:

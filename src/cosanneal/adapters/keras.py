@@ -20,7 +20,7 @@ from ..core.errors import (
     check_steps,
     shown,
 )
-from ..core.lowering import Table, evaluate
+from ..core.graph import Table, evaluate
 from ..core.records import first_difference
 from ..core.schedule import Schedule
 

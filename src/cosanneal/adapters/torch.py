@@ -12,8 +12,8 @@ from typing import Any, Unpack, cast
 from ..core.errors import EnsembleError, MissingExtraError, ScheduleError, SnapshotError
 from ..core.presets import torch_cosine_annealing, torch_warm_restarts
 from ..core.records import first_difference
-from ..core.schedule import Cycle, Schedule
 from ..core.rules import Level, Phase, preceded
+from ..core.schedule import Cycle, Schedule
 
 try:
     import torch
