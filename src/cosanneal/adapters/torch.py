@@ -10,10 +10,10 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from typing import Any, Unpack, cast
 
 from ..core.errors import EnsembleError, MissingExtraError, ScheduleError, SnapshotError
-from ..core.presets import torch_cosine_annealing, torch_warm_restarts
 from ..core.records import first_difference
 from ..core.rules import Level, Phase, preceded
 from ..core.schedule import Cycle, Schedule
+from ..presets import torch_cosine_annealing, torch_warm_restarts
 
 try:
     import torch

@@ -1,7 +1,7 @@
 """A peer's schedule by its name and words `key=value`, as in `--preset NAME key=value ...`.
 
 The presets, their arguments and what is said of them come from the functions
-in `core.presets`: their names, signatures and docstrings.
+in `presets`: their names, signatures and docstrings.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..core import presets
+from .. import presets
 from ..core.errors import ScheduleError, shown
 from ..core.schedule import Schedule
 

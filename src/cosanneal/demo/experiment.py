@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.cyclic import CyclicCosine
-from ..core.schedule import Schedule
 from ..core.rules import CycleRule, Level, Phase
+from ..core.schedule import Schedule
 from ..core.version import __version__
 from ..ensemble.analysis import scores_by_cycles
 from ..ensemble.arrays import as_numpy
