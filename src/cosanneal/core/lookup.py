@@ -36,6 +36,25 @@ class Part(NamedTuple):
     length: int | Fraction
     curve: CurveName
 
+    def times(self, ticks: int) -> Part:
+        """The same with `ticks`, which make it whole, in place of steps."""
+        stop, origin, length = self.stop * ticks, self.origin * ticks, self.length * ticks
+        return self._replace(stop=int(stop), origin=int(origin), length=int(length))
+
+    def segment(self, index: int, start: int) -> Segment:
+        """The segment from `start` on, in the cycle of this number in the whole schedule."""
+        return Segment(
+            start=start,
+            stop=math.ceil(self.stop),
+            origin=reduced(self.origin),
+            length=reduced(self.length),
+            first=self.phase.first.at(index),
+            last=self.phase.last.at(index),
+            curve=self.curve,
+            exponent=self.phase.exponent,
+            k=self.phase.k,
+        )
+
 
 class Lookup:
     """The cycles of one rule: where they begin, and what each is made of.
@@ -201,33 +220,18 @@ class Lookup:
         self._power = (stop, power)
         return found
 
-    def clock(self, i: int, start: int, stop: int) -> tuple[int | Fraction, int | Fraction]:
-        """The clock of cycle `i`, of the steps from `start` up to `stop`: its zero, and length."""
-        if self.rule.rounding == "none":
-            return self.exact(i), self.rule.length * self.rule.growth**i
-        return start, stop - start
-
     def segments(self, i: int, start: int, stop: int) -> tuple[Segment, ...]:
-        """The segments of cycle `i`, which are the steps from `start` up to `stop`."""
-        index = self.index + i
+        """The segments of cycle `i`, from step `start` (0 for a template) up to `stop`."""
+        begin: int | Fraction = start
+        length: int | Fraction = stop - start
+        if self.rule.rounding == "none":
+            begin, length = self.exact(i), self.rule.length * self.rule.growth**i
         row: list[Segment] = []
         takes_over = start
-        for part in self.parts(i, *self.clock(i, start, stop)):
+        for part in self.parts(i, begin, length):
             hands_over = math.ceil(part.stop)
             if hands_over > takes_over:
-                row.append(
-                    Segment(
-                        start=takes_over,
-                        stop=hands_over,
-                        origin=reduced(part.origin),
-                        length=reduced(part.length),
-                        first=part.phase.first.at(index),
-                        last=part.phase.last.at(index),
-                        curve=part.curve,
-                        exponent=part.phase.exponent,
-                        k=part.phase.k,
-                    )
-                )
+                row.append(part.segment(self.index + i, takes_over))
             takes_over = hands_over
         return tuple(row)
 

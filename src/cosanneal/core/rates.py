@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
 from .curve import evaluator, half_cosine
-from .lookup import Lookup, Part
+from .lookup import Lookup
 from .segment import Segment
 
-# The rates of one cycle: its parts' evaluators, each up to where it stops.
+# The rates of one cycle: its segments' evaluators, each up to where it stops.
 _Row: TypeAlias = Callable[[int], float]
 
 # Cycles whose rows are kept for each rule before the memory is emptied.
@@ -43,17 +43,7 @@ def _repeating(lookup: Lookup) -> Callable[[int], float]:
     exact = [value for part in parts for value in (part.stop, part.origin, part.length)]
     ticks = math.lcm(lookup.ticks, *(value.denominator for value in exact))
     origin, length = int(lookup.origin * ticks), int(lookup.rule.length * ticks)
-    row = _row(
-        [
-            part._replace(
-                stop=int(part.stop * ticks),
-                origin=int(part.origin * ticks),
-                length=int(part.length * ticks),
-            )
-            for part in parts
-        ],
-        lookup.index,
-    )
+    row = _row(part.times(ticks).segment(lookup.index, 0) for part in parts)
     return lambda step: row((step * ticks - origin) % length)
 
 
@@ -69,7 +59,7 @@ def _turning(lookup: Lookup) -> Callable[[int], float]:
         span = (begin + length) // ticks - start
         row = rows.get(span)
         if row is None:
-            row = rows[span] = _row(lookup.parts(0, 0, span), lookup.index)
+            row = rows[span] = _row(lookup.segments(0, 0, span))
         return row(step - start)
 
     return rate
@@ -113,16 +103,16 @@ def _kept(lookup: Lookup) -> Callable[[int], float]:
         if row is None:
             if len(rows) >= _REMEMBERED_CYCLES:
                 rows.clear()
-            clock = lookup.clock(i, lookup.boundary(i), lookup.boundary(i + 1))
-            row = rows[i] = _row(lookup.parts(i, *clock), lookup.index + i)
+            segments = lookup.segments(i, lookup.boundary(i), lookup.boundary(i + 1))
+            row = rows[i] = _row(segments)
         return row(step)
 
     return rate
 
 
-def _row(parts: Iterable[Part], index: int) -> _Row:
-    """The rates of a cycle of these parts; `index` is its number in the whole schedule."""
-    row = [(math.ceil(part.stop), _evaluator(part, index)) for part in parts]
+def _row(segments: Iterable[Segment]) -> _Row:
+    """The rates of a cycle of these segments."""
+    row = [(segment.stop or 0, segment.evaluator()) for segment in segments]
     if len(row) == 1:
         return row[0][1]
 
@@ -130,23 +120,9 @@ def _row(parts: Iterable[Part], index: int) -> _Row:
         for stop, evaluate in row:
             if step < stop:
                 return evaluate(step)
-        raise AssertionError(f"step {step} lies in no part of its cycle")
+        raise AssertionError(f"step {step} lies in no segment of its cycle")
 
     return rate
-
-
-def _evaluator(part: Part, index: int) -> Callable[[int], float]:
-    ticks = math.lcm(part.origin.denominator, part.length.denominator)
-    return evaluator(
-        ticks=ticks,
-        origin=int(part.origin * ticks),
-        length=int(part.length * ticks),
-        first=part.phase.first.at(index),
-        last=part.phase.last.at(index),
-        curve=part.curve,
-        exponent=part.phase.exponent,
-        k=part.phase.k,
-    )
 
 
 def fill(out: Any, segment: Segment, start: int, xp: Any) -> None:

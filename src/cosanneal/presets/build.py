@@ -64,23 +64,19 @@ def check_cut(name: str, total: int, parts_name: str, parts: int) -> tuple[int, 
     return total, parts
 
 
-def check_length(name: str, value: float | Fraction) -> Fraction:
-    """A real-valued length of at least one step."""
+def check_length(name: str, value: float | Fraction, *, why: str = "") -> Fraction:
+    """A real-valued length of at least one step, or a factor from one to the next."""
     length = check_factor(name, value)
     if length < 1:
-        raise ScheduleError(f"Argument `{name}` must be at least 1. Received: {name}={value!r}")
+        raise ScheduleError(
+            f"Argument `{name}` must be at least 1{why}. Received: {name}={value!r}"
+        )
     return length
 
 
 def check_growth(name: str, value: float | Fraction) -> Fraction:
     """The factor from one cycle's length to the next, for cycles without end."""
-    growth = check_factor(name, value)
-    if growth < 1:
-        raise ScheduleError(
-            f"Argument `{name}` must be at least 1: cycles without end cannot shrink. "
-            f"Received: {name}={value!r}"
-        )
-    return growth
+    return check_length(name, value, why=": cycles without end cannot shrink")
 
 
 def check_floor(name: str, floor: float, peak_name: str, peak: float) -> float:
