@@ -39,12 +39,22 @@ def rate_of(lookup: Lookup) -> Callable[[int], float]:
 
 def _repeating(lookup: Lookup) -> Callable[[int], float]:
     """Cycles that repeat to the tick: one row for all, since a remainder takes a step there."""
-    parts = list(lookup.parts(0, 0, lookup.rule.length))
-    exact = [value for part in parts for value in (part.stop, part.origin, part.length)]
-    ticks = math.lcm(lookup.ticks, *(value.denominator for value in exact))
-    origin, length = int(lookup.origin * ticks), int(lookup.rule.length * ticks)
-    row = _row(part.times(ticks).segment(lookup.index, 0) for part in parts)
-    return lambda step: row((step * ticks - origin) % length)
+    ticks = origin = length = 0
+    row: _Row | None = None
+
+    def rate(step: int) -> float:
+        nonlocal ticks, origin, length, row
+        if row is None:
+            # Made when asked for, since a list of cycles has a rule for each. The
+            # row is set last, by which another thread sees that all is there.
+            parts = list(lookup.parts(0, 0, lookup.rule.length))
+            exact = [value for part in parts for value in (part.stop, part.origin, part.length)]
+            ticks = math.lcm(lookup.ticks, *(value.denominator for value in exact))
+            origin, length = int(lookup.origin * ticks), int(lookup.rule.length * ticks)
+            row = _row(part.times(ticks).segment(lookup.index, 0) for part in parts)
+        return row((step * ticks - origin) % length)
+
+    return rate
 
 
 def _turning(lookup: Lookup) -> Callable[[int], float]:

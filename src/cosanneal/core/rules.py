@@ -118,8 +118,8 @@ def reduced(value: int | Fraction) -> int | Fraction:
 
 
 def join(rules: list[CycleRule], rule: CycleRule) -> None:
-    """Append a rule with an end, of equal cycles, to which those before it may belong."""
-    if rules and replace(rules[-1], count=rule.count) == rule:
+    """Append a rule of equal cycles, with an end, to which the cycles before it may belong."""
+    if rules and (rules[-1].length, rules[-1].phases) == (rule.length, rule.phases):
         rule = replace(rule, count=(rules.pop().count or 0) + (rule.count or 0))
     rules.append(rule)
 
