@@ -24,7 +24,7 @@ nox.options.error_on_missing_interpreters = True
 PROJECT = nox.project.load_toml("pyproject.toml")
 
 # All that need no other framework.
-OTHERS = ("browser", "core", "jax", "keras", "peers", "readme")
+OTHERS = ("browser", "core", "jax", "keras", "peers", "presets", "readme")
 TORCH_TESTS = tuple(f"--ignore=tests/{folder}" for folder in OTHERS)
 
 # On all cores of small machines; a file's tests stay together, for the sake of what they share.
@@ -33,7 +33,7 @@ PARALLEL = ("-n", "auto", "--maxprocesses", "4", "--dist", "loadfile")
 # What `minimums` runs, by backend: the extras whose oldest versions it installs, the group that
 # the tests need besides, and the tests.
 MINIMUMS = {
-    "cli": ("cli,plot", "cli-test", ("tests/core", "tests/cli", "tests/report")),
+    "cli": ("cli,plot", "cli-test", ("tests/core", "tests/presets", "tests/cli", "tests/report")),
     "torch": ("demo", "test", TORCH_TESTS),
     "jax": ("jax,cli,plot", "jax-test", ("tests/jax",)),
     "tf": ("tf,cli,plot", "tf-test", ("tests/keras",)),
@@ -90,9 +90,9 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def core(session: nox.Session) -> None:
-    """The core's tests, where no third-party package is but what runs them."""
+    """The tests of the core and the presets, where no package is but what runs them."""
     install(session, ".", group="core-test")
-    session.run("pytest", *PARALLEL, "tests/core", *session.posargs)
+    session.run("pytest", *PARALLEL, "tests/core", "tests/presets", *session.posargs)
 
 
 @nox.session

@@ -9,7 +9,7 @@ from .core.version import __version__ as __version__
 # typing's own would cost more than all else here.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .core import presets as presets
+    from . import presets as presets
     from .core.cyclic import CyclicCosine as CyclicCosine
     from .core.errors import CosannealError as CosannealError
     from .core.errors import EnsembleError as EnsembleError
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from .core.errors import SnapshotError as SnapshotError
     from .core.schedule import Cycle as Cycle
     from .core.schedule import Schedule as Schedule
-    from .core.schedule import Segment as Segment
+    from .core.segment import Segment as Segment
 else:
     _HOMES = {
-        "CosannealError": "errors",
-        "Cycle": "schedule",
-        "CyclicCosine": "cyclic",
-        "EnsembleError": "errors",
-        "MissingExtraError": "errors",
-        "Schedule": "schedule",
-        "ScheduleError": "errors",
-        "Segment": "schedule",
-        "SnapshotError": "errors",
+        "CosannealError": "core.errors",
+        "Cycle": "core.schedule",
+        "CyclicCosine": "core.cyclic",
+        "EnsembleError": "core.errors",
+        "MissingExtraError": "core.errors",
+        "Schedule": "core.schedule",
+        "ScheduleError": "core.errors",
+        "Segment": "core.segment",
+        "SnapshotError": "core.errors",
         "presets": "presets",
     }
 
@@ -38,7 +38,7 @@ else:
 
         if name not in _HOMES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        module = import_module(f".core.{_HOMES[name]}", __name__)
+        module = import_module(f".{_HOMES[name]}", __name__)
         value = globals()[name] = getattr(module, name, module)
         return value
 

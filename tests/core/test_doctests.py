@@ -11,15 +11,17 @@ import pytest
 
 import cosanneal as ca
 
+PACKAGE = Path(ca.__file__).parent
 MODULES = sorted(
-    f"cosanneal.core.{file.stem}"
-    for file in Path(ca.__file__).parent.glob("core/*.py")
+    ".".join(("cosanneal", *file.relative_to(PACKAGE).with_suffix("").parts))
+    for file in PACKAGE.glob("core/**/*.py")
     if file.stem != "__init__"
 )
 WITH_EXAMPLES = {
     "cosanneal.core.curve",
     "cosanneal.core.schedule",
     "cosanneal.core.cyclic",
+    "cosanneal.core.graph.rows",
 }
 
 

@@ -16,7 +16,6 @@ from cosanneal.core.errors import (
     check_rate,
     check_steps,
 )
-from cosanneal.core.table import CycleRule, Level, Phase
 
 NAN, INF = float("nan"), float("inf")
 
@@ -67,7 +66,11 @@ def test_a_missing_extra_names_the_command_that_installs_it() -> None:
 
 
 NO_STEPS: list[Any] = [-1, True, False, "10", b"10", 10.0, 1.5, NAN, INF, [[]], {}, object]
+
+
 NO_RATES: list[Any] = [-0.1, -1, NAN, INF, -INF, True, False, "0.1", None, [0.1], 1j, object]
+
+
 NO_FACTORS: list[Any] = [0, 0.0, -1, -1.5, Fraction(-1, 2), NAN, INF, True, "2", None, [2], 2j]
 
 
@@ -332,6 +335,8 @@ def test_integers_and_fractions_go_where_rates_go() -> None:
 
 
 FINITE = ca.CyclicCosine(0.1, cycle_steps=10, num_cycles=2)
+
+
 ENDLESS = ca.CyclicCosine(0.1, cycle_steps=10)
 
 
@@ -428,95 +433,3 @@ def test_checks_hand_back_what_they_checked() -> None:
     assert check_factor("f", 1e-5) == Fraction(1, 10**5)
     assert check_factor("f", Fraction(22, 7)) == Fraction(22, 7)
     assert check_flag("b", True) is True
-
-
-PHASE = Phase(steps=None, first=Level(0.1), last=Level(0.0))
-
-
-def _phase(**changes: Any) -> Phase:
-    given = {"steps": None, "first": Level(0.1), "last": Level(0.0)} | changes
-    return Phase(**given)
-
-
-@pytest.mark.parametrize(
-    ("changes", "text"),
-    [
-        ({"count": 0}, "in 'rules[0].count': must be at least 1. Received: 0"),
-        (
-            {"length": 0},
-            "in 'rules[0].length': must be an int or a Fraction of at least 1. Received: 0",
-        ),
-        (
-            {"length": Fraction(1, 2)},
-            "in 'rules[0].length': must be an int or a Fraction of at least 1. Received: 1/2",
-        ),
-        (
-            {"growth": Fraction(0)},
-            "in 'rules[0].growth': must be a positive int or Fraction. Received: 0",
-        ),
-        (
-            {"growth": Fraction(1, 2)},
-            "in 'rules[0].growth': cycles that shrink must have a count. Received: 1/2",
-        ),
-        (
-            {"phases": ()},
-            "in 'rules[0].phases': exactly one phase must have steps=None, the annealing. "
-            "Received: []",
-        ),
-        (
-            {"phases": (PHASE, PHASE)},
-            "in 'rules[0].phases': exactly one phase must have steps=None, the annealing. "
-            "Received: [None, None]",
-        ),
-        (
-            {"phases": (PHASE, _phase(steps=0))},
-            "in 'rules[0].phases[1].steps': must be positive. Received: 0",
-        ),
-        (
-            {"phases": (_phase(curve="step"),)},
-            "in 'rules[0].phases[0].curve': must be one of 'cosine', 'linear', 'constant'. "
-            "Received: 'step'",
-        ),
-        *(
-            (
-                {"phases": (_phase(**{name: value}),)},
-                f"in 'rules[0].phases[0].{name}': must be a finite positive number. "
-                f"Received: {value}",
-            )
-            for name in ("exponent", "k")
-            for value in (0.0, -1.0, NAN, INF)
-        ),
-        *(
-            (
-                {"phases": (_phase(last=Level(**{"value": 0.0, part: value})),)},
-                f"in 'rules[0].phases[0].last.{part}': must be finite. Received: {value}",
-            )
-            for part in ("value", "decay", "base")
-            for value in (NAN, INF)
-        ),
-        *(
-            (
-                {"phases": (_phase(first=level),)},
-                "in 'rules[0].phases[0].first': a rate must not be negative in any cycle. "
-                f"Received: {level}",
-            )
-            for level in (Level(-0.1), Level(0.1, base=-0.05), Level(-0.1, decay=2.0, base=0.2))
-        ),
-    ],
-)
-def test_a_bad_rule_names_the_path_of_its_field(changes: dict[str, Any], text: str) -> None:
-    given: dict[str, Any] = {"count": None, "length": 10, "phases": (PHASE,)} | changes
-    with pytest.raises(ca.ScheduleError) as caught:
-        ca.Schedule((CycleRule(**given),))
-    assert str(caught.value) == text
-
-
-def test_only_the_last_rule_may_be_endless() -> None:
-    endless = CycleRule(count=None, length=10, phases=(PHASE,))
-    with pytest.raises(ca.ScheduleError) as caught:
-        ca.Schedule((endless, endless))
-    assert str(caught.value) == (
-        "in 'rules[0].count': only the last rule may have no end. Received: None"
-    )
-    with pytest.raises(ca.ScheduleError, match="at least one rule"):
-        ca.Schedule(())

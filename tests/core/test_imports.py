@@ -14,21 +14,22 @@ import cosanneal as ca
 SOURCE = Path(ca.__file__).parent
 
 # What each part may import, itself aside. "root" is cosanneal/__init__.py, the
-# public names of core.
+# public names of core and presets.
 ALLOWED: dict[str, set[str]] = {
-    "root": {"core"},
+    "root": {"core", "presets"},
     "core": set(),
+    "presets": {"core"},
     "snapshots": {"root", "core"},
     "ensemble": {"root", "core", "snapshots"},
-    "adapters": {"root", "core", "snapshots", "ensemble"},
+    "adapters": {"root", "core", "presets", "snapshots", "ensemble"},
     "report": {"root", "core", "snapshots", "ensemble"},
     "demo": {"root", "core", "snapshots", "ensemble", "adapters", "report"},
-    "cli": {"root", "core", "snapshots", "ensemble", "adapters", "report", "demo"},
+    "cli": {"root", "core", "presets", "snapshots", "ensemble", "adapters", "report", "demo"},
 }
 
 # The parts that know no framework.
 FRAMEWORKS = {"torch", "tensorflow", "keras", "jax", "jaxlib", "optax", "flax", "equinox"}
-WITHOUT_FRAMEWORK = {"root", "core", "snapshots", "ensemble", "report"}
+WITHOUT_FRAMEWORK = {"root", "core", "presets", "snapshots", "ensemble", "report"}
 # An adapter knows its own.
 OWN_FRAMEWORKS = {
     "torch": {"torch"},
@@ -95,7 +96,7 @@ def forbidden_arrows(source: Path) -> list[str]:
         for line, target in _imported(tree, package, source):
             top = target.partition(".")[0]
             if top != source.name:
-                foreign = part == "core" or part == "root"
+                foreign = part in ("root", "core", "presets")
                 frameworks = FRAMEWORKS if part in WITHOUT_FRAMEWORK else set()
                 if part == "adapters":
                     adapter = "".join(module.split(".")[2:3])
@@ -121,10 +122,10 @@ def test_every_file_is_looked_at() -> None:
     assert {"cosanneal", "cosanneal.core", "cosanneal.core.schedule"} <= modules
     tree = ast.parse((SOURCE / "core" / "schedule.py").read_text(encoding="utf-8"))
     seen = {target for _, target in _imported(tree, "cosanneal.core", SOURCE)}
-    assert {"cosanneal.core.table", "cosanneal.core.errors", "math", "fractions"} <= seen
+    assert {"cosanneal.core.lookup", "cosanneal.core.errors", "math", "fractions"} <= seen
 
 
-PARTS = ("core", "snapshots", "ensemble", "adapters", "report", "demo", "cli")
+PARTS = ("core", "presets", "snapshots", "ensemble", "adapters", "report", "demo", "cli")
 
 
 @pytest.fixture
@@ -145,6 +146,8 @@ def tree(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("file", "code"),
     [
+        ("presets/some.py", "from ..core.some import thing"),
+        ("__init__.py", "from . import presets"),
         ("snapshots/some.py", "from ..core.some import thing"),
         ("snapshots/some.py", "from .. import __version__"),
         ("snapshots/some.py", "import numpy, safetensors.numpy"),
@@ -172,7 +175,10 @@ def test_an_allowed_arrow_is_let_pass(tree: Path, file: str, code: str) -> None:
         ("core/some.py", "from ..snapshots.some import thing", "cosanneal.snapshots.some"),
         ("core/some.py", "from .. import snapshots", "cosanneal.snapshots"),
         ("core/some.py", "from cosanneal import Schedule", "cosanneal"),
+        ("core/some.py", "from ..presets import thing", "cosanneal.presets"),
         ("core/some.py", "import numpy as np", "numpy"),
+        ("presets/some.py", "from cosanneal import Schedule", "cosanneal"),
+        ("presets/torch.py", "import torch", "torch"),
         ("core/__init__.py", "from ..cli import some", "cosanneal.cli.some"),
         ("__init__.py", "from .snapshots import some", "cosanneal.snapshots.some"),
         ("__init__.py", "import numpy", "numpy"),

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import cosanneal as ca
-from cosanneal.core.table import CycleRule, Level, Phase
+from cosanneal.core.rules import CycleRule, Level, Phase
 
 SCHEDULE = ca.CyclicCosine(
     0.1, total_steps=100, num_cycles=3, min_lr=0.01, warmup_steps=4, cycle_decay=0.5

@@ -17,7 +17,7 @@ from jax import lax
 import cosanneal as ca
 from cosanneal.adapters.jax import cyclic_cosine_schedule
 from cosanneal.core.curve import CurveName
-from cosanneal.core.table import CycleRule, Level, Phase
+from cosanneal.core.rules import CycleRule, Level, Phase
 from tests.core.oracle import curve_at, decimal
 from tests.core.plans import INT32, PLANS, ULPS, assert_close, plan, steps_of
 from tests.wide import enable_x64

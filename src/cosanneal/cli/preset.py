@@ -1,7 +1,7 @@
 """A peer's schedule by its name and words `key=value`, as in `--preset NAME key=value ...`.
 
 The presets, their arguments and what is said of them come from the functions
-in `core.presets`: their names, signatures and docstrings.
+in `presets`: their names, signatures and docstrings.
 """
 
 from __future__ import annotations

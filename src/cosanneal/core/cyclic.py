@@ -18,8 +18,8 @@ from .errors import (
     check_steps,
     shown,
 )
+from .rules import CycleRule, Level, Phase, join, log2, shortened
 from .schedule import Schedule
-from .table import CycleRule, Level, Phase, log2, shortened
 
 
 def CyclicCosine(  # noqa: N802 - the name of the schedule, as the field writes it
@@ -149,8 +149,10 @@ def CyclicCosine(  # noqa: N802 - the name of the schedule, as the field writes 
 
     first = phases(warmup_steps, warmup_lr)
     later = phases(restart_warmup_steps, min_lr)
+    rules: list[CycleRule] = []
     if lengths is not None:
-        rules = _listed(lengths, first, later)
+        for i, length in enumerate(lengths):
+            join(rules, CycleRule(count=1, length=length, phases=later if i else first))
     elif first == later or num_cycles == 1:
         rules = [CycleRule(count=num_cycles, length=first_length, growth=mult, phases=first)]
     else:
@@ -248,17 +250,3 @@ def _check_peaks(max_lr: float, min_lr: float, decay: float, num_cycles: int | N
         f"Received: min_lr={min_lr}, and cycle {high} would peak at {peak.at(high):g} "
         f"(max_lr={max_lr}, cycle_decay={decay}){remedy}"
     )
-
-
-def _listed(
-    lengths: list[int], first: tuple[Phase, ...], later: tuple[Phase, ...]
-) -> list[CycleRule]:
-    """One rule for each run of equal lengths and equal phases."""
-    rules: list[CycleRule] = []
-    for i, length in enumerate(lengths):
-        phases = first if i == 0 else later
-        count = 1
-        if rules and rules[-1].length == length and rules[-1].phases == phases:
-            count += rules.pop().count or 0
-        rules.append(CycleRule(count=count, length=length, phases=phases))
-    return rules

@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import Any, Final
 
 from .errors import CosannealError, ScheduleError, shown
-from .table import CycleRule, Level, Phase
+from .rules import CycleRule, Level, Phase
 
 FORMAT: Final = "cosanneal.schedule"
 VERSION: Final = 1

@@ -16,11 +16,12 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, overload
 
-from .arrays import fill, repeat
 from .errors import ScheduleError, plural, shown
+from .lookup import Lookup, lookups
+from .rates import fill, rate_of, repeat
 from .records import rules_from_dict, rules_to_dict
-from .table import CycleRule, Layout, check_cycles, check_rules
-from .table import Segment as Segment
+from .rules import CycleRule
+from .segment import Segment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +76,8 @@ class Schedule:
     """
 
     rules: tuple[CycleRule, ...]
-    _layouts: tuple[Layout, ...] = field(init=False, compare=False)
+    _lookups: tuple[Lookup, ...] = field(init=False, compare=False)
+    _rates: tuple[Callable[[int], float], ...] = field(init=False, compare=False)
     _starts: tuple[int, ...] = field(init=False, compare=False)
     _only: Callable[[int], float] | None = field(init=False, compare=False)  # of a single rule
     _total: int | None = field(init=False, compare=False)
@@ -84,33 +86,22 @@ class Schedule:
     _floor: float = field(init=False, compare=False)  # the rate after the end
 
     def __post_init__(self) -> None:
-        layouts: list[Layout] = []
-        origin, index = Fraction(0), 0
         set_field = object.__setattr__
         set_field(self, "rules", tuple(self.rules))
-        check_rules(self.rules)
-        for number, rule in enumerate(self.rules):
-            layout = Layout(rule, origin=origin, index=index)
-            if origin.denominator != 1 and rule.rounding != self.rules[number - 1].rounding:
-                raise ScheduleError(
-                    f"in 'rules[{number}].rounding': must be that of the rule before, "
-                    f"{self.rules[number - 1].rounding!r}, which does not end at a whole step. "
-                    f"Received: {rule.rounding!r}"
-                )
-            check_cycles(layout, number)
-            layouts.append(layout)
-            if rule.count is not None:
-                origin, index = layout.exact(rule.count), index + rule.count
-        final = layouts[-1]
-        endless = final.rule.count is None
-        total = None if endless else final.boundary(final.rule.count or 0)
-        set_field(self, "_layouts", tuple(layouts))
-        set_field(self, "_starts", tuple(layout.boundary(0) for layout in layouts))
-        set_field(self, "_only", final.rate if len(layouts) == 1 else None)
+        found = lookups(self.rules)
+        final, count = found[-1], found[-1].rule.count
+        index = None if count is None else final.index + count
+        total = None if count is None else final.boundary(count)
+        floor = 0.0 if index is None else final.rule.phases[-1].last.at(index - 1)
+        rates = tuple(map(rate_of, found))
+        set_field(self, "_lookups", found)
+        set_field(self, "_rates", rates)
+        set_field(self, "_starts", tuple(lookup.boundary(0) for lookup in found))
+        set_field(self, "_only", rates[0] if len(rates) == 1 else None)
         set_field(self, "_total", total)
-        set_field(self, "_count", None if endless else index)
+        set_field(self, "_count", index)
         set_field(self, "_end", math.inf if total is None else total)
-        set_field(self, "_floor", final.rule.phases[-1].last.at(index - 1) if not endless else 0.0)
+        set_field(self, "_floor", floor)
 
     def __repr__(self) -> str:
         cycle = self.cycle_at(0)
@@ -160,7 +151,7 @@ class Schedule:
             return self._floor
         if self._only is not None:
             return self._only(step)
-        return self._layouts[bisect_right(self._starts, step) - 1].rate(step)
+        return self._rates[bisect_right(self._starts, step) - 1](step)
 
     __call__ = rate
 
@@ -231,8 +222,14 @@ class Schedule:
             rate = self.rate
             return [rate(step) for step in range(start, stop)]
         out = xp.empty(stop - start, dtype=xp.float64)
-        for layout, begin, end in self._spans(start, stop):
-            once = end if layout.period is None else min(end, begin + layout.period)
+        ends = [*self._starts[1:], stop if self._total is None else self._total]
+        for lookup, begin, end in zip(self._lookups, self._starts, ends, strict=True):
+            begin, end = max(begin, start), min(end, stop)
+            if begin >= end:
+                continue
+            # After so many steps the rates come again: cycles of p/q steps after p, for q of them.
+            period = lookup.rule.length.numerator if lookup.rule.alike else end - begin
+            once = min(end, begin + period)
             for segment in self._segments(begin, once):
                 first = max(segment.start, begin)
                 last = once if segment.stop is None else min(segment.stop, once)
@@ -241,13 +238,6 @@ class Schedule:
         if self._total is not None and stop > self._total:
             out[max(self._total - start, 0) :] = self._floor
         return out
-
-    def _spans(self, start: int, stop: int) -> Iterator[tuple[Layout, int, int]]:
-        """The part of each rule in a range of steps."""
-        ends = [*self._starts[1:], stop if self._total is None else self._total]
-        for layout, begin, end in zip(self._layouts, self._starts, ends, strict=True):
-            if begin < stop and start < end:
-                yield layout, max(begin, start), min(end, stop)
 
     def segments(self, start: int = 0, stop: int | None = None) -> Iterator[Segment]:
         """The rows of the table that rule the steps `start <= step < stop`, in order.
@@ -261,11 +251,11 @@ class Schedule:
     def _segments(self, start: int, end: int | None) -> Iterator[Segment]:
         total = self._total
         while (end is None or start < end) and (total is None or start < total):
-            number, i, cycle_start, cycle_stop = self._find(start)
-            for segment in self._layouts[number].segments(i, cycle_start, cycle_stop):
+            lookup, *cycle = self._find(start)
+            for segment in lookup.segments(*cycle):
                 if (segment.stop or 0) > start and (end is None or segment.start < end):
                     yield segment
-            start = cycle_stop
+            start = cycle[-1]
         if total is not None and (end is None or start < end):
             floor = self._floor
             yield Segment(
@@ -291,8 +281,7 @@ class Schedule:
                 f"schedule ended after step {self._total - 1}; from there on the rate holds its "
                 "floor"
             )
-        number, i, start, stop = self._find(step)
-        return self._cycle(number, i, start, stop)
+        return _cycle(*self._find(step))
 
     def cycles(self) -> CycleSequence:
         """All cycles, in order: a sequence that makes each one when asked.
@@ -305,7 +294,7 @@ class Schedule:
             >>> endless.cycles()[3]
             Cycle(index=3, start=70, stop=150, max_lr=0.1, min_lr=0.0)
         """
-        return CycleSequence(self)
+        return CycleSequence(self, self._cycle_number)
 
     def cycle_ends(self, stop: int | None = None) -> list[int]:
         """The last step of every cycle that ends before step `stop`.
@@ -349,7 +338,7 @@ class Schedule:
         found: list[Cycle] = []
         end = after if self._total is None else min(after, self._total)
         while before < end:
-            cycle = self._cycle(*self._find(before))
+            cycle = _cycle(*self._find(before))
             if cycle.stop > end:
                 break
             found.append(cycle)
@@ -379,39 +368,31 @@ class Schedule:
             )
         return self._total
 
-    def _find(self, step: int) -> tuple[int, int, int, int]:
-        """(rule, cycle within the rule, the cycle's start, its stop), for a step before the end."""
+    def _find(self, step: int) -> tuple[Lookup, int, int, int]:
+        """Of a step before the end: its rule, its cycle there, and where that starts and stops."""
         number = bisect_right(self._starts, step) - 1 if len(self._starts) > 1 else 0
-        layout = self._layouts[number]
-        i = layout.find(step)
-        return number, i, layout.boundary(i), layout.boundary(i + 1)
-
-    def _cycle(self, number: int, i: int, start: int, stop: int) -> Cycle:
-        layout = self._layouts[number]
-        index = layout.index + i
-        ends = layout.annealing.first.at(index), layout.annealing.last.at(index)
-        return Cycle(
-            index=index,
-            start=start,
-            stop=stop,
-            max_lr=max(ends),
-            min_lr=min(ends),
-        )
+        lookup = self._lookups[number]
+        return lookup, *lookup.cycle(step)
 
     def _cycle_number(self, index: int) -> Cycle:
-        number = bisect_right(self._layouts, index, key=lambda layout: layout.index) - 1
-        layout = self._layouts[number]
-        i = index - layout.index
-        return self._cycle(number, i, layout.boundary(i), layout.boundary(i + 1))
+        lookup = self._lookups[bisect_right(self._lookups, index, key=lambda each: each.index) - 1]
+        i = index - lookup.index
+        return _cycle(lookup, i, lookup.boundary(i), lookup.boundary(i + 1))
 
 
 class CycleSequence(Sequence[Cycle]):
-    """The cycles of a schedule, made when asked."""
+    """The cycles of a schedule, made when asked.
 
-    __slots__ = ("_schedule",)
+    Args:
+        schedule: the schedule.
+        make: makes the cycle of a number that is one.
+    """
 
-    def __init__(self, schedule: Schedule) -> None:
+    __slots__ = ("_make", "_schedule")
+
+    def __init__(self, schedule: Schedule, make: Callable[[int], Cycle]) -> None:
         self._schedule = schedule
+        self._make = make
 
     def __len__(self) -> int:
         count = self._schedule.num_cycles
@@ -432,24 +413,30 @@ class CycleSequence(Sequence[Cycle]):
                 if far_end is None or min(first, last) < 0:
                     raise IndexError("a slice of endless cycles needs bounds, counted from 0")
                 count = max(first, last) + 1
-            return tuple(self._schedule._cycle_number(i) for i in range(*index.indices(count)))
+            return tuple(self._make(i) for i in range(*index.indices(count)))
         number = operator.index(index)
         if number < 0 and count is not None:
             number += count
         if number < 0 or (count is not None and number >= count):
             size = "they have no end, and count from 0" if count is None else f"there are {count}"
             raise IndexError(f"no cycle {index}: {size}")
-        return self._schedule._cycle_number(number)
+        return self._make(number)
 
     def __iter__(self) -> Iterator[Cycle]:
         count = self._schedule.num_cycles
         number = 0
         while count is None or number < count:
-            yield self._schedule._cycle_number(number)
+            yield self._make(number)
             number += 1
 
     def __repr__(self) -> str:
         return f"<cycles of {self._schedule!r}>"
+
+
+def _cycle(lookup: Lookup, i: int, start: int, stop: int) -> Cycle:
+    index = lookup.index + i
+    ends = lookup.annealing.first.at(index), lookup.annealing.last.at(index)
+    return Cycle(index=index, start=start, stop=stop, max_lr=max(ends), min_lr=min(ends))
 
 
 def _check_step(name: str, value: object) -> int:

@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.cyclic import CyclicCosine
+from ..core.rules import CycleRule, Level, Phase
 from ..core.schedule import Schedule
-from ..core.table import CycleRule, Level, Phase
 from ..core.version import __version__
 from ..ensemble import (
     Choice,

@@ -15,7 +15,7 @@ from jax import lax
 from numpy.typing import NDArray
 
 from ...core.errors import EnsembleError, SnapshotError, check_steps
-from ...core.lowering import Ends, is_cycle_end
+from ...core.graph import Ends, is_cycle_end
 from ...core.schedule import Schedule
 from ...snapshots.file import first_mismatch
 from ...snapshots.recorder import check_schedule

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 from numpy.typing import NDArray
 
-from ...core.lowering import Table, evaluate
+from ...core.graph import Table, evaluate
 from ...core.schedule import Schedule
 from ...snapshots.recorder import check_schedule
 from .operations import Operations

@@ -11,9 +11,9 @@ from torch.optim.lr_scheduler import (
 )
 
 from ...core.errors import ScheduleError
-from ...core.presets import torch_cosine_annealing, torch_warm_restarts
+from ...core.rules import Level, Phase, preceded
 from ...core.schedule import Schedule
-from ...core.table import Level, Phase, preceded
+from ...presets import torch_cosine_annealing, torch_warm_restarts
 from .scheduler import CyclicCosineLR
 
 

@@ -1,15 +1,19 @@
-"""Cycles that grow by hardly more than 1, far out; and many threads at once."""
+"""Where cycles begin, however far out and however their lengths grow and are rounded."""
 
 from __future__ import annotations
 
-import threading
+import json
+import math
 from fractions import Fraction
+from typing import Any
 
 import pytest
 
 import cosanneal as ca
-from cosanneal.core.table import CycleRule, Layout, Level, Phase, Rounding
-from tests.core.oracle import Oracle, RandomPicker, Worst, curve_at, decimal
+from cosanneal import Schedule
+from cosanneal.core.lookup import Lookup
+from cosanneal.core.rules import CycleRule, Level, Phase, Rounding
+from tests.core.oracle import Oracle, Worst, curve_at, decimal
 
 ANNEALING = (Phase(steps=None, first=Level(0.1), last=Level(0.0)),)
 
@@ -133,54 +137,72 @@ def test_enclosed_boundaries_are_the_exact_ones_rounded(
     growth: Fraction, length: Fraction | int, origin: Fraction, *, rounding: Rounding
 ) -> None:
     rule = CycleRule(count=None, length=length, growth=growth, rounding=rounding, phases=ANNEALING)
-    layout = Layout(rule, origin=origin, index=0)
+    lookup = Lookup(rule, origin=origin, index=0)
     for i in (1, 204, 205, 206, 512, 700, 1_025, 3_000, 6_000):
         power = growth**i
         exact = origin + length * (power - 1) / (growth - 1)
         whole = exact.numerator // exact.denominator
         if rounding == "none" and exact.denominator != 1:
             whole += 1
-        assert layout.boundary(i) == whole
-
-
-def test_threads_get_the_answers_of_one() -> None:
-    pick = RandomPicker("threads")
-    asked = [[pick.integer(0, 2 ** pick.integer(1, 62)) for _ in range(100)] for _ in range(8)]
-    for given in (
-        {"cycle_mult": 1.01},
-        {"cycle_mult": 1.001, "cycle_decay": 0.999, "restart_warmup_steps": 3},
-        {"cycle_mult": 1.5, "endpoint": True},
-        {"cycle_decay": 0.99},
-        {},
-    ):
-        alone = ca.CyclicCosine(0.1, cycle_steps=10, **given)  # type: ignore[arg-type]
-        expected = [[(alone.rate(s), alone.cycle_at(s).index) for s in steps] for steps in asked]
-        for _ in range(2):
-            shared = ca.CyclicCosine(0.1, cycle_steps=10, **given)  # type: ignore[arg-type]
-            assert _ask_at_once(shared, asked) == expected
-
-
-def _ask_at_once(
-    schedule: ca.Schedule, asked: list[list[int]]
-) -> list[list[tuple[float, int]] | None]:
-    answers: list[list[tuple[float, int]] | None] = [None] * len(asked)
-    gate = threading.Barrier(len(asked))
-
-    def ask(number: int) -> None:
-        gate.wait()
-        answers[number] = [
-            (schedule.rate(step), schedule.cycle_at(step).index) for step in asked[number]
-        ]
-
-    threads = [threading.Thread(target=ask, args=(number,)) for number in range(len(asked))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return answers
+        assert lookup.boundary(i) == whole
 
 
 def test_growth_by_oracle_over_a_hundred_cycles() -> None:
     plan = Oracle(0.1, cycle_steps=1000, cycle_mult=1.001)
     schedule = ca.CyclicCosine(0.1, cycle_steps=1000, cycle_mult=1.001)
     assert [cycle.start for cycle in schedule.cycles()[:150]] == [plan.start(i) for i in range(150)]
+
+
+PHASE = Phase(steps=None, first=Level(1.0), last=Level(0.0))
+
+
+RULE: dict[str, Any] = {"count": None, "length": 10, "phases": (PHASE,)}
+
+
+def test_a_count_of_lengths_that_stall_is_no_number_of_steps_too_many() -> None:
+    """Growing by 1.1 for 1,000 cycles would pass 2**63 steps; int(5 * 1.1) stays 5."""
+    rule = {**RULE, "length": 5, "count": 1000, "growth": Fraction(11, 10), "rounding": "lengths"}
+    assert Schedule((CycleRule(**rule),)).total_steps == 5000
+
+
+@pytest.mark.parametrize("rounding", ["boundaries", "none", "lengths"])
+@pytest.mark.parametrize("length", [1, 2, 7, 100])
+@pytest.mark.parametrize("growth", [Fraction(1), Fraction(1.15), Fraction(1.4), Fraction(2)])
+def test_starts_against_a_loop(rounding: Any, length: int, growth: Fraction) -> None:
+    rule = CycleRule(**{**RULE, "length": length, "growth": growth, "rounding": rounding})
+    schedule = Schedule((rule,))
+    begin, exact = Fraction(0), Fraction(length)
+    for cycle in schedule.cycles()[:12]:
+        assert cycle.start == (math.ceil(begin) if rounding == "none" else math.floor(begin))
+        begin += exact
+        exact = Fraction(int(exact * float(growth))) if rounding == "lengths" else exact * growth
+    assert Schedule.from_dict(json.loads(json.dumps(schedule.to_dict()))) == schedule
+
+
+@pytest.mark.parametrize(
+    ("length", "growth", "cycles"),
+    [
+        (10, Fraction(11, 10), 400),
+        (1000, 1 + Fraction(1, 10_000), 3_000),
+        (10**9, Fraction(999_999, 10**6), 1_500),
+        (Fraction(1000, 3), Fraction(3, 2), 90),
+        (7, Fraction(2), 60),
+    ],
+)
+@pytest.mark.parametrize("rounding", ["boundaries", "none"])
+def test_boundaries_are_exact_however_far(
+    length: Fraction, growth: Fraction, cycles: int, rounding: Any
+) -> None:
+    """Against the sum of Fractions, or its closed form; asked for in leaps and from the start."""
+    rule = CycleRule(
+        **{**RULE, "length": length, "growth": growth, "count": cycles, "rounding": rounding}
+    )
+    walked, leapt = Schedule((rule,)), Schedule((rule,))
+    for i in [*range(0, cycles, max(1, cycles // 40)), cycles - 1]:
+        exact = length * (growth**i - 1) / (growth - 1)
+        start = math.ceil(exact) if rounding == "none" else math.floor(exact)
+        for schedule in (walked, leapt):
+            assert schedule.cycle_at(start).index == i
+            assert not start or schedule.cycle_at(start - 1).index == i - 1
+            assert schedule.rate(start) == next(schedule.segments(start, start + 1)).rate(start)
+        leapt = Schedule((rule,))
