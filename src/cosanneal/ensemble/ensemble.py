@@ -11,7 +11,7 @@ import contextlib
 import os
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic
+from typing import Any, Generic, TypedDict
 
 from ..core.errors import EnsembleError
 from ..snapshots.store import Snapshot, SnapshotStore
@@ -27,6 +27,15 @@ from .predict.pooling import Pooling
 from .score.metrics import Metric
 from .weights.averaging import AveragedWeights, Averaging, Recipe, SoupName
 from .weights.barrier import BARRIER
+
+
+class EnsembleOptions(TypedDict, total=False):
+    """What every ensemble takes by keyword; `SnapshotEnsemble` says what each is."""
+
+    last: int | None
+    outputs: Outputs
+    class_axis: int | None
+    pooling: Pooling
 
 
 class SnapshotEnsemble(Generic[ArrayT]):
@@ -48,8 +57,9 @@ class SnapshotEnsemble(Generic[ArrayT]):
         class_axis: the axis of the classes; None where each number is an
             outcome of its own (binary, multi-label), and a sigmoid makes its
             probability of its logit.
-        pooling: how the members' predictions become one, as in `Pool`: by
-            default the mean of their probabilities.
+        pooling: "probabilities" (their mean), "logits" (their mean, which is
+            the geometric mean of probabilities), "log-probabilities" (the
+            logarithm of the mean probabilities) or "vote", as in `Pool`.
 
     Raises:
         EnsembleError: an argument that cannot be, or fewer snapshots than asked for.

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 
+from ...ensemble.ensemble import EnsembleOptions
 from ...ensemble.ensemble import SnapshotEnsemble as Ensemble
-from ...ensemble.predict.outputs import Outputs
-from ...ensemble.predict.pooling import Pooling
 from ...snapshots.store import Snapshot, SnapshotStore
 from .buffer import HeldSnapshots, SnapshotBuffer
 from .model import JaxModel
@@ -28,16 +27,6 @@ class SnapshotEnsemble(Ensemble[Any]):
             type, its devices and its kind of arrays. Only its structure is
             kept, so it may be donated later, and may be what `jax.eval_shape`
             gives. A buffer knows it.
-        last: how many of the newest to use; by default all.
-        outputs: what the model returns: "logits" (a softmax over the class axis
-            makes probabilities of them), "probabilities", or "values" of a
-            regression.
-        class_axis: the axis of the classes; None where each number is an
-            outcome of its own (binary, multi-label), and a sigmoid makes its
-            probability of its logit.
-        pooling: "probabilities" (their mean), "logits" (their mean, which is
-            the geometric mean of probabilities), "log-probabilities" (the
-            logarithm of the mean probabilities) or "vote".
         statistics_fn: for `average_weights`, where the params hold running
             statistics: a function `statistics_fn(params, *x)` that returns the
             params with the statistics moved by the batch `x` as training moves
@@ -48,6 +37,8 @@ class SnapshotEnsemble(Ensemble[Any]):
             about the `mean` beside it, and gains that between the batches; of
             anything else that moves, the mean over batches is taken. A batch
             counts by the size of its first array.
+        options: `last`, `outputs`, `class_axis` and `pooling`, as
+            `cosanneal.ensemble.SnapshotEnsemble` has them.
 
     Raises:
         EnsembleError: an argument that cannot be, or fewer snapshots than asked for.
@@ -102,24 +93,14 @@ class SnapshotEnsemble(Ensemble[Any]):
         folder: str | os.PathLike[str] | SnapshotStore | SnapshotBuffer,
         like: Any = None,
         *,
-        last: int | None = None,
-        outputs: Outputs = "logits",
-        class_axis: int | None = -1,
-        pooling: Pooling = "probabilities",
         statistics_fn: Callable[..., Any] | None = None,
+        **options: Unpack[EnsembleOptions],
     ) -> None:
         if isinstance(folder, SnapshotBuffer):
             if like is None:
                 like = jax.eval_shape(lambda: jax.tree.map(lambda leaf: leaf[0], folder.params))
             folder = HeldSnapshots(folder)
-        super().__init__(
-            JaxModel(apply_fn, like, statistics_fn),
-            folder,
-            last=last,
-            outputs=outputs,
-            class_axis=class_axis,
-            pooling=pooling,
-        )
+        super().__init__(JaxModel(apply_fn, like, statistics_fn), folder, **options)
 
     def params(self, snapshot: Snapshot) -> Any:
         """A member's params, in the structure of `like`.

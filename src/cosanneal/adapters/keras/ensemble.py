@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Unpack
 
 import keras
 from numpy.typing import NDArray
 
+from ...ensemble.ensemble import EnsembleOptions
 from ...ensemble.ensemble import SnapshotEnsemble as Ensemble
-from ...ensemble.predict.outputs import Outputs
-from ...ensemble.predict.pooling import Pooling
 from ...snapshots.store import SnapshotStore
 from .model import KerasModel
 
@@ -29,16 +28,8 @@ class SnapshotEnsemble(Ensemble[NDArray[Any]]):
         model: a model of the kind that was recorded, built; or a function that
             builds one.
         folder: the folder of the snapshots.
-        last: how many of the newest to use; by default all.
-        outputs: what the model returns: "logits" (a softmax over the class axis
-            makes probabilities of them), "probabilities", or "values" of a
-            regression.
-        class_axis: the axis of the classes; None where each number is an
-            outcome of its own (binary, multi-label), and a sigmoid makes its
-            probability of its logit.
-        pooling: "probabilities" (their mean), "logits" (their mean, which is
-            the geometric mean of probabilities), "log-probabilities" (the
-            logarithm of the mean probabilities) or "vote".
+        options: `last`, `outputs`, `class_axis` and `pooling`, as
+            `cosanneal.ensemble.SnapshotEnsemble` has them.
 
     Raises:
         EnsembleError: an argument that cannot be, or fewer snapshots than asked for.
@@ -69,17 +60,6 @@ class SnapshotEnsemble(Ensemble[NDArray[Any]]):
         self,
         model: keras.Model | Callable[[], keras.Model],
         folder: str | os.PathLike[str] | SnapshotStore,
-        *,
-        last: int | None = None,
-        outputs: Outputs = "logits",
-        class_axis: int | None = -1,
-        pooling: Pooling = "probabilities",
+        **options: Unpack[EnsembleOptions],
     ) -> None:
-        super().__init__(
-            KerasModel(model),
-            folder,
-            last=last,
-            outputs=outputs,
-            class_axis=class_axis,
-            pooling=pooling,
-        )
+        super().__init__(KerasModel(model), folder, **options)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import Unpack
 
 from torch import Tensor, nn
 
+from ...ensemble.ensemble import EnsembleOptions
 from ...ensemble.ensemble import SnapshotEnsemble as Ensemble
-from ...ensemble.predict.outputs import Outputs
-from ...ensemble.predict.pooling import Pooling
 from ...snapshots.store import SnapshotStore
 from .model import TorchModel
 
@@ -26,16 +26,8 @@ class SnapshotEnsemble(Ensemble[Tensor]):
         model: a model of the kind that was recorded, on the device to use; or a
             function that builds one, for a model that cannot be copied.
         folder: the folder of the snapshots.
-        last: how many of the newest to use; by default all.
-        outputs: what the model returns: "logits" (a softmax over the class axis
-            makes probabilities of them), "probabilities", or "values" of a
-            regression.
-        class_axis: the axis of the classes; None where each number is an
-            outcome of its own (binary, multi-label), and a sigmoid makes its
-            probability of its logit.
-        pooling: "probabilities" (their mean), "logits" (their mean, which is
-            the geometric mean of probabilities), "log-probabilities" (the
-            logarithm of the mean probabilities) or "vote".
+        options: `last`, `outputs`, `class_axis` and `pooling`, as
+            `cosanneal.ensemble.SnapshotEnsemble` has them.
 
     Raises:
         EnsembleError: an argument that cannot be, or fewer snapshots than asked for.
@@ -64,17 +56,6 @@ class SnapshotEnsemble(Ensemble[Tensor]):
         self,
         model: nn.Module | Callable[[], nn.Module],
         folder: str | os.PathLike[str] | SnapshotStore,
-        *,
-        last: int | None = None,
-        outputs: Outputs = "logits",
-        class_axis: int | None = -1,
-        pooling: Pooling = "probabilities",
+        **options: Unpack[EnsembleOptions],
     ) -> None:
-        super().__init__(
-            TorchModel(model),
-            folder,
-            last=last,
-            outputs=outputs,
-            class_axis=class_axis,
-            pooling=pooling,
-        )
+        super().__init__(TorchModel(model), folder, **options)
