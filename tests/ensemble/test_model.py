@@ -122,6 +122,36 @@ def test_members_that_do_not_fit_are_named(tmp_path: Path) -> None:
         SnapshotEnsemble(LinearModel(), tmp_path).predict(data()[0])
 
 
+class DoublingModel(LinearModel):
+    """Gives two rows for each sample, as Keras does where two replicas share a batch wrongly."""
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[Callable[[Any, Any], Any]]:
+        with super().running() as run:
+            yield lambda weights, batch: np.repeat(run(weights, batch), 2, axis=0)
+
+    def stack(self, members: Sequence[Callable[[], Any]]) -> Callable[[Any], Any]:
+        run = super().stack(members)
+        return lambda batch: np.repeat(run(batch), 2, axis=1)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_output_of_other_rows_than_samples_is_refused(
+    ensemble: SnapshotEnsemble[Any], mode: Any
+) -> None:
+    doubling = SnapshotEnsemble(DoublingModel(), ensemble.store)
+    x, y = data()
+    message = r"row for each sample.*an output of shape \(80, 3\) for 40 samples"
+    for call in (
+        lambda: doubling.predict(x, mode=mode),
+        lambda: list(doubling.member_predictions(x)),
+        lambda: doubling.fit(x, y),
+        lambda: doubling.average_weights(x, y),
+    ):
+        with pytest.raises(ca.EnsembleError, match=message):
+            call()
+
+
 def test_auto_streams_where_the_members_do_not_fit(
     ensemble: SnapshotEnsemble[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

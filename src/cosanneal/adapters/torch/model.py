@@ -20,7 +20,16 @@ from ...core.errors import EnsembleError
 from ...ensemble.model import Batch, free_host_memory
 from ...ensemble.predict.batches import Batches
 from ...snapshots.file import Layout
-from .state import bare_copy, drop_state, dtype_name, may_derive, plain_name, put_state, unwrapped
+from .state import (
+    bare_copy,
+    drop_state,
+    dtype_name,
+    is_shard,
+    may_derive,
+    plain_name,
+    put_state,
+    unwrapped,
+)
 from .statistics import estimate, moving_layers
 
 _CPU: Final = torch.device("cpu")
@@ -188,6 +197,14 @@ class TorchModel:
     def _renew(self) -> None:
         """Make the pattern of all copies, of the model as it is now."""
         if isinstance(self.model, nn.Module):
+            for name, value in unwrapped(self.model).state_dict(keep_vars=True).items():
+                if isinstance(value, Tensor) and (value.is_meta or is_shard(value)):
+                    what = "without data" if value.is_meta else "a shard"
+                    raise EnsembleError(
+                        "The model's tensors must be whole in this process, so that members' have "
+                        f"a place. Received: {name!r}, {what}; give a model that has its weights, "
+                        "or a function that builds one"
+                    )
             self._pattern = bare_copy(unwrapped(self.model))
         else:
             self._pattern = self._copied()

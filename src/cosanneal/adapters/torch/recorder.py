@@ -17,7 +17,7 @@ from ...snapshots.file import TensorBytes, check_tensor
 from ...snapshots.recorder import Metrics, Recorder, RecorderOptions
 from ...snapshots.store import SnapshotStore
 from .scheduler import CyclicCosineLR
-from .state import dtype_name, plain_name, unwrapped
+from .state import dtype_name, is_shard, plain_name, unwrapped
 
 
 class SnapshotRecorder(Recorder):
@@ -97,7 +97,11 @@ class SnapshotRecorder(Recorder):
 
 
 class ModuleCapture:
-    """The state of a module: parameters and buffers, by the plain model's names."""
+    """The state of a module: parameters and buffers, by the plain model's names.
+
+    Raises:
+        SnapshotError: no module, or a state that cannot be recorded; with the tensor's name.
+    """
 
     framework = "torch"
     version = str(torch.__version__)
@@ -108,10 +112,13 @@ class ModuleCapture:
                 f"Argument `model` must be a torch.nn.Module. Received: {type(model).__name__}"
             )
         self._model = model
+        # Now, and not at the end of the first cycle.
+        for name, value in self.tensors().items():
+            check_tensor(name, dtype_name(value.dtype))
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors as they are."""
-        state = unwrapped(self._model).state_dict()
+        state = unwrapped(self._model).state_dict(keep_vars=True)
         return {plain_name(name): _dense(name, value) for name, value in state.items()}
 
     def buffers(self) -> HostBuffers:
@@ -201,7 +208,10 @@ class _PinnedBuffers(HostBuffers):
             dtype = dtype_name(value.dtype)
             check_tensor(name, dtype)
             self._tensors.pop(name, None)
-            held = torch.empty(value.shape, dtype=value.dtype, pin_memory=value.is_cuda)
+            # On the host, whatever torch.set_default_device says.
+            held = torch.empty(
+                value.shape, dtype=value.dtype, device="cpu", pin_memory=value.is_cuda
+            )
             flat = held.view(-1)
             data = flat.view(torch.uint8).numpy().data if flat.numel() else memoryview(b"")
             described = TensorBytes(dtype, tuple(value.shape), data)
@@ -250,8 +260,13 @@ def _dense(name: str, value: object) -> Tensor:
             f"The model's tensors must have data. Received: {name!r} on the meta device; load or "
             "initialize the weights first"
         )
+    if is_shard(value):
+        raise SnapshotError(
+            "The model's tensors must be whole in this process. Received: "
+            f"{name!r}, a shard; record a model that is not sharded, or gather its state first"
+        )
     if value.layout != torch.strided or value.is_quantized:
         raise SnapshotError(
             f"The model's tensors must be dense. Received: {name!r} of layout {value.layout}"
         )
-    return value
+    return value.detach()

@@ -38,6 +38,11 @@ def dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
+def is_shard(value: Tensor) -> bool:
+    """Whether a tensor is a part of one that others have too: torch's DTensor, DeepSpeed's ZeRO."""
+    return hasattr(value, "device_mesh") or hasattr(value, "ds_id")
+
+
 def bare_copy(model: nn.Module) -> nn.Module:
     """A copy of a module's structure, whose state has shapes and dtypes but no data.
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar, cast, get_args
 
-from ...core.errors import EnsembleError, shown
+from ...core.errors import EnsembleError, plural, shown
 from ...snapshots.store import Snapshot
 from ..members import Members
 from ..model import ArrayT, Batch, Model, Weights
@@ -23,9 +23,23 @@ PoolT = TypeVar("PoolT", Pool[Any], ValuePool[Any])
 _TRIALS: Final = 3
 
 
-def checked(output: ArrayT, spec: OutputSpec) -> ArrayT:
-    """An output, whose shape must be one that the specification can be true of."""
-    spec.check(tuple(cast(Any, output).shape))
+def checked(output: ArrayT, batch: Batch, spec: OutputSpec, *, stacked: bool = False) -> ArrayT:
+    """An output, which must have a row for each sample and be what the specification says.
+
+    Args:
+        output: of the model, for a batch.
+        batch: the model's arguments.
+        spec: what outputs are.
+        stacked: whether it is of several members, along a first axis.
+    """
+    shape = tuple(cast(Any, output).shape)[1 if stacked else 0 :]
+    samples = len(batch[0])
+    if shape[:1] != (samples,):
+        raise EnsembleError(
+            "The model must return a row for each sample of a batch, along the first axis. "
+            f"Received: an output of shape {shape} for {plural(samples, 'sample')}"
+        )
+    spec.check(shape)
     return output
 
 
@@ -34,7 +48,7 @@ def outputs_of(
 ) -> ArrayT:
     """The outputs of a model with some weights for all batches, as one array."""
     with model.running() as run:
-        return model.join([checked(run(weights, batch), spec) for batch in batches])
+        return model.join([checked(run(weights, batch), batch, spec) for batch in batches])
 
 
 class Modes(Generic[ArrayT]):
@@ -102,7 +116,7 @@ class Modes(Generic[ArrayT]):
                 else:
                     for snapshot, weight in weights.items():
                         found.update(
-                            checked(run(self._resident(snapshot), batch), self._spec), weight
+                            checked(run(self._resident(snapshot), batch), batch, self._spec), weight
                         )
                 yield found
 
@@ -116,7 +130,7 @@ class Modes(Generic[ArrayT]):
                 for i, batch in enumerate(batches):
                     if i == len(pools):
                         pools.append(pool())
-                    pools[i].update(checked(run(loaded, batch), self._spec), weight)
+                    pools[i].update(checked(run(loaded, batch), batch, self._spec), weight)
             del run, loaded  # before the next one's are read
         pools.reverse()
         while pools:  # each is done with when the next is asked for
@@ -144,8 +158,7 @@ class Modes(Generic[ArrayT]):
                 "The model must be one that a vectorized map can run for all members at once, for "
                 f"mode='stacked'. Received: {type(error).__name__}: {first}; give mode='resident'"
             ) from error
-        self._spec.check(tuple(cast(Any, outputs).shape[1:]))
-        return outputs
+        return checked(outputs, batch, self._spec, stacked=True)
 
     def _fits(self, weights: Mapping[Snapshot, float]) -> bool:
         """Whether members may be kept twice, in both modes that are to be compared, and as much."""
@@ -169,7 +182,8 @@ class Modes(Generic[ArrayT]):
             return self._fastest[key]
         ways: dict[Mode, Callable[[], object]] = {
             "resident": lambda: [
-                checked(run(self._resident(snapshot), batch), self._spec) for snapshot in weights
+                checked(run(self._resident(snapshot), batch), batch, self._spec)
+                for snapshot in weights
             ],
             "stacked": lambda: self._run_stacked(weights, batch),
         }
