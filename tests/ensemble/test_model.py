@@ -152,6 +152,35 @@ def test_an_output_of_other_rows_than_samples_is_refused(
             call()
 
 
+class SteppingModel(LinearModel):
+    """An output for each step of a sequence."""
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[Callable[[Any, Any], Any]]:
+        yield lambda weights, batch: batch[0][..., None] * weights["b"]
+
+
+@pytest.mark.parametrize("mode", ["stream", "resident"])
+def test_batches_of_other_lengths_than_the_first_are_refused(
+    ensemble: SnapshotEnsemble[Any], mode: Any
+) -> None:
+    stepping = SnapshotEnsemble(SteppingModel(), ensemble.store)
+    batches = [(np.ones((4, 5), np.float32), 0), (np.ones((4, 7), np.float32), 0)]
+    message = r"rows of shape \(7, 3\) for batch 1, after \(5, 3\); pad the batches"
+
+    class Padded:
+        def __iter__(self) -> Iterator[Any]:
+            return iter(batches)
+
+    for call in (
+        lambda: stepping.predict(Padded(), mode=mode),
+        lambda: list(stepping.member_predictions(Padded())),
+        lambda: stepping.fit(Padded(), np.zeros((8, 5), int)),
+    ):
+        with pytest.raises(ca.EnsembleError, match=message):
+            call()
+
+
 def test_auto_streams_where_the_members_do_not_fit(
     ensemble: SnapshotEnsemble[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

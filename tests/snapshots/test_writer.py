@@ -389,6 +389,17 @@ def run(tmp_path: Path, code: str) -> subprocess.CompletedProcess[str]:
         ("recorder.step(filled(1)); recorder.step(filled(2)); raise ValueError", 1),
         ("recorder.step(filled(1)); recorder.step(filled(2)); del recorder", 0),
         ("recorder.loop = recorder; [recorder.step(filled(i)) for i in (1, 2)]; del recorder", 0),
+        # From a thread that is not waited for, and from one that has ended.
+        (
+            "t = threading.Thread(target=lambda: [recorder.step(filled(i)) for i in (1, 2)], "
+            "daemon=True); t.start(); t.join()",
+            0,
+        ),
+        (
+            "t = threading.Thread(target=recorder.step, args=[filled(1)]); t.start(); t.join(); "
+            "recorder.step(filled(2))",
+            0,
+        ),
         # Where no thread would be waited for any more.
         (
             "import atexit; recorder.step(filled(1)); atexit.register(recorder.step, filled(2))",

@@ -21,7 +21,7 @@ from .choose.choice import fit as choose
 from .members import CHOICE_NAME, REMEDY, Members, members_of
 from .model import ArrayT, Model
 from .predict.kept import kept_predictions
-from .predict.modes import Mode, Modes, PoolT, outputs_of
+from .predict.modes import Mode, Modes, PoolT, joined, outputs_of
 from .predict.outputs import Outputs, OutputSpec
 from .predict.pooling import Pooling
 from .score.metrics import Metric
@@ -143,8 +143,9 @@ class SnapshotEnsemble(Generic[ArrayT]):
         """
         choice = self.choice
         with self._pools(self._spec.pool, self._weights(), x, batch_size, mode) as pools:
-            return self.model.join(
-                [each.value if choice is None else choice.finish(each) for each in pools]
+            return joined(
+                self.model,
+                [each.value if choice is None else choice.finish(each) for each in pools],
             )
 
     def predict_with_variance(
@@ -161,7 +162,7 @@ class SnapshotEnsemble(Generic[ArrayT]):
         weights = dict.fromkeys(self.members, 1.0)
         with self._pools(self._spec.value_pool, weights, x, batch_size, mode) as pools:
             means, variances = zip(*((pool.mean, pool.variance) for pool in pools), strict=True)
-        return self.model.join(means), self.model.join(variances)
+        return joined(self.model, means), joined(self.model, variances)
 
     def member_predictions(self, x: Any, *, batch_size: int | None = None) -> Iterator[ArrayT]:
         """The prediction of each member in turn, oldest first.

@@ -78,7 +78,8 @@ class Writer:
         """Have a thread at work if there are jobs."""
         if not self._jobs or (self._thread is not None and self._thread.is_alive()):
             return
-        self._thread = threading.Thread(target=self._start, name="cosanneal-writer")
+        # No daemon, also where a daemon of the user's asks for it.
+        self._thread = threading.Thread(target=self._start, name="cosanneal-writer", daemon=False)
         try:
             self._thread.start()
         except RuntimeError:  # there is no thread to be had

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar, cast, get_args
 
 from ...core.errors import EnsembleError, plural, shown
@@ -43,12 +43,29 @@ def checked(output: ArrayT, batch: Batch, spec: OutputSpec, *, stacked: bool = F
     return output
 
 
+def joined(model: Model[ArrayT], parts: Sequence[ArrayT]) -> ArrayT:
+    """The outputs of several batches as one array.
+
+    Raises:
+        EnsembleError: they differ in more than their rows.
+    """
+    shapes = [tuple(cast(Any, part).shape)[1:] for part in parts]
+    for i, shape in enumerate(shapes):
+        if shape != shapes[0]:
+            raise EnsembleError(
+                "The outputs of all batches must have one shape, but for the number of rows. "
+                f"Received: rows of shape {shape} for batch {i}, after {shapes[0]}; pad the "
+                "batches to one length or size, or predict them one by one"
+            )
+    return model.join(parts)
+
+
 def outputs_of(
     model: Model[ArrayT], weights: Weights, batches: Batches, spec: OutputSpec
 ) -> ArrayT:
     """The outputs of a model with some weights for all batches, as one array."""
     with model.running() as run:
-        return model.join([checked(run(weights, batch), batch, spec) for batch in batches])
+        return joined(model, [checked(run(weights, batch), batch, spec) for batch in batches])
 
 
 class Modes(Generic[ArrayT]):
