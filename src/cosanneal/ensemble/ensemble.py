@@ -143,10 +143,10 @@ class SnapshotEnsemble(Generic[ArrayT]):
         """
         choice = self.choice
         with self._pools(self._spec.pool, self._weights(), x, batch_size, mode) as pools:
-            return joined(
-                self.model,
-                [each.value if choice is None else choice.finish(each) for each in pools],
-            )
+            parts: list[ArrayT] = [
+                each.value if choice is None else choice.finish(each) for each in pools
+            ]
+        return joined(self.model, parts)
 
     def predict_with_variance(
         self, x: Any, *, batch_size: int | None = None, mode: Mode = "stream"
