@@ -17,26 +17,8 @@ from tests.project.house.trees import write
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "cosanneal"
 
-# What is not kept today: why. To be emptied when the rooms are rebuilt.
-NOT_YET = {
-    "arrows": "results.py stands among what it will stand on",
-    "circles": "averaged.py and base.py, experiment.py and its backends",
-    "reaches": "averaged.py for the ensemble, a recorder for its scheduler",
-    "sizes": "the adapters, presets.py, table.py, lowering.py, base.py, ...",
-    "names": "average.py and averaged.py",
-    "layout": "the tests of the adapters, and of rooms that were split",
-}
 
-
-@pytest.mark.parametrize(
-    "check",
-    [
-        pytest.param(name, marks=pytest.mark.xfail(reason=NOT_YET[name]))
-        if name in NOT_YET
-        else name
-        for name in CHECKS
-    ],
-)
+@pytest.mark.parametrize("check", CHECKS)
 def test_the_rules_of_the_house_are_kept(check: str) -> None:
     assert CHECKS[check](SOURCE) == []
 
