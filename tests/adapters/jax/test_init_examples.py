@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import doctest
-import importlib
-
 import pytest
 
+from tests.shared.examples import check_examples, modules_with_examples
 
-@pytest.mark.parametrize("name", ["buffer", "ensemble", "recorder", "schedule"])
+
+@pytest.mark.parametrize("name", modules_with_examples("cosanneal.adapters.jax"))
 def test_examples_run(name: str) -> None:
-    done = doctest.testmod(importlib.import_module(f"cosanneal.adapters.jax.{name}"))
-    assert done.attempted > 0
-    assert done.failed == 0
+    check_examples(name)
