@@ -15,7 +15,9 @@ FILES = (
     *(f"adapters/{name}/some.py" for name in ("torch", "keras", "jax")),
     *(f"ensemble/{room}/some.py" for room in ("score", "predict", "choose", "weights")),
     *("ensemble/arrays.py", "ensemble/model.py", "ensemble/ensemble.py", "ensemble/results.py"),
-    *("ensemble/predict/batches.py", "ensemble/weights/moments.py", "ensemble/score/analysis.py"),
+    *("ensemble/members.py", "ensemble/score/analysis.py", "ensemble/choose/choice.py"),
+    *("ensemble/predict/batches.py", "ensemble/predict/pooling.py", "ensemble/predict/modes.py"),
+    *(f"ensemble/weights/{name}.py" for name in ("moments", "barrier", "averaging")),
 )
 
 
@@ -52,9 +54,12 @@ def tree(tmp_path: Path) -> Path:
         ("cli/some.py", "import importlib\nimportlib.import_module(f'.{name}', __package__)"),
         ("ensemble/score/some.py", "from ..arrays import thing\nfrom . import other"),
         ("ensemble/choose/some.py", "from ..score.some import thing"),
-        ("ensemble/model.py", "from .predict.batches import thing\nfrom .weights import moments"),
-        ("ensemble/weights/some.py", "from ..model import thing\nfrom ..predict import some"),
-        ("ensemble/score/analysis.py", "from ..choose.some import x\nfrom ..weights import some"),
+        ("ensemble/model.py", "from .predict.batches import thing"),
+        ("ensemble/members.py", "from .choose.choice import thing\nfrom .model import other"),
+        ("ensemble/predict/modes.py", "from ..members import thing\nfrom ..model import other"),
+        ("ensemble/weights/averaging.py", "from ..members import x\nfrom ..predict import some"),
+        ("ensemble/weights/barrier.py", "from .some import thing"),
+        ("ensemble/score/analysis.py", "from ..choose.some import thing"),
         ("ensemble/ensemble.py", "from .weights import some\nfrom .choose.some import thing"),
         ("ensemble/results.py", "from .ensemble import thing\nfrom .score.analysis import other"),
         ("ensemble/__init__.py", "from .results import thing\nfrom .ensemble import other"),
@@ -120,6 +125,21 @@ def test_an_allowed_arrow_is_let_pass(tree: Path, file: str, code: str) -> None:
         ("ensemble/predict/batches.py", "from ..model import x", "cosanneal.ensemble.model"),
         ("ensemble/predict/some.py", "from ..choose import some", "cosanneal.ensemble.choose.some"),
         ("ensemble/weights/some.py", "from ..ensemble import x", "cosanneal.ensemble.ensemble"),
+        ("ensemble/weights/some.py", "from ..members import x", "cosanneal.ensemble.members"),
+        (
+            "ensemble/weights/some.py",
+            "from .barrier import x",
+            "cosanneal.ensemble.weights.barrier",
+        ),
+        ("ensemble/choose/some.py", "from .choice import x", "cosanneal.ensemble.choose.choice"),
+        ("ensemble/predict/some.py", "from ..members import x", "cosanneal.ensemble.members"),
+        ("ensemble/members.py", "from .predict.modes import x", "cosanneal.ensemble.predict.modes"),
+        (
+            "core/some.py",
+            "A = {1: 'cli.some'}\nimport_module(f'..{A[k]}', p)",
+            "cosanneal.cli.some",
+        ),
+        ("core/some.py", "A = {1: f()}\nimport_module(f'..cli.{A[k]}', p)", "cosanneal.cli.some"),
         (
             "ensemble/weights/some.py",
             "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .. import ensemble",

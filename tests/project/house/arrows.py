@@ -24,26 +24,33 @@ PARTS: dict[str, set[str]] = {
 # Within a part, what its rooms may import of it. A room is a folder or a file; of two that hold a
 # file the narrower one counts. A file in none of them, as the part's __init__.py, stands on top:
 # it may import every room, and no room may import it.
-_ON_ARRAYS = {"predict.batches", "predict.pooling", "weights.moments"}
-ROOMS: dict[str, dict[str, set[str]]] = {
-    "ensemble": {
-        "arrays": set(),
-        "score": {"arrays"},
-        **{room: {"arrays"} for room in sorted(_ON_ARRAYS)},
-        # What a framework is asked for may be said in terms of batches and moments.
-        "model": {"arrays", *_ON_ARRAYS},
-        "predict": {"arrays", "model", *_ON_ARRAYS},
-        "choose": {"arrays", "score", "predict.pooling"},
-        "weights": {"arrays", "model", "score", "predict", *_ON_ARRAYS},
-        # Its questions are put to choices and means, so that it stands on those.
-        "score.analysis": {"arrays", "score", "choose", "weights", *_ON_ARRAYS},
-        "ensemble": {"arrays", "score", "model", "predict", "choose", "weights", *_ON_ARRAYS},
-        "results": {
-            *("arrays", "score", "score.analysis", "model", "predict", "choose", "weights"),
-            *("ensemble", *_ON_ARRAYS),
-        },
-    }
+_ENSEMBLE: dict[str, set[str]] = {
+    "arrays": set(),
+    "score": {"arrays"},
+    "predict.batches": {"arrays"},
+    "predict.pooling": {"arrays"},
+    "weights.moments": {"arrays"},
+    # What a framework is asked for is said in terms of batches.
+    "model": {"arrays", "predict.batches"},
+    "choose": {"arrays", "score"},
+    "choose.choice": {"arrays", "score", "choose", "predict.pooling"},
+    # Its questions are put to what was chosen, so that it stands on choosing.
+    "score.analysis": {"arrays", "score", "choose"},
+    # A member has its weight by a choice.
+    "members": {"model", "choose.choice"},
+    "predict": {"arrays", "predict.batches", "predict.pooling"},
+    "predict.modes": {"members", "model", "predict", "predict.batches", "predict.pooling"},
+    "weights": {"arrays", "predict.pooling"},
+    "weights.barrier": {"weights"},
+    "weights.averaging": {
+        *("arrays", "score", "members", "model", "weights", "weights.barrier"),
+        *("predict", "predict.batches", "predict.pooling", "predict.modes"),
+    },
 }
+# On top, and the document of all of it above.
+_ENSEMBLE["ensemble"] = {*_ENSEMBLE}
+_ENSEMBLE["results"] = {*_ENSEMBLE}
+ROOMS = {"ensemble": _ENSEMBLE}
 
 FRAMEWORKS = {"torch", "tensorflow", "keras", "jax", "jaxlib", "optax", "flax", "equinox"}
 WITHOUT_FRAMEWORK = {"root", "core", "presets", "snapshots", "ensemble", "report"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -70,12 +71,35 @@ def _computed(call: ast.Call, file: File, files: dict[str, File]) -> list[str]:
     """The modules that a call of `import_module` may import."""
     name = call.args[0] if call.args else None
     parts = name.values if isinstance(name, ast.JoinedStr) else [name]
-    written = "".join(str(part.value) if isinstance(part, ast.Constant) else "*" for part in parts)
-    if written.startswith("*"):
-        return [""]
-    written = resolve_name(written, file.package)
-    if "*" not in written:
-        return [written]
-    pattern = re.compile(re.escape(written).replace(r"\*", r"[^.]+"))
-    matching = [each for each in files if pattern.fullmatch(each) and each != file.module]
-    return matching or [written]
+    modules = []
+    for texts in itertools.product(*(_texts(part, file.tree) for part in parts)):
+        written = "".join(texts)
+        if written.startswith("*"):
+            return [""]
+        written = resolve_name(written, file.package)
+        pattern = re.compile(re.escape(written).replace(r"\*", r"[^.]+"))
+        matching = [each for each in files if pattern.fullmatch(each) and each != file.module]
+        modules += matching if "*" in written and matching else [written]
+    return [*dict.fromkeys(modules)]
+
+
+def _texts(part: ast.expr | None, tree: ast.Module) -> list[str]:
+    """What a part of a computed name may be: "*" stands for anything but a dot.
+
+    `NAMES[key]` is one of the values of a dict that the file writes out as `NAMES = {...}`.
+    """
+    if isinstance(part, ast.Constant):
+        return [str(part.value)]
+    looked_up = part.value if isinstance(part, ast.FormattedValue) else part
+    if isinstance(looked_up, ast.Subscript):
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict):
+                values = [ast.literal_eval(each) for each in node.value.values if _is_text(each)]
+                named = ast.unparse(looked_up.value) in map(ast.unparse, node.targets)
+                if named and len(values) == len(node.value.values):
+                    return values
+    return ["*"]
+
+
+def _is_text(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
