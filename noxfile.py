@@ -23,9 +23,12 @@ nox.options.error_on_missing_interpreters = True
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 
-# All that need no other framework.
-OTHERS = ("browser", "core", "jax", "keras", "peers", "presets", "readme")
-TORCH_TESTS = tuple(f"--ignore=tests/{folder}" for folder in OTHERS)
+# By session, where its tests stand. `torch` runs all that these leave, and `parity` by itself.
+CORE_TESTS = ("tests/core", "tests/presets", "tests/test_init_purity.py")
+JAX_TESTS = ("tests/adapters/jax", "tests/demo/test_jax_backend.py")
+KERAS_TESTS = ("tests/adapters/keras", "tests/demo/test_keras_backend.py")
+OTHERS = (*CORE_TESTS, *JAX_TESTS, *KERAS_TESTS, "tests/browser", "tests/peers", "tests/readme")
+TORCH_TESTS = tuple(f"--ignore={place}" for place in OTHERS)
 
 # On all cores of small machines; a file's tests stay together, for the sake of what they share.
 PARALLEL = ("-n", "auto", "--maxprocesses", "4", "--dist", "loadfile")
@@ -33,10 +36,13 @@ PARALLEL = ("-n", "auto", "--maxprocesses", "4", "--dist", "loadfile")
 # What `minimums` runs, by backend: the extras whose oldest versions it installs, the group that
 # the tests need besides, and the tests.
 MINIMUMS = {
-    "cli": ("cli,plot", "cli-test", ("tests/core", "tests/presets", "tests/cli", "tests/report")),
+    "cli": (
+        *("cli,plot", "cli-test"),
+        (*CORE_TESTS, "tests/cli", "tests/report", "--ignore=tests/cli/test_demo.py"),
+    ),
     "torch": ("demo", "test", TORCH_TESTS),
-    "jax": ("jax,cli,plot", "jax-test", ("tests/jax",)),
-    "tf": ("tf,cli,plot", "tf-test", ("tests/keras",)),
+    "jax": ("jax,cli,plot", "jax-test", JAX_TESTS),
+    "tf": ("tf,cli,plot", "tf-test", KERAS_TESTS),
 }
 
 
@@ -92,7 +98,7 @@ def types(session: nox.Session) -> None:
 def core(session: nox.Session) -> None:
     """The tests of the core and the presets, where no package is but what runs them."""
     install(session, ".", group="core-test")
-    session.run("pytest", *PARALLEL, "tests/core", "tests/presets", *session.posargs)
+    session.run("pytest", *PARALLEL, *CORE_TESTS, *session.posargs)
 
 
 @nox.session
@@ -106,7 +112,7 @@ def torch(session: nox.Session) -> None:
 def jax(session: nox.Session) -> None:
     """The adapter for JAX and Optax, and the demonstration in JAX."""
     install(session, ".[jax,cli,plot]", group="jax-test")
-    session.run("pytest", *PARALLEL, "tests/jax", *session.posargs)
+    session.run("pytest", *PARALLEL, *JAX_TESTS, *session.posargs)
 
 
 def on_device(session: nox.Session, framework: str, **environment: str) -> None:
@@ -144,7 +150,7 @@ def tf(session: nox.Session) -> None:
     """The adapter for Keras, on TensorFlow (which for the CPU alone is a package of its own)."""
     install(session, ".[cli,plot]", group="tf-test")
     env = {"KERAS_BACKEND": "tensorflow"}
-    session.run("pytest", *PARALLEL, "tests/keras", *session.posargs, env=env)
+    session.run("pytest", *PARALLEL, *KERAS_TESTS, *session.posargs, env=env)
 
 
 @nox.session
@@ -153,7 +159,7 @@ def keras(session: nox.Session, backend: str) -> None:
     """The adapter for Keras, on its other backends."""
     install(session, f".[{backend},cli,plot]", group="keras-test")
     env = {"KERAS_BACKEND": backend}
-    session.run("pytest", *PARALLEL, "tests/keras", *session.posargs, env=env)
+    session.run("pytest", *PARALLEL, *KERAS_TESTS, *session.posargs, env=env)
 
 
 @nox.session

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ..needed import left_out
+from tests.shared.needed import left_out
 
 NAMES = (
     *("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome"),

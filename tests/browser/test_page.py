@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page
 
 from cosanneal.ensemble import folder_results
 from cosanneal.report import write_report
-from tests.ensemble.documents import analysis_of, bare, record_folder, whole
+from tests.shared.documents import analysis_of, bare, record_folder, whole
 
 from .conftest import find_browser
 

@@ -13,7 +13,7 @@ import pytest
 from cosanneal import Schedule, presets
 from cosanneal.cli.compare import ULPS, compare_presets
 from cosanneal.cli.preset import choose_quoted_preset
-from tests.cli.calling import Command, png_size
+from tests.shared.calling import Command, png_size
 
 PLAN = Command("plan")
 call, error_of, json_of, text_of = PLAN.call, PLAN.error_of, PLAN.json_of, PLAN.text_of

@@ -22,7 +22,7 @@ from cosanneal.ensemble import (
     pool,
     sample_scores,
 )
-from tests.cli.calling import Command
+from tests.shared.calling import Command
 
 EVALUATE = Command("evaluate")
 call, json_of, error_of = EVALUATE.call, EVALUATE.json_of, EVALUATE.error_of

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from cosanneal import CyclicCosine, Schedule
 from cosanneal.cli.app import app
 from cosanneal.cli.plan import plan
-from tests.cli.calling import Command, png_size
+from tests.shared.calling import Command, png_size
 
 PLAN = Command("plan")
 call, json_of, text_of = PLAN.call, PLAN.json_of, PLAN.text_of

@@ -11,8 +11,8 @@ import pytest
 
 from cosanneal.ensemble import write_results
 from cosanneal.snapshots import SnapshotStore
-from tests.cli.calling import Command
-from tests.ensemble.documents import bare, members_of, record_folder, whole
+from tests.shared.calling import Command
+from tests.shared.documents import bare, members_of, record_folder, whole
 
 call, error_of = Command().call, Command("report").error_of
 

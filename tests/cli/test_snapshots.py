@@ -12,8 +12,8 @@ import pytest
 import safetensors.numpy
 
 from cosanneal.snapshots import Snapshot, SnapshotStore
-from tests.cli.calling import BLOCK, MAIN, Command, run_python
-from tests.snapshots.test_store import write
+from tests.shared.calling import BLOCK, MAIN, Command, run_python
+from tests.shared.files import write
 
 COMMANDS = Command()
 call, text_of, error_of = COMMANDS.call, COMMANDS.text_of, COMMANDS.error_of

@@ -10,7 +10,7 @@ import pytest
 import cosanneal as ca
 from cosanneal.core.curve import CurveName, evaluator, half_cosine
 from cosanneal.core.rules import CycleRule, Level, Phase
-from tests.core.oracle import RandomPicker, Worst, cos_pi, curve_at, decimal, exactly, size, ulps
+from tests.shared.oracle import RandomPicker, Worst, cos_pi, curve_at, decimal, exactly, size, ulps
 
 # In units u = 2**-53, half an ulp at most: a quotient (1), pi/2 and the product
 # with it (1.4), a sine (2: no libm is off by more than an ulp), all doubled by

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import cosanneal as ca
-from tests.core.oracle import (
+from tests.shared.oracle import (
     FINITE_KINDS,
     KINDS,
     Oracle,

@@ -13,7 +13,7 @@ import cosanneal as ca
 from cosanneal import Schedule
 from cosanneal.core.lookup import Lookup
 from cosanneal.core.rules import CycleRule, Level, Phase, Rounding
-from tests.core.oracle import Oracle, Worst, curve_at, decimal
+from tests.shared.oracle import Oracle, Worst, curve_at, decimal
 
 ANNEALING = (Phase(steps=None, first=Level(0.1), last=Level(0.0)),)
 

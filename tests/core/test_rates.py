@@ -11,7 +11,7 @@ import pytest
 
 import cosanneal as ca
 from cosanneal.core.rules import CycleRule, Level, Phase, Rounding
-from tests.core.oracle import RandomPicker, size
+from tests.shared.oracle import RandomPicker, size
 
 ONE = (Phase(steps=None, first=Level(0.1), last=Level(0.001)),)
 TWO = (Phase(steps=3, first=Level(0.001), last=Level(0.1), curve="linear"), *ONE)

@@ -10,7 +10,7 @@ import pytest
 import cosanneal as ca
 from cosanneal import Schedule, ScheduleError
 from cosanneal.core.rules import CycleRule, Level, Phase, Rounding, join, preceded
-from tests.core.oracle import Worst, curve_at, decimal, exactly, ulps
+from tests.shared.oracle import Worst, curve_at, decimal, exactly, ulps
 
 NAN, INF = float("nan"), float("inf")
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import cosanneal as ca
-from tests.core.oracle import FINITE_KINDS, KINDS, Oracle, arguments
+from tests.shared.oracle import FINITE_KINDS, KINDS, Oracle, arguments
 
 T = TypeVar("T")
 

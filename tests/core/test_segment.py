@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import cosanneal as ca
 from cosanneal import Schedule
 from cosanneal.core.rules import ROUNDINGS, CycleRule, Level, Phase, Rounding
-from tests.core.oracle import Worst, curve_at, decimal, ulps
+from tests.shared.oracle import Worst, curve_at, decimal, ulps
 
 
 def _rule(

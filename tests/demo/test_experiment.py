@@ -21,7 +21,7 @@ from cosanneal.demo.experiment import Config, Outcome, count_updates, plan_runs,
 from cosanneal.demo.torch_backend import build_model, train
 from cosanneal.demo.training import Training
 from cosanneal.snapshots import SnapshotStore
-from tests.demo.backends import SMALL, STUDY, run
+from tests.shared.backends import SMALL, STUDY, run
 
 
 @pytest.mark.parametrize("cycles", [1, 2, 3, 5, 7, 20])

@@ -13,9 +13,8 @@ import pytest
 import cosanneal as ca
 from cosanneal.ensemble import SnapshotEnsemble, log_loss
 from cosanneal.ensemble.predict.batches import Batches
-
-from ..snapshots.recording import EVERY_STEP, ArrayRecorder
-from .modes import MODES, check_choice, check_loaders, check_memory, check_modes
+from tests.shared.modes import MODES, check_choice, check_loaders, check_memory, check_modes
+from tests.shared.recording import EVERY_STEP, ArrayRecorder
 
 
 class LinearModel:

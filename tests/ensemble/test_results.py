@@ -29,8 +29,7 @@ from cosanneal.ensemble import (
 )
 from cosanneal.ensemble.results import check_results
 from cosanneal.snapshots import SnapshotStore
-
-from .documents import analysis_of, bare, members_of, record_folder, whole
+from tests.shared.documents import analysis_of, bare, members_of, record_folder, whole
 
 
 def test_the_analysis_is_what_the_functions_say() -> None:

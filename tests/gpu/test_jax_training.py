@@ -22,8 +22,8 @@ from cosanneal.adapters.jax import (
     snapshot_buffer,
 )
 from cosanneal.snapshots import SnapshotStore
-from tests.core.plans import INT32, PLANS, assert_close, peaks_of, plan, steps_of
-from tests.wide import enable_x64
+from tests.shared.plans import INT32, PLANS, assert_close, peaks_of, plan, steps_of
+from tests.shared.wide import enable_x64
 
 pytestmark = pytest.mark.gpu
 

@@ -14,8 +14,8 @@ from keras import layers, ops
 import cosanneal as ca
 from cosanneal.adapters.keras import CyclicCosineSchedule, SnapshotEnsemble, SnapshotRecorder
 from cosanneal.snapshots import SnapshotStore
-from tests.core.plans import INT32, PLANS, assert_close, peaks_of, plan, steps_of
-from tests.keras.compiling import BACKEND, ways
+from tests.shared.compiling import BACKEND, ways
+from tests.shared.plans import INT32, PLANS, assert_close, peaks_of, plan, steps_of
 
 pytestmark = [
     pytest.mark.gpu,

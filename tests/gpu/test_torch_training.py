@@ -17,7 +17,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 import cosanneal as ca
 from cosanneal.adapters.torch import CyclicCosineLR, SnapshotEnsemble, SnapshotRecorder
 from cosanneal.snapshots import SnapshotStore
-from tests.core.plans import INT32, PLANS, assert_close, peaks_of, plan, steps_of
+from tests.shared.plans import INT32, PLANS, assert_close, peaks_of, plan, steps_of
 
 pytestmark = pytest.mark.gpu
 

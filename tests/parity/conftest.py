@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.needed import left_out
+from tests.shared.needed import left_out
 
 NEEDED = ("torch", "tensorflow", "keras", "jax", "optax", "sklearn")
 

@@ -9,7 +9,7 @@ from fractions import Fraction
 from typing import Any
 
 import cosanneal as ca
-from tests.core.oracle import curve_at, decimal
+from tests.shared.oracle import curve_at, decimal
 
 INT32 = 2**31 - 1
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cosanneal import presets
-from tests.presets.arguments import first_cycles
+from tests.shared.arguments import first_cycles
 
 
 @given(

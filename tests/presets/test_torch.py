@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cosanneal import presets
-from tests.presets.arguments import LENGTHS
+from tests.shared.arguments import LENGTHS
 
 
 @given(LENGTHS, st.integers(0, 6))

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cosanneal import ScheduleError, presets
-from tests.presets.arguments import first_cycles
+from tests.shared.arguments import first_cycles
 
 
 def multiplied(length: int, mult: float) -> Iterator[int]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cosanneal.report import write_report
-from tests.ensemble.documents import whole
+from tests.shared.documents import whole
 
 
 @pytest.fixture(scope="session")

@@ -13,8 +13,8 @@ from matplotlib.container import ErrorbarContainer
 from cosanneal import CyclicCosine
 from cosanneal.report import plot_demo
 from cosanneal.report.figures import draw_results
-from tests.ensemble.documents import whole
-from tests.report.reading import draw, legend_of, points
+from tests.shared.documents import whole
+from tests.shared.reading import draw, legend_of, points
 
 STEPS = 1000
 ENDS = [199, 399, 599, 799, 999]

@@ -15,8 +15,8 @@ from cosanneal import CyclicCosine
 from cosanneal.ensemble import fit, folder_results
 from cosanneal.report.figures import NAMES, draw_results
 from cosanneal.snapshots import SnapshotStore
-from tests.ensemble.documents import bare, members_of, record_folder, whole
-from tests.report.reading import drawn, lines, page_of, values
+from tests.shared.documents import bare, members_of, record_folder, whole
+from tests.shared.reading import drawn, lines, page_of, values
 
 
 def test_the_figures_of_a_folder(tmp_path: Path) -> None:

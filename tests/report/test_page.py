@@ -16,8 +16,8 @@ from cosanneal import CosannealError
 from cosanneal.core.errors import EnsembleError
 from cosanneal.ensemble import analyze
 from cosanneal.report import write_report
-from tests.ensemble.documents import analysis_of, bare, members_of, whole
-from tests.report.reading import Page, page_of
+from tests.shared.documents import analysis_of, bare, members_of, whole
+from tests.shared.reading import Page, page_of
 
 EVERY = ["training", "members", "correlation", "disagreement", "reliability"]
 EVERY += ["interpolation", "study"]

@@ -14,13 +14,7 @@ from matplotlib.collections import PolyCollection
 
 from cosanneal import CyclicCosine, Schedule, ScheduleError
 from cosanneal.report import plot_schedule, plot_schedules
-from tests.report.reading import (
-    draw,
-    legend_of,
-    line,
-    points,
-    vertices,
-)
+from tests.shared.reading import draw, legend_of, line, points, vertices
 
 
 def restarts(axes: Axes) -> list[float]:

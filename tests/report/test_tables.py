@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from cosanneal.ensemble import fit
-from tests.ensemble.documents import analysis_of, bare, members_of, whole
-from tests.report.reading import page_of
+from tests.shared.documents import analysis_of, bare, members_of, whole
+from tests.shared.reading import page_of
 
 
 def test_the_best_of_a_column_is_bold_and_the_chosen_is_marked(reported: Path) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from cosanneal.ensemble import analyze, fit
-from tests.ensemble.documents import analysis_of, bare, members_of, whole
-from tests.report.reading import Page, page_of
+from tests.shared.documents import analysis_of, bare, members_of, whole
+from tests.shared.reading import Page, page_of
 
 
 def test_the_page_says_what_the_numbers_say(document: dict[str, Any], reported: Path) -> None:

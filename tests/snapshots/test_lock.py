@@ -18,8 +18,7 @@ import pytest
 import cosanneal as ca
 from cosanneal.snapshots import SnapshotStore
 from cosanneal.snapshots.lock import LOCK_NAME, FolderLock
-
-from .recording import EVERY_STEP, ArrayRecorder, filled, step_and_wait
+from tests.shared.recording import EVERY_STEP, ArrayRecorder, filled, step_and_wait
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="fork and fcntl are POSIX'")
 

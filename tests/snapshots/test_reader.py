@@ -11,18 +11,15 @@ import threading
 import tracemalloc
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
-import ml_dtypes
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
 import cosanneal as ca
 from cosanneal.snapshots import SnapshotStore
-from cosanneal.snapshots.file import DTYPES, TensorBytes, digest_of, encode_header, plan_header
-from tests.snapshots.test_store import ARRAYS, METADATA, write
+from cosanneal.snapshots.file import DTYPES, digest_of, encode_header, plan_header
+from tests.shared.files import ARRAYS, METADATA, every_dtype, raw, write
 
 
 def test_tensors_are_read_one_at_a_time(tmp_path: Path) -> None:
@@ -126,22 +123,6 @@ def test_a_snapshot_replaced_while_it_is_read_is_not_mixed_up(tmp_path: Path) ->
         # Other frameworks' arrays come from safetensors' reader, which opens the path.
         with pytest.raises(ca.SnapshotError, match=r"was replaced meanwhile; read it again"):
             tensors.load("pt")
-
-
-def every_dtype() -> dict[str, NDArray[Any]]:
-    bits = np.arange(256, dtype=np.uint8)
-    arrays: dict[str, NDArray[Any]] = {}
-    for name in DTYPES:
-        dtype = np.dtype(getattr(ml_dtypes, name, name))
-        values = bits % 2 if name == "bool" else bits
-        arrays[name] = values.view(dtype).reshape(2, -1)
-        arrays[f"{name}/scalar"] = arrays[name][0, 0]
-        arrays[f"{name}/empty"] = arrays[name][:, :0]
-    return arrays
-
-
-def raw(array: NDArray[Any]) -> TensorBytes:
-    return TensorBytes(array.dtype.name, array.shape, memoryview(array.tobytes()))
 
 
 def test_every_dtype_comes_back_bit_for_bit(tmp_path: Path) -> None:

@@ -15,8 +15,7 @@ import pytest
 import cosanneal as ca
 from cosanneal.snapshots import SnapshotStore
 from cosanneal.snapshots.lock import LOCK_NAME
-
-from .recording import EVERY_STEP, ArrayRecorder, contents, filled, step_and_wait
+from tests.shared.recording import EVERY_STEP, ArrayRecorder, contents, filled, step_and_wait
 
 LOSSES = [0.9, 0.4, 0.6, 0.4, float("nan"), 0.5, 0.3, 0.8, 0.3, 0.7]
 

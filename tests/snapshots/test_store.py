@@ -1,76 +1,21 @@
-"""Snapshot files and the folder that holds them, without any framework."""
+"""The folder that holds snapshots, without any framework."""
 
 from __future__ import annotations
 
-import errno
-import hashlib
-import json
-import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import safetensors.numpy
-from numpy.typing import NDArray
 
 import cosanneal as ca
 from cosanneal.snapshots import Snapshot, SnapshotStore
 from cosanneal.snapshots.file import TensorBytes, write_file
-
-SCHEDULE = ca.CyclicCosine(0.1, cycle_steps=100, cycle_mult=1.5)
-
-ARRAYS: dict[str, NDArray[Any]] = {
-    "weight": np.arange(12, dtype=np.float32).reshape(3, 4),
-    "flag": np.array([True, False, True]),
-    "count": np.array(7, dtype=np.int64),
-    "naïve/名前 with space": np.ones((2, 0, 3), dtype=np.float16),
-    "odd": np.arange(5, dtype=np.uint8),
-}
-
-METADATA = {
-    "cosanneal": "1",
-    "cycle": "3",
-    "step": "12000",
-    "rate": "0.1",
-    "schedule": json.dumps(SCHEDULE.to_dict()),
-    "framework": "numpy",
-    "versions": "{}",
-    "metrics": "{}",
-}
-
-
-def as_bytes(array: NDArray[Any]) -> TensorBytes:
-    data = memoryview(np.ascontiguousarray(array).tobytes())
-    return TensorBytes(dtype=array.dtype.name, shape=array.shape, data=data)
-
-
-def write(
-    store: SnapshotStore,
-    *,
-    cycle: int = 3,
-    step: int = 12_000,
-    arrays: Mapping[str, NDArray[Any] | TensorBytes] = ARRAYS,
-    **changes: Any,
-) -> Snapshot:
-    store.prepare()
-    arguments: dict[str, Any] = {
-        "rate": 0.1 / 3,
-        "schedule": SCHEDULE,
-        "framework": "numpy",
-        "versions": {"numpy": np.__version__},
-        "metrics": {"loss": 0.5},
-        **changes,
-    }
-    tensors = {
-        name: array if isinstance(array, TensorBytes) else as_bytes(array)
-        for name, array in arrays.items()
-    }
-    return store.write(tensors, cycle=cycle, step=step, **arguments)
+from tests.shared.files import ARRAYS, METADATA, SCHEDULE, write
 
 
 def test_what_was_written_is_read(tmp_path: Path) -> None:
@@ -105,33 +50,6 @@ def test_the_layout_is_read_from_the_header_alone(tmp_path: Path) -> None:
         snapshot.path.write_bytes(content.replace(*wrong).ljust(len(content)))
         with pytest.raises(ca.SnapshotError, match=r"could not be read"):
             snapshot.layout()
-
-
-def test_any_reader_of_safetensors_opens_it(tmp_path: Path) -> None:
-    snapshot = write(SnapshotStore(tmp_path))
-    loaded = safetensors.numpy.load_file(snapshot.path)
-    assert all(np.array_equal(loaded[name], array) for name, array in ARRAYS.items())
-
-
-def test_the_digest_is_what_its_description_says(tmp_path: Path) -> None:
-    snapshot = write(SnapshotStore(tmp_path))
-    content = snapshot.path.read_bytes()
-    length = int.from_bytes(content[:8], "little")
-    assert (8 + length) % 8 == 0
-    header = json.loads(content[8 : 8 + length])
-    data = content[8 + length :]
-    digests = json.loads(header["__metadata__"]["digests"])
-    assert digests.keys() == ARRAYS.keys()
-    for name, array in ARRAYS.items():
-        begin, end = header[name]["data_offsets"]
-        assert data[begin:end] == array.tobytes()
-        assert digests[name] == hashlib.sha256(array.tobytes()).hexdigest()
-    stated = header["__metadata__"].pop("digest")
-    canonical = json.dumps(header, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    assert stated == f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()}"
-    # Every tensor starts at a multiple of its element's size.
-    for name, array in ARRAYS.items():
-        assert (8 + length + header[name]["data_offsets"][0]) % array.itemsize == 0
 
 
 def test_equal_content_makes_equal_files(tmp_path: Path) -> None:
@@ -180,75 +98,6 @@ def test_leftovers_of_an_interrupted_write_are_never_listed_and_are_cleared(tmp_
     store.prepare()
     assert not leftover.exists()
     assert mine.exists()
-
-
-@pytest.mark.parametrize("call", ["fsync", "replace", "write"])
-def test_a_failing_file_system_leaves_nothing_behind_and_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
-) -> None:
-    store = SnapshotStore(tmp_path)
-    write(store, cycle=0, step=100)
-
-    def fail(*_: object, **__: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        if call == "fsync":
-            patch.setattr(os, "fsync", fail)
-        elif call == "replace":
-            patch.setattr(Path, "replace", fail)
-        else:
-            real_open = Path.open
-
-            def failing_open(path: Path, mode: str = "r", *rest: Any) -> Any:
-                file = real_open(path, mode, *rest)
-                if mode != "xb":
-                    return file
-                file.close()
-                # A device that is always full.
-                return open("/dev/full", "wb")  # noqa: PTH123
-
-            patch.setattr(Path, "open", failing_open)
-        with pytest.raises(
-            ca.SnapshotError,
-            match=r"cycle-0003.*could not be written: No space left on device.*free space",
-        ):
-            write(store)
-    assert [path.name for path in tmp_path.iterdir()] == ["cycle-0000-step-0000000100.safetensors"]
-    assert store.verify() == 1
-
-
-def test_an_interrupted_write_leaves_nothing_behind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupt(_: int) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(os, "fsync", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        write(SnapshotStore(tmp_path))
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_the_file_is_durable_before_it_has_its_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls: list[str] = []
-    real_sync, real_replace = os.fsync, Path.replace
-
-    def sync(descriptor: int) -> None:
-        folder = os.path.isdir(f"/proc/self/fd/{descriptor}")  # noqa: PTH112
-        calls.append("sync folder" if folder else "sync file")
-        real_sync(descriptor)
-
-    def replace(path: Path, target: Path) -> Path:
-        calls.append("rename")
-        return real_replace(path, target)
-
-    monkeypatch.setattr(os, "fsync", sync)
-    monkeypatch.setattr(Path, "replace", replace)
-    write(SnapshotStore(tmp_path))
-    assert calls == ["sync file", "rename", "sync folder"]
 
 
 def test_a_file_of_others_is_no_snapshot(tmp_path: Path) -> None:
@@ -301,12 +150,6 @@ def test_metrics_that_are_no_plain_data_are_refused(tmp_path: Path) -> None:
     metrics = store.list()[0].metadata["metrics"]
     assert metrics["loss"] == 0.5
     assert metrics["steps"] == 3
-
-
-def test_tensors_of_the_wrong_size_are_refused(tmp_path: Path) -> None:
-    wrong = TensorBytes(dtype="float32", shape=(3,), data=memoryview(b"12345678"))
-    with pytest.raises(ca.SnapshotError, match=r"must have 12 bytes\. Received: 8"):
-        write_file(tmp_path / "x.safetensors", {"a": wrong}, {})
 
 
 def test_a_dtype_numpy_lacks_is_named(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import errno
 import gc
-import logging
 import os
 import subprocess
 import sys
@@ -13,7 +12,6 @@ import textwrap
 import threading
 import time
 import tracemalloc
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,35 +21,8 @@ import pytest
 import cosanneal as ca
 from cosanneal.snapshots import SnapshotStore
 from cosanneal.snapshots.capture import HostBuffers
-
-from .recording import EVERY_STEP, ArrayRecorder, contents, filled
-
-
-class Gate:
-    """Holds back every fsync while it is closed."""
-
-    def __init__(self) -> None:
-        self.open = threading.Event()
-        self.open.set()
-        self.reached = threading.Event()
-
-    def close(self) -> None:
-        self.reached.clear()
-        self.open.clear()
-
-
-@pytest.fixture
-def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
-    gate, real = Gate(), os.fsync
-
-    def fsync(descriptor: int) -> None:
-        gate.reached.set()
-        assert gate.open.wait(30)
-        real(descriptor)
-
-    monkeypatch.setattr(os, "fsync", fsync)
-    yield gate
-    gate.open.set()
+from tests.shared.gates import Gate
+from tests.shared.recording import EVERY_STEP, ArrayRecorder, contents, filled
 
 
 class Disk:
@@ -367,7 +338,7 @@ def run(tmp_path: Path, code: str) -> subprocess.CompletedProcess[str]:
     head = f"""
     import os, sys, threading, time
     sys.path.insert(0, {str(Path(__file__).parents[2])!r})
-    from tests.snapshots.recording import EVERY_STEP, ArrayRecorder, filled
+    from tests.shared.recording import EVERY_STEP, ArrayRecorder, filled
     real = os.fsync
     def slow(descriptor):
         time.sleep(0.2)
@@ -493,80 +464,6 @@ def test_a_forked_child_leaves_the_recorder_to_its_parent(tmp_path: Path) -> Non
     assert SnapshotStore(tmp_path).verify() == 2
 
 
-def test_nothing_depends_on_the_clock_of_the_wall(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with ArrayRecorder(tmp_path / "steady", EVERY_STEP, keep_last=3) as recorder:
-        for value in range(5):
-            recorder.step(filled(value))
-    now = time.time()
-    jumps = iter(range(10_000))
-    monkeypatch.setattr(time, "time", lambda: now - 3600.0 * next(jumps))
-    monkeypatch.setattr(time, "time_ns", lambda: int(1e9 * (now - 3600.0 * next(jumps))))
-    with ArrayRecorder(tmp_path / "jumping", EVERY_STEP, keep_last=3) as recorder:
-        for value in range(5):
-            recorder.step(filled(value))
-            # As a clock set back leaves the files: the newest looks oldest.
-            recorder.wait()
-            path = recorder.store.list()[-1].path
-            os.utime(path, (now - 3600 * (value + 1),) * 2)
-    assert contents(tmp_path / "steady") == contents(tmp_path / "jumping")
-    assert 0 < recorder.statistics.held_seconds < 60
-    assert 0 < recorder.statistics.writing_seconds < 60
-
-
-def test_a_state_is_given_when_what_it_speaks_of_is_durable(tmp_path: Path, gate: Gate) -> None:
-    recorder = ArrayRecorder(tmp_path, EVERY_STEP)
-    gate.close()
-    recorder.step(filled(1))
-    threading.Timer(0.2, gate.open.set).start()
-    assert recorder.state_dict() == {"updates": 1}
-    assert [snapshot.step for snapshot in recorder.store.list()] == [1]
-    recorder.close()
-
-
-def test_a_snapshot_that_was_not_durable_at_the_checkpoint_is_missed_aloud(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    schedule = ca.CyclicCosine(0.1, cycle_steps=5)
-    finite = ca.CyclicCosine(0.1, total_steps=20, num_cycles=4)
-    for each, updates, missed in [
-        (schedule, 4, None),
-        (schedule, 5, 0),
-        (schedule, 14, 1),
-        (finite, 20, 3),
-        (finite, 99, 3),
-    ]:
-        folder = tmp_path / f"{updates}{each is finite}"
-        caplog.clear()
-        ArrayRecorder(folder, each, resume_from=updates).close()
-        said = f"Resuming at step {updates} without the snapshot of cycle {missed}"
-        assert (said in caplog.text) == (missed is not None)
-    caplog.clear()
-    with ArrayRecorder(tmp_path / "whole", schedule) as recorder:
-        for _ in range(12):
-            recorder.step(filled(1))
-    with caplog.at_level(logging.WARNING):
-        ArrayRecorder(tmp_path / "whole", schedule, resume_from=12).close()
-    assert caplog.text == ""
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"max_pending": 0}, r"`max_pending` must be a positive integer.*max_pending=0"),
-        ({"max_pending": True}, r"`max_pending` must be a positive integer"),
-        ({"on_error": "ignore"}, r"`on_error` must be 'raise' or 'warn'.*'ignore'"),
-    ],
-)
-def test_options_that_cannot_be_are_refused(
-    tmp_path: Path, options: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(ca.SnapshotError, match=message):
-        ArrayRecorder(tmp_path / "never", EVERY_STEP, **options)
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_held_memory_is_used_again_and_follows_the_weights() -> None:
     buffers = HostBuffers()
     fortran = np.asfortranarray(np.arange(6, dtype=np.float32).reshape(2, 3))
@@ -651,37 +548,6 @@ def test_an_interrupt_while_the_thread_begins_leaves_one_thread(
     assert [each.load()["w"][0] for each in recorder.store.list()] == [*range(1, 9)]
 
 
-def test_a_closed_recorder_removes_nothing(tmp_path: Path) -> None:
-    closed = ArrayRecorder(tmp_path, EVERY_STEP)
-    closed.step(filled(1))
-    closed.close()
-    with ArrayRecorder(tmp_path, EVERY_STEP, resume_from=1) as recorder:
-        recorder.step(filled(2))
-        recorder.wait()
-        with pytest.raises(ca.SnapshotError, match="recorder is closed"):
-            closed.load_state_dict({"updates": 1})
-        with pytest.raises(ca.SnapshotError, match="recorder is closed"):
-            closed.resume(1)
-        assert [snapshot.step for snapshot in recorder.store.list()] == [1, 2]
-
-
-def test_what_is_refused_removes_nothing(tmp_path: Path) -> None:
-    with ArrayRecorder(tmp_path, EVERY_STEP) as recorder:
-        for value in range(5):
-            recorder.step(filled(value))
-    # They are another schedule's, also where none would be kept.
-    other = ca.CyclicCosine(0.2, cycle_steps=1)
-    with pytest.raises(ca.SnapshotError, match="another folder"):
-        ArrayRecorder(tmp_path, other, resume_from=2)
-    for file in sorted(tmp_path.glob("*.safetensors"))[:2]:
-        file.unlink()
-    with pytest.raises(ca.SnapshotError, match="another folder"):
-        ArrayRecorder(tmp_path, other, resume_from=2)
-    with pytest.raises(ca.SnapshotError, match="loss"):
-        ArrayRecorder(tmp_path, EVERY_STEP, keep_best=1, metric="loss", resume_from=3)
-    assert [snapshot.step for snapshot in recorder.store.list()] == [3, 4, 5]
-
-
 def test_failures_are_each_said_once_by_whoever_looks(tmp_path: Path) -> None:
     class Watched(list[Exception]):
         """Between the look and the taking, another thread takes."""
@@ -703,9 +569,3 @@ def test_failures_are_each_said_once_by_whoever_looks(tmp_path: Path) -> None:
             recorder.wait()
     recorder.wait()
     recorder.close()
-
-
-def test_an_option_that_there_is_not_is_refused(tmp_path: Path) -> None:
-    wrong: dict[str, Any] = {"keep_lats": 3}
-    with pytest.raises(TypeError, match="ArrayRecorder has no option 'keep_lats'"):
-        ArrayRecorder(tmp_path, EVERY_STEP, **wrong)

@@ -112,7 +112,7 @@ def CyclicCosine(  # noqa: N802 - the name of the schedule, as the field writes 
             f"`cycle_steps`. Received: total_steps={shown(total_steps)}, "
             f"cycle_steps={shown(cycle_steps)}"
         )
-    lengths: list[int] | None = None
+    lengths: Fraction | list[int]
     if total_steps is not None:
         if num_cycles is None:
             raise ScheduleError(
@@ -120,7 +120,7 @@ def CyclicCosine(  # noqa: N802 - the name of the schedule, as the field writes 
                 "budget is cut. Received: num_cycles=None"
             )
         total_steps = check_steps("total_steps", total_steps, minimum=1)
-        first_length = _first_length(total_steps, num_cycles, mult)
+        lengths = _first_length(total_steps, num_cycles, mult)
     elif _is_list(cycle_steps):
         lengths = [
             check_steps(f"cycle_steps[{i}]", length, minimum=1)
@@ -128,9 +128,8 @@ def CyclicCosine(  # noqa: N802 - the name of the schedule, as the field writes 
         ]
         _check_list(lengths, num_cycles, mult)
         num_cycles = len(lengths)
-        first_length = Fraction(lengths[0])
     else:
-        first_length = Fraction(check_steps("cycle_steps", cycle_steps, minimum=1))
+        lengths = Fraction(check_steps("cycle_steps", cycle_steps, minimum=1))
         if num_cycles is None and mult < 1:
             raise ScheduleError(
                 "Argument `cycle_mult` must be at least 1 for cycles without end. "
@@ -149,24 +148,8 @@ def CyclicCosine(  # noqa: N802 - the name of the schedule, as the field writes 
 
     first = phases(warmup_steps, warmup_lr)
     later = phases(restart_warmup_steps, min_lr)
-    rules: list[CycleRule] = []
-    if lengths is not None:
-        for i, length in enumerate(lengths):
-            join(rules, CycleRule(count=1, length=length, phases=later if i else first))
-    elif first == later or num_cycles == 1:
-        rules = [CycleRule(count=num_cycles, length=first_length, growth=mult, phases=first)]
-    else:
-        rules = [
-            CycleRule(count=1, length=first_length, phases=first),
-            CycleRule(
-                count=None if num_cycles is None else num_cycles - 1,
-                length=first_length * mult,
-                growth=mult,
-                phases=later,
-            ),
-        ]
     try:
-        return Schedule(tuple(rules))
+        return Schedule(_rules(lengths, num_cycles, mult, first, later))
     except ScheduleError as error:
         received = f"total_steps={total_steps}" if total_steps else f"cycle_steps={cycle_steps}"
         raise ScheduleError(
@@ -174,6 +157,28 @@ def CyclicCosine(  # noqa: N802 - the name of the schedule, as the field writes 
             f"cycle_mult={shortened(mult)}, warmup_steps={warmup_steps}, "
             f"restart_warmup_steps={restart_warmup_steps}"
         ) from None
+
+
+def _rules(
+    lengths: Fraction | list[int],
+    count: int | None,
+    growth: Fraction,
+    first: tuple[Phase, ...],
+    later: tuple[Phase, ...],
+) -> tuple[CycleRule, ...]:
+    """The first cycle's rule, and that of the later ones where they differ by more than growth."""
+    if isinstance(lengths, list):
+        rules: list[CycleRule] = []
+        for i, length in enumerate(lengths):
+            join(rules, CycleRule(count=1, length=length, phases=later if i else first))
+        return tuple(rules)
+    if first == later or count == 1:
+        return (CycleRule(count=count, length=lengths, growth=growth, phases=first),)
+    rest = None if count is None else count - 1
+    return (
+        CycleRule(count=1, length=lengths, phases=first),
+        CycleRule(count=rest, length=lengths * growth, growth=growth, phases=later),
+    )
 
 
 def _is_list(value: object) -> bool:

@@ -268,10 +268,8 @@ class SnapshotEnsemble(Generic[ArrayT]):
         """One model from the mean of members' weights, if no barrier parts them.
 
         `sum(share_i * weights_i)`, in float64, rounded once; then the running
-        statistics of normalization layers are estimated anew.
-
-        `AveragedWeights` says what is measured, what is refused, and how the
-        statistics come about.
+        statistics of normalization layers are estimated anew. `AveragedWeights`
+        says what is measured, what is refused, and how the statistics come about.
 
         Args:
             x_val: the model's input for validation data, as in `predict`. They
@@ -359,9 +357,8 @@ class SnapshotEnsemble(Generic[ArrayT]):
 
         Raises:
             EnsembleError: the ensemble is none that could be fitted; no choice is
-                there; one of its snapshots is missing,
-                or is another than it was; or there are newer ones, among which
-                it was not made.
+                there; one of its snapshots is missing, or is another than it was;
+                or there are newer ones, among which it was not made.
         """
         self._spec.check_mean()
         file = self.store.folder / CHOICE_NAME if path is None else Path(path)

@@ -13,8 +13,7 @@ import cosanneal as ca
 from cosanneal.core.curve import CurveName
 from cosanneal.core.graph import Ends, evaluate, is_cycle_end
 from cosanneal.core.rules import CycleRule, Level, Phase, Rounding
-from tests.core.graph.plain import INT32, Plain, plain
-from tests.core.oracle import (
+from tests.shared.oracle import (
     KINDS,
     Oracle,
     RandomPicker,
@@ -26,6 +25,7 @@ from tests.core.oracle import (
     size,
     steps_worth_a_look,
 )
+from tests.shared.plain import INT32, Plain, plain
 
 
 @pytest.mark.parametrize("wide", [False, True])

@@ -9,8 +9,7 @@ import pytest
 
 import cosanneal as ca
 from cosanneal.core.graph.rows import MAX_ROWS, Lowered, lower
-from tests.core.graph.plain import INT32
-from tests.core.oracle import (
+from tests.shared.oracle import (
     KINDS,
     Oracle,
     RandomPicker,
@@ -21,6 +20,7 @@ from tests.core.oracle import (
     steps_worth_a_look,
     ulps,
 )
+from tests.shared.plain import INT32
 
 
 def by_rows(lowered: Lowered, step: int, limit: int) -> Decimal:

@@ -13,10 +13,8 @@ from cosanneal.core.graph import Ends
 from cosanneal.core.graph.evaluate import row_number
 from cosanneal.core.graph.rows import MAX_ROWS, lower
 from cosanneal.core.graph.table import RowLookup
-from tests.core.graph.plain import INT32, Plain, plain
-from tests.core.oracle import (
-    RandomPicker,
-)
+from tests.shared.oracle import RandomPicker
+from tests.shared.plain import INT32, Plain, plain
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,348 @@
+"""The user's module is never touched, and whatever it derives from its weights is derived anew."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import cosanneal as ca
+from cosanneal.adapters.torch import SnapshotEnsemble, SnapshotRecorder
+from cosanneal.adapters.torch.model import TorchModel
+from tests.shared.modes import MODES
+
+EVERY_STEP = ca.CyclicCosine(0.1, cycle_steps=1)
+
+
+def recorded(folder: Path, model: nn.Module, members: int = 3) -> list[dict[str, Tensor]]:
+    """Snapshots of other weights each; and these, by name."""
+    states = []
+    with SnapshotRecorder(folder, model.train(), EVERY_STEP) as recorder:
+        for seed in range(members):
+            generator = torch.Generator().manual_seed(seed)
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter.copy_(torch.randn(parameter.shape, generator=generator))
+            states.append({name: value.clone() for name, value in model.state_dict().items()})
+            recorder.step()
+    return states
+
+
+def alone(build: Callable[[], nn.Module], states: list[dict[str, Tensor]], x: Tensor) -> Tensor:
+    """The mean of what a fresh module of each member's own predicts."""
+    every = []
+    for state in states:
+        model = build()
+        model.load_state_dict(state)
+        with torch.no_grad():
+            every.append(model.eval()(x).double())
+    return torch.stack(every).mean(0).float()
+
+
+class Caching(nn.Module):
+    """As transformers' LevitAttention: in evaluation mode a look-up of a parameter is kept."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(3))
+        self.cache: dict[str, Tensor] = {}
+
+    def train(self, mode: bool = True) -> Caching:
+        super().train(mode)
+        if mode:
+            self.cache = {}
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            return x + self.bias[[2, 0, 1]]
+        if "bias" not in self.cache:
+            self.cache["bias"] = self.bias[[2, 0, 1]]
+        return x + self.cache["bias"]
+
+
+class Normed(nn.Module):
+    """A weight that is brought to length 1 when it is loaded, by a hook."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3, 4))
+        self.normed = torch.ones(3, 4) / 2
+        self.register_load_state_dict_post_hook(  # type: ignore[no-untyped-call]
+            lambda module, _: module.norm()
+        )
+
+    def norm(self) -> None:
+        self.normed = nn.functional.normalize(self.weight.detach(), dim=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.normed.t()
+
+
+class Fused(nn.Module):
+    """Two weights that become one where nothing is trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Parameter(torch.ones(3, 4))
+        self.second = nn.Parameter(torch.ones(3, 4))
+        self.fused: Tensor | None = None
+
+    def train(self, mode: bool = True) -> Fused:
+        super().train(mode)
+        self.fused = None if mode else (self.first * self.second).detach()
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ (self.first * self.second if self.fused is None else self.fused).t()
+
+
+class Lora(nn.Linear):
+    """A weight into which a low-rank part is merged where nothing is trained."""
+
+    def __init__(self) -> None:
+        super().__init__(4, 3)
+        self.a, self.b = nn.Parameter(torch.ones(2, 4)), nn.Parameter(torch.ones(3, 2))
+        self.merged = False
+
+    def train(self, mode: bool = True) -> Lora:
+        super().train(mode)
+        if self.merged is mode:
+            self.weight.data += self.b.data @ self.a.data * (-1 if mode else 1)
+            self.merged = not mode
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.merged:
+            return super().forward(x)
+        return nn.functional.linear(x, self.weight + self.b @ self.a, self.bias)
+
+
+DERIVING: dict[str, Callable[[], nn.Module]] = {
+    "caching": lambda: nn.Sequential(nn.Linear(4, 3), Caching()),
+    "a load hook": Normed,
+    "fused": Fused,
+    "LoRA": Lora,
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("kind", DERIVING)
+def test_what_is_derived_is_each_members_own(tmp_path: Path, kind: str, mode: Any) -> None:
+    build = DERIVING[kind]
+    model = build()
+    x = torch.randn(6, 4, generator=torch.Generator().manual_seed(9))
+    states = recorded(tmp_path, model)
+    expected = alone(build, states, x)
+    # In evaluation mode, with what it derived of its own weights at hand.
+    with torch.no_grad():
+        own = model.eval()(x)
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    ensemble = SnapshotEnsemble(model, tmp_path, outputs="values")
+    if mode == "stacked" and kind in ("a load hook", "fused"):
+        with pytest.raises(ca.EnsembleError, match=r"keep nothing.*give mode='resident'"):
+            ensemble.predict(x, mode=mode)
+    else:
+        for _ in range(3):  # nothing is left of the call before
+            torch.testing.assert_close(ensemble.predict(x, mode=mode), expected)
+    with torch.no_grad():
+        assert torch.equal(model(x), own)
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    assert not model.training
+
+
+def test_members_that_merge_are_averaged_as_they_were_recorded(tmp_path: Path) -> None:
+    model = Lora()
+    states = recorded(tmp_path, model)
+    x, y = torch.randn(20, 4), torch.arange(20) % 3
+    found = SnapshotEnsemble(model, tmp_path).average_weights(x, y, barrier=1e9)
+    for name, value in found.weights.items():
+        mean = torch.stack([state[name].double() for state in states]).mean(0).float()
+        assert torch.equal(value, mean)
+
+
+class Interrupting(nn.Module):
+    """Ctrl-C, in the middle of a pass or of what a module does when weights come."""
+
+    at: int = -1
+    calls: int = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3, 4))
+
+    def interrupt(self) -> None:
+        Interrupting.calls += 1
+        if Interrupting.calls == Interrupting.at:
+            raise KeyboardInterrupt
+
+    def train(self, mode: bool = True) -> Interrupting:
+        self.interrupt()
+        super().train(mode)
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.interrupt()
+        return x @ self.weight.t()
+
+
+@pytest.mark.parametrize("mode", ["stream", "resident"])
+def test_an_interrupt_at_any_place_leaves_the_model_and_the_ensemble_right(
+    tmp_path: Path, mode: Any
+) -> None:
+    model = Interrupting()
+    states = recorded(tmp_path, model)
+    own = model.weight.detach().clone()
+    x = torch.randn(5, 4)
+    expected = alone(Interrupting, states, x)
+    interrupted = 0
+    for at in range(1, 30):
+        ensemble = SnapshotEnsemble(model, tmp_path, outputs="values")
+        Interrupting.calls, Interrupting.at = 0, at
+        try:
+            ensemble.predict(x, mode=mode)
+        except KeyboardInterrupt:
+            interrupted += 1
+        Interrupting.at = -1
+        assert torch.equal(model.weight, own)
+        assert model.training
+        assert torch.is_grad_enabled()
+        torch.testing.assert_close(ensemble.predict(x, mode=mode), expected)
+    assert interrupted >= 9
+
+
+def test_copies_hold_no_weights_but_what_is_no_state(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(50, 50), nn.BatchNorm1d(50))
+    model.register_buffer("table", torch.arange(4.0), persistent=False)
+    recorded(tmp_path, model)
+    ensemble = SnapshotEnsemble(model, tmp_path)
+    ensemble.predict(torch.randn(4, 50))
+    import gc
+
+    own = {value.untyped_storage().data_ptr() for value in model.state_dict().values()}
+    for each in gc.get_objects():
+        if type(each) in (Tensor, nn.Parameter) and tuple(each.shape) == (50, 50):
+            assert each.is_meta or each.untyped_storage().data_ptr() in own or each.grad_fn
+
+
+def test_the_structure_stays_that_of_when_the_ensemble_was_made(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(4, 3), nn.Tanh())
+    states = recorded(tmp_path, model)
+    x = torch.randn(5, 4)
+    ensemble = SnapshotEnsemble(model, tmp_path, outputs="values")
+    model[1] = nn.ReLU()
+    model.register_forward_hook(lambda *_: pytest.fail("a hook that came later"))
+    expected = alone(lambda: nn.Sequential(nn.Linear(4, 3), nn.Tanh()), states, x)
+    torch.testing.assert_close(ensemble.predict(x), expected)
+
+
+def test_a_function_that_builds_the_model(tmp_path: Path) -> None:
+    class Locked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear, self.lock = nn.Linear(4, 3), threading.Lock()
+
+        def forward(self, x: Tensor) -> Tensor:
+            with self.lock:
+                out: Tensor = self.linear(x)
+            return out
+
+    states = recorded(tmp_path, Locked())
+    with pytest.raises(ca.EnsembleError, match=r"copy.deepcopy copies.*Locked.*a function that bu"):
+        SnapshotEnsemble(Locked(), tmp_path)
+    ensemble = SnapshotEnsemble(Locked, tmp_path, outputs="values")
+    x = torch.randn(5, 4)
+    expected = alone(Locked, states, x)
+    for mode in MODES:
+        torch.testing.assert_close(ensemble.predict(x, mode=mode), expected)
+    assert ensemble.average_weights(barrier=1e9, x_val=x, y_val=torch.zeros(5, 3)).weights
+    with pytest.raises(ca.EnsembleError, match=r"builds one\. Received: a function that returns"):
+        SnapshotEnsemble(lambda: 3, tmp_path)  # type: ignore[arg-type,return-value]
+    with pytest.raises(ca.EnsembleError, match=r"or a function that builds one\. Received: int"):
+        SnapshotEnsemble(3, tmp_path)  # type: ignore[arg-type]
+
+
+class Captured(nn.Module):
+    """Holds a function that knows the module by its closure, of which a copy would know nothing."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 3)
+        if how == "attribute":
+            self.apply_it: Any = lambda x: self.linear(x)
+        elif how == "list":
+            self.apply_it = [lambda x: self.linear(x)]
+        elif how == "hook":
+            self.register_forward_hook(lambda _, args, __: self.linear(args[0]))
+        elif how == "parameter":
+            weight = self.linear.weight
+            self.apply_it = lambda x: x @ weight.t()
+        elif how == "wrapped":
+            inner: Any = lambda x: self.linear(x)  # noqa: E731
+            self.apply_it = lambda x: inner(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.linear.weight.t()
+
+
+@pytest.mark.parametrize("how", ["attribute", "list", "hook", "parameter", "wrapped"])
+def test_functions_that_a_copy_would_share_with_the_model_are_refused(
+    tmp_path: Path, how: str
+) -> None:
+    recorded(tmp_path, Captured("none"))
+    SnapshotEnsemble(Captured("none"), tmp_path)
+    with pytest.raises(ca.EnsembleError, match=r"looks at the model.*Captured.*a function that b"):
+        SnapshotEnsemble(Captured(how), tmp_path)
+    SnapshotEnsemble(lambda: Captured(how), tmp_path).predict(torch.randn(2, 4))
+
+
+def test_methods_and_partial_functions_are_copied_with_the_model(tmp_path: Path) -> None:
+    import functools
+
+    class Patched(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(4, 3)
+            self.bound: Any = self.linear.forward
+            self.partial: Any = functools.partial(nn.Linear.forward, self.linear)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.bound(x) + self.partial(x)
+            return out
+
+    model = Patched()
+    states = recorded(tmp_path, model)
+    x = torch.randn(5, 4)
+    expected = alone(Patched, states, x)
+    ensemble = SnapshotEnsemble(model, tmp_path, outputs="values")
+    for mode in ("stream", "resident"):
+        torch.testing.assert_close(ensemble.predict(x, mode=mode), expected)
+
+
+def test_resident_members_have_copies_of_their_own_that_are_given_back(tmp_path: Path) -> None:
+    model = nn.Linear(4, 3)
+    recorded(tmp_path, model, members=4)
+    seam = TorchModel(model)
+    tensors = [each.load(framework="pt") for each in _store(tmp_path)]
+    weights = [seam.load(each) for each in tensors]
+    with seam.running() as run:
+        for each in weights:
+            run(each, (torch.randn(2, 4),))
+        copies = {id(each.copied) for each in weights}
+        assert len(copies) == 4
+        del each, weights
+        again = [seam.load(each) for each in tensors]
+        for member in again:
+            run(member, (torch.randn(2, 4),))
+        assert {id(member.copied) for member in again} == copies
+
+
+def _store(folder: Path) -> Any:
+    from cosanneal.snapshots import SnapshotStore
+
+    return SnapshotStore(folder).list()

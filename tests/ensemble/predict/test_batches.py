@@ -1,0 +1,78 @@
+"""Batches, which must be the same in every pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import cosanneal as ca
+from cosanneal.ensemble.predict.batches import Batches
+from tests.shared.modes import Loader
+
+
+def batches_of(loader: Any) -> Batches:
+    return Batches(loader, batch_size=None, arrays=np.ndarray, convert=np.asarray)
+
+
+@pytest.mark.parametrize("size", [1, 8, 16, 32, 64, 128, 1024])
+@pytest.mark.parametrize("kind", ["bordered images", "tokens", "sparse"])
+def test_a_loader_that_shuffles_is_known_by_what_its_samples_differ_in(
+    kind: str, size: int
+) -> None:
+    """Samples may be alike at their borders and at their beginnings, or nearly everywhere."""
+    generator = np.random.default_rng(0)
+    if kind == "bordered images":
+        x: Any = np.zeros((1024, 1, 28, 28), np.float32)
+        x[:, :, 4:24, 4:24] = generator.random((1024, 1, 20, 20))
+    elif kind == "tokens":
+        x = generator.integers(1000, size=(1024, 32))
+        x[:, 0] = 101
+    else:
+        x = (generator.random((1024, 5000)) < 0.01).astype(np.float32)
+    same = batches_of(Loader(x, x, size))
+    for _ in range(2):
+        assert sum(len(each) for (each,) in same) == 1024
+    shuffled = batches_of(Loader(x, x, size, shuffled=True))
+    list(shuffled)
+    with pytest.raises(ca.EnsembleError, match="another batch"):
+        list(shuffled)
+
+
+def test_one_number_of_a_small_batch_is_enough() -> None:
+    x = np.zeros((64, 64))
+    batches = batches_of(Loader(x, x, 64))
+    list(batches)
+    x[63, 63] = 1
+    with pytest.raises(ca.EnsembleError, match="another batch 0"):
+        list(batches)
+
+
+@pytest.mark.parametrize("labels", [3, {"class": 1}, np.arange(5), np.array(1)])
+def test_labels_that_do_not_fit_their_batch_are_refused(labels: Any) -> None:
+    with pytest.raises(ca.EnsembleError, match=r"a label for each sample.*4 samples"):
+        batches_of([(np.zeros((4, 2)), labels)].__iter__()).labels()
+
+
+def test_the_kind_of_array_that_is_wanted_is_named() -> None:
+    with pytest.raises(ca.EnsembleError, match=r"must be an array \(ndarray\).*Received: int"):
+        batches_of(3)
+
+
+@pytest.mark.parametrize(("samples", "size", "expected"), [(21, 10, [7, 7, 7]), (3, 2, [1, 2])])
+def test_training_data_are_cut_evenly(samples: int, size: int, expected: list[int]) -> None:
+    def sizes(training: bool) -> list[int]:
+        batches = Batches(
+            np.arange(samples),
+            batch_size=size,
+            arrays=np.ndarray,
+            convert=np.asarray,
+            training=training,
+        )
+        parts = [batch for (batch,) in batches]
+        assert np.concatenate(parts).tolist() == list(range(samples))
+        return [len(part) for part in parts]
+
+    assert sizes(True) == expected
+    assert sizes(False) == [size] * (samples // size) + [samples % size]

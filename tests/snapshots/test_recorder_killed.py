@@ -1,0 +1,112 @@
+"""A run that records is killed at random instants, resumed, and killed again."""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cosanneal.snapshots import SnapshotStore
+from cosanneal.snapshots.lock import LOCK_NAME
+from tests.shared.recording import contents
+
+OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"max_pending": 3},
+    {"background": False},
+    {"keep_last": 3},
+    {"keep_best": 3, "metric": "loss", "max_pending": 2},
+    {"keep_best": 2, "metric": "loss", "mode": "max", "keep_last": 2},
+]
+
+
+class Runs:
+    """The process that runs and kills them."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).parents[1] / "shared" / "killed_run.py")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, root: Path, options: dict[str, Any], delay: float | None = None) -> int:
+        """Run until the end, or so many seconds; the exit code."""
+        root.mkdir(exist_ok=True)
+        (root / "report").write_text("")
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        print(
+            json.dumps({"root": str(root), "delay": delay, "options": options}),
+            file=self.process.stdin,
+            flush=True,
+        )
+        return int(self.process.stdout.readline())
+
+
+@pytest.fixture
+def runs() -> Iterator[Runs]:
+    runs = Runs()
+    with runs.process:
+        yield runs
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL and fork are not there")
+def test_a_run_killed_again_and_again_ends_as_one_that_was_not(
+    tmp_path: Path, runs: Runs, pytestconfig: pytest.Config
+) -> None:
+    wanted: int = pytestconfig.getoption("--kills")
+    draws = random.Random(0)
+    whole: list[dict[str, bytes]] = []
+    for i, options in enumerate(OPTIONS):
+        began = time.perf_counter()
+        assert runs.run(tmp_path / f"whole{i}", options) == 0
+        seconds = time.perf_counter() - began
+        whole.append(contents(tmp_path / f"whole{i}" / "run"))
+    every = whole[0]
+    assert len(every) == 12
+    assert [len(each) for each in whole[1:4]] == [12, 12, 3]
+
+    kills = into_a_write = reported = chain = 0
+    while kills < wanted:
+        which = chain % len(OPTIONS)
+        root = tmp_path / str(chain)
+        limit = seconds / 4
+        while (code := runs.run(root, OPTIONS[which], draws.uniform(0, limit))) != 0:
+            assert code == -9
+            kills += 1
+            limit *= 1.03  # else a machine that is slower by now never gets to a checkpoint
+            store = SnapshotStore(root / "run")
+            found = contents(store.folder) if store.folder.exists() else {}
+            names = [snapshot.path.name for snapshot in store.list()]
+            # What is listed is whole: every byte is that of the run that was not killed.
+            assert all(found[name] == every[name] for name in names)
+            assert store.verify() == len(names)
+            leftovers = found.keys() - names - {LOCK_NAME}
+            assert all(name.endswith(".tmp") for name in leftovers)
+            assert len(leftovers) <= 1
+            into_a_write += bool(leftovers)
+            durable = {int(line) for line in (root / "report").read_text().split()}
+            reported += len(durable)
+            if OPTIONS[which].keys() <= {"max_pending", "background"}:
+                assert durable <= {snapshot.step for snapshot in store.list()}
+        assert contents(root / "run") == whole[which]
+        chain += 1
+    assert into_a_write > wanted // 100, f"only {into_a_write} of {kills} kills fell into a write"
+    assert reported > wanted // 10
+    logging.getLogger(__name__).info(  # seen with --log-cli-level=info
+        "%d kills in %d runs, %d of them in the middle of a write; %d snapshots reported durable",
+        kills,
+        chain,
+        into_a_write,
+        reported,
+    )
