@@ -22,7 +22,7 @@ MODULES = (
     "cosanneal.ensemble.choose.choice",
     "cosanneal.ensemble.score.metrics",
     "cosanneal.ensemble.predict.pooling",
-    "cosanneal.ensemble.results",
+    "cosanneal.ensemble.findings",
     "cosanneal.ensemble.choose.selection",
     "cosanneal.ensemble.weights.means",
     "cosanneal.report.figures",

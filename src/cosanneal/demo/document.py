@@ -11,7 +11,8 @@ from itertools import pairwise
 from typing import Any, Final
 
 from ..ensemble import AveragedWeights, analyze, log_loss
-from ..ensemble.results import FORMAT, VERSION, scores_of
+from ..ensemble.findings import scores_of
+from ..ensemble.results import FORMAT, VERSION
 from ..ensemble.weights.barrier import BARRIER
 from .experiment import Fitted, Outcome
 

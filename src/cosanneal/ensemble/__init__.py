@@ -13,12 +13,12 @@ from .choose.selection import select_greedy as select_greedy
 from .choose.selection import select_last as select_last
 from .choose.selection import select_weights as select_weights
 from .ensemble import SnapshotEnsemble as SnapshotEnsemble
+from .findings import analyze as analyze
+from .findings import folder_results as folder_results
 from .model import Model as Model
 from .predict.pooling import Pool as Pool
 from .predict.pooling import ValuePool as ValuePool
 from .predict.pooling import pool as pool
-from .results import analyze as analyze
-from .results import folder_results as folder_results
 from .results import read_results as read_results
 from .results import write_results as write_results
 from .score.analysis import Equivalent as Equivalent
