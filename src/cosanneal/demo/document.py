@@ -135,8 +135,7 @@ def document(outcome: Outcome) -> dict[str, Any]:
     summary = summarize(results)
     cyclic = results["curves"]["cyclic"]
     last, averaged = first.averaged
-    y = first.split.test.y
-    mean = _mean_of_all(first)
+    y, mean = first.split.test.y, _mean_of_all(first)
     found: dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,

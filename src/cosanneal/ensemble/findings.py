@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from ..core.errors import EnsembleError, SnapshotError, shown
-from ..snapshots.store import SnapshotStore
-from .choose.choice import Choice
+from ..snapshots.store import SnapshotStore, without_nan
+from .choose.choice import Choice, names_of
 from .members import CHOICE_NAME, members_of
 from .predict.pooling import Pool
-from .results import FORMAT, VERSION, plain
+from .results import FORMAT, VERSION
 from .score.analysis import correlation, disagreement
 from .score.evidence import compare_scores
 from .score.metrics import (
@@ -88,13 +88,9 @@ def analyze(
     members = list(predictions)
     if not members:
         raise EnsembleError("Argument `predictions` must have at least one member. Received: none")
-    if names is None:
-        names = [str(i) for i in range(len(members))] if choice is None else choice.members
-    if len(names) != len(members):
-        raise EnsembleError(
-            f"Argument `names` must have a name for each of {len(members)} members. "
-            f"Received: {len(names)}"
-        )
+    if names is None and choice is not None:
+        names = choice.members
+    names = names_of(len(members), names)
     if choice is not None and (tuple(names), class_axis) != (choice.members, choice.class_axis):
         raise EnsembleError(
             "Argument `choice` must have been made among these members, with the same class_axis. "
@@ -112,15 +108,7 @@ def analyze(
                 sample_scores(metric, p, labels, class_axis=class_axis) for p in (first, second)
             ]
             found = compare_scores(*both, seed=seed)
-            rows.append(
-                {
-                    "metric": metric,
-                    "difference": found.difference,
-                    "interval": list(found.interval),
-                    "level": found.level,
-                    "p_value": found.p_value,
-                }
-            )
+            rows.append({"metric": metric, **asdict(found), "interval": list(found.interval)})
         return rows
 
     def diagram(p: Any) -> dict[str, Any]:
@@ -154,7 +142,7 @@ def analyze(
         "chosen": None if choice is None else scores(best),
         "comparisons": compared(best, members[-1]) if several or choice is not None else [],
         "comparisons_with_mean": compared(best, everyone) if several and choice is not None else [],
-        "correlation": plain(correlation(members).tolist()),
+        "correlation": without_nan(correlation(members).tolist()),
         "disagreement": disagreement(members, class_axis=class_axis).tolist(),
         "reliability": diagrams,
     }
@@ -208,8 +196,8 @@ def folder_results(folder: str | os.PathLike[str]) -> dict[str, Any]:
                 "name": each.path.name,
                 "cycle": each.cycle,
                 "step": each.step,
-                "rate": plain(each.metadata["rate"]),
-                "metrics": plain(each.metadata["metrics"]),
+                "rate": without_nan(each.metadata["rate"]),
+                "metrics": without_nan(each.metadata["metrics"]),
             }
             for each in snapshots
         ],

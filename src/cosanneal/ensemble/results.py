@@ -35,7 +35,6 @@ not finite is null.
 from __future__ import annotations
 
 import json
-import math
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -47,6 +46,7 @@ from ..core.atomic import replacing
 from ..core.errors import CosannealError, EnsembleError
 from ..core.records import Reader
 from ..core.schedule import Schedule
+from ..snapshots.store import without_nan
 from .choose.choice import Choice
 from .score.metrics import METRICS
 
@@ -68,7 +68,7 @@ def write_results(results: Mapping[str, Any], path: str | os.PathLike[str]) -> N
         EnsembleError: no such document (the path of the bad field is named), or
             the file cannot be written.
     """
-    document = check_results(plain(results))
+    document = check_results(without_nan(results))
     text = json.dumps(document, indent=1, allow_nan=False)
     with replacing(Path(path), error=EnsembleError) as file:
         file.write(text.encode() + b"\n")
@@ -115,15 +115,6 @@ def check_results(data: Any) -> dict[str, Any]:
     if {"choice", "analysis"} <= data.keys() and data["choice"] != data["analysis"]["choice"]:
         raise reader.error("choice", "that of 'analysis'; give it to analyze, or leave it out here")
     return dict(data)
-
-
-def plain(value: Any) -> Any:
-    """The value without what JSON has no word for: NaN and the infinities become null."""
-    if isinstance(value, Mapping):
-        return {name: plain(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _refuse_constant(name: str) -> NoReturn:
