@@ -9,6 +9,8 @@ from .core.version import __version__ as __version__
 # typing's own would cost more than all else here.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    __all__: list[str]
+
     from . import presets as presets
     from .core.cyclic import CyclicCosine as CyclicCosine
     from .core.errors import CosannealError as CosannealError
@@ -33,6 +35,8 @@ else:
         "presets": "presets",
     }
 
+    __all__ = sorted([*_HOMES, "__version__"])
+
     def __getattr__(name):
         from importlib import import_module
 
@@ -47,17 +51,3 @@ else:
 
 
 del TYPE_CHECKING
-
-__all__ = [
-    "CosannealError",
-    "Cycle",
-    "CyclicCosine",
-    "EnsembleError",
-    "MissingExtraError",
-    "Schedule",
-    "ScheduleError",
-    "Segment",
-    "SnapshotError",
-    "__version__",
-    "presets",
-]

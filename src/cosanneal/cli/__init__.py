@@ -12,8 +12,6 @@ import errno
 import os
 import sys
 
-__all__ = ["main"]
-
 # What a write to stdout fails with where it cannot go on.
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 

@@ -223,7 +223,6 @@ def _how_compared(comparison: Comparison) -> str:
 
 
 def _show_difference(difference: Difference, number: int, looked: int, console: Console) -> None:
-    same_ends = not (difference.first_ends or difference.other_ends)
     console.print(Text(f"{number} against 1", "bold"))
     facts = Table.grid(padding=(0, 2))
     facts.add_column()
@@ -235,7 +234,9 @@ def _show_difference(difference: Difference, number: int, looked: int, console: 
         facts.add_row("first difference", f"at step {difference.steps[0]}")
         facts.add_row("steps that differ", f"{len(difference.steps)} of {looked}")
         facts.add_row("largest difference", f"{abs(its - mine):.6g} at step {step}")
-    facts.add_row("cycles' last steps", "the same" if same_ends else _ends(difference, number))
+    ends = {1: difference.first_ends, number: difference.other_ends}
+    only = [f"only of {i}: {_some(steps)}" for i, steps in ends.items() if steps]
+    facts.add_row("cycles' last steps", "; ".join(only) or "the same")
     console.print(facts)
     if difference.rows:
         console.print()
@@ -253,11 +254,6 @@ def _none_so_far(schedules: Mapping[int, Schedule]) -> str:
         f"no difference in these steps. {ended[0]} ends after step {last} and {goes_on} goes on: "
         "--steps looks further."
     )
-
-
-def _ends(difference: Difference, number: int) -> str:
-    ends = {1: difference.first_ends, number: difference.other_ends}
-    return "; ".join(f"only of {i}: {_some(steps)}" for i, steps in ends.items() if steps)
 
 
 def _some(steps: Sequence[int]) -> str:

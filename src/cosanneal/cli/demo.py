@@ -27,16 +27,11 @@ class Study(StrEnum):
 
 def demo(
     seeds: Annotated[
-        int,
-        typer.Option(min=1, help="How many seeds: each changes the split, weights and order."),
+        int, typer.Option(min=1, help="How many seeds: each changes the split, weights and order.")
     ] = 5,
-    backend: Annotated[
-        Backend,
-        typer.Option(help="The framework that trains."),
-    ] = Backend.TORCH,
+    backend: Annotated[Backend, typer.Option(help="The framework that trains.")] = Backend.TORCH,
     out: Annotated[
-        Path,
-        typer.Option(help="The folder for results.json, the figures and the snapshots."),
+        Path, typer.Option(help="The folder for results.json, the figures and the snapshots.")
     ] = Path("cosanneal-demo"),
     study: Annotated[
         Study | None,

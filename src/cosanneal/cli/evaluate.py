@@ -78,8 +78,7 @@ _ValidationPredictions = Annotated[
     ),
 ]
 _ValidationLabels = Annotated[
-    Path | None,
-    _data(help="The true classes of the validation data.", show_default=False),
+    Path | None, _data(help="The true classes of the validation data.", show_default=False)
 ]
 _Logits = Annotated[bool, _data("--logits", help="The files hold logits.")]
 _ClassAxis = Annotated[int, _data(help="The axis of the classes.")]
@@ -100,14 +99,12 @@ _SelectBy = Annotated[
     ),
 ]
 _MetricToUse = Annotated[
-    _Metric,
-    _choice(help="By which score to choose: log_loss, brier or error.", metavar="SCORE"),
+    _Metric, _choice(help="By which score to choose: log_loss, brier or error.", metavar="SCORE")
 ]
 _Temperature = Annotated[bool, _choice(help="Fit one temperature after pooling.")]
 _Seed = Annotated[int, _choice(min=0, help="Of the intervals.", metavar="N")]
 _Save = Annotated[
-    Path | None,
-    _output(help="Write the choice to this JSON file.", show_default=False),
+    Path | None, _output(help="Write the choice to this JSON file.", show_default=False)
 ]
 _Report = Annotated[
     Path | None,
@@ -208,8 +205,7 @@ def _matching(patterns: Sequence[str], option: str) -> list[Path]:
                 f"Option {option} must match at least one file. Received: {pattern!r}, which "
                 f"matches none from the folder {Path.cwd()}"
             )
-        paths = [Path(name) for name in names]
-        found += sorted(paths, key=_by_number)
+        found += sorted(map(Path, names), key=_by_number)
     return found
 
 
@@ -240,7 +236,13 @@ def _evaluate(
         names = [str(file) for file in files]
     choice = None
     if validation_labels is not None:
-        _refuse_test_data([*files, labels_file], [*validation_files, validation_labels])
+        test = {path.resolve() for path in [*files, labels_file]}
+        shared = test & {path.resolve() for path in [*validation_files, validation_labels]}
+        if shared:
+            raise CosannealError(
+                "The validation data must not be those that are reported, or the choice would be "
+                f"reported on the data that it was made on. Received: {min(shared)} as both"
+            )
         if len(validation_files) != len(files):
             raise CosannealError(
                 "Options --predictions and --validation-predictions must match the same members. "
@@ -256,15 +258,6 @@ def _evaluate(
     for row, file in zip(document["members"], files, strict=True):
         row["file"] = str(file)
     return document, choice
-
-
-def _refuse_test_data(test: Sequence[Path], validation: Sequence[Path]) -> None:
-    shared = {path.resolve() for path in test} & {path.resolve() for path in validation}
-    if shared:
-        raise CosannealError(
-            "The validation data must not be those that are reported, or the choice would be "
-            f"reported on the data that it was made on. Received: {min(shared)} as both"
-        )
 
 
 def _read(
@@ -369,8 +362,7 @@ def _show(console: Console, document: dict[str, Any]) -> None:
     def add(title: str, row: dict[str, Any], *, end: bool) -> None:
         cells = [
             Text(
-                f"{row[name] * scale:.{digits}f}",
-                style="bold" if row[name] == least[name] else "",
+                f"{row[name] * scale:.{digits}f}", style="bold" if row[name] == least[name] else ""
             )
             for name, (_, scale, digits) in _COLUMNS.items()
         ]

@@ -22,12 +22,7 @@ from rich.text import Text
 from ..core.cyclic import CyclicCosine
 from ..core.errors import MAX_STEPS, CosannealError, ScheduleError, plural, shown
 from ..core.schedule import Cycle, Schedule
-from .compare import (
-    compare_presets,
-    comparison_document,
-    comparison_figure,
-    show_comparison,
-)
+from .compare import compare_presets, comparison_document, comparison_figure, show_comparison
 from .console import output_console, print_note
 from .preset import Preset, choose_preset, choose_quoted_preset, parse_number, show_presets
 from .sketch import sketch
@@ -73,8 +68,7 @@ _Words = Annotated[
     ),
 ]
 _TotalSteps = Annotated[
-    int | None,
-    _length(help="The budget in optimizer steps, warmups included; needs --num-cycles."),
+    int | None, _length(help="The budget in optimizer steps, warmups included; needs --num-cycles.")
 ]
 _NumCycles = Annotated[
     int | None,
@@ -95,17 +89,14 @@ _CycleMult = Annotated[
 _MaxLr = Annotated[float, _rate(help="The peak of the first cycle.")]
 _MinLr = Annotated[float, _rate(help="The floor of every cycle.")]
 _CycleDecay = Annotated[
-    float,
-    _rate(help="The factor from one cycle's peak to the next, in (0, 1]."),
+    float, _rate(help="The factor from one cycle's peak to the next, in (0, 1].")
 ]
 _WarmupSteps = Annotated[
-    int,
-    _rate(help="So many of the first cycle's steps rise from --warmup-lr to its peak."),
+    int, _rate(help="So many of the first cycle's steps rise from --warmup-lr to its peak.")
 ]
 _WarmupLr = Annotated[float, _rate(help="The rate at which that warmup starts.")]
 _RestartWarmupSteps = Annotated[
-    int,
-    _rate(help="So many of each later cycle's steps rise from the floor to its peak."),
+    int, _rate(help="So many of each later cycle's steps rise from the floor to its peak.")
 ]
 _Endpoint = Annotated[
     bool,

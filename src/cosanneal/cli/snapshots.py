@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -42,10 +41,12 @@ def inspect(folder: Folder, as_json: AsJson = False) -> None:
     """
     rows = [_describe(snapshot) for snapshot in _snapshots(folder)]
     if as_json:
-        typer.echo(json.dumps({"folder": str(folder), "snapshots": _plain(rows)}, indent=2))
+        from ..snapshots.store import without_nan
+
+        typer.echo(json.dumps({"folder": str(folder), "snapshots": without_nan(rows)}, indent=2))
     else:
         _show(rows, folder, output_console())
-    _exit_if_any(row["error"] for row in rows)
+    _exit_if_damaged(rows)
 
 
 def verify(folder: Folder, as_json: AsJson = False) -> None:
@@ -55,35 +56,29 @@ def verify(folder: Folder, as_json: AsJson = False) -> None:
     folder without snapshots is refused.
     """
     snapshots = _at_least(1, folder, "at least one snapshot")
-    errors: list[str | None] = []
+    rows: list[dict[str, Any]] = []
     with _progress("verifying", map(_size, snapshots)) as advance:
         for snapshot in snapshots:
+            rows.append({"name": snapshot.path.name, "error": None})
             try:
                 snapshot.verify(advance)
             except SnapshotError as error:
-                errors.append(str(error))
-            else:
-                errors.append(None)
-    damaged = [error for error in errors if error is not None]
+                rows[-1]["error"] = str(error)
+    damaged = [row["error"] for row in rows if row["error"] is not None]
     if as_json:
-        rows = [
-            {"name": snapshot.path.name, "error": error}
-            for snapshot, error in zip(snapshots, errors, strict=True)
-        ]
         typer.echo(json.dumps({"folder": str(folder), "snapshots": rows}, indent=2))
     else:
         for message in damaged:
             print_error(message)
         whole = f"{len(snapshots) - len(damaged)} of {plural(len(snapshots), 'snapshot')}"
         output_console().print(Text(f"Whole: {whole} in {folder}"), soft_wrap=True)
-    _exit_if_any(errors)
+    _exit_if_damaged(rows)
 
 
 def average(
     folder: Folder,
     out: Annotated[
-        Path,
-        typer.Option("--out", "-o", help="The safetensors file to write.", show_default=False),
+        Path, typer.Option("--out", "-o", help="The safetensors file to write.", show_default=False)
     ],
     last: Annotated[
         int | None,
@@ -204,15 +199,6 @@ def _describe(snapshot: Snapshot) -> dict[str, Any]:
     return row
 
 
-def _plain(value: Any) -> Any:
-    """The value without what JSON has no word for: NaN and the infinities become null."""
-    if isinstance(value, dict):
-        return {name: _plain(each) for name, each in value.items()}
-    if isinstance(value, list):
-        return [_plain(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def _show(rows: Sequence[dict[str, Any]], folder: Path, console: Console) -> None:
     size = _human(sum(row["bytes"] for row in rows))
     console.print(
@@ -303,6 +289,6 @@ def _human(size: float) -> str:
     return f"{size:.4g} TB"
 
 
-def _exit_if_any(errors: Any) -> None:
-    if any(error is not None for error in errors):
+def _exit_if_damaged(rows: Sequence[dict[str, Any]]) -> None:
+    if any(row["error"] is not None for row in rows):
         raise typer.Exit(_DAMAGED)

@@ -11,7 +11,8 @@ from itertools import pairwise
 from typing import Any, Final
 
 from ..ensemble import AveragedWeights, analyze, log_loss
-from ..ensemble.results import FORMAT, VERSION, scores_of
+from ..ensemble.findings import scores_of
+from ..ensemble.results import FORMAT, VERSION
 from ..ensemble.weights.barrier import BARRIER
 from .experiment import Fitted, Outcome
 
@@ -134,8 +135,7 @@ def document(outcome: Outcome) -> dict[str, Any]:
     summary = summarize(results)
     cyclic = results["curves"]["cyclic"]
     last, averaged = first.averaged
-    y = first.split.test.y
-    mean = _mean_of_all(first)
+    y, mean = first.split.test.y, _mean_of_all(first)
     found: dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,

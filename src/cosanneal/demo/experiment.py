@@ -8,13 +8,13 @@ validation scans; the test scans are looked at once, to report.
 
 from __future__ import annotations
 
-import functools
 import importlib
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, TypeAlias, cast
@@ -376,7 +376,7 @@ class _Seed:
                 progress=progress,
             )
             one = self._train(task)
-            members.append(Predictions.of(_each_member(one, folder), self.split))
+            members.append(Predictions.of(partial(_each_member, one, folder), self.split))
             trained.append(one)
             done += updates
         return trained, Predictions(
@@ -399,7 +399,7 @@ class _Seed:
             mean = ensemble.average_weights(
                 train_data=trained.inputs(self.split.train), last=last, barrier=math.inf
             )
-            predict = functools.partial(trained.predict, mean.weights)
+            predict = partial(trained.predict, mean.weights)
             means.append((last, Predictions.of(predict, self.split)))
         return Fitted(
             split=self.split,
@@ -430,14 +430,9 @@ class _Seed:
         return found
 
 
-def _each_member(trained: Trained, folder: Path) -> Callable[[Part], NDArray[Any]]:
-    ensemble = trained.ensemble(folder)
-
-    def predict(part: Part) -> NDArray[Any]:
-        predictions = ensemble.member_predictions(trained.inputs(part))
-        return np.stack([as_numpy(each) for each in predictions])
-
-    return predict
+def _each_member(trained: Trained, folder: Path, part: Part) -> NDArray[Any]:
+    predictions = trained.ensemble(folder).member_predictions(trained.inputs(part))
+    return np.stack([as_numpy(each) for each in predictions])
 
 
 @contextmanager

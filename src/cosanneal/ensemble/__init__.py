@@ -13,12 +13,12 @@ from .choose.selection import select_greedy as select_greedy
 from .choose.selection import select_last as select_last
 from .choose.selection import select_weights as select_weights
 from .ensemble import SnapshotEnsemble as SnapshotEnsemble
+from .findings import analyze as analyze
+from .findings import folder_results as folder_results
 from .model import Model as Model
 from .predict.pooling import Pool as Pool
 from .predict.pooling import ValuePool as ValuePool
 from .predict.pooling import pool as pool
-from .results import analyze as analyze
-from .results import folder_results as folder_results
 from .results import read_results as read_results
 from .results import write_results as write_results
 from .score.analysis import Equivalent as Equivalent
@@ -51,57 +51,3 @@ from .weights.means import exponential_weights as exponential_weights
 from .weights.means import greedy_soup as greedy_soup
 from .weights.means import interpolate_weights as interpolate_weights
 from .weights.means import lawa as lawa
-
-__all__ = [
-    "AveragedWeights",
-    "Candidate",
-    "Choice",
-    "Comparison",
-    "Equivalent",
-    "HeldOut",
-    "Interpolation",
-    "Model",
-    "Pool",
-    "Reliability",
-    "Selection",
-    "SnapshotEnsemble",
-    "Soup",
-    "ValuePool",
-    "adaptive_calibration_error",
-    "analyze",
-    "apply_temperature",
-    "auroc",
-    "average_snapshots",
-    "average_weights",
-    "bootstrap_interval",
-    "brier_score",
-    "calibrated_log_loss",
-    "calibration_error",
-    "compare_scores",
-    "correlation",
-    "coverage",
-    "deep_ensemble_equivalent",
-    "disagreement",
-    "error_rate",
-    "exponential_weights",
-    "fit",
-    "fit_temperature",
-    "folder_results",
-    "gaussian_nll",
-    "greedy_soup",
-    "interpolate",
-    "interpolate_weights",
-    "last_scores",
-    "lawa",
-    "log_loss",
-    "pool",
-    "read_results",
-    "reliability",
-    "rmse",
-    "sample_scores",
-    "scores_by_cycles",
-    "select_greedy",
-    "select_last",
-    "select_weights",
-    "write_results",
-]

@@ -9,5 +9,3 @@ from .demo import plot_demo as plot_demo
 from .page import write_report as write_report
 from .rates import plot_schedule as plot_schedule
 from .rates import plot_schedules as plot_schedules
-
-__all__ = ["plot_demo", "plot_schedule", "plot_schedules", "save_figure", "write_report"]

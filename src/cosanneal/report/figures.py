@@ -11,7 +11,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from ..core.schedule import Schedule
@@ -36,7 +35,7 @@ from .style import (
     tidy,
     whole_steps,
 )
-from .words import choice_of, member_title, plural
+from .words import barrier, choice_of, member_title, plural
 
 _MOST_METRICS = 6
 _MOST_WRITTEN = 10  # more members than this have no numbers in the cells of a matrix
@@ -74,8 +73,10 @@ def draw_results(results: Mapping[str, Any]) -> Iterator[Drawn]:
     choice = choice_of(results)
     if "run" in results:
         yield _training(results["run"])
-    if metrics := _numeric_metrics(results.get("snapshots", ())):
-        yield _metrics(results["snapshots"], metrics)
+    said = [each["metrics"] for each in results.get("snapshots", ())]
+    names = dict.fromkeys(name for metrics in said for name in metrics)
+    if numeric := [name for name in names if any(_is_number(each.get(name)) for each in said)]:
+        yield _metrics(results["snapshots"], numeric)
     if len((analysis or choice or {}).get("members", ())) > 1:
         yield _members(analysis, choice)
     for name in ("correlation", "disagreement"):
@@ -85,8 +86,7 @@ def draw_results(results: Mapping[str, Any]) -> Iterator[Drawn]:
         yield _reliability(analysis["reliability"], choice)
     if results.get("interpolations"):
         named = next(filter(None, (analysis.get("members"), results.get("snapshots"))), ())
-        names = [member["name"] for member in named]
-        yield _interpolation(results["interpolations"], names)
+        yield _interpolation(results["interpolations"], [member["name"] for member in named])
     if "study" in results:
         yield draw_study(results["study"])
 
@@ -142,14 +142,6 @@ def _training(run: Mapping[str, Any]) -> Drawn:
         ),
         figure=figure,
     )
-
-
-def _numeric_metrics(snapshots: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The names of the user's metrics that are numbers in at least one snapshot."""
-    names = dict.fromkeys(name for each in snapshots for name in each["metrics"])
-    return [
-        name for name in names if any(_is_number(each["metrics"].get(name)) for each in snapshots)
-    ]
 
 
 def _metrics(snapshots: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Drawn:
@@ -216,7 +208,11 @@ def _members(analysis: Mapping[str, Any], choice: Mapping[str, Any] | None) -> D
             style = {"color": GREEN, "linestyle": ":", "marker": "v", **sizes}
             handles[label] = axes.plot(sorted(tempered), values, label=label, **style)[0]
         axes.set_title("error (%)" if name == "error" else "log-loss")
-        _number_axis(axes, ms)
+        if count <= _MOST_NUMBERED:
+            axes.set_xticks(ms)
+        else:
+            axes.xaxis.set_major_locator(whole_steps())
+        axes.set_xlim(*_around(ms))
         tidy(axes)
     panels[0].tick_params(labelbottom=False)
     panels[-1].set_xlabel("m: how many of the last members")
@@ -255,14 +251,6 @@ def _candidates(
         if match:
             (tempered if match[2] else plain)[int(match[1])] = candidate
     return plain, tempered
-
-
-def _number_axis(axes: Axes, numbers: Sequence[int]) -> None:
-    if len(numbers) <= _MOST_NUMBERED:
-        axes.set_xticks(numbers)
-    else:
-        axes.xaxis.set_major_locator(whole_steps())
-    axes.set_xlim(*_around(numbers))
 
 
 # The title of a matrix, and what it means.
@@ -434,17 +422,17 @@ def _interpolation(paths: Sequence[Mapping[str, Any]], names: Sequence[str]) -> 
         panels[0].tick_params(labelbottom=False)
     panels[-1].set_xlabel("share of the way from the first to the second")
     legend_below(figure, list(handles.values()))
-    barrier = "not finite" if highest["barrier"] is None else f"{highest['barrier']:.3g}"
+    height = barrier(highest["barrier"])
     return Drawn(
         name="interpolation",
         title="Between two members' weights",
         alt=f"The loss along the straight line between the weights of "
-        f"{plural(len(paths), 'pair')} of members; the highest barrier is {barrier}.",
+        f"{plural(len(paths), 'pair')} of members; the highest barrier is {height}.",
         caption="The loss of the weights on the straight line between two members"
         + (", with running statistics estimated anew on the way" if anew else "")
         + ". A hump is a barrier: the two have found different solutions, of which the mean of the "
         "predictions gains and the mean of the weights does not. The highest, above the line "
-        f"between its ends, is {barrier} ({between}).",
+        f"between its ends, is {height} ({between}).",
         figure=figure,
     )
 

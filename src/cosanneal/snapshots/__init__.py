@@ -3,5 +3,3 @@
 from .reader import SnapshotReader as SnapshotReader
 from .store import Snapshot as Snapshot
 from .store import SnapshotStore as SnapshotStore
-
-__all__ = ["Snapshot", "SnapshotReader", "SnapshotStore"]

@@ -189,11 +189,7 @@ def check_tensor(name: str, dtype: str) -> None:
         )
 
 
-def _encoded(
-    layout: Layout,
-    metadata: Mapping[str, str],
-    digests: Mapping[str, str],
-) -> bytes:
+def _encoded(layout: Layout, metadata: Mapping[str, str], digests: Mapping[str, str]) -> bytes:
     """The bytes before the data of a snapshot."""
     stated = json.dumps(digests, ensure_ascii=False, sort_keys=True)
     header, _ = plan_header(layout, {**metadata, "digests": stated})

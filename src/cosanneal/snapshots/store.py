@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -309,6 +310,15 @@ def plain_metrics(metrics: Mapping[str, Any] | None) -> dict[str, Any]:
             f"Received: {metrics!r} ({error})"
         ) from error
     return plain
+
+
+def without_nan(value: Any) -> Any:
+    """The value without what JSON has no word for: NaN and the infinities become null."""
+    if isinstance(value, Mapping):
+        return {name: without_nan(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _as_number(value: object) -> Any:

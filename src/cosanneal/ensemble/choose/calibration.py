@@ -131,12 +131,7 @@ def tempered(wide: Any, temperature: float, class_axis: int | None) -> Any:
 
 
 def calibrated_log_loss(
-    probabilities: Any,
-    labels: Any,
-    *,
-    class_axis: int | None = -1,
-    splits: int = 5,
-    seed: int = 0,
+    probabilities: Any, labels: Any, *, class_axis: int | None = -1, splits: int = 5, seed: int = 0
 ) -> float:
     """The log-loss that a prediction could have at its best temperature, by cross-validation.
 

@@ -7,7 +7,7 @@ import math
 import os
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias, cast, get_args
 
@@ -142,10 +142,7 @@ class Choice:
             "class_axis": self.class_axis,
             "select": self.select,
             "metric": self.metric,
-            "candidates": [
-                {"name": each.name, **{name: getattr(each, name) for name in METRICS}}
-                for each in self.candidates
-            ],
+            "candidates": [asdict(candidate) for candidate in self.candidates],
             "samples": self.samples,
             "interval": list(self.interval),
             "seed": self.seed,
@@ -265,13 +262,7 @@ def fit(
     """
     metric = check_metric(metric)
     held_out = HeldOut(predictions, labels, class_axis=class_axis)
-    if names is None:
-        names = [str(i) for i in range(len(held_out))]
-    if len(names) != len(held_out):
-        raise EnsembleError(
-            f"Argument `names` must have a name for each of {len(held_out)} members. "
-            f"Received: {len(names)}"
-        )
+    names = names_of(len(held_out), names)
     chosen = _select(held_out, select, metric, steps=steps, bags=bags, seed=seed)
     candidates = [
         Candidate(name=f"last {m}", **scores)
@@ -325,6 +316,18 @@ def fit(
     return choice
 
 
+def names_of(members: int, names: Sequence[str] | None) -> Sequence[str]:
+    """The names of so many members; by default "0", "1", ..."""
+    if names is None:
+        return [str(i) for i in range(members)]
+    if len(names) != members:
+        raise EnsembleError(
+            f"Argument `names` must have a name for each of {members} members. "
+            f"Received: {len(names)}"
+        )
+    return names
+
+
 def _calibrated(
     held_out: HeldOut, rows: NDArray[Any], name: str
 ) -> tuple[float, NDArray[Any], Candidate]:
@@ -370,12 +373,14 @@ def _read(reader: Reader) -> Choice:
         raise reader.error("members", "a list whose weights sum to 1")
     digests = [member.value("digest") for member in members]
     known = any(digest is not None for digest in digests)
-    candidates = reader.items("candidates")
-    for candidate in candidates:
+    candidates: list[Candidate] = []
+    for candidate in reader.items("candidates"):
         candidate.only("name", *METRICS)
-        for name in METRICS:
-            if not 0 <= candidate.number(name) < math.inf:
+        scores = {name: candidate.number(name) for name in METRICS}
+        for name, score in scores.items():
+            if not 0 <= score < math.inf:
                 raise candidate.error(name, "a finite number of at least 0")
+        candidates.append(Candidate(name=candidate.text("name"), **scores))
     for field, known_values in (("select", get_args(Select)), ("metric", METRICS)):
         if reader.text(field) not in known_values:
             raise reader.error(field, f"one of {', '.join(map(repr, known_values))}")
@@ -399,13 +404,7 @@ def _read(reader: Reader) -> Choice:
         class_axis=reader.count("class_axis"),
         select=cast(Select, reader.text("select")),
         metric=cast(Metric, reader.text("metric")),
-        candidates=tuple(
-            Candidate(
-                name=candidate.text("name"),
-                **{name: candidate.number(name) for name in METRICS},
-            )
-            for candidate in candidates
-        ),
+        candidates=tuple(candidates),
         samples=samples or 0,
         interval=(interval[0], interval[1]),
         seed=seed or 0,

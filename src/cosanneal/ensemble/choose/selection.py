@@ -475,10 +475,7 @@ def select_weights(
             stacklevel=2,
         )
     return Selection(
-        weights=tuple(best.tolist()),
-        score=loss(best) + offset,
-        path=tuple(path),
-        gap=max(gap, 0.0),
+        weights=tuple(best.tolist()), score=loss(best) + offset, path=tuple(path), gap=max(gap, 0.0)
     )
 
 

@@ -171,15 +171,12 @@ class Pool(Generic[ArrayT]):
         Raises:
             EnsembleError: no member has any weight.
         """
-        if self._sum is None:
-            raise EnsembleError(
-                "The pool must have a member with a positive weight. Received: none"
-            )
+        total = _seen(self._sum)
         if self.pooling == "log-probabilities":
             with np.errstate(divide="ignore"):  # log(0), where no member gives anything
-                total = namespace(self._sum).log(self._sum)
+                total = namespace(total).log(total)
             return total + (_finite(self._top) - math.log(self._weight))
-        mean = self._sum / self._weight
+        mean = total / self._weight
         return mean if self.pooling != "logits" else probabilities_of(mean, self._axis)
 
     @property
@@ -338,7 +335,7 @@ class ValuePool(Generic[ArrayT]):
         Raises:
             EnsembleError: no member has any weight.
         """
-        return cast(ArrayT, narrow(self._seen(self._mean), self._like))
+        return cast(ArrayT, narrow(_seen(self._mean), self._like))
 
     @property
     def variance(self) -> ArrayT:
@@ -347,14 +344,13 @@ class ValuePool(Generic[ArrayT]):
         Raises:
             EnsembleError: no member has any weight.
         """
-        return cast(ArrayT, narrow(self._seen(self._squares) / self._weight, self._like))
+        return cast(ArrayT, narrow(_seen(self._squares) / self._weight, self._like))
 
-    def _seen(self, value: Any) -> Any:
-        if value is None:
-            raise EnsembleError(
-                "The pool must have a member with a positive weight. Received: none"
-            )
-        return value
+
+def _seen(total: Any) -> Any:
+    if total is None:
+        raise EnsembleError("The pool must have a member with a positive weight. Received: none")
+    return total
 
 
 def _finite(top: Any) -> Any:

@@ -20,14 +20,7 @@ from ..predict.modes import outputs_of
 from ..predict.outputs import OutputSpec
 from ..predict.pooling import Pool, ValuePool
 from ..score.metrics import brier_score, error_rate, log_loss, rmse
-from .barrier import (
-    BARRIER,
-    Interpolation,
-    check_inner,
-    check_tolerance,
-    mean_too_high,
-    too_high,
-)
+from .barrier import BARRIER, Interpolation, check_inner, check_tolerance, mean_too_high, too_high
 from .means import average_weights, exponential_weights, greedy_soup, interpolate_weights
 
 SoupName: TypeAlias = Literal["uniform", "greedy", "exponential"]
@@ -335,10 +328,8 @@ class Averaging:
             self._loss(self._estimated(interpolate_weights(start, end, share), 2))
             for share in inner
         ]
-        return Interpolation.of(
-            (0.0, *inner, 1.0),
-            (self._scores[first][name], *losses, self._scores[second][name]),
-        )
+        ends = self._scores[first][name], self._scores[second][name]
+        return Interpolation.of((0.0, *inner, 1.0), (ends[0], *losses, ends[1]))
 
     def _estimated(self, named: Mapping[str, Any], members: int) -> Weights:
         """Weights that are a mean of so many members', with statistics of their own."""

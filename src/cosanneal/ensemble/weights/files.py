@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ...core.atomic import replacing
 from ...core.errors import EnsembleError, MissingExtraError
 from ...snapshots.file import encode_header, first_mismatch, plan_header
-from ...snapshots.reader import SnapshotReader, numpy_dtype
+from ...snapshots.reader import numpy_dtype
 from ...snapshots.store import SNAPSHOT_NAME, Snapshot
 
 # A multiple of every element's size.
@@ -79,10 +79,14 @@ def average_snapshots(
                     f"{snapshot.path}, unlike the newest: {mismatch}; average those of one model"
                 )
         dtypes = {name: _averaged_dtype(dtype) for name, (_, dtype) in layout.items()}
+        averaged = [
+            {"name": each.path.name, "step": each.step, "digest": each.metadata["digest"]}
+            for each in members
+        ]
         header, order = plan_header(
             layout,
             {
-                "averaged": json.dumps([_reference(each) for each in members]),
+                "averaged": json.dumps(averaged),
                 "framework": members[-1].metadata["framework"],
                 "taken_from_newest": json.dumps(
                     sorted(name for name, dtype in dtypes.items() if dtype is None)
@@ -94,7 +98,9 @@ def average_snapshots(
             file.write(encode_header(header))
             for name in order:
                 differs = False
-                for parts in _parts(readers, name):
+                # The same part of the tensor in every snapshot, part after part.
+                chunks = (reader.chunks(name, _CHUNK_BYTES) for reader in readers)
+                for parts in zip(*chunks, strict=True):
                     dtype = dtypes[name]
                     if dtype is None:
                         file.write(parts[-1])
@@ -107,16 +113,6 @@ def average_snapshots(
                     differing.append(name)
             _check_target(path, overwrite)  # it may have come meanwhile
     return tuple(differing)
-
-
-def _reference(snapshot: Snapshot) -> dict[str, Any]:
-    digest = snapshot.metadata["digest"]
-    return {"name": snapshot.path.name, "step": snapshot.step, "digest": digest}
-
-
-def _parts(readers: Sequence[SnapshotReader], name: str) -> Iterable[tuple[bytes, ...]]:
-    """The same part of the tensor in every snapshot, part after part, to the end of each."""
-    return zip(*(reader.chunks(name, _CHUNK_BYTES) for reader in readers), strict=True)
 
 
 def _mean(parts: Sequence[NDArray[Any]]) -> NDArray[np.uint8]:

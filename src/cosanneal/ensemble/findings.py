@@ -1,0 +1,210 @@
+"""What is found of members and of a folder of snapshots, as parts of a results document."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from ..core.errors import EnsembleError, SnapshotError, shown
+from ..snapshots.store import SnapshotStore, without_nan
+from .choose.choice import Choice, names_of
+from .members import CHOICE_NAME, members_of
+from .predict.pooling import Pool
+from .results import FORMAT, VERSION
+from .score.analysis import correlation, disagreement
+from .score.evidence import compare_scores
+from .score.metrics import (
+    METRICS,
+    brier_score,
+    calibration_error,
+    error_rate,
+    log_loss,
+    reliability,
+    sample_scores,
+)
+
+
+def scores_of(
+    probabilities: Any, labels: Any, *, class_axis: int | None = -1, bins: int = 15
+) -> dict[str, float]:
+    """A score, as a results document has it: `error`, `log_loss`, `brier` and `ece`."""
+    return {
+        "error": error_rate(probabilities, labels, class_axis=class_axis),
+        "log_loss": log_loss(probabilities, labels, class_axis=class_axis),
+        "brier": brier_score(probabilities, labels, class_axis=class_axis),
+        "ece": calibration_error(probabilities, labels, bins=bins, class_axis=class_axis),
+    }
+
+
+def analyze(
+    predictions: Sequence[Any] | Any,
+    labels: Any,
+    *,
+    names: Sequence[str] | None = None,
+    choice: Choice | None = None,
+    class_axis: int | None = -1,
+    bins: int = 15,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """What members are worth, alone and together, as the part `analysis` of a results document.
+
+    Args:
+        predictions: the members' probabilities, oldest first: a sequence of
+            arrays of one shape (memory-mapped ones are read one at a time), or
+            one array with the members along its first axis.
+        labels: the true classes, as `cosanneal.ensemble.metrics` says, of data
+            that no member was trained on and nothing was chosen by.
+        names: of the members; by default those of the choice, or "0", "1", ...
+        choice: what `fit` chose among these members, on other data.
+        class_axis: the axis of the classes in one member's array, or None.
+        bins: of the reliability diagrams and of the calibration error.
+        seed: of the intervals.
+
+    Returns:
+        Plain data for JSON: `samples`, their number; `members`, the score of
+        each, with its `name`; `ensembles`, that of the mean of the `last` 2, 3,
+        ...; `choice` and `chosen`, its score (both null without one);
+        `comparisons`, in each metric the paired difference of the best
+        prediction (the chosen one, or the mean of all) to the last member, and
+        `comparisons_with_mean` that of the chosen one to the mean of all;
+        `correlation` and `disagreement` of every two members; and the
+        `reliability` of the best prediction `before` its temperature and, where
+        it has one, `after`.
+
+    Raises:
+        EnsembleError: no members, arrays that do not fit, or a choice that was
+            made among others.
+
+    Example:
+        >>> members = [[[0.9, 0.1], [0.4, 0.6]], [[0.6, 0.4], [0.7, 0.3]]]
+        >>> found = analyze(members, [0, 1], names=["first", "second"])
+        >>> [(row["name"], row["error"]) for row in found["members"]]
+        [('first', 0.0), ('second', 0.5)]
+        >>> found["ensembles"][0]["last"], found["disagreement"]
+        (2, [[0.0, 0.5], [0.5, 0.0]])
+    """
+    members = list(predictions)
+    if not members:
+        raise EnsembleError("Argument `predictions` must have at least one member. Received: none")
+    if names is None and choice is not None:
+        names = choice.members
+    names = names_of(len(members), names)
+    if choice is not None and (tuple(names), class_axis) != (choice.members, choice.class_axis):
+        raise EnsembleError(
+            "Argument `choice` must have been made among these members, with the same class_axis. "
+            f"Received: one among {shown(list(choice.members))} with class_axis="
+            f"{choice.class_axis}, for {shown(list(names))} with class_axis={class_axis}"
+        )
+
+    def scores(p: Any) -> dict[str, float]:
+        return scores_of(p, labels, class_axis=class_axis, bins=bins)
+
+    def compared(first: Any, second: Any) -> list[dict[str, Any]]:
+        rows = []
+        for metric in METRICS:
+            both = [
+                sample_scores(metric, p, labels, class_axis=class_axis) for p in (first, second)
+            ]
+            found = compare_scores(*both, seed=seed)
+            rows.append({"metric": metric, **asdict(found), "interval": list(found.interval)})
+        return rows
+
+    def diagram(p: Any) -> dict[str, Any]:
+        found = reliability(p, labels, bins=bins, class_axis=class_axis)
+        return {
+            "confidence": found.confidence.tolist(),
+            "accuracy": found.accuracy.tolist(),
+            "count": found.counts.tolist(),
+            "ece": calibration_error(p, labels, bins=bins, class_axis=class_axis),
+        }
+
+    rows = [{"name": name, **scores(p)} for name, p in zip(names, members, strict=True)]
+    last, ensembles = Pool[Any](class_axis=class_axis), []
+    for m, member in enumerate(reversed(members), start=1):
+        last.update(member)
+        if m > 1:
+            ensembles.append({"last": m, **scores(last.value)})
+    everyone = best = before = last.value
+    if choice is not None:
+        best = choice.apply(members)
+        before = replace(choice, temperature=1.0).apply(members)
+    diagrams = {"before": diagram(before)}
+    if choice is not None and choice.temperature != 1:
+        diagrams["after"] = diagram(best)
+    several = len(members) > 1
+    return {
+        "samples": len(labels),
+        "members": rows,
+        "ensembles": ensembles,
+        "choice": None if choice is None else choice.to_dict(),
+        "chosen": None if choice is None else scores(best),
+        "comparisons": compared(best, members[-1]) if several or choice is not None else [],
+        "comparisons_with_mean": compared(best, everyone) if several and choice is not None else [],
+        "correlation": without_nan(correlation(members).tolist()),
+        "disagreement": disagreement(members, class_axis=class_axis).tolist(),
+        "reliability": diagrams,
+    }
+
+
+def folder_results(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """What a folder of snapshots says of its run, as a results document.
+
+    Only the headers are read: the schedule, the steps and the user's metrics;
+    and `ensemble.json`, the choice that was saved beside the snapshots, if it is
+    there.
+
+    Args:
+        folder: the folder.
+
+    Returns:
+        A document with the parts `run`, `snapshots` and, if there is one, `choice`.
+
+    Raises:
+        SnapshotError: no folder, no snapshots in it, or one that is damaged.
+        EnsembleError: the choice cannot be read, or was made among other snapshots.
+    """
+    store = SnapshotStore(folder)
+    snapshots = store.list()
+    if not snapshots:
+        hint = ""
+        if not store.folder.is_dir():
+            hint = ", no folder"
+        elif (store.folder / "results.json").is_file():
+            hint = " there; it has a results.json: give that"
+        raise SnapshotError(
+            f"Folder {store.folder} must hold at least one snapshot. Received: none{hint}"
+        )
+    newest = snapshots[-1]
+    recorded = newest.metadata["schedule"]
+    results: dict[str, Any] = {
+        "format": FORMAT,
+        "version": VERSION,
+        "title": f"Snapshots in {store.folder.resolve().name}",
+        "run": {
+            "schedule": newest.schedule.to_dict(),
+            "updates": newest.step,
+            "loss": None,
+            # Those of an earlier schedule do not lie on this one's curve.
+            "cycle_ends": [
+                each.step - 1 for each in snapshots if each.metadata["schedule"] == recorded
+            ],
+        },
+        "snapshots": [
+            {
+                "name": each.path.name,
+                "cycle": each.cycle,
+                "step": each.step,
+                "rate": without_nan(each.metadata["rate"]),
+                "metrics": without_nan(each.metadata["metrics"]),
+            }
+            for each in snapshots
+        ],
+    }
+    file = store.folder / CHOICE_NAME
+    if file.exists():
+        choice = Choice.load(file)
+        members_of(choice, store, file)
+        results["choice"] = choice.to_dict()
+    return results
