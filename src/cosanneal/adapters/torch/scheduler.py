@@ -15,7 +15,7 @@ from ...core.errors import ScheduleError
 from ...core.records import first_difference
 from ...core.schedule import Cycle, Schedule
 from ...snapshots.recorder import check_schedule
-from .stretch import Stretch, copied, fill, fit_to_fill, scaled
+from .stretch import Stretch, copied, fill, fit_to_fill, rounded, scaled
 
 # Older releases of torch do all within `step`, and note as the last rates the groups' very tensors.
 _HANDS_OVER_TENSORS: Final = not hasattr(LRScheduler, "_update_lr")
@@ -57,9 +57,12 @@ class CyclicCosineLR(LRScheduler):
             successive rates of the schedule, in place of setting it: for use
             under ChainedScheduler, so that factors of other schedulers stay.
             A factor survives a rate of 0.
-        last_epoch: the number of the last update done, to go on from there on
-            an optimizer at its initial rates; -1 starts. To resume from a
-            checkpoint, `load_state_dict` is all that is needed.
+        last_epoch: the number of the last update done, to go on from there; -1
+            starts. The optimizer is a fresh one at its initial rates, or one
+            whose state was restored after the scheduler's step: with
+            `chainable`, what its rates differ by from the schedule's are then
+            the factors of other schedulers (lost where the rate is 0). To
+            resume from a checkpoint, `load_state_dict` is all that is needed.
 
     Raises:
         ScheduleError: no schedule, a list whose length is not the number of
@@ -107,6 +110,8 @@ class CyclicCosineLR(LRScheduler):
                 )
         initial = [float(group.get("initial_lr", group["lr"])) for group in groups]
         self._reference = max(initial)
+        # A restored optimizer's rates are annealed already: they are those of the coming step.
+        self._restored = last_epoch >= 0 and initial != [float(group["lr"]) for group in groups]
         if self._shared and not self._reference > 0:
             raise ScheduleError(
                 "The optimizer must have a parameter group with a positive rate, since a group's "
@@ -194,9 +199,11 @@ class CyclicCosineLR(LRScheduler):
                 stacklevel=2,
             )
         self._adopt_groups()
+        rates = self._rates()
         if self.chainable:
-            self._note_factors()
-        self._own = self._rates()
+            self._note_factors(rates)
+        self._own = rates
+        self._restored = False
         if not self.chainable:
             return list(self._own)
         return [rate * factor for rate, factor in zip(self._own, self._factors, strict=True)]
@@ -250,12 +257,14 @@ class CyclicCosineLR(LRScheduler):
                 "group's to scheduler.schedules"
             )
 
-    def _note_factors(self) -> None:
+    def _note_factors(self, coming: list[float]) -> None:
         """Find out by what others multiplied each rate since we last set it."""
         for i, group in enumerate(self.optimizer.param_groups):
             now = float(group["lr"])
             # Older releases of torch do not say when the step is the initial one.
-            if getattr(self, "_is_initial", False) or i >= len(self._own):
+            if self._restored:
+                before = rounded(coming[i], group)
+            elif getattr(self, "_is_initial", False) or i >= len(self._own):
                 before = float(self.base_lrs[i])
             elif now == float(self._last_lr[i]):
                 continue  # nobody did; and so no rounding gathers
