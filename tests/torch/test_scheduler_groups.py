@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor
-from torch.optim import AdamW, Optimizer
+from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import ChainedScheduler, ConstantLR, ExponentialLR, LRScheduler
 
 import cosanneal as ca
@@ -119,3 +119,11 @@ def test_a_list_of_schedules_resumes_by_last_epoch() -> None:
     fresh = restored(make, optimizer)
     CyclicCosineLR(fresh, schedules, chainable=True, last_epoch=3)
     assert rates(fresh) == pytest.approx(rates(optimizer), rel=1e-14)
+
+
+def test_an_optimizer_without_rates_is_refused_by_name() -> None:
+    optimizer = SGD([parameter()], lr=0.1)
+    optimizer.param_groups[0]["lr"] = None  # as transformers' Adafactor has it
+    for schedule in (SCHEDULE, [SCHEDULE]):
+        with pytest.raises(ca.ScheduleError, match=r"lr=None in group 0 of SGD; .*relative_step"):
+            CyclicCosineLR(optimizer, schedule)

@@ -66,7 +66,8 @@ class CyclicCosineLR(LRScheduler):
 
     Raises:
         ScheduleError: no schedule, a list whose length is not the number of
-            groups, or no group with a positive rate.
+            groups, a group whose rate is None, or no group with a positive
+            rate.
 
     Example:
         >>> import torch
@@ -95,6 +96,13 @@ class CyclicCosineLR(LRScheduler):
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"{type(optimizer).__name__} is not an Optimizer")
         groups = optimizer.param_groups
+        for i, group in enumerate(groups):
+            if group.get("lr") is None:  # as the Adafactor of transformers, which sets its own
+                raise ScheduleError(
+                    "The optimizer must have a rate in each parameter group, for a schedule to "
+                    f"set. Received: lr=None in group {i} of {type(optimizer).__name__}; give "
+                    "it an lr (and transformers' Adafactor relative_step=False beside it)"
+                )
         self.schedules: list[Schedule]
         # Whether every group follows the one schedule at its ratio.
         self._shared = not isinstance(schedule, list | tuple)
