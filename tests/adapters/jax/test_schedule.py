@@ -267,14 +267,17 @@ def test_in_optax() -> None:
 
 def test_steps_that_cannot_be() -> None:
     rate = cyclic_cosine_schedule(SCHEDULE)
-    for step in (-1, np.int64(-3)):
-        with pytest.raises(ca.ScheduleError, match=r"`step` must be an integer of at least 0"):
-            rate(step)
-    others: list[Any] = [1.5, True, "3", None, np.arange(3)]
+    others: list[Any] = [
+        *(1.5, True, "3", None, float("nan"), float("inf"), np.float32(0.5), np.bool_(True)),
+        *(np.array([1.0, 1.5]), np.array([1.0, np.nan]), np.array([True]), np.array(["3"])),
+        *(np.array([1j]), jnp.array(0.5), jnp.array([1.0, 0.5]), jnp.array(True), []),
+    ]
     for step in others:
         with pytest.raises(ca.ScheduleError, match=r"`step` must be an integer"):
             rate(step)
-    with pytest.raises(ca.ScheduleError, match=r"`step` must be an integer.*array of float32"):
+    with pytest.raises(
+        ca.ScheduleError, match=r"`step` must be an integer.*array of float32.*2\*\*24"
+    ):
         jax.jit(rate)(1.0)
     with pytest.raises(ca.ScheduleError, match=r"at most 2147483647.*enable x64"):
         rate(2**31)
@@ -294,3 +297,46 @@ def test_schedules_that_cannot_be() -> None:
         cyclic_cosine_schedule(ca.CyclicCosine(1e300, cycle_steps=10))
     with enable_x64(True):
         assert float(cyclic_cosine_schedule(ca.CyclicCosine(1e300, cycle_steps=10))(0)) == 1e300
+
+
+def test_known_floats_and_negative_numbers_are_steps(wide: bool) -> None:
+    rate = cyclic_cosine_schedule(SCHEDULE)
+    for seven in (7.0, np.float32(7), np.array(7.0), jnp.array(7.0), jnp.array(7, jnp.bfloat16)):
+        assert rate(seven).shape == ()
+        assert float(rate(seven)) == float(rate(7))
+    for negative in (-1, np.int64(-3), -2.0, -(2**70), np.array(-1), jnp.array(-1.0)):
+        assert float(rate(negative)) == float(rate(0))
+    assert rate(7.0).dtype == (np.float64 if wide else np.float32)
+    assert float(jax.jit(lambda: rate(7.0))()) == pytest.approx(float(rate(7)), rel=1e-6)
+
+
+def test_numpy_arrays_of_steps_are_taken_as_jaxs(wide: bool) -> None:
+    rate = cyclic_cosine_schedule(SCHEDULE)
+    steps = np.array([[-4, 0, 1], [7, 40, 100]])
+    expected = [[float(rate(max(step, 0))) for step in row] for row in steps.tolist()]
+    for dtype in (np.int8, np.int16, np.int32, np.int64, np.float16, np.float32, np.float64):
+        assert rate(steps.astype(dtype)).tolist() == expected
+    unsigned = rate(np.array([7, 2**64 - 1], np.uint64)).tolist()
+    assert unsigned == [float(rate(7)), float(rate(2**62 if wide else INT32))]
+    assert rate(np.array([1e30, -1e30])).tolist() == [unsigned[1], float(rate(0))]
+    assert rate(jnp.array([7.0, 40.0])).tolist() == expected[1][:2]
+    assert rate(np.zeros((0, 3), int)).shape == (0, 3)
+
+
+def test_within_optax_join_schedules() -> None:
+    part = cyclic_cosine_schedule(SCHEDULE)
+    joined = optax.join_schedules([optax.linear_schedule(0.0, 0.1, 5), part], [5])
+    for steps in (range(40), np.arange(40), jnp.arange(40)):
+        rates = [float(joined(step)) for step in steps]
+        assert rates[5:] == [float(part(step)) for step in range(35)]
+        assert rates[:5] == pytest.approx([0.02 * step for step in range(5)], rel=1e-6)
+    np.testing.assert_array_equal(joined(np.arange(40)), jnp.array(rates))
+
+
+def test_a_variable_that_is_a_jax_array_is_a_step() -> None:
+    class Variable:  # as Keras' on JAX, and Flax's
+        def __jax_array__(self) -> jax.Array:
+            return jnp.array(40)
+
+    rate = cyclic_cosine_schedule(SCHEDULE)
+    assert float(rate(Variable())) == float(rate(40))

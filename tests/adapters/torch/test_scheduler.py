@@ -81,11 +81,11 @@ def test_a_list_gives_each_group_a_schedule_of_its_own() -> None:
         update(optimizer, scheduler)
 
 
-def test_a_group_added_later_joins_at_the_next_step() -> None:
+def test_a_group_added_later_joins_at_its_ratio() -> None:
     optimizer = sgd(0.1)
     scheduler = CyclicCosineLR(optimizer, SCHEDULE)
     update(optimizer, scheduler, 6)
-    optimizer.add_param_group({"params": [parameter()], "lr": 0.05})
+    optimizer.add_param_group({"params": [parameter()], "initial_lr": 0.05})
     update(optimizer, scheduler)
     assert rates(optimizer) == [SCHEDULE.rate(7), SCHEDULE.rate(7) * 0.5]
     assert len(scheduler.get_last_lr()) == 2
@@ -99,9 +99,9 @@ def test_a_group_added_later_to_a_list_needs_its_schedule() -> None:
     optimizer = sgd(0.1)
     scheduler = CyclicCosineLR(optimizer, [SCHEDULE])
     optimizer.add_param_group({"params": [parameter()], "lr": 0.05})
-    optimizer.step()
-    with pytest.raises(ca.ScheduleError, match=r"2 groups and 1 schedules; append"):
-        scheduler.step()
+    for step in (optimizer.step, scheduler.step):
+        with pytest.raises(ca.ScheduleError, match=r"2 groups and 1 schedules; append"):
+            step()
     scheduler.schedules.append(ca.CyclicCosine(0.5, cycle_steps=10))
     scheduler.step()
     assert rates(optimizer)[1] <= 0.5

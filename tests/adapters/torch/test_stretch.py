@@ -199,7 +199,8 @@ def add_group(pair: Pair, draw: random.Random) -> Pair:
     if len(optimizer.param_groups) < 6:
         rate = draw.choice([0.05, "shared"])
         rate = optimizer.param_groups[0]["lr"] if rate == "shared" else rate
-        optimizer.add_param_group({"params": [torch.nn.Parameter(torch.ones(1))], "lr": rate})
+        group = {"params": [torch.nn.Parameter(torch.ones(1))], "lr": rate}
+        optimizer.add_param_group(group | draw.choice([{}, {"initial_lr": 0.04}]))
     return pair
 
 
@@ -287,7 +288,9 @@ OPERATIONS: list[Callable[[Pair, random.Random], Pair]] = [
 ]
 
 
-@pytest.mark.filterwarnings("ignore:(The epoch parameter|Seems like|Detected call):UserWarning")
+@pytest.mark.filterwarnings(
+    "ignore:(The epoch parameter|Seems like|Detected call|A parameter):UserWarning"
+)
 @pytest.mark.parametrize("seed", range(60))
 def test_whatever_else_is_done_both_ways_agree_bit_for_bit(seed: int) -> None:
     draw = random.Random(seed)
@@ -338,7 +341,7 @@ def test_a_state_of_other_ratios_is_followed_by_tensors() -> None:
     # The second group was added later, and the first remained the reference.
     grown = adamw(0.1)
     scheduler = CyclicCosineLR(grown, SCHEDULES["equal"])
-    grown.add_param_group({"params": [torch.nn.Parameter(torch.ones(1))], "lr": 0.2})
+    grown.add_param_group({"params": [torch.nn.Parameter(torch.ones(1))], "initial_lr": 0.2})
     grown.step()
     scheduler.step()
     optimizer = adamw(*(torch.tensor(rate, dtype=torch.float64) for rate in (0.1, 0.2)))

@@ -10,7 +10,8 @@ import numpy as np
 from jax import lax
 from numpy.typing import NDArray
 
-from ...core.errors import ScheduleError, check_steps, shown
+from ...core.errors import ScheduleError
+from ...core.graph.steps import known_steps, unknown_floats
 
 
 class Operations(NamedTuple):
@@ -28,15 +29,16 @@ class Operations(NamedTuple):
 
     def step(self, value: Any, limit: int) -> jax.Array:
         """The step in the index dtype, in [0, limit]."""
+        if not isinstance(value, jax.Array) and hasattr(value, "__jax_array__"):
+            # A variable of Keras on JAX, or of Flax.
+            value = value.__jax_array__()
+        if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jnp.floating):
+            if isinstance(value, jax.core.Tracer):
+                raise unknown_floats(f"an array of {value.dtype}")
+            value = np.asarray(value).astype(np.float64)
         if not isinstance(value, jax.Array):  # as tracers are
-            step = check_steps("step", value)
-            if step > limit:
-                raise ScheduleError(
-                    f"Argument `step` must be at most {limit}, the largest step of a graph. "
-                    f"Received: step={shown(value)}"
-                    + ("" if self.wide else "; enable x64 for larger ones")
-                )
-            return jnp.asarray(step, self.index)
+            remedy = "" if self.wide else "; enable x64 for larger ones"
+            return jnp.asarray(known_steps(value, limit, remedy=remedy, xp=np), self.index)
         if not jnp.issubdtype(value.dtype, jnp.integer):
             raise ScheduleError(
                 "Argument `step` must be an integer (optimizer steps, counted from 0). "

@@ -35,12 +35,15 @@ def cyclic_cosine_schedule(schedule: Schedule) -> optax.Schedule:
             where x64 is enabled.
 
     Returns:
-        A function of the step: a Python or numpy integer, or a jax array of
-        integers, whose elements it maps. Rates are arrays of jax's default
-        float dtype. Inside a graph nothing can be raised, so an array's
-        negative steps count as step 0, and steps beyond the last as the last.
-        A Python or numpy integer that is negative, or beyond the last, is a
-        ScheduleError.
+        A function of the step: an integer of Python's, numpy's or jax's, or an
+        array of integers, whose elements it maps; a float where its value is
+        known and an integer; or a variable that is a jax array, as Keras' on
+        JAX and Flax's. Floats inside a graph are refused, for float32 holds no
+        step beyond 2**24 exactly; Optax itself counts in int32. Rates are
+        arrays of jax's default float dtype. Negative steps count as step 0, for
+        `optax.join_schedules` evaluates a part before its beginning too, and
+        an array's steps beyond the last as the last, for inside a graph nothing
+        can be raised. A number beyond the last is a ScheduleError.
 
     Raises:
         ScheduleError: no schedule; one that would need a table of more than

@@ -9,7 +9,8 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from ...core.errors import ScheduleError, check_steps, shown
+from ...core.errors import ScheduleError
+from ...core.graph.steps import known_steps, unknown_floats
 
 
 class Operations:
@@ -29,16 +30,14 @@ class Operations:
 
     def step(self, value: Any, limit: int) -> Any:
         """The step in [0, limit]: a tensor of the index dtype, or an int where no graph is made."""
+        if isinstance(value, keras.Variable) or ops.is_tensor(value):
+            dtype = keras.backend.standardize_dtype(value.dtype)
+            if "float" in dtype:
+                value = _values(value, dtype)
         if not isinstance(value, keras.Variable) and not ops.is_tensor(value):
-            step = check_steps("step", value)
-            if step > limit:
-                raise ScheduleError(
-                    f"Argument `step` must be at most {limit}, the largest step of a graph. "
-                    f"Received: step={shown(value)}"
-                    + ("" if self.wide else "; set floatx to float64 for larger ones")
-                )
-            return step
-        dtype = keras.backend.standardize_dtype(value.dtype)
+            remedy = "" if self.wide else "; set floatx to float64 for larger ones"
+            steps = known_steps(value, limit, remedy=remedy, xp=np)
+            return steps if isinstance(steps, int) else ops.convert_to_tensor(steps, self.index)
         if dtype not in ("int8", "uint8", "int16", "uint16", "int32", "int64"):
             raise ScheduleError(
                 "Argument `step` must be an integer (optimizer steps, counted from 0), and as a "
@@ -98,6 +97,16 @@ class Operations:
 
     def log(self, x: Any) -> Any:
         return _native(x).log(x)
+
+
+def _values(tensor: Any, dtype: str) -> NDArray[np.float64]:
+    """The values of a tensor of floats, where they are known."""
+    try:
+        narrow = dtype in ("float16", "bfloat16")  # the latter is none of numpy's
+        known = ops.convert_to_numpy(ops.cast(tensor, "float32") if narrow else tensor)
+        return np.asarray(known).astype(np.float64)
+    except Exception as error:  # each backend has its own
+        raise unknown_floats(f"a tensor of {dtype}") from error
 
 
 def _native(x: Any) -> Any:

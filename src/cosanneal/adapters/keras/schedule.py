@@ -39,11 +39,14 @@ class CyclicCosineSchedule(keras.optimizers.schedules.LearningRateSchedule):
 
     Returns:
         As a function of the step: a scalar of the backend's. The step is an
-        integer of Python's or numpy's, a variable, or a tensor of integers,
-        whose elements it maps. Inside a graph nothing can be raised, so a
-        tensor's negative steps count as step 0, and steps beyond the last as
-        the last. A Python or numpy integer that is negative, or beyond the
-        last, is a ScheduleError.
+        integer of Python's or numpy's, a variable, or an array or tensor of
+        integers, whose elements it maps; or a float where its value is known
+        and an integer. Floats inside a graph are refused, for float32 holds no
+        step beyond 2**24 exactly; Keras itself counts in integers. Negative
+        steps count as step 0, as a warmup may ask for what comes after it, and
+        those of an array or tensor beyond the last as the last, for inside a
+        graph nothing can be raised. A number beyond the last is a
+        ScheduleError.
 
     Raises:
         ScheduleError: no schedule; one that would need a table of more than

@@ -15,7 +15,8 @@ from ...core.errors import ScheduleError
 from ...core.records import first_difference
 from ...core.schedule import Cycle, Schedule
 from ...snapshots.recorder import check_schedule
-from .stretch import Stretch, copied, fill, fit_to_fill, scaled
+from .groups import initial_rates, nearest, warn_of_replaced, watch
+from .stretch import Stretch, copied, fill, fit_to_fill, rounded, scaled
 
 # Older releases of torch do all within `step`, and note as the last rates the groups' very tensors.
 _HANDS_OVER_TENSORS: Final = not hasattr(LRScheduler, "_update_lr")
@@ -46,9 +47,14 @@ class CyclicCosineLR(LRScheduler):
     the optimizer's `lr` is only the ratio. With a list of schedules, one for
     each group, each group follows its own.
 
-    A group added later joins at the next `step()`, with the ratio of its own
-    `lr` to the highest initial rate the optimizer had when the scheduler was
-    made. (With a list, append its schedule to `schedules`.)
+    A group added later takes part at once, from the optimizer's very next
+    update: at the ratio of its `initial_lr`, if it brings one, to the highest
+    initial rate that the optimizer had when the scheduler was made, else at
+    ratio 1. Its `lr` is no ratio, for it may be the optimizer's default or the
+    others' rate of the moment: as a ratio, the one would set it far above the
+    others at a cycle's end, and the other freeze it in the cycles to come. A
+    warning says where a third `lr` is replaced. (With a list, append the
+    group's schedule to `schedules`.)
 
     Args:
         optimizer: the optimizer. Rates that are tensors are filled in place.
@@ -57,13 +63,17 @@ class CyclicCosineLR(LRScheduler):
             successive rates of the schedule, in place of setting it: for use
             under ChainedScheduler, so that factors of other schedulers stay.
             A factor survives a rate of 0.
-        last_epoch: the number of the last update done, to go on from there on
-            an optimizer at its initial rates; -1 starts. To resume from a
-            checkpoint, `load_state_dict` is all that is needed.
+        last_epoch: the number of the last update done, to go on from there; -1
+            starts. The optimizer is a fresh one at its initial rates, or one
+            whose state was restored after the scheduler's step: with
+            `chainable`, what its rates differ by from the schedule's are then
+            the factors of other schedulers (lost where the rate is 0). To
+            resume from a checkpoint, `load_state_dict` is all that is needed.
 
     Raises:
         ScheduleError: no schedule, a list whose length is not the number of
-            groups, or no group with a positive rate.
+            groups, a group whose rate is None, or no group with a positive
+            rate.
 
     Example:
         >>> import torch
@@ -92,26 +102,13 @@ class CyclicCosineLR(LRScheduler):
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"{type(optimizer).__name__} is not an Optimizer")
         groups = optimizer.param_groups
-        self.schedules: list[Schedule]
         # Whether every group follows the one schedule at its ratio.
         self._shared = not isinstance(schedule, list | tuple)
-        if self._shared:
-            self.schedules = [check_schedule(schedule)]
-        else:
-            self.schedules = [check_schedule(each) for each in cast(Sequence[Schedule], schedule)]
-            if len(self.schedules) != len(groups):
-                raise ScheduleError(
-                    "Argument `schedule` must be one schedule, or a list with one for each of the "
-                    f"optimizer's {len(groups)} parameter groups. Received: a list of "
-                    f"{len(self.schedules)}"
-                )
-        initial = [float(group.get("initial_lr", group["lr"])) for group in groups]
+        self.schedules = _schedules(schedule, len(groups))
+        initial = initial_rates(optimizer, ratios=self._shared)
         self._reference = max(initial)
-        if self._shared and not self._reference > 0:
-            raise ScheduleError(
-                "The optimizer must have a parameter group with a positive rate, since a group's "
-                f"rate is its ratio to the highest. Received: lr={initial}"
-            )
+        # A restored optimizer's rates are annealed already: they are those of the coming step.
+        self._restored = last_epoch >= 0 and initial != [float(group["lr"]) for group in groups]
         if last_epoch >= 0:
             for group in groups:  # torch asks for these, and would refuse a fresh optimizer
                 group.setdefault("initial_lr", copied(group["lr"]))
@@ -125,6 +122,7 @@ class CyclicCosineLR(LRScheduler):
         self._stretch: Stretch | None = None
         self._last: list[float | Tensor] | None = None
         super().__init__(optimizer, last_epoch)
+        watch(self)
 
     def _update_lr(self, epoch: int | None = None) -> None:
         # What torch's `step` leaves to this method, and older releases do within `step`. Where
@@ -184,6 +182,10 @@ class CyclicCosineLR(LRScheduler):
         last = self._last_lr
         return {**self.__dict__, "_last": last, "_stretch": None}
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        watch(self)  # a copy of an optimizer has no hooks
+
     def get_lr(self) -> list[float | Tensor]:
         """The rates for `last_epoch`; for the rates in force, see `get_last_lr`."""
         if not self._get_lr_called_within_step:
@@ -193,9 +195,10 @@ class CyclicCosineLR(LRScheduler):
                 UserWarning,
                 stacklevel=2,
             )
-        self._adopt_groups()
         if self.chainable:
             self._note_factors()
+        self._restored = False
+        self._adopt_groups()
         self._own = self._rates()
         if not self.chainable:
             return list(self._own)
@@ -226,36 +229,78 @@ class CyclicCosineLR(LRScheduler):
         return schedule.cycle_at(step)
 
     def _rates(self) -> list[float]:
+        rates = [self._rate(schedule) for schedule in self.schedules]
+        return scaled(rates[0], self._ratios()) if self._shared else rates
+
+    def _rate(self, schedule: Schedule) -> float:
         # An int, but for torch's deprecated `step(epoch)`, which takes fractions.
         step = self.last_epoch
-        rates = [
-            schedule.rate(step) if isinstance(step, int) else schedule.rate_at(step)
-            for schedule in self.schedules
-        ]
-        return scaled(rates[0], self._ratios()) if self._shared else rates
+        return schedule.rate(step) if isinstance(step, int) else schedule.rate_at(step)
 
     def _ratios(self) -> list[float]:
         # A ratio of 1 leaves the schedule's own rate, bit for bit.
         return [float(base) / self._reference for base in self.base_lrs]
 
+    def take_in_groups(self) -> None:
+        """Take in the groups that were added since, at the rate that is theirs now.
+
+        Raises:
+            ScheduleError: there is a list of schedules, and none for a new group.
+        """
+        known, groups = len(self.base_lrs), self.optimizer.param_groups
+        last = self._last_lr
+        if self.chainable:
+            self._note_factors()
+        self._adopt_groups()
+        model = nearest(self.base_lrs[:known], self._reference)
+        now = float(groups[model]["lr"])
+        ours = now == float(last[model])  # and not that of another scheduler, under SequentialLR
+        own = list(self._own)
+        for i, group in enumerate(groups[known:], known):
+            if self._shared:
+                ratio = float(self.base_lrs[i]) / float(self.base_lrs[model])
+                own.append(own[model] * ratio)
+                rate = now * ratio
+            else:
+                rate = self._rate(self.schedules[i]) if ours else float(group["lr"])
+                own.append(rate)
+            if ours:
+                rate = own[i] * self._factors[i] if self.chainable else own[i]
+            fill(group, rate)
+        self._own = own
+        self._last_lr = [*last, *(copied(group["lr"]) for group in groups[known:])]
+        self._stretch = None  # it was made for fewer
+
     def _adopt_groups(self) -> None:
-        groups = self.optimizer.param_groups
-        for group in groups[len(self.base_lrs) :]:
-            self.base_lrs.append(copied(group.setdefault("initial_lr", copied(group["lr"]))))
-            self._factors.append(1.0)
+        known, groups = len(self.base_lrs), self.optimizer.param_groups
         if not self._shared and len(self.schedules) != len(groups):
             raise ScheduleError(
                 "The scheduler must have a schedule for each parameter group. Received: "
                 f"{len(groups)} groups and {len(self.schedules)} schedules; append the new "
                 "group's to scheduler.schedules"
             )
+        if known == len(groups):
+            return
+        model = nearest(self.base_lrs, self._reference)
+        now = float(groups[model]["lr"])
+        for i, group in enumerate(groups[known:], known):
+            if self._shared and "initial_lr" not in group:
+                warn_of_replaced(group, now, self.optimizer, self._reference)
+            if any(group["lr"] is other["lr"] for other in groups[:i]):
+                group["lr"] = copied(group["lr"])  # a tensor, which is to be filled for this alone
+            initial = self._reference if self._shared else copied(group["lr"])
+            self.base_lrs.append(copied(group.setdefault("initial_lr", initial)))
+            self._factors.append(self._factors[model])
 
     def _note_factors(self) -> None:
-        """Find out by what others multiplied each rate since we last set it."""
-        for i, group in enumerate(self.optimizer.param_groups):
+        """Find out by what others multiplied each known rate since we last set it."""
+        coming = self._rates() if self._restored else []
+        for i, group in enumerate(self.optimizer.param_groups[: len(self.base_lrs)]):
             now = float(group["lr"])
+            if self._restored:
+                before = rounded(coming[i], group)
             # Older releases of torch do not say when the step is the initial one.
-            if getattr(self, "_is_initial", False) or i >= len(self._own):
+            elif getattr(self, "_is_initial", False) or i >= len(self._own):
                 before = float(self.base_lrs[i])
             elif now == float(self._last_lr[i]):
                 continue  # nobody did; and so no rounding gathers
@@ -266,6 +311,8 @@ class CyclicCosineLR(LRScheduler):
 
     def state_dict(self) -> dict[str, Any]:
         """The state as plain data (numbers, strings, lists, dicts), which `weights_only` loads."""
+        if len(self.base_lrs) != len(self.optimizer.param_groups):
+            self.take_in_groups()
         last = [float(rate) for rate in self._last_lr]
         now = [float(group["lr"]) for group in self.optimizer.param_groups[: len(last)]]
         return {
@@ -294,36 +341,18 @@ class CyclicCosineLR(LRScheduler):
             ScheduleError: not a state of this class; one of another schedule
                 (the difference is named); more parameter groups than there are.
         """
-        missing = sorted(_STATE - state_dict.keys())
-        if missing:
-            raise ScheduleError(
-                "Argument `state_dict` must be the state of a CyclicCosineLR. Received: a dict "
-                f"without {missing}"
-            )
-        ours = [schedule.to_dict() for schedule in self.schedules]
-        difference = first_difference(state_dict["schedules"], ours, "schedules")
-        if strict and difference is not None:
-            path, theirs, mine = difference
-            raise ScheduleError(
-                "The state must be of the same schedule as this scheduler's. Received: "
-                f"{path} = {theirs} in the state, {mine} here; to go on under this schedule "
-                "from the state's step, give strict=False"
-            )
         groups = self.optimizer.param_groups
-        if len(state_dict["base_lrs"]) > len(groups):
-            raise ScheduleError(
-                "The optimizer must have as many parameter groups as the state's. Received: "
-                f"{len(groups)} groups, and {len(state_dict['base_lrs'])} in the state; add the "
-                "others with add_param_group first"
-            )
+        _check_state(state_dict, self.schedules, len(groups), strict=strict)
         known = len(state_dict["base_lrs"])
         self.base_lrs = [*state_dict["base_lrs"], *self.base_lrs[known:]]
         self._factors = [*state_dict["factors"], *self._factors[known:]]
         self._reference = state_dict["reference"]
         self.last_epoch = state_dict["last_epoch"]
         self._step_count = state_dict["_step_count"]
-        self._own = list(state_dict["own"])
-        self._last_lr = list(state_dict["_last_lr"])
+        # Of groups that the state has not, what stands there now.
+        more = [float(group["lr"]) for group in groups[known : len(self.base_lrs)]]
+        self._own = [*state_dict["own"], *more]
+        self._last_lr = [*state_dict["_last_lr"], *more]
         self._stretch = None  # it was made for other ratios
         self.loads += 1
         self.loaded_step = max(math.floor(self.last_epoch), 0)
@@ -345,3 +374,43 @@ class CyclicCosineLR(LRScheduler):
         ):
             fill(group, rate * factor if self.chainable else rate)
         self._last_lr = [copied(group["lr"]) for group in self.optimizer.param_groups]
+
+
+def _schedules(schedule: Schedule | Sequence[Schedule], groups: int) -> list[Schedule]:
+    """The schedule, or those of so many groups."""
+    if not isinstance(schedule, list | tuple):
+        return [check_schedule(schedule)]
+    schedules = [check_schedule(each) for each in schedule]
+    if len(schedules) != groups:
+        raise ScheduleError(
+            "Argument `schedule` must be one schedule, or a list with one for each of the "
+            f"optimizer's {groups} parameter groups. Received: a list of {len(schedules)}"
+        )
+    return schedules
+
+
+def _check_state(
+    state_dict: dict[str, Any], schedules: list[Schedule], groups: int, *, strict: bool
+) -> None:
+    """Refuse what is no state of a scheduler of these schedules, on so many groups."""
+    missing = sorted(_STATE - state_dict.keys())
+    if missing:
+        raise ScheduleError(
+            "Argument `state_dict` must be the state of a CyclicCosineLR. Received: a dict "
+            f"without {missing}"
+        )
+    ours = [schedule.to_dict() for schedule in schedules]
+    difference = first_difference(state_dict["schedules"], ours, "schedules")
+    if strict and difference is not None:
+        path, theirs, mine = difference
+        raise ScheduleError(
+            "The state must be of the same schedule as this scheduler's. Received: "
+            f"{path} = {theirs} in the state, {mine} here; to go on under this schedule "
+            "from the state's step, give strict=False"
+        )
+    if len(state_dict["base_lrs"]) > groups:
+        raise ScheduleError(
+            "The optimizer must have as many parameter groups as the state's. Received: "
+            f"{groups} groups, and {len(state_dict['base_lrs'])} in the state; add the "
+            "others with add_param_group first"
+        )

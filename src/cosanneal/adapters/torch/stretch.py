@@ -149,6 +149,12 @@ def copied(rate: float | Tensor) -> float | Tensor:
     return rate.clone() if isinstance(rate, Tensor) else rate
 
 
+def rounded(rate: float, group: dict[str, Any]) -> float:
+    """A rate as the group can hold it."""
+    lr = group["lr"]
+    return float(torch.full_like(lr, rate)) if isinstance(lr, Tensor) else rate
+
+
 def fill(group: dict[str, Any], rate: float) -> None:
     """Set a group's rate; one that is a tensor is filled in place, as captured graphs need."""
     if isinstance(group["lr"], Tensor):

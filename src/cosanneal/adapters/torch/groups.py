@@ -1,0 +1,84 @@
+"""What a scheduler asks of an optimizer's parameter groups, and its watch for those added later."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import warnings
+import weakref
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from ...core.errors import ScheduleError
+
+
+class TakesGroups(Protocol):
+    """A scheduler that takes in groups which its optimizer has got since."""
+
+    optimizer: Optimizer
+    base_lrs: list[float | Tensor]
+
+    def take_in_groups(self) -> None:
+        """Take them in, at the rate that is theirs now."""
+
+
+def watch(scheduler: TakesGroups) -> None:
+    """Have late groups taken in before an update, as long as the scheduler is alive."""
+    held = weakref.ref(scheduler)
+
+    def before_update(optimizer: Optimizer, args: Any, kwargs: Any) -> None:  # noqa: ARG001
+        scheduler = held()
+        if scheduler is not None and len(optimizer.param_groups) != len(scheduler.base_lrs):
+            scheduler.take_in_groups()
+
+    # What wraps an optimizer may be one without hooks; there the next step takes them in.
+    with contextlib.suppress(AttributeError, TypeError):
+        scheduler.optimizer.register_step_pre_hook(before_update)
+
+
+def initial_rates(optimizer: Optimizer, *, ratios: bool) -> list[float]:
+    """The groups' initial rates; `ratios`: of which one at least must be positive.
+
+    Raises:
+        ScheduleError: none is, or a group without a rate: an optimizer that
+            makes its rates by itself, as the Adafactor of transformers may.
+    """
+    groups = optimizer.param_groups
+    for i, group in enumerate(groups):
+        if group.get("lr") is None:
+            raise ScheduleError(
+                "The optimizer must have a rate in each parameter group, for a schedule to set. "
+                f"Received: lr=None in group {i} of {type(optimizer).__name__}; give it an lr "
+                "(and transformers' Adafactor relative_step=False beside it)"
+            )
+    initial = [float(group.get("initial_lr", group["lr"])) for group in groups]
+    if ratios and not max(initial) > 0:
+        raise ScheduleError(
+            "The optimizer must have a parameter group with a positive rate, since a group's "
+            f"rate is its ratio to the highest. Received: lr={initial}"
+        )
+    return initial
+
+
+def nearest(base_lrs: Sequence[float | Tensor], reference: float) -> int:
+    """The number of the group whose ratio to the reference is 1, or nearest to it."""
+    return min(range(len(base_lrs)), key=lambda i: abs(float(base_lrs[i]) - reference))
+
+
+def warn_of_replaced(
+    group: dict[str, Any], now: float, optimizer: Optimizer, reference: float
+) -> None:
+    """Say that a late group's rate is not kept, where somebody seems to have meant it."""
+    given = float(group["lr"])
+    usual = (now, getattr(optimizer, "defaults", {}).get("lr", now))
+    if not any(math.isclose(given, float(rate), rel_tol=1e-6) for rate in usual):
+        warnings.warn(
+            f"A parameter group was added with lr={given}, which the schedule sets to {now}, "
+            "the others' rate, and on along the schedule; for a rate in a ratio to theirs, "
+            f"give the group an initial_lr (ratio 1 is {reference})",
+            UserWarning,
+            stacklevel=2,
+        )
