@@ -304,7 +304,7 @@ class Averaging:
                 f"The weights were averaged across a barrier: {'; '.join(self._passed)}. Compare "
                 "the scores with the ensemble's before the mean is used",
                 UserWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
         return found
 
