@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ..core.documents import open_regular
 from ..core.errors import CosannealError, EnsembleError, plural
 from .console import needs_numpy, output_console, print_note
 from .report import write_page
@@ -302,7 +303,7 @@ def _load(file: Path) -> NDArray[Any]:
     import numpy as np
 
     try:
-        with file.open("rb") as opened:
+        with open_regular(file, remedy="give the array's own file") as opened:
             start = opened.read(6)
         # numpy advises to trust, as a pickle, whatever else it finds.
         if start.startswith(b"PK"):

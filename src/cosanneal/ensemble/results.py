@@ -41,9 +41,10 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, Final, TypeVar
 
 from ..core.atomic import replacing
+from ..core.documents import read_document
 from ..core.errors import CosannealError, EnsembleError, SnapshotError, shown
 from ..core.records import Reader
 from ..core.schedule import Schedule
@@ -301,12 +302,7 @@ def read_results(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         EnsembleError: the file cannot be read, or holds no such document.
     """
-    try:
-        data = json.loads(Path(path).read_bytes(), parse_constant=_refuse_constant)
-    except OSError as error:
-        raise EnsembleError(f"{path} could not be read: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise EnsembleError(f"{path} could not be read: it is no JSON ({error})") from error
+    data = read_document(path, error=EnsembleError)
     try:
         return check_results(data)
     except EnsembleError as error:
@@ -345,10 +341,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
 
 
 def _check_run(results: Reader, name: str) -> None:
