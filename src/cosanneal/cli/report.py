@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.text import Text
 
 from ..core.errors import CosannealError, plural
-from .console import needs_numpy, output_console
+from .console import needs_numpy, output_console, outside
 
 
 def report(
@@ -46,7 +45,7 @@ def report(
     results = folder_results(source) if source.is_dir() else read_results(source)
     if title is not None:
         results["title"] = title
-    output_console().print(Text(write_page(results, out)), soft_wrap=True)
+    output_console().print(outside(write_page(results, out)), soft_wrap=True)
 
 
 def write_page(results: Mapping[str, Any], page: Path) -> str:

@@ -16,11 +16,11 @@ from rich import box
 from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from ..core.errors import CosannealError, EnsembleError, SnapshotError, plural
-from .console import needs_numpy, output_console, print_error
+from .console import needs_numpy, output_console, outside, print_error, visible
 
 if TYPE_CHECKING:
     from ..snapshots import Snapshot
@@ -75,7 +75,7 @@ def verify(folder: Folder, as_json: AsJson = False) -> None:
         for message in damaged:
             print_error(message)
         whole = f"{len(snapshots) - len(damaged)} of {plural(len(snapshots), 'snapshot')}"
-        output_console().print(Text(f"Whole: {whole} in {folder}"), soft_wrap=True)
+        output_console().print(outside(f"Whole: {whole} in {folder}"), soft_wrap=True)
     _exit_if_any(errors)
 
 
@@ -121,12 +121,12 @@ def average(
     steps = ", ".join(str(snapshot.step) for snapshot in members)
     console = output_console()
     console.print(
-        Text(f"Averaged {plural(len(members), 'snapshot')} (step {steps}) into {out}"),
+        outside(f"Averaged {plural(len(members), 'snapshot')} (step {steps}) into {out}"),
         soft_wrap=True,
     )
     if differing:
         console.print(
-            Text(f"Taken from the newest, for integers have no mean: {', '.join(differing)}"),
+            outside(f"Taken from the newest, for integers have no mean: {', '.join(differing)}"),
             soft_wrap=True,
         )
 
@@ -216,7 +216,7 @@ def _plain(value: Any) -> Any:
 def _show(rows: Sequence[dict[str, Any]], folder: Path, console: Console) -> None:
     size = _human(sum(row["bytes"] for row in rows))
     console.print(
-        Text.assemble((plural(len(rows), "snapshot"), "bold"), f" in {folder}, {size}"),
+        Text(plural(len(rows), "snapshot"), "bold") + outside(f" in {folder}, {size}", "not bold"),
         soft_wrap=True,
     )
     if not rows:
@@ -225,7 +225,7 @@ def _show(rows: Sequence[dict[str, Any]], folder: Path, console: Console) -> Non
     for contents in dict.fromkeys(map(_contents, whole)):
         alike = [row for row in whole if _contents(row) == contents]
         where = "" if len(alike) == len(whole) else f" ({_steps(alike)})"
-        console.print(Text(contents + where))
+        console.print(outside(contents + where))
     columns: dict[str, list[Text]] = {
         "cycle": [Text(str(row["cycle"])) for row in rows],
         "step": [Text(str(row["step"])) for row in rows],
@@ -237,18 +237,17 @@ def _show(rows: Sequence[dict[str, Any]], folder: Path, console: Console) -> Non
         "written": [Text(_local(row)) for row in rows],
     }
     names = list(dict.fromkeys(name for row in whole for name in row["metrics"]))
-    metrics = {_printable(name): [_metric(row, name) for row in rows] for name in names}
     room = console.width - sum(_width(heading, cells) for heading, cells in columns.items())
     left_out = []
-    for heading, cells in metrics.items():
+    for name in names:
+        heading, cells = visible(name), [_metric(row, name) for row in rows]
         if (width := _width(heading, cells)) <= room and heading not in columns:
             columns[heading] = cells
             room -= width
         else:
             left_out.append(heading)
-    table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for column in table.columns:
-        column.justify = "right"
+    headings = (Column(Text(heading), justify="right") for heading in columns)
+    table = Table(*headings, box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for line in zip(*columns.values(), strict=True):
         table.add_row(*line)
     console.print(table)
@@ -273,7 +272,7 @@ def _metric(row: dict[str, Any], name: str) -> Text:
     if row["error"] is not None or name not in row["metrics"]:
         return Text()
     value = row["metrics"][name]
-    return Text(f"{value:.4g}" if isinstance(value, float) else _printable(str(value)))
+    return outside(f"{value:.4g}" if isinstance(value, float) else str(value))
 
 
 def _contents(row: dict[str, Any]) -> str:
@@ -281,12 +280,7 @@ def _contents(row: dict[str, Any]) -> str:
     framework = row["framework"]
     version = row["versions"].get(framework, "")
     dtypes = ", ".join(f"{name} {_human(size)}" for name, size in row["dtypes"].items())
-    return _printable(f"{plural(row['tensors'], 'tensor')} of {framework} {version}: {dtypes}")
-
-
-def _printable(text: str) -> str:
-    """The text without what could command a terminal; it came from a file."""
-    return "".join(each if each.isprintable() else "?" for each in text)
+    return f"{plural(row['tensors'], 'tensor')} of {framework} {version}: {dtypes}"
 
 
 def _local(row: dict[str, Any]) -> str:
