@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from ...core.difference import difference
 from ...core.errors import ScheduleError
-from ...core.records import first_difference
 from ...core.schedule import Cycle, Schedule
 from ...snapshots.recorder import check_schedule
 from .stretch import Stretch, copied, fill, fit_to_fill, scaled
@@ -300,14 +300,12 @@ class CyclicCosineLR(LRScheduler):
                 "Argument `state_dict` must be the state of a CyclicCosineLR. Received: a dict "
                 f"without {missing}"
             )
-        ours = [schedule.to_dict() for schedule in self.schedules]
-        difference = first_difference(state_dict["schedules"], ours, "schedules")
-        if strict and difference is not None:
-            path, theirs, mine = difference
+        differing = self._differing(state_dict["schedules"])
+        if strict and differing is not None:
             raise ScheduleError(
-                "The state must be of the same schedule as this scheduler's. Received: "
-                f"{path} = {theirs} in the state, {mine} here; to go on under this schedule "
-                "from the state's step, give strict=False"
+                "The state must be of the same schedule as this scheduler's. Received: another, "
+                f"for {differing}; to go on under this schedule from the state's step, give "
+                "strict=False"
             )
         groups = self.optimizer.param_groups
         if len(state_dict["base_lrs"]) > len(groups):
@@ -329,6 +327,20 @@ class CyclicCosineLR(LRScheduler):
         self.loaded_step = max(math.floor(self.last_epoch), 0)
         if state_dict["in_charge"]:
             self._apply()
+
+    def _differing(self, theirs: object) -> str | None:
+        """Where the schedules of a state differ from these."""
+        there, here = "in the state", "here"
+        theirs = theirs if isinstance(theirs, list | tuple) else []
+        if len(theirs) != len(self.schedules):
+            numbers = f"{len(theirs)} {there}, {len(self.schedules)} {here}"
+            return f"the number of schedules is {numbers}"
+        for number, (each, ours) in enumerate(zip(theirs, self.schedules, strict=True)):
+            differing = difference(each, ours, there=there, here=here)
+            if differing is not None:
+                which = f"in the schedule of group {number}, " if len(theirs) > 1 else ""
+                return which + differing
+        return None
 
     def stand_at(self, step: float, *, step_count: int) -> None:
         """Go on from a step, as after so many calls of `step()`; the rates are set at once."""
