@@ -136,7 +136,7 @@ class SnapshotStore:
     """A folder of snapshots.
 
     Args:
-        folder: its path; made when the first snapshot is written.
+        folder: its path; made by `prepare`, which a recorder calls.
 
     Example:
         >>> import tempfile
@@ -155,7 +155,9 @@ class SnapshotStore:
         """The snapshots of the folder, oldest first.
 
         Only whole ones: a snapshot has its name from the moment it is durable.
-        Other files and symbolic links are passed over.
+        Other files and symbolic links are passed over, and what bears another
+        name than it would be written under: a copy with one more zero is no
+        second member.
         """
         try:
             with os.scandir(self.folder) as entries:
@@ -167,9 +169,10 @@ class SnapshotStore:
                 f"Folder {self.folder} could not be read: {error.strerror or error}"
             ) from error
         found = [
-            Snapshot(self.folder / name, cycle=int(match[1]), step=int(match[2]))
+            Snapshot(self.folder / name, cycle=cycle, step=step)
             for name in files
             if (match := SNAPSHOT_NAME.fullmatch(name))
+            and name == _name(cycle := int(match[1]), step := int(match[2]))
         ]
         return sorted(found, key=lambda snapshot: (snapshot.step, snapshot.cycle))
 
