@@ -38,19 +38,22 @@ def outside(text: str, style: str = "") -> Text:
 
 def print_error(message: str) -> None:
     """Write `message` to stderr: wrapped at words in a terminal, otherwise on one line."""
-    _print_to_stderr(Text("Error: ", "bold red"), message)
+    _print_to_stderr(Text.assemble(("Error: ", "bold red"), _visible_lines(message)))
 
 
 def print_note(message: str) -> None:
     """Write `message` to stderr, where it does not mix with a command's output."""
-    _print_to_stderr(Text(), message)
+    _print_to_stderr(Text(_visible_lines(message)))
 
 
-def _print_to_stderr(begin: Text, message: str) -> None:
+def _visible_lines(message: str) -> str:
+    # The library's own messages may have several.
+    return "\n".join(map(visible, message.split("\n")))
+
+
+def _print_to_stderr(text: Text) -> None:
     console = Console(stderr=True, highlight=False)
-    # The library's own messages may have several lines.
-    text = Text("\n").join(map(outside, message.split("\n")))
-    console.print(begin + text, soft_wrap=not console.is_terminal)
+    console.print(text, soft_wrap=not console.is_terminal)
 
 
 @contextlib.contextmanager

@@ -28,23 +28,40 @@ if TYPE_CHECKING:
 _DAMAGED = 1  # the exit code when a snapshot is not what was written
 _GAP = 3  # characters between two columns of a table
 _MOST_STEPS = 5
+_MOST_ROWS = 100  # of a table in a terminal, unless more are asked for
 
 Folder = Annotated[Path, typer.Argument(help="The folder of the snapshots.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-def inspect(folder: Folder, as_json: AsJson = False) -> None:
+def inspect(
+    folder: Folder,
+    last: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help=f"Look at the newest so many; by default all, of which a terminal shows the "
+            f"newest {_MOST_ROWS}.",
+            metavar="N",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """Show the snapshots of a folder: their steps, sizes, metrics and tensors.
 
     Only the headers are read, each of which is compared with its digest; see
     `verify` for the tensors. A snapshot whose header cannot be read is named,
     and the exit code is 1.
     """
-    rows = [_describe(snapshot) for snapshot in _snapshots(folder)]
+    snapshots = _snapshots(folder)
+    rows = [_describe(snapshot) for snapshot in snapshots[-(last or len(snapshots)) :]]
     if as_json:
         typer.echo(json.dumps({"folder": str(folder), "snapshots": _plain(rows)}, indent=2))
     else:
-        _show(rows, folder, output_console())
+        console = output_console()
+        most = _MOST_ROWS if last is None and console.is_terminal else len(rows)
+        _show(rows, folder, console, most=most, there=len(snapshots))
     _exit_if_any(row["error"] for row in rows)
 
 
@@ -213,10 +230,14 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _show(rows: Sequence[dict[str, Any]], folder: Path, console: Console) -> None:
+def _show(
+    rows: Sequence[dict[str, Any]], folder: Path, console: Console, *, most: int, there: int
+) -> None:
+    """Show what was read of so many snapshots that are there, and of the newest a table."""
     size = _human(sum(row["bytes"] for row in rows))
+    of = "" if len(rows) == there else f"{len(rows)} of "
     console.print(
-        Text(plural(len(rows), "snapshot"), "bold") + outside(f" in {folder}, {size}", "not bold"),
+        Text.assemble((of + plural(there, "snapshot"), "bold"), visible(f" in {folder}, {size}")),
         soft_wrap=True,
     )
     if not rows:
@@ -226,6 +247,8 @@ def _show(rows: Sequence[dict[str, Any]], folder: Path, console: Console) -> Non
         alike = [row for row in whole if _contents(row) == contents]
         where = "" if len(alike) == len(whole) else f" ({_steps(alike)})"
         console.print(outside(contents + where))
+    named = [row["error"] for row in rows if row["error"] is not None]
+    rows = rows[-most:]
     columns: dict[str, list[Text]] = {
         "cycle": [Text(str(row["cycle"])) for row in rows],
         "step": [Text(str(row["step"])) for row in rows],
@@ -236,7 +259,7 @@ def _show(rows: Sequence[dict[str, Any]], folder: Path, console: Console) -> Non
         "size": [Text(_human(row["bytes"])) for row in rows],
         "written": [Text(_local(row)) for row in rows],
     }
-    names = list(dict.fromkeys(name for row in whole for name in row["metrics"]))
+    names = dict.fromkeys(name for row in rows for name in row.get("metrics", ()))
     room = console.width - sum(_width(heading, cells) for heading, cells in columns.items())
     left_out = []
     for name in names:
@@ -253,9 +276,11 @@ def _show(rows: Sequence[dict[str, Any]], folder: Path, console: Console) -> Non
     console.print(table)
     if left_out:
         console.print(Text(f"--json also has: {', '.join(left_out)}", style="dim"))
-    for row in rows:
-        if row["error"] is not None:
-            print_error(row["error"])
+    if most < there:
+        older = f"{there - len(rows)} older ones are not in the table: --last {there} shows them"
+        console.print(Text(older, style="dim"))
+    for error in named:
+        print_error(error)
 
 
 def _width(heading: str, cells: Sequence[Text]) -> int:
