@@ -268,7 +268,7 @@ def test_bad_files_are_refused_by_name(data: Data) -> None:
         "empty.npy": r"empty.npy must be a .npy file of numbers. Received: an empty file; save",
         "archive.npz": r"archive.npz must be a .npy file of one array. Received: a .npz archive",
         "zip.npy": r"zip.npy must be a .npy file of one array. Received: a .npz archive",
-        "test": r"^test could not be read: Is a directory$",
+        "test": r"^test could not be read: it is no regular file; give the array's own file$",
         "logits.npy": r"logits.npy: The probabilities must be between 0 and 1. Received: from "
         r"-[0-9.]+ to -?[0-9.e-]+; if they are logits, give --logits$",
         "sums.npy": r"sums.npy: The probabilities must sum to 1 along the class axis -1. Received: "

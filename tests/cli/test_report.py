@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from cosanneal.ensemble import write_results
+from cosanneal.ensemble import fit, write_results
 from cosanneal.snapshots import SnapshotStore
 from tests.shared.calling import Command
 from tests.shared.documents import bare, members_of, record_folder, whole
@@ -92,3 +95,48 @@ def test_evaluate_writes_a_page_too() -> None:
     page = Path("page.html").read_text(encoding="utf-8")
     assert f"{document['chosen']['log_loss']:.4f}" in page
     assert all(f">{row['name']}<" in page for row in document["members"])
+
+
+def choose_among_arrays(file: Path) -> None:
+    names = [each.path.name for each in SnapshotStore("run").list()]
+    fit(*members_of(4, 1500), names=names).save(file)
+
+
+SPOILED: dict[str, tuple[Callable[[Path], object], str]] = {
+    "of arrays": (
+        choose_among_arrays,
+        "must be of snapshots. Received: one of arrays; fit the ensem",
+    ),
+    "cut": (lambda file: file.write_text("{"), "ensemble.json could not be read: it is no JSON"),
+    "a pipe": (os.mkfifo, "ensemble.json could not be read: it is no regular file"),
+    "a device": (lambda file: file.symlink_to("/dev/zero"), "it is no regular file"),
+    "a folder": (lambda file: file.mkdir(), "it is no regular file"),
+}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such files")
+@pytest.mark.parametrize("kind", SPOILED)
+def test_a_folder_whose_choice_cannot_be_taken_is_reported_without(kind: str) -> None:
+    record_folder(Path("run"))
+    spoil, message = SPOILED[kind]
+    spoil(Path("run/ensemble.json"))
+    result = call("report", "run", "-o", "page.html")
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr.startswith("Note: The page is without the choice that was saved in the")
+    assert message in result.stderr
+    assert result.stdout == "Wrote page.html, and 2 figures as PNG and SVG in page_files\n"
+    assert title_of("page.html") == "Snapshots in run"
+
+
+def test_a_choice_without_candidates_is_left_out_too() -> None:
+    record_folder(Path("run"))
+    snapshots = SnapshotStore("run").list()
+    names = [each.path.name for each in snapshots]
+    digests = [each.metadata["digest"] for each in snapshots]
+    data = fit(*members_of(4, 1500), names=names, digests=digests).to_dict()
+    Path("run/ensemble.json").write_text(json.dumps(data | {"candidates": []}))
+    result = call("report", "run")
+    assert result.exit_code == 0, result.stderr
+    assert "at least one candidate" in result.stderr
+    Path("run/ensemble.json").write_text(json.dumps(data))
+    assert call("report", "run").stderr == ""

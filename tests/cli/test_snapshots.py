@@ -146,7 +146,7 @@ def test_what_a_file_says_does_not_command_the_terminal(tmp_path: Path) -> None:
     record(tmp_path, 1, metrics={"a\x1b[31m": "\x1b]0;x\x07", "\n": 1}, framework="t\x1b[2J")
     result = call("inspect", tmp_path)
     assert "\x1b" not in result.stdout
-    assert "a?[31m" in result.stdout
+    assert r"a\x1b[31m" in result.stdout
 
 
 def test_inspect_names_what_it_cannot_read(tmp_path: Path) -> None:
@@ -289,3 +289,35 @@ finally:
 """
     done = run_python(code, "verify", str(tmp_path))
     assert done.stdout.splitlines()[-1] == "['numpy']"
+
+
+def test_inspect_looks_at_the_last_ones_alone(tmp_path: Path) -> None:
+    snapshots = record(tmp_path, 5)
+    damage(snapshots[0], 60)
+    lines = text_of("inspect", tmp_path, "--last", 2).splitlines()
+    assert lines[0].startswith(f"2 of 5 snapshots in {tmp_path}, ")
+    assert [row[1] for row in rows_of("\n".join(lines[:-1]))] == ["step", "48000", "60000"]
+    assert lines[-1] == "3 older ones are not in the table: --last 5 shows them"
+    document = json.loads(text_of("inspect", tmp_path, "--last", 1, "--json"))
+    assert [row["step"] for row in document["snapshots"]] == [60_000]
+    assert call("inspect", tmp_path, "--last", 9).exit_code == 1
+    assert call("inspect", tmp_path, "--last", 0).exit_code == 2
+
+
+def test_inspect_of_many_is_short_in_a_terminal_and_whole_in_a_pipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = record(tmp_path, 130)[0]
+    damage(first, 60)
+    piped = call("inspect", tmp_path)
+    assert len(rows_of(piped.stdout)) == 131
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("NO_COLOR", "1")
+    seen = call("inspect", tmp_path)
+    assert len(seen.stdout.splitlines()) < 110
+    assert "130 snapshots" in seen.stdout
+    assert "30 older ones are not in the table: --last 130 shows them" in seen.stdout
+    # All of them were looked at.
+    assert seen.exit_code == 1
+    assert first.path.name in seen.stderr.replace("\n", "")
+    assert "12000 " in call("inspect", tmp_path, "--last", 130).stdout

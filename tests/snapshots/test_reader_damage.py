@@ -576,3 +576,46 @@ def test_an_error_of_the_disk_is_reported_with_the_path(
         for read in (tensors.load, tensors.verify):
             with pytest.raises(ca.SnapshotError, match=rf"{NAME} could .*: Input/output error"):
                 read()
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "message"),
+    [
+        ("metrics", '{"a": %s}' % ("[" * 600 + "]" * 600), r"in 'metrics\.a\S*': must be nested"),
+        (
+            "metrics",
+            f'{{"a": {10**400}}}',
+            r"in 'metrics\.a': must be a finite number of at most 308",
+        ),
+        ("metrics", "[]", r"in 'metrics': .* is no JSON object"),
+        ("metrics", "{", r"in 'metrics': it is no JSON"),
+        ("versions", f'{{"torch": {10**400}}}', r"in 'versions\.torch': must be"),
+        ("schedule", '{"rules": %s}' % ("[" * 600 + "]" * 600), r"in 'schedule\.rules\S*': must"),
+        ("framework", None, r"no 'framework'"),
+    ],
+)
+def test_metadata_that_cannot_be_is_named_by_its_field(
+    tmp_path: Path, whole: bytes, field: str, text: str | None, message: str
+) -> None:
+    header, data = parts_of(whole)
+    if text is None:
+        del header["__metadata__"][field]
+    else:
+        header["__metadata__"][field] = text
+    (snapshot,) = SnapshotStore(tmp_path).list()
+    snapshot.path.write_bytes(signed(header, data))
+    with pytest.raises(ca.SnapshotError, match=rf"{NAME} could not be read: .*{message}") as caught:
+        _ = snapshot.metadata
+    assert len(str(caught.value)) < 600
+
+
+def test_metrics_that_could_not_be_read_are_not_written(tmp_path: Path) -> None:
+    nested: Any = 1
+    for _ in range(600):
+        nested = [nested]
+    for value, message in ((nested, "must be nested at most 32"), (10**400, "at most 308 digits")):
+        with pytest.raises(ca.SnapshotError, match=rf"`metrics`.*in 'metrics\.a\S*': .*{message}"):
+            write(SnapshotStore(tmp_path), metrics={"a": value})
+    with pytest.raises(ca.SnapshotError, match=r"`metrics` must be a dict of numbers"):
+        write(SnapshotStore(tmp_path), metrics={"a": 10**5000})
+    assert SnapshotStore(tmp_path).list() == []

@@ -184,3 +184,27 @@ def test_a_snapshot_that_is_gone_is_named(tmp_path: Path) -> None:
         _ = snapshot.metadata
     with pytest.raises(ca.SnapshotError, match=r"cycle-0003.*could not be read"):
         snapshot.load()
+
+
+def test_a_copy_under_a_longer_name_is_no_second_snapshot(tmp_path: Path) -> None:
+    store = SnapshotStore(tmp_path)
+    snapshot = write(store)
+    content = snapshot.path.read_bytes()
+    for name in (
+        "cycle-00003-step-0000012000.safetensors",
+        "cycle-0003-step-00000012000.safetensors",
+        "cycle-0003-step-00000000000000012000.safetensors",
+        "cycle-000\u0663-step-0000012000.safetensors",
+    ):
+        (tmp_path / name).write_bytes(content)
+    assert [each.path for each in store.list()] == [snapshot.path]
+    assert store.verify() == 1
+    long = write(store, cycle=12_345, step=10**12)
+    assert store.list()[-1].path == long.path
+
+
+def test_the_folder_is_made_by_prepare(tmp_path: Path) -> None:
+    store = SnapshotStore(tmp_path / "a" / "b")
+    assert store.list() == []
+    store.prepare()
+    assert store.folder.is_dir()

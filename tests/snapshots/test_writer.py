@@ -569,3 +569,45 @@ def test_failures_are_each_said_once_by_whoever_looks(tmp_path: Path) -> None:
             recorder.wait()
     recorder.wait()
     recorder.close()
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_an_interrupt_at_any_line_leaves_nothing_pending(tmp_path: Path, background: bool) -> None:
+    place, interrupted = 0, True
+    while interrupted:
+        place += 1
+        interrupted, left = False, place
+
+        def trace(frame: Any, event: str, _: Any) -> Any:
+            nonlocal left, interrupted
+            if Path(frame.f_code.co_filename).name not in ("recorder.py", "writer.py"):
+                return None
+            if event == "line" and frame.f_code.co_name in ("_take", "submit", "_do", "_write"):
+                left -= 1
+                if left == 0:
+                    interrupted = True
+                    raise KeyboardInterrupt
+            return trace
+
+        folder = tmp_path / str(place)
+        with ArrayRecorder(folder, EVERY_STEP, background=background) as recorder:
+            recorder.step(filled(1))
+            recorder.wait()
+            before = sys.gettrace()
+            sys.settrace(trace)
+            try:
+                recorder.step(filled(2))
+            except KeyboardInterrupt:
+                assert interrupted
+            finally:
+                sys.settrace(before)
+            recorder.wait()
+            assert recorder.statistics.pending == 0
+            recorder.step(filled(3))
+            recorder.wait()
+            found = recorder.statistics
+            assert found.pending == 0
+            assert found.taken == found.durable + found.failed
+            # What may be lost is said to be; what is there is not always known to be.
+            assert found.durable <= len(recorder.store.list()) <= found.taken
+    assert place > 15

@@ -1,4 +1,8 @@
-"""What the commands share: consoles that stay readable when piped, and the need for numpy."""
+"""What the commands share: consoles that stay readable when piped, and the need for numpy.
+
+Names, paths and whatever else a file says may hold anything: it goes to a
+terminal through `outside`, and errors and notes go through it here.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +21,34 @@ def output_console() -> Console:
     return Console(highlight=False)
 
 
+def visible(text: str) -> str:
+    """The text in which what commands a terminal, or cannot be written, is seen as an escape."""
+    if text.isprintable():
+        return text
+    escaped = (each.encode("unicode_escape").decode("ascii") for each in text)
+    return "".join(
+        each if each.isprintable() else escape for each, escape in zip(text, escaped, strict=True)
+    )
+
+
+def outside(text: str, style: str = "") -> Text:
+    """Text that may come from outside: no markup in it is read, and all of it is visible."""
+    return Text(visible(text), style)
+
+
 def print_error(message: str) -> None:
     """Write `message` to stderr: wrapped at words in a terminal, otherwise on one line."""
-    _print_to_stderr(Text.assemble(("Error: ", "bold red"), message))
+    _print_to_stderr(Text.assemble(("Error: ", "bold red"), _visible_lines(message)))
 
 
 def print_note(message: str) -> None:
     """Write `message` to stderr, where it does not mix with a command's output."""
-    _print_to_stderr(Text(message))
+    _print_to_stderr(Text(_visible_lines(message)))
+
+
+def _visible_lines(message: str) -> str:
+    # The library's own messages may have several.
+    return "\n".join(map(visible, message.split("\n")))
 
 
 def _print_to_stderr(text: Text) -> None:

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from ..demo import Backend
-from .console import output_console
+from .console import output_console, outside
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -68,8 +67,9 @@ def demo(
     cycles = () if study is None else STUDY_CYCLES
     runs = len(plan_runs(config, updates)) + len(set(cycles) - {config.num_cycles})
     console.print(
-        f"{seeds} seed{'s' if seeds > 1 else ''} x {runs} runs of {updates} updates, "
-        f"in {escape(str(out))}"
+        outside(
+            f"{seeds} seed{'s' if seeds > 1 else ''} x {runs} runs of {updates} updates, in {out}"
+        )
     )
     with _progress() as bar:
         task = bar.add_task("starting", total=seeds * runs * updates)
@@ -107,9 +107,10 @@ def demo(
         console.print(sentence)
     if "study" in found:
         _print_study(console, found["study"])
-    names = [escape(str(out / name)) for name in written]
+    names = [str(out / name) for name in written]
     listed = ", ".join(names[:-1])
-    console.print(f"\nWritten: {listed} and {names[-1]}", soft_wrap=True)
+    console.print()
+    console.print(outside(f"Written: {listed} and {names[-1]}"), soft_wrap=True)
 
 
 def _progress() -> Progress:

@@ -19,8 +19,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ..core.documents import open_regular
 from ..core.errors import CosannealError, EnsembleError, plural
-from .console import needs_numpy, output_console, print_note
+from .console import needs_numpy, output_console, outside, print_note
 from .report import write_page
 
 if TYPE_CHECKING:
@@ -295,7 +296,7 @@ def _load(file: Path) -> NDArray[Any]:
     import numpy as np
 
     try:
-        with file.open("rb") as opened:
+        with open_regular(file, remedy="give the array's own file") as opened:
             start = opened.read(6)
         # numpy advises to trust, as a pickle, whatever else it finds.
         if start.startswith(b"PK"):
@@ -366,7 +367,7 @@ def _show(console: Console, document: dict[str, Any]) -> None:
             )
             for name, (_, scale, digits) in _COLUMNS.items()
         ]
-        table.add_row(Text(title), *cells, end_section=end)
+        table.add_row(outside(title), *cells, end_section=end)
 
     for i, row in enumerate(members):
         add(row["name"], row, end=i == len(members) - 1)
@@ -377,7 +378,7 @@ def _show(console: Console, document: dict[str, Any]) -> None:
     console.print(f"{plural(document['samples'], 'sample')}, {plural(len(members), 'member')}.")
     console.print(table)
     for sentence in _sentences(document):
-        console.print(Text(sentence))
+        console.print(outside(sentence))
 
 
 def _title(choice: dict[str, Any]) -> str:

@@ -7,7 +7,6 @@ in `presets`: their names, signatures and docstrings.
 from __future__ import annotations
 
 import inspect
-import json
 import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .. import presets
+from ..core.documents import parse_document
 from ..core.errors import ScheduleError, shown
 from ..core.schedule import Schedule
 
@@ -192,7 +192,7 @@ def _several(parse: Callable[[str], object]) -> Callable[[str], object]:
 
 
 def _parse_objects(text: str) -> list[object]:
-    objects = json.loads(text)
+    objects = parse_document(text)
     if not isinstance(objects, list):
         raise ValueError
     return objects

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.text import Text
 
-from ..core.errors import CosannealError, plural
-from .console import needs_numpy, output_console
+from ..core.errors import CosannealError, EnsembleError, plural
+from .console import needs_numpy, output_console, outside, print_note
 
 
 def report(
@@ -34,19 +33,32 @@ def report(
 
     One HTML file that needs nothing else, for light and dark and for a phone;
     and its figures as PNG and SVG, in the folder NAME_files beside it. Of a
-    folder it shows the schedule, the metrics and the choice that was saved there.
+    folder it shows the schedule, the metrics and the choice that was saved there;
+    one that was made among other snapshots is left out, and said to be.
     """
     with needs_numpy("Reading snapshots"):
-        from ..ensemble import folder_results, read_results
+        from ..ensemble import read_results
     if not source.exists():
         raise CosannealError(
             "Argument FOLDER|RESULTS.JSON must be a folder of snapshots or a results document. "
             f"Received: {source}, which does not exist"
         )
-    results = folder_results(source) if source.is_dir() else read_results(source)
+    results = _of_folder(source) if source.is_dir() else read_results(source)
     if title is not None:
         results["title"] = title
-    output_console().print(Text(write_page(results, out)), soft_wrap=True)
+    output_console().print(outside(write_page(results, out)), soft_wrap=True)
+
+
+def _of_folder(folder: Path) -> dict[str, Any]:
+    """What a folder says of its run; without its choice, and a note, where that cannot be taken."""
+    from ..ensemble import folder_results
+    from ..ensemble.results import check_results
+
+    try:
+        return check_results(folder_results(folder))
+    except EnsembleError as error:
+        print_note(f"Note: The page is without the choice that was saved in the folder. {error}")
+        return folder_results(folder, choice=False)
 
 
 def write_page(results: Mapping[str, Any], page: Path) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,11 +15,11 @@ from rich import box
 from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from ..core.errors import CosannealError, EnsembleError, SnapshotError, plural
-from .console import needs_numpy, output_console, print_error
+from .console import needs_numpy, output_console, outside, print_error, visible
 
 if TYPE_CHECKING:
     from ..snapshots import Snapshot
@@ -27,26 +27,43 @@ if TYPE_CHECKING:
 _DAMAGED = 1  # the exit code when a snapshot is not what was written
 _GAP = 3  # characters between two columns of a table
 _MOST_STEPS = 5
+_MOST_ROWS = 100  # of a table in a terminal, unless more are asked for
 
 Folder = Annotated[Path, typer.Argument(help="The folder of the snapshots.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-def inspect(folder: Folder, as_json: AsJson = False) -> None:
+def inspect(
+    folder: Folder,
+    last: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help=f"Look at the newest so many; by default all, of which a terminal shows the "
+            f"newest {_MOST_ROWS}.",
+            metavar="N",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """Show the snapshots of a folder: their steps, sizes, metrics and tensors.
 
     Only the headers are read, each of which is compared with its digest; see
     `verify` for the tensors. A snapshot whose header cannot be read is named,
     and the exit code is 1.
     """
-    rows = [_describe(snapshot) for snapshot in _snapshots(folder)]
+    snapshots = _snapshots(folder)
+    rows = [_describe(snapshot) for snapshot in snapshots[-(last or len(snapshots)) :]]
     if as_json:
         from ..snapshots.store import without_nan
 
         typer.echo(json.dumps({"folder": str(folder), "snapshots": without_nan(rows)}, indent=2))
     else:
-        _show(rows, folder, output_console())
-    _exit_if_damaged(rows)
+        console = output_console()
+        most = _MOST_ROWS if last is None and console.is_terminal else len(rows)
+        _show(rows, folder, console, most=most, there=len(snapshots))
+    _exit_if_any(row["error"] for row in rows)
 
 
 def verify(folder: Folder, as_json: AsJson = False) -> None:
@@ -71,8 +88,8 @@ def verify(folder: Folder, as_json: AsJson = False) -> None:
         for message in damaged:
             print_error(message)
         whole = f"{len(snapshots) - len(damaged)} of {plural(len(snapshots), 'snapshot')}"
-        output_console().print(Text(f"Whole: {whole} in {folder}"), soft_wrap=True)
-    _exit_if_damaged(rows)
+        output_console().print(outside(f"Whole: {whole} in {folder}"), soft_wrap=True)
+    _exit_if_any(row["error"] for row in rows)
 
 
 def average(
@@ -116,12 +133,12 @@ def average(
     steps = ", ".join(str(snapshot.step) for snapshot in members)
     console = output_console()
     console.print(
-        Text(f"Averaged {plural(len(members), 'snapshot')} (step {steps}) into {out}"),
+        outside(f"Averaged {plural(len(members), 'snapshot')} (step {steps}) into {out}"),
         soft_wrap=True,
     )
     if differing:
         console.print(
-            Text(f"Taken from the newest, for integers have no mean: {', '.join(differing)}"),
+            outside(f"Taken from the newest, for integers have no mean: {', '.join(differing)}"),
             soft_wrap=True,
         )
 
@@ -199,10 +216,14 @@ def _describe(snapshot: Snapshot) -> dict[str, Any]:
     return row
 
 
-def _show(rows: Sequence[dict[str, Any]], folder: Path, console: Console) -> None:
+def _show(
+    rows: Sequence[dict[str, Any]], folder: Path, console: Console, *, most: int, there: int
+) -> None:
+    """Show what was read of so many snapshots that are there, and of the newest a table."""
     size = _human(sum(row["bytes"] for row in rows))
+    of = "" if len(rows) == there else f"{len(rows)} of "
     console.print(
-        Text.assemble((plural(len(rows), "snapshot"), "bold"), f" in {folder}, {size}"),
+        Text.assemble((of + plural(there, "snapshot"), "bold"), visible(f" in {folder}, {size}")),
         soft_wrap=True,
     )
     if not rows:
@@ -211,7 +232,9 @@ def _show(rows: Sequence[dict[str, Any]], folder: Path, console: Console) -> Non
     for contents in dict.fromkeys(map(_contents, whole)):
         alike = [row for row in whole if _contents(row) == contents]
         where = "" if len(alike) == len(whole) else f" ({_steps(alike)})"
-        console.print(Text(contents + where))
+        console.print(outside(contents + where))
+    named = [row["error"] for row in rows if row["error"] is not None]
+    rows = rows[-most:]
     columns: dict[str, list[Text]] = {
         "cycle": [Text(str(row["cycle"])) for row in rows],
         "step": [Text(str(row["step"])) for row in rows],
@@ -222,27 +245,28 @@ def _show(rows: Sequence[dict[str, Any]], folder: Path, console: Console) -> Non
         "size": [Text(_human(row["bytes"])) for row in rows],
         "written": [Text(_local(row)) for row in rows],
     }
-    names = list(dict.fromkeys(name for row in whole for name in row["metrics"]))
-    metrics = {_printable(name): [_metric(row, name) for row in rows] for name in names}
+    names = dict.fromkeys(name for row in rows for name in row.get("metrics", ()))
     room = console.width - sum(_width(heading, cells) for heading, cells in columns.items())
     left_out = []
-    for heading, cells in metrics.items():
+    for name in names:
+        heading, cells = visible(name), [_metric(row, name) for row in rows]
         if (width := _width(heading, cells)) <= room and heading not in columns:
             columns[heading] = cells
             room -= width
         else:
             left_out.append(heading)
-    table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for column in table.columns:
-        column.justify = "right"
+    headings = (Column(Text(heading), justify="right") for heading in columns)
+    table = Table(*headings, box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for line in zip(*columns.values(), strict=True):
         table.add_row(*line)
     console.print(table)
     if left_out:
         console.print(Text(f"--json also has: {', '.join(left_out)}", style="dim"))
-    for row in rows:
-        if row["error"] is not None:
-            print_error(row["error"])
+    if most < there:
+        older = f"{there - len(rows)} older ones are not in the table: --last {there} shows them"
+        console.print(Text(older, style="dim"))
+    for error in named:
+        print_error(error)
 
 
 def _width(heading: str, cells: Sequence[Text]) -> int:
@@ -259,7 +283,7 @@ def _metric(row: dict[str, Any], name: str) -> Text:
     if row["error"] is not None or name not in row["metrics"]:
         return Text()
     value = row["metrics"][name]
-    return Text(f"{value:.4g}" if isinstance(value, float) else _printable(str(value)))
+    return outside(f"{value:.4g}" if isinstance(value, float) else str(value))
 
 
 def _contents(row: dict[str, Any]) -> str:
@@ -267,12 +291,7 @@ def _contents(row: dict[str, Any]) -> str:
     framework = row["framework"]
     version = row["versions"].get(framework, "")
     dtypes = ", ".join(f"{name} {_human(size)}" for name, size in row["dtypes"].items())
-    return _printable(f"{plural(row['tensors'], 'tensor')} of {framework} {version}: {dtypes}")
-
-
-def _printable(text: str) -> str:
-    """The text without what could command a terminal; it came from a file."""
-    return "".join(each if each.isprintable() else "?" for each in text)
+    return f"{plural(row['tensors'], 'tensor')} of {framework} {version}: {dtypes}"
 
 
 def _local(row: dict[str, Any]) -> str:
@@ -289,6 +308,6 @@ def _human(size: float) -> str:
     return f"{size:.4g} TB"
 
 
-def _exit_if_damaged(rows: Sequence[dict[str, Any]]) -> None:
-    if any(row["error"] is not None for row in rows):
+def _exit_if_any(errors: Iterable[str | None]) -> None:
+    if any(error is not None for error in errors):
         raise typer.Exit(_DAMAGED)

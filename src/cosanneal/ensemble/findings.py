@@ -148,7 +148,7 @@ def analyze(
     }
 
 
-def folder_results(folder: str | os.PathLike[str]) -> dict[str, Any]:
+def folder_results(folder: str | os.PathLike[str], *, choice: bool = True) -> dict[str, Any]:
     """What a folder of snapshots says of its run, as a results document.
 
     Only the headers are read: the schedule, the steps and the user's metrics;
@@ -157,6 +157,7 @@ def folder_results(folder: str | os.PathLike[str]) -> dict[str, Any]:
 
     Args:
         folder: the folder.
+        choice: False leaves the choice aside, also one that could not be read.
 
     Returns:
         A document with the parts `run`, `snapshots` and, if there is one, `choice`.
@@ -203,8 +204,8 @@ def folder_results(folder: str | os.PathLike[str]) -> dict[str, Any]:
         ],
     }
     file = store.folder / CHOICE_NAME
-    if file.exists():
-        choice = Choice.load(file)
-        members_of(choice, store, file)
-        results["choice"] = choice.to_dict()
+    if choice and file.exists():
+        saved = Choice.load(file)
+        members_of(saved, store, file)
+        results["choice"] = saved.to_dict()
     return results

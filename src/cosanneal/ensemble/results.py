@@ -40,9 +40,10 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NoReturn, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from ..core.atomic import replacing
+from ..core.documents import read_document
 from ..core.errors import CosannealError, EnsembleError
 from ..core.records import Reader
 from ..core.schedule import Schedule
@@ -80,12 +81,7 @@ def read_results(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         EnsembleError: the file cannot be read, or holds no such document.
     """
-    try:
-        data = json.loads(Path(path).read_bytes(), parse_constant=_refuse_constant)
-    except OSError as error:
-        raise EnsembleError(f"{path} could not be read: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise EnsembleError(f"{path} could not be read: it is no JSON ({error})") from error
+    data = read_document(path, error=EnsembleError)
     try:
         return check_results(data)
     except EnsembleError as error:
@@ -115,10 +111,6 @@ def check_results(data: Any) -> dict[str, Any]:
     if {"choice", "analysis"} <= data.keys() and data["choice"] != data["analysis"]["choice"]:
         raise reader.error("choice", "that of 'analysis'; give it to analyze, or leave it out here")
     return dict(data)
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
 
 
 # What a field of a dict must be: it raises where the field is something else.

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 
-from ..core.errors import ScheduleError, check_factor, check_flag, check_rate, check_steps
-from ..core.rules import CycleRule, Level, Phase
+from ..core.errors import (
+    MAX_STEPS,
+    ScheduleError,
+    check_factor,
+    check_flag,
+    check_rate,
+    check_steps,
+)
+from ..core.rules import CycleRule, Level, Phase, log2
 from ..core.schedule import Schedule
 from .build import check_floor, check_length, check_power, check_share, warmed
 
@@ -45,7 +53,9 @@ def timm_cosine(
         lr_min: the rate to which every cycle falls.
         cycle_mul: the factor from one cycle's length to the next.
         cycle_decay: the factor from one cycle's peak to the next, in (0, 1].
-        cycle_limit: the number of cycles.
+        cycle_limit: the number of cycles. Where so many do not end within 2**63
+            steps, to which no framework counts, they have no end: the schedule's
+            `total_steps` is None, and the rate does not come to hold `lr_min`.
         warmup_t: the length of the warmup, in the same unit; without
             `warmup_prefix` less than `t_initial`.
         warmup_lr_init: the rate at which the warmup starts.
@@ -87,11 +97,13 @@ def timm_cosine(
     decay = check_share("cycle_decay", cycle_decay)
     k = check_power("k_decay", k_decay)
     peak = Level(base, decay=decay)
-    if peak.at(limit - 1) < floor or not decay:
+    reached = _cycles_within_steps(length, mult)
+    last = int(min(limit - 1, reached))
+    if peak.at(last) < floor or not decay:
         raise ScheduleError(
             "Argument `cycle_decay` must leave every cycle a peak above `lr_min`. "
-            f"Received: cycle_decay={cycle_decay}, lr_min={lr_min}, and cycle {limit - 1} would "
-            f"peak at {peak.at(limit - 1):g}; give fewer cycles (`cycle_limit`)"
+            f"Received: cycle_decay={cycle_decay}, lr_min={lr_min}, and cycle {last} would "
+            f"peak at {peak.at(last):g}; give fewer cycles (`cycle_limit`)"
         )
     if not prefix and warmup >= length:
         raise ScheduleError(
@@ -103,8 +115,9 @@ def timm_cosine(
     first = warmed(
         1, warmup, Level(initial), length - (0 if prefix else warmup), annealing, rounding="none"
     )
+    count = None if limit > reached else limit - 1
     rest = CycleRule(
-        count=limit - 1, length=length * mult, growth=mult, rounding="none", phases=(annealing,)
+        count=count, length=length * mult, growth=mult, rounding="none", phases=(annealing,)
     )
     try:
         return Schedule((first, rest) if limit > 1 else (first,))
@@ -112,3 +125,10 @@ def timm_cosine(
         raise ScheduleError(
             f"{error}, with t_initial={t_initial}, cycle_mul={cycle_mul}, cycle_limit={cycle_limit}"
         ) from None
+
+
+def _cycles_within_steps(length: int | Fraction, mult: Fraction) -> float:
+    """How many cycles the counters of steps, which end at 2**63, have room for; nearly."""
+    if mult <= 1:
+        return float(MAX_STEPS / length) if mult == 1 else math.inf
+    return log2(1 + (mult - 1) * MAX_STEPS / length) / log2(mult)

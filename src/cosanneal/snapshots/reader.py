@@ -10,20 +10,19 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import json
 import mmap
 import os
-import stat
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Final, NoReturn, Self
+from typing import Any, BinaryIO, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.documents import open_regular, parse_document
 from ..core.errors import SnapshotError, shown
 from .file import DTYPES, FORMAT_VERSION, MAX_HEADER_BYTES, count_bytes, digest_of
 
@@ -82,7 +81,7 @@ class SnapshotReader(Mapping[str, NDArray[Any]]):
         self._map: mmap.mmap | None = None
         self._lock = threading.Lock()  # around the file's position
         try:
-            self._file = _open(path)
+            self._file = open_regular(path, links=False, remedy=_REMEDY)
         except OSError as error:
             raise self._error(error.strerror or str(error)) from error
         try:
@@ -271,28 +270,6 @@ def numpy_dtype(name: str) -> np.dtype[Any] | None:
         return None
 
 
-def _open(path: Path) -> BinaryIO:
-    """The file, which must be a regular one: no link to elsewhere, no pipe that would block."""
-    _refuse_other_than_file(path.lstat().st_mode)
-    flags = os.O_RDONLY
-    for flag in ("O_BINARY", "O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK"):
-        flags |= getattr(os, flag, 0)
-    descriptor = os.open(path, flags)
-    try:
-        _refuse_other_than_file(os.fstat(descriptor).st_mode)
-        return os.fdopen(descriptor, "rb")
-    except BaseException:
-        os.close(descriptor)
-        raise
-
-
-def _refuse_other_than_file(mode: int) -> None:
-    if stat.S_ISLNK(mode):
-        raise OSError(f"it is a symbolic link; put the file itself there, or {_REMEDY}")
-    if not stat.S_ISREG(mode):
-        raise OSError(f"it is no regular file; {_REMEDY}")
-
-
 def _read_header(path: Path, file: BinaryIO) -> tuple[dict[str, str], dict[str, _Place]]:
     """What the header says, all of it checked.
 
@@ -307,7 +284,7 @@ def _read_header(path: Path, file: BinaryIO) -> tuple[dict[str, str], dict[str, 
     if length > min(MAX_HEADER_BYTES, size - 8):
         raise ValueError(f"a header of {length} bytes does not fit")
     text = file.read(length)
-    header = _parse(text)
+    header = parse_document(text.decode(), at="header")
     if not isinstance(header, dict) or not text.startswith(b"{"):
         raise ValueError("its header is no JSON object")
     metadata = header.get("__metadata__", {})
@@ -337,7 +314,7 @@ def _check_places(
     header: Mapping[str, Any], digests: str, start: int, size: int
 ) -> dict[str, _Place]:
     """The tensors' places, which must fill the file from `start` on without gap or overlap."""
-    found = _parse(digests.encode())
+    found = parse_document(digests, at="digests")
     if not isinstance(found, dict) or found.keys() != header.keys():
         raise ValueError("its digests are not those of its tensors")
     places: dict[str, _Place] = {}
@@ -378,27 +355,3 @@ def _are_sizes(values: object) -> bool:
     return isinstance(values, list) and all(
         type(value) is int and 0 <= value < 2**63 for value in values
     )
-
-
-def _parse(text: bytes) -> Any:
-    """JSON, in UTF-8, in which nothing stands twice.
-
-    Raises:
-        ValueError: it is none.
-    """
-    try:
-        return json.loads(text.decode(), object_pairs_hook=_unique, parse_constant=_refuse_constant)
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError("its header is no JSON") from error
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    # JSON leaves open which of two equal names counts; two readers might differ.
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a name stands twice in the header")
-    return found
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")

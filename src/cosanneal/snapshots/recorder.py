@@ -58,7 +58,8 @@ class Statistics:
     Attributes:
         taken: the snapshots whose weights were copied.
         durable: those of them that are on the disk.
-        failed: those that were lost, or may be, to an error of the file system.
+        failed: those that were lost, or may be, to an error of the file system
+            or an interrupt.
         data_bytes: the bytes of the durable ones' weights.
         held_seconds: how long the training thread was held in all, the metrics
             aside.
@@ -277,6 +278,7 @@ class Recorder:
         with self._one_at_a_time:
             self._closed = True
             self._writer.wait()
+            self._settle()
             self._lock.release()
             self._finalizer.detach()
             self._surface()
@@ -419,15 +421,23 @@ class Recorder:
             metrics=values,
         )
         statistics = self._statistics
-        statistics.taken += 1
         # The job must not know the recorder, which could then not be dropped.
-        self._writer.submit(
-            buffers,
-            partial(_write, buffers, tensors, write, self.store, self._retention, statistics),
-        )
+        job = partial(_write, buffers, tensors, write, self.store, self._retention, statistics)
+        self._settle()
+        try:
+            statistics.taken += 1
+            self._writer.submit(buffers, job)
+        except BaseException:
+            self._settle()
+            raise
         statistics.waited_seconds += free - asked
         statistics.copied_seconds += copied - free
         statistics.held_seconds += time.perf_counter() - began
+
+    def _settle(self) -> None:
+        """Count as failed what an interrupt took, if nothing is in flight that is yet to be."""
+        if not self._writer.pending:
+            self._statistics.failed = self._statistics.taken - self._statistics.durable
 
 
 def _write(

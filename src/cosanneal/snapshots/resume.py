@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 
+from ..core.difference import difference
 from ..core.errors import SnapshotError
-from ..core.records import first_difference
 from ..core.schedule import Schedule
 from .file import Layout, first_mismatch
 from .retention import Retention
@@ -49,13 +49,12 @@ def go_on_in(
     kept = [snapshot for snapshot in found if snapshot.step <= updates]
     # Also those to be removed: of another run, they are not this one's to remove.
     for snapshot in found if updates else ():
-        difference = first_difference(snapshot.metadata["schedule"], schedule.to_dict())
-        if difference is not None:
-            path, theirs, ours = difference
+        there = f"in snapshot {snapshot.path}"
+        differing = difference(snapshot.metadata["schedule"], schedule, there=there)
+        if differing is not None:
             raise SnapshotError(
-                f"A run must be resumed with the schedule it began with. Snapshot "
-                f"{snapshot.path} has {path} = {theirs}, and the schedule given has {ours}; "
-                "give that schedule, or record into another folder"
+                "A run must be resumed with the schedule it began with. Received: another, for "
+                f"{differing}; give that schedule, or record into another folder"
             )
     excess = retention.excess(kept)  # which may refuse, before anything is gone
     removed = store.remove_after(updates)

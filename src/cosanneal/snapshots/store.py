@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..core.atomic import sync_folder
+from ..core.documents import parse_document
 from ..core.errors import ScheduleError, SnapshotError, shown
 from ..core.schedule import Schedule
 from .file import FORMAT_VERSION, TensorBytes, write_file
 from .reader import SnapshotReader
 
 SNAPSHOT_NAME: Final = re.compile(r"cycle-(\d{4,20})-step-(\d{10,20})\.safetensors")
+# Less than a document that tells of snapshots may have.
+_DEPTH: Final = 32
 _LEFTOVER: Final = re.compile(r"\.cycle-\d+-step-\d+\.safetensors\.[0-9a-f]+\.tmp")
 
 
@@ -134,7 +137,7 @@ class SnapshotStore:
     """A folder of snapshots.
 
     Args:
-        folder: its path; made when the first snapshot is written.
+        folder: its path; made by `prepare`, which a recorder calls.
 
     Example:
         >>> import tempfile
@@ -153,7 +156,9 @@ class SnapshotStore:
         """The snapshots of the folder, oldest first.
 
         Only whole ones: a snapshot has its name from the moment it is durable.
-        Other files and symbolic links are passed over.
+        Other files and symbolic links are passed over, and what bears another
+        name than it would be written under: a copy with one more zero is no
+        second member.
         """
         try:
             with os.scandir(self.folder) as entries:
@@ -165,9 +170,10 @@ class SnapshotStore:
                 f"Folder {self.folder} could not be read: {error.strerror or error}"
             ) from error
         found = [
-            Snapshot(self.folder / name, cycle=int(match[1]), step=int(match[2]))
+            Snapshot(self.folder / name, cycle=cycle, step=step)
             for name in files
             if (match := SNAPSHOT_NAME.fullmatch(name))
+            and name == _name(cycle := int(match[1]), step := int(match[2]))
         ]
         return sorted(found, key=lambda snapshot: (snapshot.step, snapshot.cycle))
 
@@ -303,13 +309,13 @@ def plain_metrics(metrics: Mapping[str, Any] | None) -> dict[str, Any]:
         SnapshotError: they are no plain data.
     """
     try:
-        plain: dict[str, Any] = json.loads(json.dumps(dict(metrics or {}), default=_as_number))
+        text = json.dumps(dict(metrics or {}), default=_as_number)
+        return _parse_object(text, "metrics")
     except (TypeError, ValueError, RecursionError) as error:
         raise SnapshotError(
             "Argument `metrics` must be a dict of numbers, strings and lists of them. "
-            f"Received: {metrics!r} ({error})"
+            f"Received: {shown(metrics)} ({error})"
         ) from error
-    return plain
 
 
 def without_nan(value: Any) -> Any:
@@ -336,15 +342,16 @@ def _parse_metadata(snapshot: Snapshot, raw: Mapping[str, str]) -> dict[str, Any
             "cycle": int(raw["cycle"]),
             "step": int(raw["step"]),
             "rate": float(raw["rate"]),
-            "schedule": _parse_object(raw["schedule"]),
+            "schedule": _parse_object(raw["schedule"], "schedule"),
             "framework": raw["framework"],
-            "versions": _parse_object(raw["versions"]),
-            "metrics": _parse_object(raw["metrics"]),
+            "versions": _parse_object(raw["versions"], "versions"),
+            "metrics": _parse_object(raw["metrics"], "metrics"),
             "digest": raw["digest"],
         }
-    except (KeyError, ValueError, RecursionError) as error:
+    except (KeyError, ValueError) as error:
+        what = f"no {error}" if isinstance(error, KeyError) else error
         raise SnapshotError(
-            f"Snapshot {snapshot.path} could not be read: bad metadata ({error!r}). Delete it, or "
+            f"Snapshot {snapshot.path} could not be read: bad metadata ({what}). Delete it, or "
             "restore it from a copy"
         ) from error
     if (metadata["cycle"], metadata["step"]) != (snapshot.cycle, snapshot.step):
@@ -356,8 +363,9 @@ def _parse_metadata(snapshot: Snapshot, raw: Mapping[str, str]) -> dict[str, Any
     return metadata
 
 
-def _parse_object(text: str) -> dict[str, Any]:
-    value = json.loads(text)
+def _parse_object(text: str, name: str) -> dict[str, Any]:
+    # Metrics that are no number are in a snapshot as they came.
+    value = parse_document(text, at=name, finite=False, depth=_DEPTH)
     if not isinstance(value, dict):
-        raise ValueError(f"{shown(value)} is no JSON object")
+        raise ValueError(f"in '{name}': {shown(value)} is no JSON object")
     return value

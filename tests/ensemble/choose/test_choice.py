@@ -6,6 +6,8 @@ import copy
 import dataclasses
 import json
 import math
+import os
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -201,8 +203,8 @@ SPOILS: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     (lambda d: d["members"][0].update(name=1), r"in 'members\[0\].name': must be a string"),
     (lambda d: d["members"][3].update(digest=None), r"in 'members\[3\].digest': must be a string"),
     (lambda d: d["members"][3].pop("digest"), r"in 'members\[3\].digest': the field is missing"),
-    (lambda d: d.update(temperature=0), r"in 'temperature': must be a finite positive"),
-    (lambda d: d.update(temperature=math.inf), r"in 'temperature': must be a finite positive"),
+    (lambda d: d.update(temperature=0), r"in 'temperature': must be a finite"),
+    (lambda d: d.update(temperature=math.inf), r"in 'temperature': must be a finite"),
     (lambda d: d.update(temperature=True), r"in 'temperature': must be a number"),
     (lambda d: d.update(class_axis=1.5), r"in 'class_axis': must be an integer or null"),
     (lambda d: d.update(select="best"), r"in 'select': must be one of 'last', 'greedy', 'weights'"),
@@ -295,3 +297,20 @@ def test_the_last_members_are_chosen_as_they_are_after_the_temperature() -> None
         losses = np.log(np.exp(logs).sum(-1)) - logs[np.arange(3000), :, labels]
         assert scores[name].log_loss == pytest.approx(losses.mean(0).min(), abs=1e-5)
     assert fit(members, labels, select="last", temperature=False).weights == (0, 0, 0, 1)
+
+
+def test_a_choice_has_a_class_axis_that_an_array_can_have(tmp_path: Path) -> None:
+    file = tmp_path / "choice.json"
+    for axis in (2**31, -(2**31), 64, -65, 10**400):
+        file.write_text(json.dumps(described() | {"class_axis": axis}))
+        with pytest.raises(ca.EnsembleError, match=r"choice\.json.* in 'class_axis': must be"):
+            Choice.load(file)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such files")
+def test_a_choice_is_read_from_a_regular_file_only(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.json")
+    (tmp_path / "zero.json").symlink_to("/dev/zero")
+    for name in ("pipe.json", "zero.json"):
+        with pytest.raises(ca.EnsembleError, match=rf"{name} could not be read: it is no regular"):
+            Choice.load(tmp_path / name)

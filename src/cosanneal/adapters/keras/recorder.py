@@ -11,8 +11,8 @@ from typing import Any, Self, TypeAlias, Unpack
 import keras
 from numpy.typing import NDArray
 
+from ...core.difference import difference
 from ...core.errors import ScheduleError, SnapshotError, check_flag
-from ...core.records import first_difference
 from ...core.schedule import Schedule
 from ...snapshots.capture import EachStep, HostBuffers
 from ...snapshots.recorder import Metrics, Recorder, RecorderOptions, Statistics
@@ -146,13 +146,16 @@ class SnapshotRecorder(keras.callbacks.Callback):
             )
         rate = _inner(model.optimizer)._learning_rate
         if isinstance(rate, CyclicCosineSchedule):
-            difference = first_difference(rate.schedule.to_dict(), self.schedule.to_dict())
-            if difference is not None:
-                path, theirs, ours = difference
+            differing = difference(
+                self.schedule.to_dict(),
+                rate.schedule,
+                there="in the schedule given",
+                here="in the optimizer's",
+            )
+            if differing is not None:
                 raise ScheduleError(
-                    "Argument `schedule` must be the schedule of the optimizer. Received: one with "
-                    f"{path} = {ours}, and an optimizer whose schedule has {theirs}; give both the "
-                    "same"
+                    "Argument `schedule` must be the schedule of the optimizer. Received: another, "
+                    f"for {differing}; give both the same"
                 )
         pace = model.steps_per_execution
         if self.set_lr and not isinstance(rate, keras.Variable):

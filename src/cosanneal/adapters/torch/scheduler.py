@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from ...core.difference import difference
 from ...core.errors import ScheduleError
-from ...core.records import first_difference
 from ...core.schedule import Cycle, Schedule
 from ...snapshots.recorder import check_schedule
 from .groups import initial_rates, nearest, warn_of_replaced, watch
@@ -399,14 +399,12 @@ def _check_state(
             "Argument `state_dict` must be the state of a CyclicCosineLR. Received: a dict "
             f"without {missing}"
         )
-    ours = [schedule.to_dict() for schedule in schedules]
-    difference = first_difference(state_dict["schedules"], ours, "schedules")
-    if strict and difference is not None:
-        path, theirs, mine = difference
+    differing = _differing(state_dict["schedules"], schedules) if strict else None
+    if differing is not None:
         raise ScheduleError(
-            "The state must be of the same schedule as this scheduler's. Received: "
-            f"{path} = {theirs} in the state, {mine} here; to go on under this schedule "
-            "from the state's step, give strict=False"
+            "The state must be of the same schedule as this scheduler's. Received: another, "
+            f"for {differing}; to go on under this schedule from the state's step, give "
+            "strict=False"
         )
     if len(state_dict["base_lrs"]) > groups:
         raise ScheduleError(
@@ -414,3 +412,17 @@ def _check_state(
             f"{groups} groups, and {len(state_dict['base_lrs'])} in the state; add the "
             "others with add_param_group first"
         )
+
+
+def _differing(theirs: object, ours: Sequence[Schedule]) -> str | None:
+    """Where the schedules of a state differ from a scheduler's."""
+    there, here = "in the state", "here"
+    theirs = theirs if isinstance(theirs, list | tuple) else []
+    if len(theirs) != len(ours):
+        return f"the number of schedules is {len(theirs)} {there}, {len(ours)} {here}"
+    for number, (each, own) in enumerate(zip(theirs, ours, strict=True)):
+        differing = difference(each, own, there=there, here=here)
+        if differing is not None:
+            which = f"in the schedule of group {number}, " if len(theirs) > 1 else ""
+            return which + differing
+    return None

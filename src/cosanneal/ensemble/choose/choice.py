@@ -14,6 +14,7 @@ from typing import Any, Final, Literal, TypeAlias, cast, get_args
 from numpy.typing import NDArray
 
 from ...core.atomic import replacing
+from ...core.documents import read_document
 from ...core.errors import EnsembleError, plural, shown
 from ...core.records import Reader
 from ..arrays import narrow
@@ -35,6 +36,9 @@ Select: TypeAlias = Literal["last", "greedy", "weights"]
 
 FORMAT: Final = "cosanneal.ensemble"
 VERSION: Final = 1
+
+# More than any framework's arrays have.
+_MOST_AXES: Final = 64
 
 # With fewer validation samples than this, a choice is said to be noisy: an
 # error rate of 3 % has a standard error of more than half a percent.
@@ -184,15 +188,9 @@ class Choice:
         Raises:
             EnsembleError: the file cannot be read, or holds no choice.
         """
-        try:
-            data = json.loads(Path(path).read_bytes())
-        except OSError as error:
-            raise EnsembleError(
-                f"{path} could not be read: {error.strerror or error}; fit the ensemble and save "
-                "it first"
-            ) from error
-        except (ValueError, RecursionError) as error:
-            raise EnsembleError(f"{path} could not be read: it is no JSON ({error})") from error
+        data = read_document(
+            path, error=EnsembleError, advice="; fit the ensemble and save it first"
+        )
         try:
             return cls.from_dict(data)
         except EnsembleError as error:
@@ -391,6 +389,9 @@ def _read(reader: Reader) -> Choice:
     for field, value, least in (("samples", samples, 1), ("seed", seed, 0)):
         if value is None or value < least:
             raise reader.error(field, f"an integer of at least {least}")
+    class_axis = reader.count("class_axis")
+    if class_axis is not None and not -_MOST_AXES <= class_axis < _MOST_AXES:
+        raise reader.error("class_axis", f"null or an axis, at most {_MOST_AXES - 1}")
     interval = reader.numbers("interval")
     if len(interval) != 2 or not -math.inf < interval[0] <= interval[1] < math.inf:
         raise reader.error("interval", "two finite numbers, the lower one first")
@@ -401,7 +402,7 @@ def _read(reader: Reader) -> Choice:
         members=tuple(member.text("name") for member in members),
         weights=weights,
         temperature=temperature,
-        class_axis=reader.count("class_axis"),
+        class_axis=class_axis,
         select=cast(Select, reader.text("select")),
         metric=cast(Metric, reader.text("metric")),
         candidates=tuple(candidates),
