@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,8 @@ from torch import Tensor, nn
 import cosanneal as ca
 from cosanneal.adapters.torch import SnapshotEnsemble, SnapshotRecorder
 from cosanneal.adapters.torch.model import TorchModel
+from cosanneal.adapters.torch.working import WorkingCopy
+from cosanneal.snapshots import SnapshotStore
 from tests.shared.modes import MODES
 
 EVERY_STEP = ca.CyclicCosine(0.1, cycle_steps=1)
@@ -216,18 +221,22 @@ def test_an_interrupt_at_any_place_leaves_the_model_and_the_ensemble_right(
     assert interrupted >= 9
 
 
-def test_copies_hold_no_weights_but_what_is_no_state(tmp_path: Path) -> None:
+def test_a_copy_without_a_member_has_no_weights(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(50, 50), nn.BatchNorm1d(50))
     model.register_buffer("table", torch.arange(4.0), persistent=False)
     recorded(tmp_path, model)
-    ensemble = SnapshotEnsemble(model, tmp_path)
-    ensemble.predict(torch.randn(4, 50))
-    import gc
-
-    own = {value.untyped_storage().data_ptr() for value in model.state_dict().values()}
-    for each in gc.get_objects():
-        if type(each) in (Tensor, nn.Parameter) and tuple(each.shape) == (50, 50):
-            assert each.is_meta or each.untyped_storage().data_ptr() in own or each.grad_fn
+    seam = TorchModel(model)
+    for _ in range(2):
+        copied = WorkingCopy.of(model).module
+        assert sum(each.untyped_storage().nbytes() for each in copied.state_dict().values()) < 100
+        assert torch.equal(copied.get_buffer("table"), torch.arange(4.0))
+        weights = seam.load(SnapshotStore(tmp_path).list()[0].load(framework="pt"))
+        with seam.running() as run:
+            run(weights, (torch.randn(4, 50),))
+        seen = [weakref.ref(each) for each in weights.values()]
+        del weights
+        gc.collect()
+        assert not any(ref() is not None for ref in seen)
 
 
 def test_the_structure_stays_that_of_when_the_ensemble_was_made(tmp_path: Path) -> None:
@@ -241,69 +250,169 @@ def test_the_structure_stays_that_of_when_the_ensemble_was_made(tmp_path: Path) 
     torch.testing.assert_close(ensemble.predict(x), expected)
 
 
-def test_a_function_that_builds_the_model(tmp_path: Path) -> None:
-    class Locked(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.linear, self.lock = nn.Linear(4, 3), threading.Lock()
+class Locked(nn.Module):
+    """Holds what cannot be copied."""
 
-        def forward(self, x: Tensor) -> Tensor:
-            with self.lock:
-                out: Tensor = self.linear(x)
-            return out
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.lock = nn.Linear(4, 3), threading.Lock()
 
+    def forward(self, x: Tensor) -> Tensor:
+        with self.lock:
+            out: Tensor = self.linear(x)
+        return out
+
+
+class Single(nn.Linear):
+    """There is one of it, whoever copies it."""
+
+    def __init__(self) -> None:
+        super().__init__(4, 3)
+
+    def __deepcopy__(self, memo: object) -> Single:
+        return self
+
+
+class Closed(nn.Linear):
+    def __init__(self) -> None:
+        super().__init__(4, 3)
+
+    def __deepcopy__(self, memo: object) -> Closed:
+        raise RuntimeError("no copies")
+
+
+@pytest.mark.parametrize("given", ["a module", "a function"])
+def test_a_module_may_hold_what_cannot_be_copied(tmp_path: Path, given: str) -> None:
     states = recorded(tmp_path, Locked())
-    with pytest.raises(ca.EnsembleError, match=r"copy.deepcopy copies.*Locked.*a function that bu"):
-        SnapshotEnsemble(Locked(), tmp_path)
-    ensemble = SnapshotEnsemble(Locked, tmp_path, outputs="values")
+    model: Any = Locked() if given == "a module" else Locked
+    ensemble = SnapshotEnsemble(model, tmp_path, outputs="values")
     x = torch.randn(5, 4)
     expected = alone(Locked, states, x)
     for mode in MODES:
         torch.testing.assert_close(ensemble.predict(x, mode=mode), expected)
     assert ensemble.average_weights(barrier=1e9, x_val=x, y_val=torch.zeros(5, 3)).weights
-    with pytest.raises(ca.EnsembleError, match=r"builds one\. Received: a function that returns"):
-        SnapshotEnsemble(lambda: 3, tmp_path)  # type: ignore[arg-type,return-value]
-    with pytest.raises(ca.EnsembleError, match=r"or a function that builds one\. Received: int"):
-        SnapshotEnsemble(3, tmp_path)  # type: ignore[arg-type]
 
 
-class Captured(nn.Module):
-    """Holds a function that knows the module by its closure, of which a copy would know nothing."""
+def test_what_cannot_be_copied_or_built_is_refused_and_left_alone(tmp_path: Path) -> None:
+    single = Single()
+    states = recorded(tmp_path, nn.Linear(4, 3))
+    own = {name: value.clone() for name, value in single.state_dict().items()}
+    nested = nn.Sequential(single)
+    for given, message in (
+        (single, r"there can be two.*two that share 'Single'"),
+        (nested, r"two that share '0'"),
+        (lambda: single, r"build another each time.*two that share 'Single'"),
+        (
+            Closed(),
+            r"copy.deepcopy copies. Received: Closed, and RuntimeError: no copies; give the",
+        ),
+        (lambda: 3, r"builds one\. Received: a function that returns a int"),
+        (3, r"or a function that builds one\. Received: int"),
+    ):
+        wanted: Any = given
+        with pytest.raises(ca.EnsembleError, match=message):
+            SnapshotEnsemble(wanted, tmp_path)
+    assert all(torch.equal(value, own[name]) for name, value in single.state_dict().items())
+    x = torch.randn(5, 4)
+    ensemble = SnapshotEnsemble(Single, tmp_path, outputs="values")
+    torch.testing.assert_close(ensemble.predict(x), alone(lambda: nn.Linear(4, 3), states, x))
+
+
+REGISTRY: dict[str, Any] = {}
+
+
+def _weakly(module: nn.Module) -> Any:
+    held: Any = weakref.ref(module)
+    return lambda x: held()(x)
+
+
+class Elsewhere(nn.Module):
+    """Reaches its weights by a way that a copy of it does not follow."""
 
     def __init__(self, how: str) -> None:
         super().__init__()
         self.linear = nn.Linear(4, 3)
-        if how == "attribute":
-            self.apply_it: Any = lambda x: self.linear(x)
-        elif how == "list":
-            self.apply_it = [lambda x: self.linear(x)]
-        elif how == "hook":
-            self.register_forward_hook(lambda _, args, __: self.linear(args[0]))
+        self.apply_it: Any = None
+        linear = self.linear
+        if how == "closure":
+            self.apply_it = lambda x: self.linear(x)
         elif how == "parameter":
-            weight = self.linear.weight
-            self.apply_it = lambda x: x @ weight.t()
-        elif how == "wrapped":
-            inner: Any = lambda x: self.linear(x)  # noqa: E731
+            self.apply_it = lambda x: x @ linear.weight.t()
+        elif how == "nested":
+            inner: Any = lambda x: linear(x)  # noqa: E731
             self.apply_it = lambda x: inner(x)
+        elif how == "default":
+            self.apply_it = lambda x, linear=linear: linear(x)
+        elif how == "weak reference":
+            self.apply_it = _weakly(linear)
+        elif how == "partial":
+            self.apply_it = functools.partial(lambda x: linear(x))
+        elif how == "registry":
+            REGISTRY["linear"] = linear
+            self.apply_it = lambda x: REGISTRY["linear"](x)
+        elif how == "hook":
+            self.register_forward_hook(lambda _, args, __: linear(args[0]))
+        elif how == "patched":
+            forward = self.forward
+            self.forward = lambda x: forward(x) * 2  # type: ignore[method-assign]
+        elif how == "made once":
+            self.made = self.linear.weight.t() * 1
 
     def forward(self, x: Tensor) -> Tensor:
-        return x @ self.linear.weight.t()
+        if hasattr(self, "made"):
+            return x @ self.made
+        found: Tensor = (self.apply_it or self.linear)(x)
+        return found
 
 
-@pytest.mark.parametrize("how", ["attribute", "list", "hook", "parameter", "wrapped"])
-def test_functions_that_a_copy_would_share_with_the_model_are_refused(
-    tmp_path: Path, how: str
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    "how",
+    [
+        *("closure", "parameter", "nested", "default", "weak reference", "partial", "registry"),
+        *("hook", "patched", "made once"),
+    ],
+)
+def test_a_copy_that_looks_at_the_models_own_weights_is_refused(
+    tmp_path: Path, how: str, mode: Any
 ) -> None:
-    recorded(tmp_path, Captured("none"))
-    SnapshotEnsemble(Captured("none"), tmp_path)
-    with pytest.raises(ca.EnsembleError, match=r"looks at the model.*Captured.*a function that b"):
-        SnapshotEnsemble(Captured(how), tmp_path)
-    SnapshotEnsemble(lambda: Captured(how), tmp_path).predict(torch.randn(2, 4))
+    recorded(tmp_path, Elsewhere("none"))
+    ensemble = SnapshotEnsemble(Elsewhere(how), tmp_path)
+    with pytest.raises(ca.EnsembleError, match=r"through its modules alone.*a function that build"):
+        ensemble.predict(torch.randn(2, 4), mode=mode)
+    SnapshotEnsemble(Elsewhere("none"), tmp_path).predict(torch.randn(2, 4), mode=mode)
+
+
+class Aliased(nn.Module):
+    """Holds its weights by other names too, of which the state knows nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 3), nn.Linear(3, 3)
+        self.every = list(self.parameters())
+        self.pair = {"weights": (self.first.weight, self.second.weight)}
+        self.register_buffer("scale", torch.ones(3))
+        self.scales = [self.get_buffer("scale")]
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = x @ self.pair["weights"][0].t() + self.every[1]
+        return torch.as_tensor(self.second(out) * self.scales[0] + self.every[2].sum())
+
+
+def test_other_names_of_the_weights_have_a_members_too(tmp_path: Path) -> None:
+    model = Aliased()
+    states = recorded(tmp_path, model)
+    x = torch.randn(5, 4)
+    expected = alone(Aliased, states, x)
+    ensemble = SnapshotEnsemble(model, tmp_path, outputs="values")
+    for mode in ("stream", "resident", "stream"):
+        torch.testing.assert_close(ensemble.predict(x, mode=mode), expected)
+    with pytest.raises(ca.EnsembleError, match=r"give mode='resident'"):
+        ensemble.predict(x, mode="stacked")
+    torch.testing.assert_close(ensemble.predict(x, mode="auto"), expected)
 
 
 def test_methods_and_partial_functions_are_copied_with_the_model(tmp_path: Path) -> None:
-    import functools
-
     class Patched(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -324,25 +433,24 @@ def test_methods_and_partial_functions_are_copied_with_the_model(tmp_path: Path)
         torch.testing.assert_close(ensemble.predict(x, mode=mode), expected)
 
 
-def test_resident_members_have_copies_of_their_own_that_are_given_back(tmp_path: Path) -> None:
-    model = nn.Linear(4, 3)
-    recorded(tmp_path, model, members=4)
-    seam = TorchModel(model)
-    tensors = [each.load(framework="pt") for each in _store(tmp_path)]
-    weights = [seam.load(each) for each in tensors]
-    with seam.running() as run:
-        for each in weights:
-            run(each, (torch.randn(2, 4),))
-        copies = {id(each.copied) for each in weights}
-        assert len(copies) == 4
-        del each, weights
-        again = [seam.load(each) for each in tensors]
-        for member in again:
-            run(member, (torch.randn(2, 4),))
-        assert {id(member.copied) for member in again} == copies
+def test_a_train_of_the_users_need_not_return_the_module(tmp_path: Path) -> None:
+    class Silent(nn.Linear):
+        def __init__(self) -> None:
+            super().__init__(4, 3)
+
+        def train(self, mode: bool = True) -> Any:
+            super().train(mode)
+
+    states = recorded(tmp_path, nn.Linear(4, 3))
+    x = torch.randn(5, 4)
+    expected = alone(lambda: nn.Linear(4, 3), states, x)
+    ensemble = SnapshotEnsemble(Silent(), tmp_path, outputs="values")
+    for mode in MODES:
+        torch.testing.assert_close(ensemble.predict(x, mode=mode), expected)
 
 
-def _store(folder: Path) -> Any:
-    from cosanneal.snapshots import SnapshotStore
-
-    return SnapshotStore(folder).list()
+def test_random_numbers_stay_as_they_are(tmp_path: Path) -> None:
+    recorded(tmp_path, nn.Linear(4, 3))
+    state = torch.get_rng_state()
+    SnapshotEnsemble(lambda: nn.Linear(4, 3), tmp_path)
+    assert torch.equal(torch.get_rng_state(), state)

@@ -1,14 +1,12 @@
-"""A torch module as an ensemble takes it: members are loaded into copies of its structure.
+"""A torch module as an ensemble takes it: members are loaded into a copy of its structure.
 
-The user's own module is only looked at. A copy takes no memory for the weights: it
-has tensors without data, in whose place a member's are put.
+The user's own module is only looked at. The copy takes no memory for its weights: it
+has a member's, and without one one number for each tensor.
 """
 
 from __future__ import annotations
 
-import copy
 import threading
-import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final, NamedTuple
@@ -20,34 +18,11 @@ from ...core.errors import EnsembleError
 from ...ensemble.model import Batch, free_host_memory
 from ...ensemble.predict.batches import Batches
 from ...snapshots.file import Layout
-from .state import (
-    bare_copy,
-    drop_state,
-    dtype_name,
-    is_shard,
-    may_derive,
-    plain_name,
-    put_state,
-    unwrapped,
-)
+from .state import dtype_name, is_shard, plain_name, unwrapped
 from .statistics import estimate, moving_layers
+from .working import WorkingCopy
 
 _CPU: Final = torch.device("cpu")
-
-
-class MemberWeights(dict[str, Tensor]):
-    """A member's tensors by the plain model's names, and the copy of the model that has them."""
-
-    __slots__ = ("__weakref__", "copied")
-
-    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
-        super().__init__(tensors)
-        self.copied: nn.Module | None = None
-
-    @property
-    def device(self) -> torch.device:
-        """Where they are."""
-        return next((each.device for each in self.values()), _CPU)
 
 
 class _Tensor(NamedTuple):
@@ -78,9 +53,10 @@ class TorchModel:
                 f"Received: {type(model).__name__}"
             )
         self.model = model
-        # Two threads may have the same member to run.
+        # There is one copy, which has a member at a time.
         self._lock = threading.RLock()
-        self._built: dict[str, _Tensor] = {}
+        self._present: dict[str, Tensor] | None = None
+        self._place: object = None
         self._renew()
 
     def layout(self) -> Layout:
@@ -89,45 +65,51 @@ class TorchModel:
     def place(self) -> object:
         return tuple((each.device, each.dtype) for each in self._state().values())
 
-    def load(self, tensors: Mapping[str, Tensor]) -> MemberWeights:
-        with self._lock:
-            if self.place() != self._place:
-                self._renew()  # for what is no state, but lies where the model was
+    def load(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         own = self._state()
-        return MemberWeights({name: value.to(own[name].device) for name, value in tensors.items()})
+        return {name: value.to(own[name].device) for name, value in tensors.items()}
 
     @contextmanager
-    def running(self) -> Iterator[Callable[[MemberWeights, Batch], Tensor]]:
+    def running(self) -> Iterator[Callable[[dict[str, Tensor], Batch], Tensor]]:
         with self._lock, torch.no_grad():
-            yield self._run
+            if self.place() != self._place:
+                self._renew()  # for what is no state, but lies where the model was
+            try:
+                yield self._run
+            finally:
+                self._present = None
+                self._copy.drop()
 
-    def stack(self, members: Sequence[Callable[[], MemberWeights]]) -> Callable[[Batch], Tensor]:
-        copied = self._copied()
-        derives = any(map(may_derive, copied.modules()))
+    def stack(
+        self, members: Sequence[Callable[[], dict[str, Tensor]]]
+    ) -> Callable[[Batch], Tensor]:
+        copied, module = self._copy, self._copy.module
         stacked: dict[str, Tensor] = {}
         for i, load in enumerate(members):
-            put_state(copied, load())
+            self._put(load())
             # As they stand in the copy, where a layer may have merged some into others.
-            for name, value in copied.state_dict().items():
+            for name, value in module.state_dict().items():
                 if name not in stacked:
                     stacked[name] = value.new_empty((len(members), *value.shape))
                 stacked[name][i].copy_(value)
-        drop_state(copied)
-        device = self._device()
-        compared = not derives
+        compared = False
 
         def one(weights: dict[str, Tensor], *batch: Tensor) -> Tensor:
             # Tied tensors stand in a snapshot under each of their names.
-            output = torch.func.functional_call(copied, weights, batch, tie_weights=False)
+            output = torch.func.functional_call(module, weights, batch, tie_weights=False)
             return _one_tensor(output)
 
         def run(batch: Batch) -> Tensor:
             nonlocal compared
-            if derives:  # what was kept of the call before is forgotten
-                copied.train().eval()
+            batch = tuple(each.to(self._device) for each in batch)
+            if copied.derives:  # what was kept of the call before is forgotten
+                self._present = None
+                module.train()
+                module.eval()
             every = torch.func.vmap(one, in_dims=(0, *(None for _ in batch)))
-            outputs: Tensor = every(stacked, *(each.to(device) for each in batch))
+            outputs: Tensor = every(stacked, *batch)
             if not compared:
+                # Which also finds weights that are not reached through the modules.
                 _compare(outputs[0], self._run(members[0](), batch))
                 compared = True
             return outputs
@@ -150,54 +132,53 @@ class TorchModel:
         return outputs[0] if len(outputs) == 1 else torch.cat(list(outputs))
 
     def wait(self, outputs: object) -> None:  # noqa: ARG002
-        device = self._device()
+        device = self._device
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         elif device.type == "mps":
             torch.mps.synchronize()
 
     def free_memory(self) -> int | None:
-        device = self._device()
+        device = self._device
         if device.type == "cuda":
             return torch.cuda.mem_get_info(device)[0]
         return free_host_memory() if device.type == "cpu" else None
 
-    def running_statistics(self, members: Sequence[Callable[[], MemberWeights]]) -> list[str]:
-        return moving_layers(self._pattern, members)
+    def running_statistics(
+        self, members: Sequence[Callable[[], dict[str, Tensor]]]
+    ) -> Sequence[str]:
+        return moving_layers(self._copy.module, members)
 
     def estimate(
-        self, weights: MemberWeights, layers: Sequence[str], batches: Batches
-    ) -> MemberWeights:
+        self, weights: dict[str, Tensor], layers: Sequence[str], batches: Batches
+    ) -> dict[str, Tensor]:
         with self.running() as run:
-            found = estimate(
-                self._having(weights), weights, layers, batches, lambda batch: run(weights, batch)
+            self._put(weights)
+            return estimate(
+                self._copy.module, weights, layers, batches, lambda batch: run(weights, batch)
             )
-        return MemberWeights(found)
 
     def same_randomness(self) -> AbstractContextManager[object]:
         return torch.random.fork_rng(devices=[])  # a pass over a DataLoader draws a seed
 
-    def export(self, weights: MemberWeights) -> dict[str, Tensor]:
-        names = {plain_name(name): name for name in self._pattern.state_dict(keep_vars=True)}
-        return {names[plain]: value for plain, value in weights.items()}
+    def export(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {self._copy.names[plain]: value for plain, value in weights.items()}
 
-    def _run(self, weights: MemberWeights, batch: Batch) -> Tensor:
-        copied, device = self._having(weights), weights.device
-        return _one_tensor(copied(*(each.to(device) for each in batch)))
+    def _run(self, weights: dict[str, Tensor], batch: Batch) -> Tensor:
+        self._put(weights)
+        arguments = tuple(each.to(self._device) for each in batch)
+        return _one_tensor(self._copy.run(arguments, self._own))
 
-    def _having(self, weights: MemberWeights) -> nn.Module:
-        """A copy of the model that has the weights, for as long as there are any of them."""
-        if weights.copied is None:
-            copied = self._spare.pop() if self._spare else self._copied()
-            put_state(copied, weights)
-            weights.copied = copied
-            weakref.finalize(weights, _give_back, copied, self._spare).atexit = False
-        return weights.copied
+    def _put(self, weights: dict[str, Tensor]) -> None:
+        if weights is not self._present:
+            self._present = None
+            self._copy.put(weights)
+            self._present = weights
 
     def _renew(self) -> None:
-        """Make the pattern of all copies, of the model as it is now."""
+        """Make the copy, of the model as it is now."""
         if isinstance(self.model, nn.Module):
-            for name, value in unwrapped(self.model).state_dict(keep_vars=True).items():
+            for name, value in self._own().items():
                 if isinstance(value, Tensor) and (value.is_meta or is_shard(value)):
                     what = "without data" if value.is_meta else "a shard"
                     raise EnsembleError(
@@ -205,49 +186,28 @@ class TorchModel:
                         f"a place. Received: {name!r}, {what}; give a model that has its weights, "
                         "or a function that builds one"
                     )
-            self._pattern = bare_copy(unwrapped(self.model))
+            self._copy = WorkingCopy.of(unwrapped(self.model))
         else:
-            self._pattern = self._copied()
-        # A new list, for what comes back of the old copies is of no use any more.
-        self._spare: list[nn.Module] = []
+            self._copy = WorkingCopy.built(self.model)
+        self._present = None
         self._place = self.place()
+        state = self._state().values()
+        self._device = next((each.device for each in state), _CPU)
 
-    def _copied(self) -> nn.Module:
-        """A copy without a member."""
+    def _own(self) -> Mapping[str, Any]:
+        """The state of the model that was copied; none of one that is built."""
         if isinstance(self.model, nn.Module):
-            return copy.deepcopy(self._pattern)
-        built = self.model()
-        if not isinstance(built, nn.Module):
-            raise EnsembleError(
-                "Argument `model` must be a torch.nn.Module, or a function that builds one. "
-                f"Received: a function that returns a {type(built).__name__}"
-            )
-        built = unwrapped(built)
-        self._built = self._built or _state_of(built)
-        drop_state(built)
-        return built
+            return unwrapped(self.model).state_dict(keep_vars=True)
+        return {}
 
     def _state(self) -> dict[str, _Tensor]:
         """The tensors of the model's state, by the plain model's names, as they are now."""
-        return (
-            _state_of(unwrapped(self.model)) if isinstance(self.model, nn.Module) else self._built
-        )
-
-    def _device(self) -> torch.device:
-        return next((each.device for each in self._state().values()), _CPU)
-
-
-def _state_of(module: nn.Module) -> dict[str, _Tensor]:
-    return {
-        plain_name(name): _Tensor(tuple(value.shape), value.dtype, value.device)
-        for name, value in module.state_dict(keep_vars=True).items()
-        if isinstance(value, Tensor)  # extra state, which no snapshot holds
-    }
-
-
-def _give_back(copied: nn.Module, spare: list[nn.Module]) -> None:
-    drop_state(copied)
-    spare.append(copied)
+        state = self._own() or self._copy.module.state_dict(keep_vars=True)
+        return {
+            plain_name(name): _Tensor(tuple(value.shape), value.dtype, value.device)
+            for name, value in state.items()
+            if isinstance(value, Tensor)  # extra state, which no snapshot holds
+        }
 
 
 def _one_tensor(output: Any) -> Tensor:

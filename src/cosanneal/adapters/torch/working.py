@@ -1,0 +1,251 @@
+"""A working copy of a module, in the place of whose weights a member's are put."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+
+from ...core.errors import EnsembleError
+from .state import plain_name, unwrapped
+
+_REMEDY: Final = "give the ensemble a function that builds the model, in place of the model"
+
+
+class WorkingCopy:
+    """A module of our own, whose tensors' data are exchanged.
+
+    The tensors stay the same objects, so that whatever else of the module holds
+    them has a member's data too: a list of its parameters, the flat weights of an
+    LSTM, tied layers. Without a member they have one number for all of their data.
+
+    Args:
+        module: the module, which nobody else has.
+        stale: tensors that the module made of its weights, and must make anew.
+    """
+
+    def __init__(self, module: nn.Module, stale: list[Tensor]) -> None:
+        module.eval()
+        self.module, self._stale = module, stale
+        # Where the tensors of the state are, by the plain model's names.
+        self._slots: dict[str, tuple[dict[str, Any], str, Tensor]] = {}
+        self.names: dict[str, str] = {}
+        state = module.state_dict(keep_vars=True)
+        for prefix, each in module.named_modules(remove_duplicate=False):
+            for held in (each._parameters, each._buffers):
+                for key, value in held.items():
+                    name = f"{prefix}.{key}" if prefix else key
+                    if value is not None and name in state:
+                        self._slots[plain_name(name)] = held, key, value
+                        self.names[plain_name(name)] = name
+        self.derives = any(map(may_derive, module.modules()))
+        self._empty = {name: _empty(value) for name, (_, _, value) in self._slots.items()}
+        self._watched = False
+        self.drop()
+
+    @classmethod
+    def of(cls, model: nn.Module) -> WorkingCopy:
+        """A copy of a model: of its structure, its hooks, and of tensors that are no state.
+
+        Raises:
+            EnsembleError: a model that cannot be copied.
+        """
+        derives = any(map(may_derive, model.modules()))
+        state = {id(each) for each in model.state_dict(keep_vars=True).values()}
+        memo: dict[int, Any] = {}
+        stale: list[Tensor] = []
+        for module in model.modules():
+            for held in (module._parameters, module._buffers):
+                for value in held.values():
+                    if id(value) in state and isinstance(value, Tensor):
+                        # Where a layer merges weights, it writes into what it has.
+                        bare = torch.empty_like(value) if derives else _empty(value)
+                        if isinstance(value, nn.Parameter):
+                            bare = nn.Parameter(bare, requires_grad=value.requires_grad)
+                        memo[id(value)] = bare
+            for value in vars(module).values():
+                # What was computed with gradients, which torch would not copy.
+                if isinstance(value, Tensor) and value.grad_fn is not None:
+                    stale.append(value.detach().clone())
+                    memo[id(value)] = stale[-1]
+        with _same_randomness():
+            copied = _copied(model, memo)
+        _refuse_shared(copied, model)
+        return cls(copied, stale)
+
+    @classmethod
+    def built(cls, build: Callable[[], Any]) -> WorkingCopy:
+        """A module that a function builds.
+
+        Raises:
+            EnsembleError: it builds none, or the same one each time.
+        """
+        with _same_randomness():
+            modules = build(), build()
+        for each in modules:
+            if not isinstance(each, nn.Module):
+                raise EnsembleError(
+                    "Argument `model` must be a torch.nn.Module, or a function that builds one. "
+                    f"Received: a function that returns a {type(each).__name__}"
+                )
+        first, second = map(unwrapped, modules)
+        _refuse_shared(first, second)
+        return cls(first, [])
+
+    def put(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put a member's tensors in place, by the plain model's names.
+
+        A module that may derive something of its weights is loaded by torch's own
+        means: in `train()`, what was merged into other weights is parted and caches
+        are emptied; `load_state_dict` calls the hooks; in `eval()`, it is merged again.
+
+        Raises:
+            EnsembleError: a name that no module holds.
+        """
+        unknown = sorted(tensors.keys() - self._slots.keys())
+        if unknown:
+            raise EnsembleError(
+                "The model must hold the tensors of its state under their names. "
+                f"Received: {unknown[0]!r} in the state, which no module holds"
+            )
+        if self.derives:
+            self.module.train()
+            # A layer may write into them, and they are to stay as they were read.
+            tensors = {name: value.clone() for name, value in tensors.items()}
+        for name, value in tensors.items():
+            held, key, tensor = self._slots[name]
+            held[key] = tensor  # in whose place the module may have put another
+            tensor.data = value
+        if self.derives:
+            state = {self.names[name]: value for name, value in tensors.items()}
+            self.module.load_state_dict(state, strict=False)
+            self.module.eval()
+
+    def drop(self) -> None:
+        """Let go of the member's tensors, but where layers may write into what they have."""
+        if not self.derives:
+            for name, (_, _, tensor) in self._slots.items():
+                tensor.data = self._empty[name]
+
+    def run(self, batch: tuple[Any, ...], own: Callable[[], Mapping[str, Any]]) -> Any:
+        """The output for a batch.
+
+        Args:
+            batch: the arguments.
+            own: the state of the model that was copied, at which the copy must not
+                look; it is watched on the first batch.
+
+        Raises:
+            EnsembleError: it does.
+        """
+        if self._watched or not all(map(len, batch)):
+            return self.module(*batch)
+        tensors = [*own().values(), *self._stale]
+        watch = _Watch({_storage(each) for each in tensors if isinstance(each, Tensor)} - {0})
+        with _eager(), watch:
+            output = self.module(*batch)
+        if watch.seen is not None:
+            raise EnsembleError(
+                "The model must reach its weights through its modules alone, for a copy to have "
+                f"others. Received: {watch.seen} of the model's own weights, or of what it once "
+                "made of them, in the copy: through a function's closure, a global, a hook or a "
+                f"plain attribute; {_REMEDY}"
+            )
+        self._watched = True
+        return output
+
+
+class _Watch(TorchDispatchMode):
+    """Notes an operation on certain tensors: by their storages, through whatever views."""
+
+    def __init__(self, storages: set[int]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._storages = storages
+        self.seen: str | None = None
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Look at an operation's arguments, and do it."""
+        for each in tree_iter((args, kwargs)):
+            if isinstance(each, Tensor) and _storage(each) in self._storages:
+                self.seen = str(func)
+        return func(*args, **(kwargs or {}))
+
+
+def may_derive(module: nn.Module) -> bool:
+    """Whether a module by itself may keep something that it makes of its weights."""
+    kind = type(module)
+    loads = kind._load_from_state_dict is not nn.Module._load_from_state_dict
+    return (
+        kind.train is not nn.Module.train
+        or kind.eval is not nn.Module.eval
+        or bool(module._load_state_dict_post_hooks)
+        or (loads and not kind.__module__.startswith("torch."))
+    )
+
+
+def _storage(tensor: Tensor) -> int:
+    try:
+        return tensor.untyped_storage().data_ptr()
+    except (RuntimeError, NotImplementedError):  # of a kind that has none
+        return 0
+
+
+def _empty(value: Tensor) -> Tensor:
+    """A tensor of the shape, the dtype and the place of another, in the memory of one number."""
+    return torch.zeros((), dtype=value.dtype, device=value.device).expand(value.shape)
+
+
+def _copied(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
+    try:
+        return copy.deepcopy(model, dict(memo))
+    except Exception as error:
+        # What cannot be copied, such as a lock or a file, both may have.
+        for module in model.modules():
+            for value in vars(module).values():
+                if not isinstance(value, Tensor | nn.Module | dict):
+                    try:
+                        copy.deepcopy(value, dict(memo))
+                    except Exception:
+                        memo[id(value)] = value
+        try:
+            return copy.deepcopy(model, memo)
+        except Exception:
+            raise EnsembleError(
+                f"The model must be one that copy.deepcopy copies. Received: "
+                f"{type(model).__name__}, and {type(error).__name__}: {error}; {_REMEDY}"
+            ) from error
+
+
+def _refuse_shared(copied: nn.Module, model: nn.Module) -> None:
+    """Refuse a copy that has modules or tensors of the model, which must not be written to."""
+    modules = {id(each) for each in model.modules()}
+    tensors = {id(each) for each in model.state_dict(keep_vars=True).values()}
+    for name, module in copied.named_modules():
+        held = (*module._parameters.values(), *module._buffers.values())
+        if id(module) in modules or any(each is not None and id(each) in tensors for each in held):
+            raise EnsembleError(
+                "The model must be one of which there can be two, or the function that builds it "
+                "must build another each time. Received: two that share "
+                f"{name or type(module).__name__!r}; {_REMEDY}"
+            )
+
+
+@contextmanager
+def _same_randomness() -> Iterator[None]:
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=devices):
+        yield
+
+
+def _eager() -> AbstractContextManager[Any]:
+    """Run compiled parts as they are written, for others see no operations."""
+    set_stance = getattr(torch.compiler, "set_stance", None)  # of torch 2.6
+    return nullcontext() if set_stance is None else set_stance("force_eager")
