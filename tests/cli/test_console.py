@@ -14,8 +14,8 @@ from rich.text import Text
 from cosanneal.cli.console import outside
 from cosanneal.ensemble import write_results
 from tests.cli.test_snapshots import record, rows_of
-from tests.shared.documents import bare, members_of, record_folder, whole
 from tests.shared.calling import MAIN, Command, run_python
+from tests.shared.documents import bare, members_of, record_folder, whole
 
 call, text_of, error_of = Command().call, Command().text_of, Command().error_of
 

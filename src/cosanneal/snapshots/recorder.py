@@ -93,10 +93,9 @@ class Recorder:
     has done its own work. A loop that catches an error, this one or that of
     weights that cannot be recorded, has lost that snapshot and nothing else: the
     update counts, and the next cycle's snapshot is taken. An interpreter that
-    ends writes what was taken, also where the recorder was not closed. (What a
-    kill takes is at most `max_pending` snapshots, so call `wait()` before a
-    checkpoint is saved: a run resumed from there does not take the earlier ones
-    again.)
+    ends writes what was taken, also where the recorder was not closed. (A kill
+    takes at most `max_pending` snapshots: call `wait()` before a checkpoint is
+    saved, for a run resumed from there does not take earlier ones again.)
 
     Updates may come from any thread, one at a time. A forked child process
     cannot use the recorder of its parent.
@@ -106,12 +105,11 @@ class Recorder:
             locked against other recorders until `close`, or the process' end.
         schedule: the schedule of the run.
         capture: gives the weights.
-        clock: says how many updates are done, where `step` is called.
+        clock: says how many updates are done, where `look` is called.
         resume_from: the number of updates the run had done when it was
             interrupted. Snapshots up to there are kept, later ones removed (the
             run will make them again). 0 starts over and removes all.
-        background: False writes within the call that takes the snapshot, and
-            raises errors there.
+        background: False writes, and raises errors, within the call that takes it.
         max_pending: so many snapshots are in flight at most, each with held
             memory for one copy of the weights. The next one waits.
         on_error: what a snapshot that cannot be written does: "raise" a
@@ -120,9 +118,8 @@ class Recorder:
         keep_last: keep only so many of the newest snapshots.
         keep_best: keep only so many of the best by `metric`, and with
             `keep_last` those too. Others are deleted once the newer one is
-            durable. A run killed and resumed ends with the snapshots of one
-            that was not; until it is past the step at which it was killed,
-            there may be fewer, for what a later snapshot displaced is gone.
+            durable. A run killed and resumed ends with those of one that was
+            not; until it is past that step, there may be fewer.
         metric: the name of the metric for `keep_best`, which every snapshot's
             metrics must then hold.
         mode: whether the metric's "min" or "max" is best.

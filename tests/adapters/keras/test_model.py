@@ -168,6 +168,9 @@ def test_a_state_that_could_not_be_put_back_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ca.EnsembleError, match=r"must be a function that builds the model.*'lstm"):
         SnapshotEnsemble(build(), tmp_path)
     x = np.ones((4, 5, 3), "float32")
+    same = build()
+    with pytest.raises(ca.EnsembleError, match=r"must build another each time"):
+        SnapshotEnsemble(lambda: same, tmp_path)
     ensemble = SnapshotEnsemble(build, tmp_path, outputs="values")
     np.testing.assert_array_equal(ensemble.predict(x), ensemble.predict(x))
 

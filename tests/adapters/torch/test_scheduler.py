@@ -368,3 +368,12 @@ def test_compiled_optimizer_step_takes_new_rates() -> None:
         warnings.filterwarnings("ignore", message="`torch.jit", category=DeprecationWarning)
         warnings.filterwarnings("ignore", message="Profiler record", category=UserWarning)
         torch.testing.assert_close(train(True), train(False), rtol=1e-6, atol=0)
+
+
+def test_setting_the_place_in_the_cycle_says_what_to_do() -> None:
+    optimizer = sgd(0.1)
+    scheduler = CyclicCosineLR(optimizer, SCHEDULE)
+    update(optimizer, scheduler, 3)
+    with pytest.raises(ca.ScheduleError, match=r"T_cur=2; .*step\(epoch\).*last_epoch="):
+        scheduler.T_cur = 2
+    assert scheduler.last_epoch == 3

@@ -16,15 +16,16 @@ from .source import File, imports, read
 
 # (where, what): why. Names that a framework has no public one for, of its objects and not of ours.
 ALLOWED = {
+    ("adapters.torch", "_buffers"): "the slots of a module's tensors, in which a member's are put",
     ("adapters.torch", "_foreach_copy_"): "many copies at one launch; torch's optimizers use it",
-    ("adapters.torch", "_forward_hooks"): "which functions a copy of a module would share with it",
-    ("adapters.torch", "_forward_pre_hooks"): "likewise",
     ("adapters.torch", "_get_no_batch_dim"): "an instance norm: the axes of a single sample",
     ("adapters.torch", "_InstanceNorm"): "what the instance norms have in common; no public name",
     ("adapters.torch", "_NormBase"): "what batch and instance norms have in common; likewise",
+    ("adapters.torch", "_load_from_state_dict"): "whether a module loads its state in its own way",
     ("adapters.torch", "_load_state_dict_post_hooks"): "whether a module hears of a new state",
     ("adapters.torch", "_milestones"): "where SequentialLR's parts begin; it tells nobody",
     ("adapters.torch", "_orig_mod"): "the model that torch.compile wrapped; there is no other name",
+    ("adapters.torch", "_parameters"): "as `_buffers`",
     ("adapters.torch", "_schedulers"): "SequentialLR's parts; it tells nobody",
     ("adapters.torch", "_step_count"): "how a scheduler tells torch that it has been stepped",
     ("adapters.torch", "_update_lr"): "by which releases of torch differ in how a rate is set",

@@ -18,7 +18,8 @@ from .model import KerasModel
 class SnapshotEnsemble(Ensemble[NDArray[Any]]):
     """One prediction from the last snapshots: by default the mean of their probabilities.
 
-    The model is not touched: members are loaded into a copy made from its config.
+    The model is not touched: members are loaded into a copy made from its config,
+    which has weights of its own as long as the ensemble lives.
     Where the config may not say all, since a layer is not Keras' own, the model
     itself holds them during a pass, and has its own weights again afterwards. It
     predicts as `model.predict_on_batch` does: in inference mode, compiled once for

@@ -48,7 +48,7 @@ class KerasModel:
 
     def __init__(self, model: keras.Model | Callable[[], keras.Model]) -> None:
         lent = isinstance(model, keras.Model)
-        source = model if lent or not callable(model) else model()
+        source = model if lent or not callable(model) else _built(model)
         if not isinstance(source, keras.Model) or not source.built:
             raise EnsembleError(
                 "Argument `model` must be a keras.Model that is built, or a function that builds "
@@ -247,6 +247,18 @@ class _Derived:
             )
         if self._finalized:
             self.put({name: values[0] for name, values in stacked.items()})
+
+
+def _built(build: Callable[[], Any]) -> Any:
+    """What a function builds: another each time, for it is written to and not put back."""
+    first, second = build(), build()
+    shared = {id(each) for each in getattr(first, "weights", ())}
+    if first is second or any(id(each) in shared for each in getattr(second, "weights", ())):
+        raise EnsembleError(
+            "The function that builds the model must build another each time. Received: one that "
+            "returns the same, or with the same weights; give the model itself"
+        )
+    return first
 
 
 def _copied(model: keras.Model) -> keras.Model | None:

@@ -17,10 +17,13 @@ from .model import TorchModel
 class SnapshotEnsemble(Ensemble[Tensor]):
     """One prediction from the last snapshots: by default the mean of their probabilities.
 
-    The model is not touched. Members are loaded into copies of its structure,
-    which take no memory but the members' own, and which predict in evaluation
-    mode and without gradients; its hooks are copied with it. The structure is
-    that of the model when the ensemble is made; its device may change later.
+    The model is not touched. Members are loaded into a copy of its structure,
+    which takes no memory for weights but the members' own, and which predicts in
+    evaluation mode and without gradients. What is no weight is copied with it:
+    hooks, buffers that are not persistent, plain attributes. The structure is
+    that of the model when the ensemble is made; its device may change later. On
+    the first batch it is looked whether the copy reaches the model's own weights
+    by another way than its modules (a closure, a global), which is refused.
 
     Args:
         model: a model of the kind that was recorded, on the device to use; or a

@@ -216,6 +216,14 @@ class CyclicCosineLR(LRScheduler):
         """The steps since the last restart (of the first schedule); they count on after its end."""
         return self.last_epoch - self._cycle().start
 
+    @T_cur.setter
+    def T_cur(self, value: float) -> None:  # noqa: N802
+        raise ScheduleError(
+            "T_cur cannot be set: it follows from last_epoch and the schedule. Received: "
+            f"T_cur={value}; to go on elsewhere, call step(epoch) with the step counted from the "
+            "run's start, or make the scheduler with last_epoch="
+        )
+
     @property
     def T_i(self) -> int:  # noqa: N802 - the name in torch's warm restarts
         """The length of the current cycle (of the first schedule), in steps."""

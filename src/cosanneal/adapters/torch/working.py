@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
+from torch.jit._trace import TopLevelTracedModule
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
@@ -56,6 +57,7 @@ class WorkingCopy:
         Raises:
             EnsembleError: a model that cannot be copied.
         """
+        _refuse_traced(model)
         derives = any(map(may_derive, model.modules()))
         state = {id(each) for each in model.state_dict(keep_vars=True).values()}
         memo: dict[int, Any] = {}
@@ -95,6 +97,7 @@ class WorkingCopy:
                     f"Received: a function that returns a {type(each).__name__}"
                 )
         first, second = map(unwrapped, modules)
+        _refuse_traced(first)
         _refuse_shared(first, second)
         return cls(first, [])
 
@@ -120,7 +123,8 @@ class WorkingCopy:
             tensors = {name: value.clone() for name, value in tensors.items()}
         for name, value in tensors.items():
             held, key, tensor = self._slots[name]
-            held[key] = tensor  # in whose place the module may have put another
+            if held[key] is not tensor:  # for the module has put another in its place
+                held[key] = tensor
             tensor.data = value
         if self.derives:
             state = {self.names[name]: value for name, value in tensors.items()}
@@ -222,6 +226,17 @@ def _copied(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
                 f"The model must be one that copy.deepcopy copies. Received: "
                 f"{type(model).__name__}, and {type(error).__name__}: {error}; {_REMEDY}"
             ) from error
+
+
+def _refuse_traced(model: nn.Module) -> None:
+    """Refuse modules of torch.jit.trace, for which `eval()` is without effect."""
+    for name, module in model.named_modules():
+        if isinstance(module, TopLevelTracedModule):
+            raise EnsembleError(
+                "The model must not be one that torch.jit.trace made, since that stays in the mode "
+                f"in which it was traced. Received: one in {name or 'the model'!r}; give the "
+                "module that was traced, whose tensors have the same names, or a scripted one"
+            )
 
 
 def _refuse_shared(copied: nn.Module, model: nn.Module) -> None:
