@@ -97,8 +97,7 @@ class Recorder:
     takes at most `max_pending` snapshots: call `wait()` before a checkpoint is
     saved, for a run resumed from there does not take earlier ones again.)
 
-    Updates may come from any thread, one at a time. A forked child process
-    cannot use the recorder of its parent.
+    Updates may come from any thread, one at a time, but not from a forked child.
 
     Args:
         folder: the folder of the snapshots; made if it is not there. It is

@@ -9,9 +9,7 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
-from torch.jit._trace import TopLevelTracedModule
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
 
 from ...core.errors import EnsembleError
 from .state import plain_name, unwrapped
@@ -177,8 +175,12 @@ class _Watch(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         """Look at an operation's arguments, and do it."""
-        for each in tree_iter((args, kwargs)):
-            if isinstance(each, Tensor) and _storage(each) in self._storages:
+        given = [*args, *(kwargs or {}).values()]
+        while given:
+            each = given.pop()
+            if isinstance(each, list | tuple):
+                given += each
+            elif isinstance(each, Tensor) and _storage(each) in self._storages:
                 self.seen = str(func)
         return func(*args, **(kwargs or {}))
 
@@ -231,7 +233,7 @@ def _copied(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
 def _refuse_traced(model: nn.Module) -> None:
     """Refuse modules of torch.jit.trace, for which `eval()` is without effect."""
     for name, module in model.named_modules():
-        if isinstance(module, TopLevelTracedModule):
+        if isinstance(module, torch.jit.TopLevelTracedModule):  # type: ignore[attr-defined]
             raise EnsembleError(
                 "The model must not be one that torch.jit.trace made, since that stays in the mode "
                 f"in which it was traced. Received: one in {name or 'the model'!r}; give the "
