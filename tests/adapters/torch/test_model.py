@@ -454,3 +454,32 @@ def test_random_numbers_stay_as_they_are(tmp_path: Path) -> None:
     state = torch.get_rng_state()
     SnapshotEnsemble(lambda: nn.Linear(4, 3), tmp_path)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_an_ensemble_made_in_inference_mode_predicts_outside_of_it(tmp_path: Path) -> None:
+    model = nn.Linear(4, 3)
+    states = recorded(tmp_path, model)
+    x = torch.randn(5, 4)
+    expected = alone(lambda: nn.Linear(4, 3), states, x)
+    with torch.inference_mode():
+        ensemble = SnapshotEnsemble(model, tmp_path, outputs="values")
+        for mode in MODES:
+            torch.testing.assert_close(ensemble.predict(x, mode=mode), expected)
+    for mode in MODES:
+        torch.testing.assert_close(ensemble.predict(x, mode=mode), expected)
+
+
+def test_a_module_that_cannot_be_switched_is_refused_by_its_own_words(tmp_path: Path) -> None:
+    class Fixed(nn.Linear):
+        def train(self, mode: bool = True) -> Fixed:
+            if mode:
+                raise RuntimeError("inference only")
+            super().train(mode)
+            return self
+
+    recorded(tmp_path, nn.Linear(4, 3))
+    ensemble = SnapshotEnsemble(Fixed(4, 3), tmp_path)
+    with pytest.raises(
+        ca.EnsembleError, match=r"let itself be loaded.*RuntimeError: inference only"
+    ):
+        ensemble.predict(torch.randn(2, 4))

@@ -26,7 +26,6 @@ ALLOWED = {
     ("adapters.torch", "_milestones"): "where SequentialLR's parts begin; it tells nobody",
     ("adapters.torch", "_orig_mod"): "the model that torch.compile wrapped; there is no other name",
     ("adapters.torch", "_parameters"): "as `_buffers`",
-    ("adapters.torch", "_python_dispatch"): "torch's one way to see every operation of a module",
     ("adapters.torch", "_schedulers"): "SequentialLR's parts; it tells nobody",
     ("adapters.torch", "_step_count"): "how a scheduler tells torch that it has been stepped",
     ("adapters.torch", "_update_lr"): "by which releases of torch differ in how a rate is set",

@@ -175,6 +175,7 @@ class TorchModel:
             self._copy.put(weights)
             self._present = weights
 
+    @torch.inference_mode(mode=False)  # whose tensors could not be used outside of it
     def _renew(self) -> None:
         """Make the copy, of the model as it is now."""
         if isinstance(self.model, nn.Module):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -32,3 +35,18 @@ def dtype_name(dtype: torch.dtype) -> str:
 def is_shard(value: Tensor) -> bool:
     """Whether a tensor is a part of one that others have too: torch's DTensor, DeepSpeed's ZeRO."""
     return hasattr(value, "device_mesh") or hasattr(value, "ds_id")
+
+
+def eager(model: nn.Module) -> AbstractContextManager[object] | None:
+    """Run compiled parts of a model as they are written, since as compiled they tell nobody.
+
+    None where there are some, and torch (before 2.6) has no way.
+    """
+    if not any(hasattr(module, "_orig_mod") for module in model.modules()):
+        return nullcontext()
+    set_stance = getattr(torch.compiler, "set_stance", None)
+    return (
+        None
+        if set_stance is None
+        else cast(AbstractContextManager[object], set_stance("force_eager"))
+    )

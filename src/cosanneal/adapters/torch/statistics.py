@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
-from typing import Any, Final, cast
+from contextlib import ExitStack
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from ...core.errors import EnsembleError
 from ...ensemble.arrays import narrow, widen
 from ...ensemble.predict.batches import Batches
 from ...ensemble.weights.moments import Moments
-from .state import plain_name
+from .state import eager, plain_name
 
 _STATISTICS: Final = ("running_mean", "running_var")
 
@@ -64,8 +64,15 @@ def estimate(
     known = _normalizations(model)
     # A layer that stands in several places has moments of all of them.
     found = {known[name][1]: _Seen(known[name][1]) for name in layers}
+    eagerly = eager(model)
+    if eagerly is None:
+        raise EnsembleError(
+            "A model with compiled parts must be run by torch 2.6 or newer for its statistics to "
+            f"be estimated. Received: torch {torch.__version__}; give the ensemble the model "
+            "without torch.compile"
+        )
     with ExitStack() as stack:
-        stack.enter_context(_uncompiled(model))
+        stack.enter_context(eagerly)
         for layer, seen in found.items():
             stack.callback(layer.register_forward_pre_hook(seen.look, with_kwargs=True).remove)
             for name in _STATISTICS:
@@ -146,17 +153,3 @@ class _Seen:
         if not self._moments.count:
             return ()
         return self._moments.mean, self._moments.variance(correction=1)
-
-
-def _uncompiled(model: nn.Module) -> AbstractContextManager[object]:
-    """Run compiled parts of a model as they are written, since the compiled ones know no hooks."""
-    set_stance = getattr(torch.compiler, "set_stance", None)  # of torch 2.6
-    if set_stance is not None:
-        return cast(AbstractContextManager[object], set_stance("force_eager"))
-    if any(hasattr(module, "_orig_mod") for module in model.modules()):
-        raise EnsembleError(
-            "A model with compiled parts must be run by torch 2.6 or newer for its statistics to "
-            f"be estimated. Received: torch {torch.__version__}; give the ensemble the model "
-            "without torch.compile"
-        )
-    return nullcontext()

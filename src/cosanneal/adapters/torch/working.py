@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import TorchFunctionMode
 
 from ...core.errors import EnsembleError
-from .state import plain_name, unwrapped
+from .state import eager, plain_name, unwrapped
 
 _REMEDY: Final = "give the ensemble a function that builds the model, in place of the model"
 
@@ -115,19 +115,29 @@ class WorkingCopy:
                 "The model must hold the tensors of its state under their names. "
                 f"Received: {unknown[0]!r} in the state, which no module holds"
             )
-        if self.derives:
+        if not self.derives:
+            self._exchange(tensors)
+            return
+        # A layer may write into them, and they are to stay as they were read.
+        tensors = {name: value.clone() for name, value in tensors.items()}
+        try:
             self.module.train()
-            # A layer may write into them, and they are to stay as they were read.
-            tensors = {name: value.clone() for name, value in tensors.items()}
+            self._exchange(tensors)
+            state = {self.names[name]: value for name, value in tensors.items()}
+            self.module.load_state_dict(state, strict=False)
+            self.module.eval()
+        except Exception as error:
+            raise EnsembleError(
+                "The model must let itself be loaded, and switched to training and back, for each "
+                f"member. Received: {type(error).__name__}: {error}"
+            ) from error
+
+    def _exchange(self, tensors: Mapping[str, Tensor]) -> None:
         for name, value in tensors.items():
             held, key, tensor = self._slots[name]
             if held[key] is not tensor:  # for the module has put another in its place
                 held[key] = tensor
             tensor.data = value
-        if self.derives:
-            state = {self.names[name]: value for name, value in tensors.items()}
-            self.module.load_state_dict(state, strict=False)
-            self.module.eval()
 
     def drop(self) -> None:
         """Let go of the member's tensors, but where layers may write into what they have."""
@@ -150,12 +160,12 @@ class WorkingCopy:
             return self.module(*batch)
         tensors = [*own().values(), *self._stale]
         watch = _Watch({_storage(each) for each in tensors if isinstance(each, Tensor)} - {0})
-        with _eager(), watch:
+        with eager(self.module) or nullcontext(), watch:
             output = self.module(*batch)
         if watch.seen is not None:
             raise EnsembleError(
                 "The model must reach its weights through its modules alone, for a copy to have "
-                f"others. Received: {watch.seen} of the model's own weights, or of what it once "
+                f"others. Received: {watch.seen} on the model's own weights, or on what it once "
                 "made of them, in the copy: through a function's closure, a global, a hook or a "
                 f"plain attribute; {_REMEDY}"
             )
@@ -163,25 +173,27 @@ class WorkingCopy:
         return output
 
 
-class _Watch(TorchDispatchMode):
+class _Watch(TorchFunctionMode):
     """Notes an operation on certain tensors: by their storages, through whatever views."""
 
     def __init__(self, storages: set[int]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._storages = storages
         self.seen: str | None = None
 
-    def __torch_dispatch__(
+    def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         """Look at an operation's arguments, and do it."""
-        given = [*args, *(kwargs or {}).values()]
+        name = getattr(func, "__name__", str(func))
+        # A shape or a device tells nothing of the numbers.
+        given = [] if name == "__get__" else [*args, *(kwargs or {}).values()]
         while given:
             each = given.pop()
             if isinstance(each, list | tuple):
                 given += each
             elif isinstance(each, Tensor) and _storage(each) in self._storages:
-                self.seen = str(func)
+                self.seen = name
         return func(*args, **(kwargs or {}))
 
 
@@ -260,9 +272,3 @@ def _same_randomness() -> Iterator[None]:
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
     with torch.random.fork_rng(devices=devices):
         yield
-
-
-def _eager() -> AbstractContextManager[Any]:
-    """Run compiled parts as they are written, for others see no operations."""
-    set_stance = getattr(torch.compiler, "set_stance", None)  # of torch 2.6
-    return nullcontext() if set_stance is None else set_stance("force_eager")
