@@ -103,6 +103,8 @@ class SnapshotBuffer:
         self._check(params)
         ops = Operations.now()
         ends = self._clock.ends(ops)
+        if not isinstance(step, jax.Array):  # a schedule takes what lies before its beginning
+            step = check_steps("step", step)
         step = ops.step(step, ends.limit)
         slots = len(self.steps)
 
