@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -20,17 +20,9 @@ from ...ensemble.predict.batches import Batches
 from ...snapshots.file import Layout
 from .state import dtype_name, is_shard, plain_name, unwrapped
 from .statistics import estimate, moving_layers
-from .working import WorkingCopy
+from .working import WorkingCopy, slots_of
 
 _CPU: Final = torch.device("cpu")
-
-
-class _Tensor(NamedTuple):
-    """What is to be known of a tensor of the model's state."""
-
-    shape: tuple[int, ...]
-    dtype: torch.dtype
-    device: torch.device
 
 
 class TorchModel:
@@ -60,20 +52,22 @@ class TorchModel:
         self._renew()
 
     def layout(self) -> Layout:
-        return {name: (each.shape, dtype_name(each.dtype)) for name, each in self._state().items()}
+        state = self._state()
+        return {name: (tuple(each.shape), dtype_name(each.dtype)) for name, each in state.items()}
 
     def place(self) -> object:
         return tuple((each.device, each.dtype) for each in self._state().values())
 
     def load(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        if self.place() != self._place:
+            with self._lock:
+                self._renew()  # for what is no state, but lies where the model was
         own = self._state()
         return {name: value.to(own[name].device) for name, value in tensors.items()}
 
     @contextmanager
     def running(self) -> Iterator[Callable[[dict[str, Tensor], Batch], Tensor]]:
         with self._lock, torch.no_grad():
-            if self.place() != self._place:
-                self._renew()  # for what is no state, but lies where the model was
             try:
                 yield self._run
             finally:
@@ -179,7 +173,9 @@ class TorchModel:
     def _renew(self) -> None:
         """Make the copy, of the model as it is now."""
         if isinstance(self.model, nn.Module):
-            for name, value in self._own().items():
+            model = unwrapped(self.model)
+            state = model.state_dict(keep_vars=True)
+            for name, value in state.items():
                 if isinstance(value, Tensor) and (value.is_meta or is_shard(value)):
                     what = "without data" if value.is_meta else "a shard"
                     raise EnsembleError(
@@ -187,28 +183,29 @@ class TorchModel:
                         f"a place. Received: {name!r}, {what}; give a model that has its weights, "
                         "or a function that builds one"
                     )
-            self._copy = WorkingCopy.of(unwrapped(self.model))
+            self._copy = WorkingCopy.of(model)
         else:
             self._copy = WorkingCopy.built(self.model)
+            model, state = self._copy.module, self._copy.module.state_dict(keep_vars=True)
+        slots = slots_of(model)
+        # By the plain model's names; also what a hook makes, but no extra state, which no
+        # snapshot holds. The objects may be others when the model has been trained or moved.
+        self._slots = {
+            plain_name(name): slots.get(name, ({name: value}, name))
+            for name, value in state.items()
+            if isinstance(value, Tensor)
+        }
         self._present = None
         self._place = self.place()
-        state = self._state().values()
-        self._device = next((each.device for each in state), _CPU)
+        self._device = next((each.device for each in self._state().values()), _CPU)
 
     def _own(self) -> Mapping[str, Any]:
         """The state of the model that was copied; none of one that is built."""
-        if isinstance(self.model, nn.Module):
-            return unwrapped(self.model).state_dict(keep_vars=True)
-        return {}
+        return self._state() if isinstance(self.model, nn.Module) else {}
 
-    def _state(self) -> dict[str, _Tensor]:
+    def _state(self) -> dict[str, Tensor]:
         """The tensors of the model's state, by the plain model's names, as they are now."""
-        state = self._own() or self._copy.module.state_dict(keep_vars=True)
-        return {
-            plain_name(name): _Tensor(tuple(value.shape), value.dtype, value.device)
-            for name, value in state.items()
-            if isinstance(value, Tensor)  # extra state, which no snapshot holds
-        }
+        return {name: held[key] for name, (held, key) in self._slots.items()}
 
 
 def _one_tensor(output: Any) -> Tensor:

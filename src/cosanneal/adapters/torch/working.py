@@ -35,14 +35,9 @@ class WorkingCopy:
         # Where the tensors of the state are, by the plain model's names.
         self._slots: dict[str, tuple[dict[str, Any], str, Tensor]] = {}
         self.names: dict[str, str] = {}
-        state = module.state_dict(keep_vars=True)
-        for prefix, each in module.named_modules(remove_duplicate=False):
-            for held in (each._parameters, each._buffers):
-                for key, value in held.items():
-                    name = f"{prefix}.{key}" if prefix else key
-                    if value is not None and name in state:
-                        self._slots[plain_name(name)] = held, key, value
-                        self.names[plain_name(name)] = name
+        for name, (held, key) in slots_of(module).items():
+            self._slots[plain_name(name)] = held, key, held[key]
+            self.names[plain_name(name)] = name
         self.derives = any(map(may_derive, module.modules()))
         self._empty = {name: _empty(value) for name, (_, _, value) in self._slots.items()}
         self._watched = False
@@ -171,6 +166,19 @@ class WorkingCopy:
             )
         self._watched = True
         return output
+
+
+def slots_of(module: nn.Module) -> dict[str, tuple[dict[str, Any], str]]:
+    """Where each tensor of the state is held, by its name: the dict, and the key in it."""
+    state = module.state_dict(keep_vars=True)
+    slots: dict[str, tuple[dict[str, Any], str]] = {}
+    for prefix, each in module.named_modules(remove_duplicate=False):
+        for held in (each._parameters, each._buffers):
+            for key, value in held.items():
+                name = f"{prefix}.{key}" if prefix else key
+                if value is not None and name in state:
+                    slots[name] = held, key
+    return slots
 
 
 class _Watch(TorchFunctionMode):
