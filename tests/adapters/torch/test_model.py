@@ -483,3 +483,21 @@ def test_a_module_that_cannot_be_switched_is_refused_by_its_own_words(tmp_path: 
         ca.EnsembleError, match=r"let itself be loaded.*RuntimeError: inference only"
     ):
         ensemble.predict(torch.randn(2, 4))
+
+
+def test_a_model_that_knows_its_modules_by_id_is_refused(tmp_path: Path) -> None:
+    class Keyed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(4, 3)
+            self.factors = {id(self.linear): 3.0}
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.as_tensor(self.linear(x) * self.factors.get(id(self.linear), 1.0))
+
+    states = recorded(tmp_path, Keyed())
+    with pytest.raises(ca.EnsembleError, match=r"not by id\(\).*such a dict in a Keyed"):
+        SnapshotEnsemble(Keyed(), tmp_path)
+    x = torch.randn(5, 4)
+    ensemble = SnapshotEnsemble(Keyed, tmp_path, outputs="values")
+    torch.testing.assert_close(ensemble.predict(x), alone(Keyed, states, x))

@@ -53,6 +53,7 @@ class WorkingCopy:
         _refuse_traced(model)
         derives = any(map(may_derive, model.modules()))
         state = {id(each) for each in model.state_dict(keep_vars=True).values()}
+        known = state | {id(each) for each in model.modules()}
         memo: dict[int, Any] = {}
         stale: list[Tensor] = []
         for module in model.modules():
@@ -69,6 +70,12 @@ class WorkingCopy:
                 if isinstance(value, Tensor) and value.grad_fn is not None:
                     stale.append(value.detach().clone())
                     memo[id(value)] = stale[-1]
+                elif isinstance(value, dict) and not known.isdisjoint(value):
+                    raise EnsembleError(
+                        "The model must know its modules by names, and not by id(), which is "
+                        f"another in a copy. Received: such a dict in a {type(module).__name__}; "
+                        f"{_REMEDY}"
+                    )
         with _same_randomness():
             copied = _copied(model, memo)
         _refuse_shared(copied, model)
