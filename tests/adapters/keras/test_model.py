@@ -246,6 +246,7 @@ LENT: dict[str, Callable[[], Any]] = {
     "a lambda": lambda: keras.Sequential([keras.Input((4,)), layers.Lambda(lambda x: 2 * x)]),
     "a patched call": lambda: patched(),
     "a subclass": lambda: Own(),
+    "a sequence of the user's": lambda: Negated([keras.Input((4,)), layers.Dense(3)]),
 }
 
 
@@ -267,6 +268,11 @@ def patched() -> Any:
     call = model.layers[0].call
     vars(model.layers[0])["call"] = lambda x, **_: -call(x)
     return model
+
+
+class Negated(keras.Sequential):
+    def call(self, x: Any, training: Any = None, mask: Any = None) -> Any:
+        return -super().call(x, training=training, mask=mask)
 
 
 class Own(keras.Model):

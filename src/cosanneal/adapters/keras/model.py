@@ -263,17 +263,12 @@ def _built(build: Callable[[], Any]) -> Any:
 
 def _copied(model: keras.Model) -> keras.Model | None:
     """A copy of a model from its config; None where the config may not say all."""
-    layers = list(model._flatten_layers(include_self=False))
-    own = isinstance(model, keras.Sequential) or type(model).__module__.startswith("keras.")
-    for layer in layers:
+    for layer in model._flatten_layers():
         kind = type(layer)
         asset = hasattr(kind, "save_assets")  # such as a vocabulary, which no config has
-        patched = {"call", "__call__"} & vars(layer).keys()
-        if not kind.__module__.startswith("keras.") or asset or patched:
-            own = False
-        own = own and not isinstance(layer, keras.layers.Lambda)
-    if not own:
-        return None
+        other = not kind.__module__.startswith("keras.") or isinstance(layer, keras.layers.Lambda)
+        if other or asset or {"call", "__call__"} & vars(layer).keys():
+            return None
     state = random.getstate()  # from which Keras takes the seeds of the copy's layers
     try:
         copied = keras.models.clone_model(model)
