@@ -592,6 +592,7 @@ def test_an_error_of_the_disk_is_reported_with_the_path(
         ("versions", f'{{"torch": {10**400}}}', r"in 'versions\.torch': must be"),
         ("schedule", '{"rules": %s}' % ("[" * 600 + "]" * 600), r"in 'schedule\.rules\S*': must"),
         ("framework", None, r"no 'framework'"),
+        ("nonfinite", "no such", r"in 'nonfinite': 'no such' is no tensor's name"),
     ],
 )
 def test_metadata_that_cannot_be_is_named_by_its_field(

@@ -38,6 +38,19 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
     assert [path.name for path in store.folder.iterdir()] == [written.path.name]
 
 
+def test_a_tensor_that_was_not_finite_is_noted_and_found_again(tmp_path: Path) -> None:
+    arrays = {**ARRAYS, "weight": np.array([1.0, np.nan], np.float32)}
+    noted = write(SnapshotStore(tmp_path / "noted"), arrays=arrays, nonfinite="weight")
+    assert noted.metadata["nonfinite"] == noted.first_nonfinite() == "weight"
+    noted.verify()
+    silent = write(SnapshotStore(tmp_path / "silent"), arrays=arrays)
+    assert silent.metadata["nonfinite"] is None
+    assert silent.first_nonfinite() == "weight"
+    assert write(SnapshotStore(tmp_path / "whole")).first_nonfinite() is None
+    masked = {"mask": np.triu(np.full((600, 600), -np.inf, np.float32), 1)}
+    assert write(SnapshotStore(tmp_path / "mask"), arrays=masked).first_nonfinite() is None
+
+
 def test_the_layout_is_read_from_the_header_alone(tmp_path: Path) -> None:
     snapshot = write(SnapshotStore(tmp_path))
     wanted = {name: (array.shape, array.dtype.name) for name, array in ARRAYS.items()}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -54,7 +55,7 @@ def first_nonfinite(tensors: Mapping[str, TensorBytes]) -> str | None:
         'kernel'
     """
     for name, tensor in tensors.items():
-        if not all_finite(tensor.data, tensor.dtype) and not is_mask(tensor.data, tensor.dtype):
+        if not all_finite(tensor.data, tensor.dtype) and not is_mask([tensor.data], tensor.dtype):
             return name
     return None
 
@@ -78,14 +79,14 @@ def all_finite(data: bytes | memoryview, dtype: str) -> bool:
     return True
 
 
-def is_mask(data: bytes | memoryview, dtype: str) -> bool:
-    """Whether a tensor consists of zeros and minus infinities, some of each."""
+def is_mask(data: Iterable[bytes | memoryview], dtype: str) -> bool:
+    """Whether a tensor, in parts, consists of zeros and minus infinities, some of each."""
     if dtype not in _INFINITY or dtype in ("complex64", "float8_e4m3fn"):
         return False
     bits, infinity = _INFINITY[dtype]
     minus = 1 << bits - 1 | infinity
     zeros = infinities = False
-    for part in _parts(data, f"<u{bits // 8}"):
+    for part in itertools.chain.from_iterable(_parts(each, f"<u{bits // 8}") for each in data):
         zero, infinite = part == 0, part == minus
         if not (zero | infinite).all():
             return False

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from ..core.documents import open_regular, parse_document
 from ..core.errors import SnapshotError, shown
 from .file import DTYPES, FORMAT_VERSION, MAX_HEADER_BYTES, count_bytes, digest_of
+from .finite import all_finite, is_mask
 
 # safetensors' code -> the framework's name.
 _NAMES: Final[Mapping[str, str]] = {code: name for name, (code, _) in DTYPES.items()}
@@ -213,6 +214,19 @@ class SnapshotReader(Mapping[str, NDArray[Any]]):
             # The largest first: the last to be begun should not take long.
             for _ in pool.map(check, sorted(sizes, key=sizes.__getitem__, reverse=True)):
                 pass
+
+    def first_nonfinite(self) -> str | None:
+        """The first tensor with a NaN or an infinity; see `finite.first_nonfinite`."""
+        for name, (_, dtype) in self.layout.items():
+            if not all(all_finite(each, dtype) for each in self.chunks(name)) and not self.is_mask(
+                name
+            ):
+                return name
+        return None
+
+    def is_mask(self, name: str) -> bool:
+        """Whether a tensor consists of zeros and minus infinities, some of each."""
+        return is_mask(self.chunks(name), self.layout[name][1])
 
     def close(self) -> None:
         """Close the file. Arrays that were handed out stay usable."""

@@ -49,7 +49,8 @@ class Snapshot:
 
         `format`, `cycle`, `step`, `rate` (of the update before it), `schedule`
         (see `Schedule.to_dict`), `framework`, `versions`, `metrics` (the
-        user's own) and `digest`.
+        user's own), `nonfinite` (the first tensor that held a NaN or an
+        infinity when it was taken; else None) and `digest`.
 
         Raises:
             SnapshotError: the file is no snapshot that this version reads.
@@ -99,7 +100,7 @@ class Snapshot:
         """
         reader = SnapshotReader(self.path, verify=verify)
         try:
-            self._metadata = _parse_metadata(self, reader.raw_metadata)
+            self._metadata = _parse_metadata(self, reader)
         except BaseException:
             reader.close()
             raise
@@ -119,6 +120,15 @@ class Snapshot:
         """
         with self.open(verify=verify) as tensors:
             return tensors.load(framework)
+
+    def first_nonfinite(self) -> str | None:
+        """The first of its tensors with a NaN or an infinity, looked for in its data.
+
+        Raises:
+            SnapshotError: the file cannot be read.
+        """
+        with self.open(verify=False) as tensors:
+            return tensors.first_nonfinite()
 
     def verify(self, progress: Callable[[int], None] | None = None) -> None:
         """Read the whole file and compare it with its digests and its name.
@@ -188,6 +198,7 @@ class SnapshotStore:
         framework: str,
         versions: Mapping[str, str],
         metrics: Mapping[str, Any] | None = None,
+        nonfinite: str | None = None,
     ) -> Snapshot:
         """Write one snapshot; when this returns, it is durable.
 
@@ -200,6 +211,7 @@ class SnapshotStore:
             framework: the framework of the weights, such as "torch".
             versions: the versions of the libraries involved.
             metrics: the user's own numbers, by name.
+            nonfinite: the tensor in which a NaN or an infinity was found, if one was.
 
         Raises:
             SnapshotError: the file cannot be written, or metrics are no plain data.
@@ -213,6 +225,7 @@ class SnapshotStore:
             "framework": framework,
             "versions": json.dumps(dict(versions), sort_keys=True),
             "metrics": json.dumps(plain_metrics(metrics), sort_keys=True),
+            **({} if nonfinite is None else {"nonfinite": nonfinite}),
         }
         snapshot = Snapshot(self.folder / _name(cycle, step), cycle=cycle, step=step)
         write_file(snapshot.path, tensors, metadata)
@@ -335,7 +348,8 @@ def _as_number(value: object) -> Any:
     return item()
 
 
-def _parse_metadata(snapshot: Snapshot, raw: Mapping[str, str]) -> dict[str, Any]:
+def _parse_metadata(snapshot: Snapshot, reader: SnapshotReader) -> dict[str, Any]:
+    raw = reader.raw_metadata
     try:
         metadata: dict[str, Any] = {
             "format": FORMAT_VERSION,
@@ -346,8 +360,11 @@ def _parse_metadata(snapshot: Snapshot, raw: Mapping[str, str]) -> dict[str, Any
             "framework": raw["framework"],
             "versions": _parse_object(raw["versions"], "versions"),
             "metrics": _parse_object(raw["metrics"], "metrics"),
+            "nonfinite": raw.get("nonfinite"),
             "digest": raw["digest"],
         }
+        if metadata["nonfinite"] is not None and metadata["nonfinite"] not in reader:
+            raise ValueError(f"in 'nonfinite': {shown(metadata['nonfinite'])} is no tensor's name")
     except (KeyError, ValueError) as error:
         what = f"no {error}" if isinstance(error, KeyError) else error
         raise SnapshotError(
