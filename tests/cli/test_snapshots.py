@@ -85,6 +85,7 @@ def test_inspect_as_json_has_everything(tmp_path: Path) -> None:
         "metrics": {"loss": None, "per class": [0.5, None]},
         "tensors": 2,
         "dtypes": {"float32": 4000, "int64": 8},
+        "nonfinite": None,
     }
 
 
@@ -200,6 +201,59 @@ def test_verify_reads_everything_and_names_what_is_wrong(tmp_path: Path) -> None
     assert (result.exit_code, result.stderr) == (1, "")
     rows = json.loads(result.stdout)["snapshots"]
     assert [row["error"] is None for row in rows] == [True, False, True, False, True]
+
+
+def diverged(folder: Path) -> None:
+    """Three snapshots; the second is noted not to be finite, the third was written before that."""
+    store = SnapshotStore(folder)
+    for cycle, (value, noted) in enumerate([(1.0, None), (np.nan, "w[/x]"), (np.inf, None)]):
+        arrays = {"n": np.array(cycle), "w[/x]": np.full(1000, value, np.float32)}
+        write(store, cycle=cycle, step=100 * (cycle + 1), arrays=arrays, nonfinite=noted)
+
+
+def test_inspect_marks_what_is_not_finite(tmp_path: Path) -> None:
+    diverged(tmp_path)
+    result = call("inspect", tmp_path)
+    assert result.exit_code == 0
+    assert [row[-2:] for row in rows_of(result.stdout)][0] == ["finite", "loss"]
+    assert ["no" in row for row in rows_of(result.stdout)] == [False, False, True, False]
+    assert result.stderr == (
+        "Note: cycle-0001-step-0000000200.safetensors is not finite, first in its tensor 'w[/x]'; "
+        "an ensemble or an average refuses it.\n"
+    )
+    rows = json.loads(text_of("inspect", tmp_path, "--json"))["snapshots"]
+    assert [row["nonfinite"] for row in rows] == [None, "w[/x]", None]
+
+
+def test_verify_says_what_is_not_finite_though_whole(tmp_path: Path) -> None:
+    diverged(tmp_path)
+    result = call("verify", tmp_path)
+    assert (result.exit_code, result.stdout) == (0, f"Whole: 3 of 3 snapshots in {tmp_path}\n")
+    second, third = result.stderr.splitlines()
+    assert second.startswith("Note: cycle-0001-step-0000000200.safetensors is not finite")
+    assert "in its tensor 'w[/x]'. It is whole, but an ensemble or an average refuses it" in third
+    rows = json.loads(text_of("verify", tmp_path, "--json"))["snapshots"]
+    assert [row["nonfinite"] for row in rows] == [None, "w[/x]", "w[/x]"]
+
+
+def test_average_refuses_what_is_not_finite_and_leaves_it_out_when_told(tmp_path: Path) -> None:
+    diverged(tmp_path / "runs")
+    out = tmp_path / "mean.safetensors"
+    refused = error_of("average", tmp_path / "runs", "-o", out)
+    assert "cycle-0001-step-0000000200.safetensors with a NaN" in refused
+    assert "in its tensor 'w[/x]'" in refused
+    assert refused.endswith("leave it out by --without")
+    assert not out.exists()
+    last = ("--without", "cycle-0002-step-0000000300.safetensors")
+    text = text_of("average", tmp_path / "runs", "-o", out, "--without", "1", *last)
+    assert text.startswith("Averaged 1 snapshot (step 100)")
+    assert (safetensors.numpy.load_file(out)["w[/x]"] == 1).all()
+    assert "Option --without must name snapshots of" in error_of(
+        "average", tmp_path / "runs", "-o", out, "--without", "7"
+    )
+    assert "beside those of --without. Received: 1" in error_of(
+        "average", tmp_path / "runs", "-o", out, "--without", "1", *last, "--last", "2"
+    )
 
 
 def test_average_writes_the_mean_of_the_last(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -19,7 +20,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from ..core.errors import CosannealError, EnsembleError, SnapshotError, plural
-from .console import needs_numpy, output_console, outside, print_error, visible
+from .console import needs_numpy, output_console, outside, print_error, print_note, visible
 
 if TYPE_CHECKING:
     from ..snapshots import Snapshot
@@ -51,7 +52,7 @@ def inspect(
 
     Only the headers are read, each of which is compared with its digest; see
     `verify` for the tensors. A snapshot whose header cannot be read is named,
-    and the exit code is 1.
+    and the exit code is 1. One of weights that were not finite is marked.
     """
     snapshots = _snapshots(folder)
     rows = [_describe(snapshot) for snapshot in snapshots[-(last or len(snapshots)) :]]
@@ -69,16 +70,19 @@ def inspect(
 def verify(folder: Folder, as_json: AsJson = False) -> None:
     """Read the snapshots of a folder to the last byte and compare them with their digests.
 
-    Those that are not what was written are named, and the exit code is 1. A
-    folder without snapshots is refused.
+    Those that are not what was written are named, and the exit code is 1. Named
+    are also those with a NaN or an infinity: whole, but of no use to an ensemble.
+    A folder without snapshots is refused.
     """
     snapshots = _at_least(1, folder, "at least one snapshot")
     rows: list[dict[str, Any]] = []
     with _progress("verifying", map(_size, snapshots)) as advance:
         for snapshot in snapshots:
-            rows.append({"name": snapshot.path.name, "error": None})
+            rows.append({"name": snapshot.path.name, "error": None, "nonfinite": None})
             try:
                 snapshot.verify(advance)
+                # Also of those that were written before it was noted.
+                rows[-1]["nonfinite"] = snapshot.first_nonfinite()
             except SnapshotError as error:
                 rows[-1]["error"] = str(error)
     damaged = [row["error"] for row in rows if row["error"] is not None]
@@ -87,6 +91,12 @@ def verify(folder: Folder, as_json: AsJson = False) -> None:
     else:
         for message in damaged:
             print_error(message)
+        for row in rows:
+            if row["nonfinite"] is not None:
+                print_note(
+                    f"Note: {row['name']} is not finite: it has a NaN or an infinity in its tensor "
+                    f"{row['nonfinite']!r}. It is whole, but an ensemble or an average refuses it."
+                )
         whole = f"{len(snapshots) - len(damaged)} of {plural(len(snapshots), 'snapshot')}"
         output_console().print(outside(f"Whole: {whole} in {folder}"), soft_wrap=True)
     _exit_if_any(row["error"] for row in rows)
@@ -101,6 +111,15 @@ def average(
         int | None,
         typer.Option(min=1, help="Average the newest so many; by default all.", metavar="N"),
     ] = None,
+    without: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Leave out this snapshot, by its cycle's number or its file's name, before the "
+            "newest are counted. May be given several times.",
+            metavar="CYCLE|NAME",
+            show_default=False,
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -108,10 +127,11 @@ def average(
 
     A piece of each is in memory at a time. Sums are in float64. Integers and
     bools have no mean: the newest snapshot's are taken. Running statistics
-    (BatchNorm) are averaged like weights: re-estimate them on training data.
+    (BatchNorm) are averaged like weights: re-estimate them on training data. A
+    snapshot with a NaN or an infinity is refused.
     """
     wanted = "at least one snapshot" if last is None else f"the {last} snapshots of --last"
-    snapshots = _at_least(last or 1, folder, wanted)
+    snapshots = _at_least(last or 1, folder, wanted, without or ())
     with needs_numpy("Reading snapshots"):
         from ..ensemble import average_snapshots
     members = snapshots if last is None else snapshots[-last:]
@@ -120,6 +140,7 @@ def average(
             differing = average_snapshots(members, out, overwrite=force, progress=advance)
         except EnsembleError as error:
             message = str(error).replace("overwrite=True", "--force")
+            message = message.replace("leave it out of `snapshots`", "leave it out by --without")
             raise EnsembleError(message) from error
     if as_json:
         document = {
@@ -152,8 +173,17 @@ def _snapshots(folder: Path) -> list[Snapshot]:
     return SnapshotStore(folder).list()
 
 
-def _at_least(count: int, folder: Path, wanted: str) -> list[Snapshot]:
+def _at_least(
+    count: int, folder: Path, wanted: str, without: Sequence[str] = ()
+) -> list[Snapshot]:
     snapshots = _snapshots(folder)
+    if without:
+        from ..ensemble.members import choose_members
+
+        names = [int(each) if re.fullmatch(r"[0-9]{1,20}", each) else each for each in without]
+        left_out = choose_members(snapshots, names, where=f"folder {folder}", name="Option --without")
+        snapshots = [snapshot for snapshot in snapshots if snapshot not in left_out]
+        wanted += " beside those of --without"
     if len(snapshots) < count:
         raise CosannealError(f"Folder {folder} must hold {wanted}. Received: {len(snapshots)}")
     return snapshots
@@ -206,7 +236,7 @@ def _describe(snapshot: Snapshot) -> dict[str, Any]:
     except SnapshotError as error:
         row["error"] = str(error)
     else:
-        names = ("framework", "versions", "digest", "rate", "metrics")
+        names = ("framework", "versions", "digest", "rate", "metrics", "nonfinite")
         row |= {name: metadata[name] for name in names}
         row["tensors"] = len(layout)
         sizes: Counter[str] = Counter()
@@ -245,6 +275,10 @@ def _show(
         "size": [Text(_human(row["bytes"])) for row in rows],
         "written": [Text(_local(row)) for row in rows],
     }
+    if any(row.get("nonfinite") is not None for row in rows):
+        columns["finite"] = [
+            Text("no", "red") if row.get("nonfinite") is not None else Text() for row in rows
+        ]
     names = dict.fromkeys(name for row in rows for name in row.get("metrics", ()))
     room = console.width - sum(_width(heading, cells) for heading, cells in columns.items())
     left_out = []
@@ -265,6 +299,10 @@ def _show(
     if most < there:
         older = f"{there - len(rows)} older ones are not in the table: --last {there} shows them"
         console.print(Text(older, style="dim"))
+    for row in whole:
+        if row["nonfinite"] is not None:
+            where = f"{row['name']} is not finite, first in its tensor {row['nonfinite']!r}"
+            print_note(f"Note: {where}; an ensemble or an average refuses it.")
     for error in named:
         print_error(error)
 

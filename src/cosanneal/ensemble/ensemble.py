@@ -18,7 +18,7 @@ from ..snapshots.store import Snapshot, SnapshotStore
 from .arrays import narrow
 from .choose.choice import Choice, Select
 from .choose.choice import fit as choose
-from .members import CHOICE_NAME, REMEDY, Members, members_of
+from .members import CHOICE_NAME, REMEDY, Chosen, Members
 from .model import ArrayT, Model
 from .predict.kept import kept_predictions
 from .predict.modes import Mode, Modes, PoolT, joined, outputs_of
@@ -33,6 +33,7 @@ class EnsembleOptions(TypedDict, total=False):
     """What every ensemble takes by keyword; `SnapshotEnsemble` says what each is."""
 
     last: int | None
+    members: Chosen | None
     outputs: Outputs
     class_axis: int | None
     pooling: Pooling
@@ -50,7 +51,9 @@ class SnapshotEnsemble(Generic[ArrayT]):
     Args:
         model: the model, as its framework's adapter makes it.
         folder: the folder of the snapshots.
-        last: how many of the newest to use; by default all.
+        last: how many of the newest to use; by default all. With `members`, of those.
+        members: which snapshots to use: a function of a `Snapshot` that says so, or
+            a list of names of files and numbers of cycles; by default all.
         outputs: what the model returns: "logits" (a softmax over the class axis
             makes probabilities of them), "probabilities", or "values" of a
             regression, which are averaged.
@@ -71,6 +74,7 @@ class SnapshotEnsemble(Generic[ArrayT]):
         folder: str | os.PathLike[str] | SnapshotStore,
         *,
         last: int | None = None,
+        members: Chosen | None = None,
         outputs: Outputs = "logits",
         class_axis: int | None = -1,
         pooling: Pooling = "probabilities",
@@ -78,7 +82,7 @@ class SnapshotEnsemble(Generic[ArrayT]):
         self.model = model
         self.store = folder if isinstance(folder, SnapshotStore) else SnapshotStore(folder)
         self._spec = OutputSpec(outputs, class_axis, pooling)
-        self._members = Members(self.store, model, last)
+        self._members = Members(self.store, model, last, members)
         self._modes = Modes(model, self._members, self._spec)
         self.choice: Choice | None = None
 
@@ -132,8 +136,7 @@ class SnapshotEnsemble(Generic[ArrayT]):
         Several threads may predict with one ensemble; they take turns.
 
         Returns:
-            Probabilities (or values) in the dtype and on the device of a
-            member's, in the order of the samples.
+            Probabilities (or values), in the dtype and on the device of a member's.
 
         Raises:
             SnapshotError: a snapshot is damaged.
@@ -368,8 +371,7 @@ class SnapshotEnsemble(Generic[ArrayT]):
                 f"The choice in {file} must be with class_axis={self._spec.class_axis}. Received: "
                 f"one with class_axis={choice.class_axis}{REMEDY}"
             )
-        self._members.snapshots = members_of(choice, self.store, file)
-        self.choice = choice
+        self._members.snapshots, self.choice = self._members.among(choice, file), choice
         return choice
 
     def _weights(self) -> dict[Snapshot, float]:

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from ...core.errors import EnsembleError, SnapshotError, check_steps
 from ...core.graph import Ends, is_cycle_end
 from ...core.schedule import Schedule
-from ...snapshots.file import first_mismatch
+from ...snapshots.file import TensorBytes, first_mismatch
+from ...snapshots.finite import first_nonfinite
 from ...snapshots.recorder import check_schedule
 from ...snapshots.store import Snapshot, SnapshotStore
 from .operations import Operations
@@ -238,6 +239,15 @@ class _HeldSnapshot(Snapshot):
             name: jax.random.key_data(leaf) if is_key(leaf) else leaf
             for name, leaf in leaves.items()
         }
+
+    def first_nonfinite(self) -> str | None:
+        for name, leaf in self.load().items():
+            # On its device; only what is not finite there is brought to the host.
+            if jnp.issubdtype(leaf.dtype, jnp.inexact) and not jnp.isfinite(leaf).all():
+                data = np.asarray(leaf).reshape(-1).view(np.uint8).data
+                if first_nonfinite({name: TensorBytes(str(leaf.dtype), leaf.shape, data)}):
+                    return name
+        return None
 
     def verify(self, progress: Callable[[int], None] | None = None) -> None:
         """There is no file that could be damaged."""

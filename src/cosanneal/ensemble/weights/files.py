@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ...core.atomic import replacing
 from ...core.errors import EnsembleError, MissingExtraError
 from ...snapshots.file import encode_header, first_mismatch, plan_header
+from ...snapshots.finite import all_finite
 from ...snapshots.reader import numpy_dtype
 from ...snapshots.store import SNAPSHOT_NAME, Snapshot
 
@@ -50,8 +51,9 @@ def average_snapshots(
         The names of the integer and bool tensors on which the snapshots differ.
 
     Raises:
-        EnsembleError: no snapshots; tensors that differ (the first is named);
-            the file exists, would pass for a snapshot, or cannot be written.
+        EnsembleError: no snapshots; tensors that differ (the first is named), or
+            that are not finite; the file exists, would pass for a snapshot, or
+            cannot be written.
         SnapshotError: a snapshot is damaged.
         MissingExtraError: bfloat16 or float8, and ml_dtypes is not installed.
 
@@ -102,6 +104,9 @@ def average_snapshots(
                 chunks = (reader.chunks(name, _CHUNK_BYTES) for reader in readers)
                 for parts in zip(*chunks, strict=True):
                     dtype = dtypes[name]
+                    for i, part in enumerate(parts):
+                        if not all_finite(part, layout[name][1]) and not readers[i].is_mask(name):
+                            raise _nonfinite(members[i], name)
                     if dtype is None:
                         file.write(parts[-1])
                         differs |= any(part != parts[-1] for part in parts)
@@ -115,6 +120,13 @@ def average_snapshots(
     return tuple(differing)
 
 
+def _nonfinite(snapshot: Snapshot, name: str) -> EnsembleError:
+    return EnsembleError(
+        f"The snapshots must be finite to be averaged. Received: {snapshot.path} with a NaN or an "
+        f"infinity in its tensor {name!r}, as of a run that diverged; leave it out of `snapshots`"
+    )
+
+
 def _mean(parts: Sequence[NDArray[Any]]) -> NDArray[np.uint8]:
     """The bytes of the mean of arrays of floats."""
     first = parts[0]
@@ -122,7 +134,7 @@ def _mean(parts: Sequence[NDArray[Any]]) -> NDArray[np.uint8]:
     scale = 0.5 ** len(parts).bit_length()
     total = np.zeros(first.shape)
     same = np.ones(first.shape, bool)
-    # Infinities of both signs have no mean: NaN, as it should be.
+    # Infinities are those of a mask.
     with np.errstate(invalid="ignore"):
         for part in parts:
             total += part.astype(np.float64) * scale
