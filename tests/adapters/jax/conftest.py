@@ -1,4 +1,4 @@
-"""These tests need JAX, Optax, flax and Equinox."""
+"""These tests need JAX, Optax, flax, Equinox and Haiku."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from tests.shared.needed import left_out
 
-NEEDED = ("jax", "optax", "flax", "equinox", "numpy", "safetensors")
+NEEDED = ("jax", "optax", "flax", "equinox", "haiku", "numpy", "safetensors")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

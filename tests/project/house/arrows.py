@@ -52,7 +52,7 @@ _ENSEMBLE["ensemble"] = {*_ENSEMBLE}
 _ENSEMBLE["results"] = {*_ENSEMBLE}
 ROOMS = {"ensemble": _ENSEMBLE}
 
-FRAMEWORKS = {"torch", "tensorflow", "keras", "jax", "jaxlib", "optax", "flax", "equinox"}
+FRAMEWORKS = {"torch", "tensorflow", "keras", "jax", "jaxlib", "optax", "flax", "equinox", "haiku"}
 WITHOUT_FRAMEWORK = {"root", "core", "presets", "snapshots", "ensemble", "report"}
 STANDARD_LIBRARY_ONLY = {"root", "core", "presets"}
 # An adapter knows its own.

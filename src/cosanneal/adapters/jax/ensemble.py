@@ -84,6 +84,22 @@ class SnapshotEnsemble(Ensemble[Any]):
         ...     model(x)
         ...     return nnx.state(model)
 
+        With Equinox, where `params = eqx.filter(model, eqx.is_array), state`,
+        `static` is the rest of the model and `axis_name` that of its BatchNorm:
+
+        >>> def statistics_fn(params, x):
+        ...     arrays, state = params
+        ...     model = eqx.nn.inference_mode(eqx.combine(arrays, static), False)
+        ...     run = jax.vmap(model, (0, None), (0, None), axis_name="batch")
+        ...     return arrays, run(x, state)[1]
+
+        And with Haiku, where `params, state` are what `init` of
+        `hk.transform_with_state` gives, recorded as a tuple:
+
+        >>> def statistics_fn(both, x):
+        ...     params, state = both
+        ...     return params, model.apply(params, state, None, x, is_training=True)[1]
+
     Source: Huang et al., "Snapshot Ensembles" (2017), section 3.
     """
 

@@ -15,7 +15,8 @@ from ...ensemble.arrays import as_numpy
 from ...ensemble.model import Batch, Weights, free_host_memory
 from ...ensemble.predict.batches import Batches
 from ...snapshots.file import Layout
-from .statistics import estimate, first_statistics
+from .layouts import Known
+from .statistics import estimate
 from .tree import Leaf, named_leaves
 
 
@@ -43,7 +44,7 @@ class JaxModel:
                     f"Received: {type(function).__name__}"
                 )
         self.apply_fn, self.statistics_fn = apply_fn, statistics_fn
-        self._batch_statistics = first_statistics(like)
+        self._known = Known.of(like)
         leaves, self._structure = named_leaves(like, EnsembleError)
         self._leaves = {name: Leaf.of(leaf) for name, leaf in leaves.items()}
 
@@ -104,16 +105,20 @@ class JaxModel:
     def running_statistics(self, members: object) -> Sequence[str]:  # noqa: ARG002
         if self.statistics_fn is not None:
             return ["what statistics_fn returns"]
-        if self._batch_statistics is not None:
+        if self._known.first is not None:
+            name, advice = self._known.first
             raise EnsembleError(
                 "Argument `statistics_fn` of the ensemble must be given for params with running "
-                f"statistics, which a mean of weights needs anew. Received: none, and "
-                f"{self._batch_statistics!r}"
+                f"statistics, which a mean of weights needs anew. Received: none, and {name}; "
+                f"{advice}"
             )
         return ()
 
     def estimate(self, weights: Weights, layers: object, batches: Batches) -> Weights:  # noqa: ARG002
-        return estimate(weights, batches, self._moved_by)
+        def predicted(named: Mapping[str, Any], batch: Batch) -> jax.Array:
+            return _one_array(self.apply_fn(self.export(named), *batch))
+
+        return estimate(weights, self._known, batches, self._moved_by, predicted)
 
     def same_randomness(self) -> AbstractContextManager[object]:
         return nullcontext()  # there is no global state of JAX'
