@@ -92,17 +92,19 @@ def test_params_are_copied_before_step_returns(tmp_path: Path) -> None:
     assert recorder.store.list()[0].load()["w"].tolist() == [0, 1, 2, 3, 4]
 
 
-def test_params_are_not_looked_at_where_no_cycle_ends(tmp_path: Path) -> None:
+def test_params_are_looked_at_in_the_first_step_and_where_a_cycle_ends(tmp_path: Path) -> None:
     calls: list[int] = []
 
     def measure() -> dict[str, int]:
         calls.append(1)
         return {}
 
+    params = {"w": jnp.ones(2)}
     with SnapshotRecorder(tmp_path, SCHEDULE) as recorder:
-        for _ in range(4):
+        assert recorder.step(params, measure) is False
+        for _ in range(3):
             assert recorder.step(object(), measure) is False
-        assert recorder.step({"w": jnp.ones(2)}, measure) is True
+        assert recorder.step(params, measure) is True
     assert len(calls) == 1
 
 
@@ -144,6 +146,11 @@ def test_params_that_cannot_be_held_are_refused_by_name(
     with pytest.raises(ca.SnapshotError, match=message):
         recorded(tmp_path, build())
     assert list(tmp_path.iterdir()) == []
+    # The very first update says so, and not the first cycle's end.
+    with SnapshotRecorder(tmp_path, SCHEDULE) as recorder:
+        with pytest.raises(ca.SnapshotError, match=message):
+            recorder.step(build())
+        assert recorder.updates == 1
 
 
 def test_a_recorder_inside_jit_is_refused(tmp_path: Path) -> None:

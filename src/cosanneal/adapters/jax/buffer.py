@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from numpy.typing import NDArray
 
 from ...core.errors import EnsembleError, SnapshotError, check_steps
@@ -117,7 +118,9 @@ class SnapshotBuffer:
                 return lax.dynamic_update_index_in_dim(slots, value, slot, 0)
 
             written = jax.tree.map(write, stacked, params)
-            return written, write(steps, step.astype(steps.dtype)), taken + 1
+            # Not by `write`: of a few numbers, the step need not lie where the slots do.
+            here = jnp.arange(slots) == slot
+            return written, jnp.where(here, step.astype(steps.dtype), steps), taken + 1
 
         held = self.params, self.steps, self.taken
         stacked, steps, taken = lax.cond(
@@ -131,7 +134,10 @@ class SnapshotBuffer:
         taken, slots = int(self.taken), len(self.steps)
 
         def member(slot: int) -> tuple[int, Any]:
-            return int(self.steps[slot]), jax.tree.map(lambda leaf: leaf[slot], self.params)
+            def of(leaf: jax.Array) -> Any:
+                return lax.index_in_dim(leaf, slot, keepdims=False)
+
+            return int(self.steps[slot]), jax.tree.map(of, self.params)
 
         return [member(number % slots) for number in range(taken - len(self), taken)]
 
@@ -165,7 +171,8 @@ def snapshot_buffer(schedule: Schedule, params: Any, num_members: int) -> Snapsh
     Args:
         schedule: the schedule of the run.
         params: the pytree of arrays to record, or what `jax.eval_shape` gives;
-            only shapes and dtypes are looked at.
+            only shapes, dtypes and shardings are looked at. Where they are
+            sharded over a mesh, each device holds its part of every slot.
         num_members: how many members it holds.
 
     Returns:
@@ -197,20 +204,38 @@ def snapshot_buffer(schedule: Schedule, params: Any, num_members: int) -> Snapsh
     ops = Operations.now()
     clock.ends(ops)  # what cannot be lowered is said here
 
-    def stacked(leaf: Any) -> jax.Array:
-        if is_key(leaf):
-            # A key is only made of keys; these are overwritten before they count.
-            key = jax.random.key(0, impl=key_kind(leaf)[1])
-            return jnp.broadcast_to(key, (slots, *leaf.shape))
-        return jnp.zeros((slots, *jnp.shape(leaf)), jnp.result_type(leaf))
-
     return SnapshotBuffer(
-        params=jax.tree.map(stacked, params),
+        params=jax.tree.map(lambda leaf: _empty(leaf, slots), params),
         steps=jnp.full(slots, -1, ops.index),
         taken=jnp.zeros((), ops.index),
         latest=jnp.full((), -1, ops.index),
         _clock=clock,
     )
+
+
+def _empty(leaf: Any, slots: int) -> jax.Array:
+    """Slots for a leaf, each shared over the devices as the leaf is, which may be of its type."""
+    if isinstance(leaf, jax.core.Tracer):
+        # A key is only made of keys; these are overwritten before they count.
+        return lax.broadcast(leaf if is_key(leaf) else jnp.zeros_like(leaf), (slots,))
+    if is_key(leaf):
+        key = jax.random.key(0, impl=key_kind(leaf)[1])
+        empty = jnp.broadcast_to(key, (slots, *leaf.shape))
+    else:
+        empty = jnp.zeros((slots, *jnp.shape(leaf)), jnp.result_type(leaf))
+    sharding = getattr(leaf, "sharding", None)
+    if not isinstance(sharding, NamedSharding):
+        return empty
+    mesh = sharding.mesh
+    if not isinstance(mesh, Mesh):  # of jax.eval_shape, which names no devices
+        mesh = jax.sharding.get_mesh()
+        if mesh.empty:
+            raise SnapshotError(
+                "Argument `params` must say on which devices a sharded leaf lies. Received: one "
+                f"on {sharding.mesh} alone, as jax.eval_shape gives it; give params themselves, or "
+                "make the buffer under jax.set_mesh(mesh)"
+            )
+    return jax.device_put(empty, NamedSharding(mesh, PartitionSpec(None, *sharding.spec)))
 
 
 class _HeldSnapshot(Snapshot):

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from ...core.errors import SnapshotError, shown
 from ...core.schedule import Schedule
 from ...snapshots.capture import EachStep, HostBuffers
+from ...snapshots.file import check_tensor
 from ...snapshots.recorder import Metrics, Recorder, RecorderOptions
 from ...snapshots.store import SnapshotStore
 from .buffer import SnapshotBuffer
@@ -60,13 +61,15 @@ class SnapshotRecorder(Recorder):
         **options: Unpack[RecorderOptions],
     ) -> None:
         self._pytree = PytreeCapture()
+        self._seen = False
         super().__init__(folder, schedule, self._pytree, EachStep(), **options)
 
     def step(self, params: Any, metrics: Metrics = None) -> bool:
         """Note that an update was done; call it with the params that the update returned.
 
-        Where no cycle ends, the params are not looked at. At a cycle's end they
-        are copied before this returns: their buffers may then be donated.
+        The first call looks at the params' names and dtypes; afterwards they
+        are not looked at where no cycle ends. At a cycle's end they are copied
+        before this returns: their buffers may then be donated.
 
         Args:
             params: the pytree of arrays to record: the weights, and whatever
@@ -84,7 +87,11 @@ class SnapshotRecorder(Recorder):
                 written; or the recorder is closed.
         """
         with self._pytree.of(params):
-            return self.look(metrics)
+            taken = self.look(metrics)
+            if not self._seen:  # or an error would come only when a cycle has been trained
+                self._seen = True
+                self._pytree.check()
+            return taken
 
     def record(self, buffer: SnapshotBuffer) -> int:
         """Record the members of a buffer, as `step` would have done at each one's update.
@@ -140,10 +147,21 @@ class PytreeCapture:
         finally:
             self._params = None
 
-    def tensors(self) -> dict[str, Any]:
-        """The params as they are."""
+    def check(self) -> dict[str, Any]:
+        """The params as arrays, each of which a snapshot can hold; they are not copied yet.
+
+        Raises:
+            SnapshotError: one cannot be recorded.
+        """
         leaves, _ = named_leaves(self._params, SnapshotError)
         arrays = {name: _array(name, leaf) for name, leaf in leaves.items()}
+        for name, array in arrays.items():
+            check_tensor(name, str(array.dtype))
+        return arrays
+
+    def tensors(self) -> dict[str, Any]:
+        """The params as they are."""
+        arrays = self.check()
         # All are on their way before the first is waited for.
         for array in arrays.values():
             if isinstance(array, jax.Array):
@@ -171,6 +189,8 @@ def _array(name: str, leaf: Any) -> Any:
             "was deleted or donated"
         )
     if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+        if leaf.is_fully_replicated:  # over processes, each of which has the whole
+            return leaf.addressable_data(0)
         raise SnapshotError(
             f"The params must be in this process's reach. Received: {name!r}, sharded over "
             "several; gather it first"
