@@ -324,3 +324,12 @@ def test_options_that_do_not_fit_are_refused() -> None:
         "Received: --metric=error"
     )
     assert "could not be written" in error_of(*TEST, *VALIDATION, "--save", "missing/x.json")
+
+
+@pytest.mark.parametrize("option", ["--predictions", "--labels", "--save", "--report"])
+@pytest.mark.usefixtures("data")
+def test_a_url_is_no_file(option: str) -> None:
+    there = sorted(Path().iterdir())
+    said = error_of(*TEST, *VALIDATION, option, "s3://bucket/x.html")
+    assert "object stores are not supported yet" in said
+    assert sorted(Path().iterdir()) == there

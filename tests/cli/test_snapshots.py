@@ -375,3 +375,31 @@ def test_inspect_of_many_is_short_in_a_terminal_and_whole_in_a_pipe(
     assert seen.exit_code == 1
     assert first.path.name in seen.stderr.replace("\n", "")
     assert "12000 " in call("inspect", tmp_path, "--last", 130).stdout
+
+
+@pytest.mark.parametrize("command", ["inspect", "verify", "average", "report"])
+def test_a_url_is_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    out = ("-o", "mean.safetensors") if command == "average" else ()
+    for url in ("s3://bucket/run", "memory://run"):
+        said = error_of(command, url, *out)
+        assert "a URL; object stores are not supported yet: copy the folder, or mount it" in said
+
+
+@pytest.mark.parametrize("command", ["average", "report"])
+def test_a_url_is_no_file_to_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    record(tmp_path / "run", 2)
+    name = "report.html" if command == "report" else "mean.safetensors"
+    assert "object stores are not supported yet" in error_of(command, "run", "-o", f"s3://b/{name}")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_quoted_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    record(tmp_path / "run", 2)
+    assert "Whole: 2 of 2 snapshots in ~/run" in text_of("verify", "~/run")
+    assert json.loads(text_of("average", "~/run", "-o", "~/mean.safetensors", "--json"))["bytes"]
+    assert (tmp_path / "mean.safetensors").is_file()

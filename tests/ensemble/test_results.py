@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import pytest
 from cosanneal import CosannealError
 from cosanneal.core.errors import EnsembleError, SnapshotError
 from cosanneal.ensemble import (
+    Choice,
     analyze,
     apply_temperature,
     calibration_error,
@@ -316,3 +319,19 @@ def test_a_number_that_no_document_may_hold_is_named_by_its_field(tmp_path: Path
         file.write_text(whole)
         with pytest.raises(EnsembleError, match=rf"in 'snapshots\[0\]\.metrics\.loss.*{message}"):
             read_results(file)
+
+
+def test_documents_choices_and_figures_are_local_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    choice = fit([[[0.9, 0.1]] * 1000], [0] * 1000)
+    choice.save("~/choice.json")
+    assert Choice.load(tmp_path / "choice.json") == choice
+    document = {"format": "cosanneal.results", "version": 1, "title": "Two"}
+    write: Callable[[str], None] = functools.partial(write_results, document)
+    for each in (choice.save, Choice.load, read_results, write):
+        with pytest.raises(EnsembleError, match=r"object stores are not supported yet"):
+            each("gs://bucket/x")
+    assert [path.name for path in tmp_path.iterdir()] == ["choice.json"]

@@ -11,6 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from ..core.paths import local_path
 from ..demo import Backend
 from .console import output_console, outside
 
@@ -60,6 +61,7 @@ def demo(
     from ..report import plot_demo, save_figure
     from ..report.demo import draw_study
 
+    local_path(out)  # which refuses a URL
     train = training_function(backend)
     console = output_console()
     config = Config()

@@ -21,6 +21,7 @@ from rich.text import Text
 
 from ..core.documents import open_regular
 from ..core.errors import CosannealError, EnsembleError, plural
+from ..core.paths import local_path
 from .console import needs_numpy, output_console, outside, print_note
 from .report import write_page
 
@@ -158,7 +159,10 @@ def evaluate(
             "Option --save must be given with --validation-predictions and --validation-labels, "
             "on which the choice is made. Received: neither of them"
         )
-    if report is not None:  # what is wrong with it is said before anything is computed
+    # What is wrong with these is said before anything is computed.
+    if save is not None:
+        local_path(save)
+    if report is not None:
         from ..report.page import check_page
 
         check_page(report)
@@ -199,8 +203,10 @@ def _matching(patterns: Sequence[str], option: str) -> list[Path]:
     found: list[Path] = []
     for pattern in patterns:
         # A name with brackets is a pattern too, which would match other files.
-        there = os.path.lexists(pattern)
-        names = [pattern] if there else glob.glob(pattern, recursive=True)  # noqa: PTH207
+        local_path(pattern)  # which refuses a URL
+        wide = os.path.expanduser(pattern)  # noqa: PTH111, for a pattern is no path
+        there = os.path.lexists(wide)
+        names = [wide] if there else glob.glob(wide, recursive=True)  # noqa: PTH207
         if not names:
             raise CosannealError(
                 f"Option {option} must match at least one file. Received: {pattern!r}, which "
@@ -295,8 +301,9 @@ def _read(
 def _load(file: Path) -> NDArray[Any]:
     import numpy as np
 
+    path = local_path(file)
     try:
-        with open_regular(file, remedy="give the array's own file") as opened:
+        with open_regular(path, remedy="give the array's own file") as opened:
             start = opened.read(6)
         # numpy advises to trust, as a pickle, whatever else it finds.
         if start.startswith(b"PK"):
@@ -310,7 +317,7 @@ def _load(file: Path) -> NDArray[Any]:
                 f"{file} must be a .npy file of numbers. Received: {received}; save the array "
                 "with numpy.save"
             )
-        found: NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
+        found: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except OSError as error:
         raise CosannealError(f"{file} could not be read: {error.strerror or error}") from error
     except (ValueError, OverflowError, EOFError) as error:

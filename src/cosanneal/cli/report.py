@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ..core.errors import CosannealError, EnsembleError, plural
+from ..core.paths import local_path
 from .console import needs_numpy, output_console, outside, print_note
 
 
@@ -38,12 +39,13 @@ def report(
     """
     with needs_numpy("Reading snapshots"):
         from ..ensemble import read_results
-    if not source.exists():
+    path = local_path(source)
+    if not path.exists():
         raise CosannealError(
             "Argument FOLDER|RESULTS.JSON must be a folder of snapshots or a results document. "
             f"Received: {source}, which does not exist"
         )
-    results = _of_folder(source) if source.is_dir() else read_results(source)
+    results = _of_folder(path) if path.is_dir() else read_results(source)
     if title is not None:
         results["title"] = title
     output_console().print(outside(write_page(results, out)), soft_wrap=True)

@@ -20,6 +20,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from ..core.errors import CosannealError, EnsembleError, SnapshotError, plural
+from ..core.paths import local_path
 from .console import needs_numpy, output_console, outside, print_error, print_note, visible
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ def average(
     if as_json:
         document = {
             "out": str(out),
-            "bytes": out.stat().st_size,
+            "bytes": local_path(out).stat().st_size,
             "averaged": [snapshot.path.name for snapshot in members],
             "taken_from_newest_though_different": list(differing),
         }
@@ -167,10 +168,11 @@ def average(
 def _snapshots(folder: Path) -> list[Snapshot]:
     with needs_numpy("Reading snapshots"):
         from ..snapshots import SnapshotStore
-    if not folder.is_dir():
-        what = "a file" if folder.exists() else "no such folder"
+    path = local_path(folder, error=SnapshotError)
+    if not path.is_dir():
+        what = "a file" if path.exists() else "no such folder"
         raise CosannealError(f"Argument FOLDER must be a folder. Received: {folder}, {what}")
-    return SnapshotStore(folder).list()
+    return SnapshotStore(path).list()
 
 
 def _at_least(

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 from .errors import CosannealError
+from .paths import local_path
 
 
 @contextlib.contextmanager
 def replacing(
-    path: Path, *, error: type[CosannealError] = CosannealError, advice: str = ""
+    path: str | os.PathLike[str], *, error: type[CosannealError] = CosannealError, advice: str = ""
 ) -> Iterator[BinaryIO]:
     """A temporary sibling of `path`, which takes its name once it is durable.
 
@@ -29,8 +30,10 @@ def replacing(
         advice: what to do then, for the message.
 
     Raises:
-        CosannealError: (or `error`) the file system fails; with the path.
+        CosannealError: (or `error`) the file system fails; with the path. Or it
+            is none, as `local_path` says.
     """
+    path = local_path(path, error=error)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     done = "written"
     try:

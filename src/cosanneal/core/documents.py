@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from .errors import CosannealError, shown
+from .paths import local_path
 
 MAX_BYTES: Final = 1 << 26
 MAX_DEPTH: Final = 64
@@ -37,8 +38,9 @@ def read_document(
         CosannealError: (as `error`) it cannot be read, or is no such document;
             with the path, and the field if it is one.
     """
+    file_path = local_path(path, error=error)
     try:
-        with open_regular(Path(path), remedy="put the document itself there") as file:
+        with open_regular(file_path, remedy="put the document itself there") as file:
             text = file.read(MAX_BYTES + 1)
     except OSError as failure:
         raise error(f"{path} could not be read: {failure.strerror or failure}{advice}") from failure

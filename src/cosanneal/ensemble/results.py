@@ -39,7 +39,6 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, TypeAlias, TypeVar
 
 from ..core.atomic import replacing
@@ -71,7 +70,7 @@ def write_results(results: Mapping[str, Any], path: str | os.PathLike[str]) -> N
     """
     document = check_results(without_nan(results))
     text = json.dumps(document, indent=1, allow_nan=False)
-    with replacing(Path(path), error=EnsembleError) as file:
+    with replacing(path, error=EnsembleError) as file:
         file.write(text.encode() + b"\n")
 
 

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from ..core.atomic import replacing
 from ..core.errors import CosannealError, MissingExtraError
+from ..core.paths import local_path
 from ..core.version import __version__
 from ..ensemble.results import check_results
 from .figures import NAMES, draw_results
@@ -152,9 +153,9 @@ def check_page(path: str | os.PathLike[str]) -> Path:
     """The page's path, which must end as one.
 
     Raises:
-        CosannealError: another suffix.
+        CosannealError: another suffix, or no local path.
     """
-    path = Path(path)
+    path = local_path(path)
     if path.suffix.lower() not in (".html", ".htm"):
         raise CosannealError(f"A report's file must end in .html. Received: {str(path)!r}")
     return path

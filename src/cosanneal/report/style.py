@@ -12,11 +12,11 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from pathlib import Path
 from typing import Any, Final
 
 from ..core.atomic import replacing
 from ..core.errors import CosannealError, MissingExtraError
+from ..core.paths import local_path
 
 try:
     from matplotlib.axes import Axes
@@ -71,7 +71,7 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
         CosannealError: another suffix; or the folder is missing, full or not to
             be written to.
     """
-    path = Path(path)
+    path = local_path(path)
     kind = path.suffix.lower().removeprefix(".")
     if kind not in _SUFFIXES:
         known = ", ".join(f".{suffix}" for suffix in _SUFFIXES)

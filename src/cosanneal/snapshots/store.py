@@ -13,6 +13,7 @@ from typing import Any, Final
 from ..core.atomic import sync_folder
 from ..core.documents import parse_document
 from ..core.errors import ScheduleError, SnapshotError, shown
+from ..core.paths import lasting_path
 from ..core.schedule import Schedule
 from .file import FORMAT_VERSION, TensorBytes, write_file
 from .reader import SnapshotReader
@@ -147,7 +148,11 @@ class SnapshotStore:
     """A folder of snapshots.
 
     Args:
-        folder: its path; made by `prepare`, which a recorder calls.
+        folder: its path; made by `prepare`, which a recorder calls. It is the
+            same folder after a chdir, and `~` is the home folder.
+
+    Raises:
+        SnapshotError: a URL, or no path.
 
     Example:
         >>> import tempfile
@@ -157,7 +162,7 @@ class SnapshotStore:
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self.folder = Path(folder)
+        self.folder = lasting_path(folder, error=SnapshotError)
 
     def __repr__(self) -> str:
         return f"SnapshotStore({str(self.folder)!r})"

@@ -8,7 +8,6 @@ import os
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias, cast, get_args
 
 from numpy.typing import NDArray
@@ -178,7 +177,7 @@ class Choice:
         Raises:
             EnsembleError: the file cannot be written.
         """
-        with replacing(Path(path), error=EnsembleError) as file:
+        with replacing(path, error=EnsembleError) as file:
             file.write(json.dumps(self.to_dict(), indent=1).encode() + b"\n")
 
     @classmethod

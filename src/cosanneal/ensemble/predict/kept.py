@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...core.errors import EnsembleError, shown
+from ...core.paths import local_path
 from ..arrays import Kind, as_numpy
 from .outputs import OutputSpec
 
@@ -37,6 +38,8 @@ def kept_predictions(
     Raises:
         EnsembleError: the file cannot be written.
     """
+    if file is not None:
+        file = local_path(file, error=EnsembleError)
     with contextlib.ExitStack() as stack:
         kept: NDArray[Any] | None = None
         for i, output in enumerate(outputs):

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ...core.atomic import replacing
 from ...core.errors import EnsembleError, MissingExtraError
+from ...core.paths import local_path
 from ...snapshots.file import encode_header, first_mismatch, plan_header
 from ...snapshots.finite import all_finite
 from ...snapshots.reader import numpy_dtype
@@ -68,7 +69,7 @@ def average_snapshots(
     members = sorted(snapshots, key=lambda snapshot: (snapshot.step, snapshot.cycle))
     if not members:
         raise EnsembleError("Argument `snapshots` must hold at least one. Received: none")
-    path = Path(path)
+    path = local_path(path, error=EnsembleError)
     _check_target(path, overwrite)
     with contextlib.ExitStack() as stack:
         readers = [stack.enter_context(snapshot.open()) for snapshot in members]

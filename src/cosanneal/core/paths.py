@@ -1,0 +1,69 @@
+"""Paths as they come from a user, made into what they mean at this moment."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Final
+
+from .errors import CosannealError, shown
+
+# Also "s3:/bucket", which pathlib makes of "s3://bucket", and chains of fsspec's such as
+# "simplecache::s3://bucket". One letter is a drive of Windows.
+_URL: Final = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]+::?)+[/\\]")
+
+
+def local_path(
+    path: str | os.PathLike[str], *, error: type[CosannealError] = CosannealError
+) -> Path:
+    """The path of a local file or folder, in which `~` is the home folder.
+
+    Args:
+        path: as the user gave it.
+        error: what to raise.
+
+    Raises:
+        CosannealError: (as `error`) a URL, bytes, an empty string, or no path at all.
+    """
+    try:
+        text: str | bytes = os.fspath(path)
+    except TypeError:
+        raise error(f"A path must be a str or a pathlib.Path. Received: {shown(path)}") from None
+    if isinstance(text, bytes):
+        raise error(
+            f"A path must be a str or a pathlib.Path. Received: bytes, {shown(text)}; make a str "
+            "of it with os.fsdecode"
+        )
+    if not text or "\0" in text:
+        received = "a character that no path has" if text else "an empty string"
+        raise error(
+            f"A path must name a file or a folder. Received: {shown(text)}, {received}; the "
+            "current folder is '.'"
+        )
+    if _URL.match(text):
+        raise error(
+            f"A path must lead to a local file or folder. Received: {shown(text)}, a URL; object "
+            "stores are not supported yet: copy the folder, or mount it"
+        )
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as failure:  # no home, or no such user
+        raise error(f"The path {shown(text)} leads nowhere: {failure}") from failure
+
+
+def lasting_path(
+    path: str | os.PathLike[str], *, error: type[CosannealError] = CosannealError
+) -> Path:
+    """The path made absolute, so that it is the same after a chdir; else as `local_path`.
+
+    Links and `..` stay as they were written: what they lead to is the file system's to say.
+    """
+    found = local_path(path, error=error)
+    try:
+        return found.absolute()
+    except OSError as failure:
+        raise error(
+            f"The path {shown(str(found))} leads nowhere, for the current folder is gone: "
+            f"{failure.strerror or failure}; change to another, or give an absolute path"
+        ) from failure
