@@ -149,15 +149,15 @@ def test_a_lock_file_that_its_holder_removes_meanwhile_is_not_taken_for_the_fold
 ) -> None:
     import fcntl
 
-    real, calls = fcntl.lockf, []
+    real, calls = fcntl.flock, []
 
-    def lockf(descriptor: int, *rest: Any) -> None:
+    def flock(descriptor: int, *rest: Any) -> None:
         calls.append(descriptor)
         if len(calls) == 1:  # the former holder is done between our open and our lock
             (tmp_path / LOCK_NAME).unlink()
         real(descriptor, *rest)
 
-    monkeypatch.setattr(fcntl, "lockf", lockf)
+    monkeypatch.setattr(fcntl, "flock", flock)
     lock = FolderLock(tmp_path)
     assert len(calls) == 2
     assert (tmp_path / LOCK_NAME).exists()
@@ -165,16 +165,42 @@ def test_a_lock_file_that_its_holder_removes_meanwhile_is_not_taken_for_the_fold
 
 
 @posix
-@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP, errno.EIO])
+def test_a_folder_that_is_replaced_while_it_is_locked_is_locked_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fcntl
+
+    folder = tmp_path / "run"
+    folder.mkdir()
+    real, calls = fcntl.flock, []
+
+    def flock(descriptor: int, *rest: Any) -> None:
+        calls.append(descriptor)
+        if len(calls) == 1:  # between our open and our lock
+            folder.rename(tmp_path / "moved")
+            folder.mkdir()
+        real(descriptor, *rest)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    lock = FolderLock(folder)
+    monkeypatch.undo()
+    with pytest.raises(ca.SnapshotError, match=r"another recorder of this process"):
+        FolderLock(folder)
+    lock.release()
+    assert list(folder.iterdir()) == []
+
+
+@posix
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EIO])
 def test_a_file_system_without_locks_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, code: int
 ) -> None:
     import fcntl
 
-    def lockf(*_: object) -> None:
+    def flock(*_: object) -> None:
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(fcntl, "lockf", lockf)
+    monkeypatch.setattr(fcntl, "flock", flock)
     if code == errno.EIO:
         with pytest.raises(ca.SnapshotError, match=r"written to\. Received: Input/output error"):
             FolderLock(tmp_path)
@@ -183,6 +209,55 @@ def test_a_file_system_without_locks_is_said(
         recorder.step(filled(1))
     assert "on a file system without locks" in caplog.text
     assert recorder.store.verify() == 1
+
+
+@posix
+@pytest.mark.parametrize("kind", ["symbolic", "hard", "dangling", "device"])
+def test_a_lock_file_that_is_another_file_is_refused_and_left(tmp_path: Path, kind: str) -> None:
+    folder, foreign = tmp_path / "run", tmp_path / "thesis.tex"
+    folder.mkdir()
+    foreign.write_text("All of it.")
+    path = folder / LOCK_NAME
+    if kind == "hard":
+        path.hardlink_to(foreign)
+    else:
+        target = {"symbolic": foreign, "dangling": tmp_path / "none", "device": Path("/dev/zero")}
+        path.symlink_to(target[kind])
+    with pytest.raises(ca.SnapshotError, match=rf"a {kind if kind == 'hard' else 'symbolic'} link"):
+        ArrayRecorder(folder, EVERY_STEP)
+    assert foreign.read_text() == "All of it."
+    assert not (tmp_path / "none").exists()
+    path.unlink()
+    ArrayRecorder(folder, EVERY_STEP).close()
+
+
+def test_a_copy_of_the_folder_does_not_end_its_lock(tmp_path: Path) -> None:
+    """Reading the file and closing it ends a POSIX record lock of the reading process."""
+    folder = tmp_path / "run"
+    with ArrayRecorder(folder, EVERY_STEP) as recorder:
+        recorder.step(filled(1))
+        recorder.wait()
+        shutil.copytree(folder, tmp_path / "copy")
+        with (folder / LOCK_NAME).open("rb"):
+            pass
+        script = HOLDER.replace("print", "sys.exit('taken') #")
+        other = [sys.executable, "-c", script, str(folder)]
+        done = subprocess.run(other, capture_output=True, text=True, check=False)
+        assert f"process {os.getpid()} on" in done.stderr
+        assert "taken" not in done.stderr.splitlines()
+    # What was copied locks nothing.
+    with ArrayRecorder(tmp_path / "copy", EVERY_STEP, resume_from=1) as recorder:
+        recorder.step(filled(2))
+
+
+def test_who_is_refused_changes_nothing(tmp_path: Path) -> None:
+    with holder(tmp_path) as child:
+        before = (tmp_path / LOCK_NAME).read_bytes()
+        with pytest.raises(ca.SnapshotError, match=rf"process {child.pid} on"):
+            FolderLock(tmp_path)
+        assert (tmp_path / LOCK_NAME).read_bytes() == before
+        child.kill()
+        child.wait()
 
 
 def test_the_lock_file_is_no_snapshot_and_goes_with_the_recorder(tmp_path: Path) -> None:

@@ -55,6 +55,20 @@ def replacing(
         ) from failure
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder, with those above it, so that a power cut takes none of their names.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for each in reversed(made):
+        # One in which we may make names, but not read them, cannot be synced.
+        with contextlib.suppress(PermissionError):
+            sync_folder(each.parent)
+
+
 def sync_folder(folder: Path) -> None:
     """Make the folder's names durable; Windows, where folders cannot be synced, sees to it."""
     if os.name == "nt":

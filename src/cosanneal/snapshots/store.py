@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from ..core.atomic import sync_folder
+from ..core.atomic import make_folder, sync_folder
 from ..core.documents import parse_document
 from ..core.errors import ScheduleError, SnapshotError, shown
 from ..core.paths import lasting_path
@@ -266,7 +266,7 @@ class SnapshotStore:
             SnapshotError: the folder cannot be made or written to.
         """
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder)
             with os.scandir(self.folder) as entries:
                 leftovers = [entry.path for entry in entries if _LEFTOVER.fullmatch(entry.name)]
             for leftover in leftovers:

@@ -14,6 +14,7 @@ import pytest
         ("jax", "MissingExtraError jax ModuleNotFoundError"),
         ("optax", "MissingExtraError optax ModuleNotFoundError"),
         ("safetensors", "MissingExtraError safetensors ModuleNotFoundError"),
+        ("filelock", "MissingExtraError filelock ModuleNotFoundError"),
         ("jax._src.core", "ModuleNotFoundError jax._src.core None"),
     ],
 )
