@@ -45,8 +45,9 @@ def train_step(params, opt_state, x, y):
     return optax.apply_updates(params, updates), opt_state
 
 
-# Start over each time; to go on instead, give the step of your checkpoint as resume_from.
-with SnapshotRecorder("runs/digits", schedule, resume_from=0) as recorder:
+# Starts over each time, in a folder of this model and schedule alone. To go on instead,
+# give the step of your checkpoint as resume_from.
+with SnapshotRecorder("runs/digits-jax", schedule, resume_from=0) as recorder:
     for epoch in range(epochs):
         for batch in rng.permutation(900).reshape(-1, batch_size):
             params, opt_state = train_step(params, opt_state, x[batch], y[batch])
@@ -54,6 +55,6 @@ with SnapshotRecorder("runs/digits", schedule, resume_from=0) as recorder:
                 print(f"epoch {epoch + 1}: snapshot at step {recorder.updates}")
 
 for last in range(1, 6):
-    ensemble = SnapshotEnsemble(apply_fn, "runs/digits", like=params, last=last)
+    ensemble = SnapshotEnsemble(apply_fn, "runs/digits-jax", like=params, last=last)
     error = float(jnp.mean(ensemble.predict(x[900:]).argmax(axis=1) != y[900:]))
     print(f"ensemble of the last {last}: {100 * error:.2f} % of the test scans wrong")

@@ -32,11 +32,12 @@ model.compile(
     keras.losses.SparseCategoricalCrossentropy(from_logits=True),
 )
 
-# Start over each time; to go on instead, restore the optimizer and leave resume_from out.
-recorder = SnapshotRecorder("runs/digits", schedule, resume_from=0)
+# Starts over each time, in a folder of this model and schedule alone. To go on instead,
+# restore the optimizer and leave resume_from out.
+recorder = SnapshotRecorder("runs/digits-keras", schedule, resume_from=0)
 model.fit(x[:900], y[:900], batch_size=batch_size, epochs=epochs, callbacks=[recorder], verbose=2)
 
 for last in range(1, 6):
-    probabilities = SnapshotEnsemble(model, "runs/digits", last=last).predict(x[900:])
+    probabilities = SnapshotEnsemble(model, "runs/digits-keras", last=last).predict(x[900:])
     error = np.mean(probabilities.argmax(axis=1) != y[900:])
     print(f"ensemble of the last {last}: {100 * error:.2f} % of the test scans wrong")

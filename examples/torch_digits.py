@@ -31,8 +31,9 @@ optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_dec
 schedule = ca.CyclicCosine(max_lr=0.1, total_steps=epochs * len(loader), num_cycles=5)
 scheduler = CyclicCosineLR(optimizer, schedule)
 
-# Start over each time; to go on instead, load the scheduler's state and leave resume_from out.
-with SnapshotRecorder("runs/digits", model, scheduler, resume_from=0) as recorder:
+# Starts over each time, in a folder of this model and schedule alone. To go on instead,
+# load the scheduler's state and leave resume_from out.
+with SnapshotRecorder("runs/digits-torch", model, scheduler, resume_from=0) as recorder:
     for epoch in range(epochs):
         for images, labels in loader:
             loss = nn.functional.cross_entropy(model(images), labels)
@@ -44,6 +45,6 @@ with SnapshotRecorder("runs/digits", model, scheduler, resume_from=0) as recorde
                 print(f"epoch {epoch + 1}: snapshot at step {recorder.updates}")
 
 for last in range(1, 6):
-    probabilities = SnapshotEnsemble(model, "runs/digits", last=last).predict(x[test]).numpy()
+    probabilities = SnapshotEnsemble(model, "runs/digits-torch", last=last).predict(x[test]).numpy()
     error = np.mean(probabilities.argmax(axis=1) != y[test].numpy())
     print(f"ensemble of the last {last}: {100 * error:.2f} % of the test scans wrong")

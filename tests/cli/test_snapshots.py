@@ -294,11 +294,12 @@ def test_average_refuses_what_it_cannot_average(tmp_path: Path) -> None:
     assert "the 9 snapshots of --last. Received: 5" in error_of(
         "average", tmp_path, "-o", out, "--last", "9"
     )
-    write(SnapshotStore(tmp_path), cycle=5, step=99_000, arrays={"w": np.zeros(3)})
+    store = SnapshotStore(tmp_path)
+    other = write(store, cycle=5, step=99_000, arrays={"w": np.zeros(3)})
     assert "unlike the newest: its tensor 'w' is float32" in error_of(
         "average", tmp_path, "-o", out
     )
-    SnapshotStore(tmp_path).remove_after(60_000)
+    store.delete(other)
     damage(snapshots[1], -1)
     assert "'w' does not match its digest" in error_of("average", tmp_path, "-o", out)
     assert not out.exists()

@@ -3,20 +3,23 @@
     python killed_run.py
 
 Each line of the input is a JSON object: `root`, a folder; `delay`, the seconds
-after which the child is killed, or null; `options` of the recorder. Each line of
-the output is the child's exit code, which is -9 where it was killed. A child is
-forked from this process, which has imported everything, so that it costs
+after which the child is killed, or null; `at`, the call of the file system before
+which it kills itself, or null; `stop`, the updates after which it ends; `options` of
+the recorder. Each line of the output is the child's exit code, which is -9 where it
+was killed. A child is forked from this process, which has imported everything, so that it costs
 milliseconds. It goes on from the checkpoint in `root`, records into `root/run`,
 and appends to `root/report` each step whose snapshot the recorder calls durable.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +34,24 @@ SCHEDULE = ca.CyclicCosine(0.1, total_steps=60, num_cycles=12)
 CHECKPOINT_STEPS = (5, 7)  # now and then right after a snapshot, and in mid-cycle
 
 
-def train(root: Path, options: dict[str, Any]) -> None:
+def kill_at(number: int) -> None:
+    """End this process before it syncs, renames or deletes for the so-manieth time."""
+    calls = itertools.count()
+
+    def counted(real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            if next(calls) == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(*arguments, **options)
+
+        return call
+
+    os.fsync = counted(os.fsync)
+    for name in ("replace", "unlink"):
+        setattr(Path, name, counted(getattr(Path, name)))
+
+
+def train(root: Path, stop: int, options: dict[str, Any]) -> None:
     checkpoint = root / "checkpoint.npz"
     done = 0
     weights = {f"block/{i}": np.zeros((64, 50 * i + 1), np.float32) for i in range(12)}
@@ -43,7 +63,7 @@ def train(root: Path, options: dict[str, Any]) -> None:
     taken: list[int] = []
     reported = 0
     with ArrayRecorder(root / "run", SCHEDULE, resume_from=done, **options) as recorder:
-        for step in range(done, 60):
+        for step in range(done, stop):
             noise = np.random.default_rng(step)
             for each in weights.values():
                 each *= 0.9
@@ -67,7 +87,9 @@ def main() -> None:
         order = json.loads(line)
         child = os.fork()
         if not child:
-            train(Path(order["root"]), order["options"])
+            if order["at"] is not None:
+                kill_at(order["at"])
+            train(Path(order["root"]), order["stop"], order["options"])
             sys.exit(0)
         if order["delay"] is not None:
             time.sleep(order["delay"])

@@ -10,6 +10,7 @@ import numpy as np
 
 import cosanneal as ca
 from cosanneal.snapshots.capture import EachStep, HostBuffers
+from cosanneal.snapshots.file import Layout
 from cosanneal.snapshots.recorder import Metrics, Recorder, RecorderOptions
 
 EVERY_STEP = ca.CyclicCosine(0.1, cycle_steps=1)
@@ -18,10 +19,17 @@ EVERY_STEP = ca.CyclicCosine(0.1, cycle_steps=1)
 class ArrayCapture:
     framework = "numpy"
     version = np.__version__
-    weights: Mapping[str, Any]
+    weights: Mapping[str, Any] | None = None
 
     def tensors(self) -> Mapping[str, Any]:
+        assert self.weights is not None
         return self.weights
+
+    def layout(self) -> Layout | None:
+        if self.weights is None:
+            return None
+        arrays = {name: np.asarray(value) for name, value in self.weights.items()}
+        return {name: (array.shape, array.dtype.name) for name, array in arrays.items()}
 
     def buffers(self) -> HostBuffers:
         return HostBuffers()

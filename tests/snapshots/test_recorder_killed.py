@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -39,14 +40,23 @@ class Runs:
             text=True,
         )
 
-    def run(self, root: Path, options: dict[str, Any], delay: float | None = None) -> int:
-        """Run until the end, or so many seconds; the exit code."""
+    def run(
+        self,
+        root: Path,
+        options: dict[str, Any],
+        delay: float | None = None,
+        at: int | None = None,
+        stop: int = 60,
+    ) -> int:
+        """Run until the end, or so many seconds or calls of the file system; the exit code."""
         root.mkdir(exist_ok=True)
         (root / "report").write_text("")
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         print(
-            json.dumps({"root": str(root), "delay": delay, "options": options}),
+            json.dumps(
+                {"root": str(root), "delay": delay, "at": at, "stop": stop, "options": options}
+            ),
             file=self.process.stdin,
             flush=True,
         )
@@ -110,3 +120,36 @@ def test_a_run_killed_again_and_again_ends_as_one_that_was_not(
         into_a_write,
         reported,
     )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL and fork are not there")
+@pytest.mark.parametrize("options", [{}, {"keep_last": 2}, OPTIONS[-1]], ids=str)
+def test_a_resumed_run_killed_at_every_phase_is_never_without_snapshots(
+    tmp_path: Path, runs: Runs, options: dict[str, Any]
+) -> None:
+    """It goes on at step 40 in a folder that has those of a run that came to step 55."""
+    later, early = tmp_path / "later", tmp_path / "early"
+    assert runs.run(later, options, stop=55) == runs.run(early, options, stop=40) == 0
+    assert runs.run(tmp_path / "whole", options) == 0
+    whole, before = contents(tmp_path / "whole" / "run"), contents(later / "run")
+    shutil.copy(early / "checkpoint.npz", later / "checkpoint.npz")
+    old = {path.stat().st_mtime_ns for path in (later / "run").iterdir()}
+    phases = 0
+    while True:
+        root = tmp_path / str(phases)
+        shutil.copytree(later, root)
+        code = runs.run(root, options, at=phases)
+        if code == 0:
+            break
+        assert code == -9
+        store = SnapshotStore(root / "run")
+        assert store.verify() >= 1
+        # Until one of its own is there, nothing is missing.
+        own = {each.path.stat().st_mtime_ns for each in store.list()} - old
+        assert own or contents(root / "run").items() >= before.items()
+        assert runs.run(root, options) == 0
+        assert contents(root / "run") == whole, phases
+        shutil.rmtree(root)
+        phases += 1
+    assert contents(root / "run") == whole
+    assert phases > 15

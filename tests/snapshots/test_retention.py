@@ -95,19 +95,20 @@ def test_a_run_killed_anywhere_and_resumed_from_anywhere_before_ends_the_same(
         assert contents(folder) == whole, (killed, resumed)
 
 
-def test_between_the_resumed_step_and_the_kill_there_may_be_fewer(tmp_path: Path) -> None:
+def test_until_its_next_snapshot_a_resumed_run_has_what_was_there(tmp_path: Path) -> None:
     options: dict[str, Any] = {"keep_best": 2, "metric": "loss"}
     losses = [0.5, 0.6, 0.1, 0.2, 0.3]
     assert kept(record(tmp_path, losses[:4], **options)) == [3, 4]
-    # Those of steps 1 and 2 were displaced by later ones, which are removed now.
-    assert kept(record(tmp_path, losses[:2], resume_from=2, **options)) == []
+    # Those of steps 1 and 2 were displaced by later ones, which the run will make again.
+    assert kept(record(tmp_path, losses[:2], resume_from=2, **options)) == [3, 4]
+    assert kept(record(tmp_path, losses[:3], resume_from=2, **options)) == [3]
     assert kept(record(tmp_path, losses, resume_from=2, **options)) == [3, 4]
 
 
-def test_what_a_kill_left_over_is_deleted_on_resuming(tmp_path: Path) -> None:
+def test_what_a_kill_left_over_is_deleted_with_the_next(tmp_path: Path) -> None:
     record(tmp_path, LOSSES[:5])
-    assert kept(record(tmp_path, LOSSES[:5], resume_from=5, keep_last=2)) == [4, 5]
-    assert kept(record(tmp_path, LOSSES[:4], resume_from=4, keep_last=2)) == [4]
+    assert kept(record(tmp_path, LOSSES[:5], resume_from=5, keep_last=2)) == [1, 2, 3, 4, 5]
+    assert kept(record(tmp_path, LOSSES[:5], resume_from=4, keep_last=2)) == [4, 5]
 
 
 def test_nothing_is_deleted_before_the_newer_one_is_durable(

@@ -89,17 +89,6 @@ def test_snapshots_are_listed_oldest_first_and_nothing_else_is(tmp_path: Path) -
     ]
 
 
-def test_later_snapshots_are_removed_and_others_stay(tmp_path: Path) -> None:
-    store = SnapshotStore(tmp_path)
-    for cycle in range(4):
-        write(store, cycle=cycle, step=100 * (cycle + 1))
-    (tmp_path / "notes.txt").write_text("mine")
-    assert [s.step for s in store.remove_after(200)] == [300, 400]
-    assert [s.step for s in store.list()] == [100, 200]
-    assert store.remove_after(200) == ()
-    assert (tmp_path / "notes.txt").exists()
-
-
 def test_leftovers_of_an_interrupted_write_are_never_listed_and_are_cleared(tmp_path: Path) -> None:
     store = SnapshotStore(tmp_path)
     whole = write(store).path.read_bytes()

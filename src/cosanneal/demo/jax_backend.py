@@ -55,7 +55,7 @@ def train(task: Training) -> Trained:
     params = build_params(task.seed)
     state = tx.init(params["weights"])
     losses: list[jax.Array] = []
-    with SnapshotRecorder(task.folder, task.schedule, resume_from=0) as recorder:
+    with SnapshotRecorder(task.folder, task.schedule, overwrite=True) as recorder:
         for rows in jnp.asarray(task.order.astype(np.int32)):
             params, state, loss = update(params, state, x[rows], y[rows])
             recorder.step(params)

@@ -58,7 +58,7 @@ def train(task: Training) -> Trained:
         metrics=[_LastLoss()],
     )
     watch = _Watch(task.progress)
-    with SnapshotRecorder(task.folder, task.schedule, resume_from=0) as recorder:
+    with SnapshotRecorder(task.folder, task.schedule, overwrite=True) as recorder:
         batches = _Batches(task.split.train, task.order)
         model.fit(batches, shuffle=False, verbose=0, callbacks=[watch, recorder])
 

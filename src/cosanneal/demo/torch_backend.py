@@ -46,7 +46,7 @@ def train(task: Training) -> Trained:
     x, y = _inputs(part), torch.from_numpy(part.y)
     rates: list[float] = []
     losses: list[float] = []
-    with _one_thread(), SnapshotRecorder(task.folder, model, scheduler, resume_from=0) as recorder:
+    with _one_thread(), SnapshotRecorder(task.folder, model, scheduler, overwrite=True) as recorder:
         for rows in torch.from_numpy(task.order):
             rates.append(float(optimizer.param_groups[0]["lr"]))
             loss = nn.functional.cross_entropy(model(x[rows]), y[rows])

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .file import TensorBytes, check_tensor
+from .file import Layout, TensorBytes, check_tensor
 
 
 class HostBuffers:
@@ -69,6 +69,9 @@ class Capture(Protocol):
         Raises:
             SnapshotError: weights that cannot be recorded; with the name of one.
         """
+
+    def layout(self) -> Layout | None:
+        """The shapes and dtypes that a snapshot would have; None if there are no weights yet."""
 
     def buffers(self) -> HostBuffers:
         """New memory for a copy of the weights, not used yet."""

@@ -27,7 +27,7 @@ from ..core.version import __version__
 from .capture import Capture, Clock, HostBuffers
 from .file import TensorBytes
 from .lock import FolderLock
-from .resume import Structure, go_on_in, refuse_foreign
+from .resume import Run
 from .retention import Mode, Retention, check_count
 from .store import Snapshot, SnapshotStore, plain_metrics
 from .writer import Writer
@@ -42,6 +42,7 @@ class RecorderOptions(TypedDict, total=False):
     """What every recorder takes by keyword; `Recorder` says what each does."""
 
     resume_from: int | None
+    overwrite: bool
     background: bool
     max_pending: int
     on_error: OnError
@@ -106,8 +107,11 @@ class Recorder:
         capture: gives the weights.
         clock: says how many updates are done, where `look` is called.
         resume_from: the number of updates the run had done when it was
-            interrupted. Snapshots up to there are kept, later ones removed (the
-            run will make them again). 0 starts over and removes all.
+            interrupted. Snapshots up to there are kept, later ones replaced (the
+            run will make them again); 0 starts over. What is replaced stays
+            until the run's next snapshot is durable, and goes then at once.
+        overwrite: replace in that way also the snapshots of another schedule or
+            model, which are refused otherwise. Without `resume_from`, start over.
         background: False writes, and raises errors, within the call that takes it.
         max_pending: so many snapshots are in flight at most, each with held
             memory for one copy of the weights. The next one waits.
@@ -126,7 +130,7 @@ class Recorder:
     Raises:
         SnapshotError: an argument that cannot be; the folder cannot be written
             to, or another recorder is writing to it; it holds snapshots and
-            `resume_from` is not given; or it was written under another schedule.
+            `resume_from` is not given; or some of another schedule or model.
     """
 
     def __init__(
@@ -159,11 +163,9 @@ class Recorder:
         self._capture, self._clock = capture, clock
         self._updates = clock.start()
         self._closed = False
-        # Whether the folder's snapshots are known to be this run's. A state may
-        # yet be loaded, so that it is asked when the first update comes.
-        self._claimed = False
         self._statistics = Statistics()
-        self._structure = Structure(self.store)
+        overwrite = options.get("overwrite", False)
+        self._run = Run(self.store, self.schedule, self._retention, overwrite=overwrite)
         # What the folder held when the recorder let others write to it.
         self._left: list[Path] | None = None
         self._process = os.getpid()
@@ -179,6 +181,9 @@ class Recorder:
             resume_from = options.get("resume_from")
             if resume_from is not None:
                 self.resume(resume_from)
+            elif overwrite:
+                self._run.start_over()
+            self._run.compare(capture.layout)
         except BaseException:
             self._lock.release()
             raise
@@ -220,17 +225,15 @@ class Recorder:
                 snapshot: one that was due with the updates' last is taken now.
 
         Raises:
-            SnapshotError: the snapshots kept were taken under another schedule,
-                or lack the metric by which to choose.
+            SnapshotError: snapshots there are of another schedule or model, or
+                lack the metric by which to choose.
         """
         updates = check_steps("resume_from", updates)
         self._refuse_a_fork()
         self._refuse_closed()
         self._writer.wait()
-        kept = go_on_in(self.store, self.schedule, self._retention, updates)
-        self._updates = max(updates - again, kept[-1].step if kept else 0, 0)
-        self._claimed = True
-        self._structure = Structure(self.store)
+        kept = self._run.go_on(updates, self._capture.layout)
+        self._updates = max(updates - again, kept, 0)
 
     def state_dict(self) -> dict[str, Any]:
         """The recorder's state as plain data, once the snapshots taken are durable.
@@ -367,9 +370,7 @@ class Recorder:
                     f"{self._updates}; to resume from an earlier step, make a new recorder with "
                     "resume_from=step"
                 )
-            if not self._claimed:
-                refuse_foreign(self.store)
-                self._claimed = True
+            self._run.begin(self._capture.layout)
             # A cycle is found by crossing its end. Where several ended at once,
             # only the last has weights to show.
             ended = self.schedule.cycles_completed(self._updates, updates)
@@ -398,7 +399,7 @@ class Recorder:
         free = time.perf_counter()
         tensors = buffers.copy(weights)
         copied = time.perf_counter()
-        self._structure.keep(
+        self._run.keep(
             self._updates, {name: (each.shape, each.dtype) for name, each in tensors.items()}
         )
         write = partial(
@@ -418,7 +419,7 @@ class Recorder:
         )
         statistics = self._statistics
         # The job must not know the recorder, which could then not be dropped.
-        job = partial(_write, buffers, tensors, write, self.store, self._retention, statistics)
+        job = partial(_write, buffers, tensors, write, self._run, statistics)
         self._settle()
         try:
             statistics.taken += 1
@@ -440,15 +441,14 @@ def _write(
     buffers: HostBuffers,
     tensors: Mapping[str, TensorBytes],
     write: Callable[[], Snapshot],
-    store: SnapshotStore,
-    retention: Retention,
+    run: Run,
     statistics: Statistics,
 ) -> None:
-    """Make the copied weights durable, then delete what need not be kept any more."""
+    """Make the copied weights durable, then remove what need not be kept any more."""
     began = time.perf_counter()
     try:
         buffers.arrive()
-        write()
+        snapshot = write()
     except BaseException:
         statistics.failed += 1
         raise
@@ -456,8 +456,7 @@ def _write(
         statistics.writing_seconds += time.perf_counter() - began
     statistics.data_bytes += sum(tensor.data.nbytes for tensor in tensors.values())
     statistics.durable += 1
-    if not retention.keeps_all:
-        store.delete(*retention.excess(store.list()))
+    run.written(snapshot)
 
 
 def _dropped(writer: Writer, lock: FolderLock, process: int) -> None:

@@ -1,11 +1,13 @@
-"""Whether the snapshots in a folder are a run's own, and how it goes on from among them."""
+"""A run's snapshots among those in its folder, and how it goes on from among them."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
+from typing import Final, TypeAlias
 
 from ..core.difference import difference
-from ..core.errors import SnapshotError
+from ..core.errors import SnapshotError, shown
 from ..core.schedule import Schedule
 from .file import Layout, first_mismatch
 from .retention import Retention
@@ -13,82 +15,133 @@ from .store import Snapshot, SnapshotStore
 
 _log = logging.getLogger(__name__)
 
+# Gives the shapes and dtypes of the run's weights; None where there are none yet.
+Shapes: TypeAlias = Callable[[], Layout | None]
 
-def refuse_foreign(store: SnapshotStore) -> None:
-    """Refuse a folder with snapshots: a new run must not mix its own with those of an earlier one.
-
-    Raises:
-        SnapshotError: there are some.
-    """
-    found = store.list()
-    if found:
-        raise SnapshotError(
-            f"Folder {store.folder} must hold no snapshots of another run. Received: "
-            f"{len(found)}, up to step {found[-1].step}; go on from there with "
-            "resume_from=step, start over with resume_from=0 (which removes them), or choose "
-            "another folder"
-        )
+_REMEDY: Final = "record into another folder, or replace what is in this one with overwrite=True"
 
 
-def go_on_in(
-    store: SnapshotStore, schedule: Schedule, retention: Retention, updates: int
-) -> list[Snapshot]:
-    """Make a folder such as the run had it when it had done so many updates.
+class Run:
+    """A run's snapshots in its folder, and those there that it is to replace.
 
-    Later snapshots are removed, since the run will make them again; and those that
-    would not be kept after the last of the others, should the run have ended before that.
+    Where a run begins anew, or goes on from before the last of them, the others
+    are abandoned: they stay until its next snapshot is durable, and are removed
+    then. So the folder is never without the snapshots that it had, and does not
+    mix two runs for longer than that takes. Retention does not count them.
 
-    Returns:
-        Those up to that step, oldest first.
-
-    Raises:
-        SnapshotError: some were taken under another schedule, or lack the metric
-            by which to choose; then nothing is removed.
-    """
-    found = store.list()
-    kept = [snapshot for snapshot in found if snapshot.step <= updates]
-    # Also those to be removed: of another run, they are not this one's to remove.
-    for snapshot in found if updates else ():
-        there = f"in snapshot {snapshot.path}"
-        differing = difference(snapshot.metadata["schedule"], schedule, there=there)
-        if differing is not None:
-            raise SnapshotError(
-                "A run must be resumed with the schedule it began with. Received: another, for "
-                f"{differing}; give that schedule, or record into another folder"
-            )
-    excess = retention.excess(kept)  # which may refuse, before anything is gone
-    removed = store.remove_after(updates)
-    if removed:
-        _log.info(
-            "Resuming at step %d: removed %d later snapshot(s) from %s",
-            updates,
-            len(removed),
-            store.folder,
-        )
-    store.delete(*excess)
-    over = schedule.total_steps is not None and updates >= schedule.total_steps
-    cycle = schedule.num_cycles if over else schedule.cycle_at(updates).index
-    if cycle and retention.keeps_all and all(each.cycle != cycle - 1 for each in kept):
-        _log.warning(  # for it will never have one
-            "Resuming at step %d without the snapshot of cycle %d, which is not in %s. Call "
-            "the recorder's wait() before a checkpoint is saved, so that this cannot happen",
-            updates,
-            cycle - 1,
-            store.folder,
-        )
-    return kept
-
-
-class Structure:
-    """The tensors that every snapshot of a run has: those of the one before.
+    `written` is called where snapshots are written; all else, while none is.
 
     Args:
-        store: the run's folder, whose newest snapshot is the one before the first.
+        store: the folder.
+        schedule: the run's schedule.
+        retention: which snapshots it keeps.
+        overwrite: whether those of another schedule or model are replaced, and not refused.
     """
 
-    def __init__(self, store: SnapshotStore) -> None:
-        self._store = store
-        self._latest: tuple[str, Layout] | None = None  # which snapshot, and its tensors
+    def __init__(
+        self, store: SnapshotStore, schedule: Schedule, retention: Retention, *, overwrite: bool
+    ) -> None:
+        if not isinstance(overwrite, bool):
+            raise SnapshotError(
+                "Argument `overwrite` must be True or False. "
+                f"Received: overwrite={shown(overwrite)}"
+            )
+        self._store, self._schedule, self._retention = store, schedule, retention
+        self._overwrite = overwrite
+        self._abandoned: list[Snapshot] = []
+        # Whether those there are known to be the run's, or to be replaced. A state
+        # may yet be loaded, so that it is asked when the first update comes.
+        self._claimed = False
+        # Every snapshot has the tensors of the one before: of which, and what they are.
+        self._before: tuple[str, Layout] | None = None
+        self._compared = False
+
+    def start_over(self) -> None:
+        """Abandon whatever is there, without looking at it."""
+        self._abandon(self._store.list())
+        self._claimed = True
+
+    def begin(self, shapes: Shapes) -> None:
+        """See, at an update, that those there are the run's own; the first time it can be known.
+
+        Raises:
+            SnapshotError: there are some, and the run does not go on from them, or
+                they are of another model.
+        """
+        if not self._claimed:
+            found = self._store.list()
+            if found:
+                raise SnapshotError(
+                    f"Folder {self._store.folder} must hold no snapshots of another run. Received: "
+                    f"{len(found)}, up to step {found[-1].step}; go on from there with "
+                    "resume_from=step, start over with resume_from=0 (which removes them once the "
+                    "first new one is there), or choose another folder"
+                )
+            self._claimed = True
+        self.compare(shapes)
+
+    def go_on(self, updates: int, shapes: Shapes) -> int:
+        """Go on from where the run had done so many updates: abandon what came later.
+
+        Returns:
+            The step of the last snapshot that is kept; 0 if there is none.
+
+        Raises:
+            SnapshotError: some are of another schedule or model, or lack the metric
+                by which to choose.
+        """
+        found = self._store.list()
+        self._before, self._compared = None, False
+        if not updates and self._overwrite:
+            self.start_over()
+        else:
+            own = self._of_the_schedule(found)
+            kept = [snapshot for snapshot in found if own and snapshot.step <= updates]
+            self._retention.excess(kept)  # which may refuse them
+            self._abandon([snapshot for snapshot in found if snapshot not in kept])
+            self._claimed = True
+        self.compare(shapes)
+        kept = self._kept(found)
+        over = self._schedule.total_steps is not None and updates >= self._schedule.total_steps
+        cycle = self._schedule.num_cycles if over else self._schedule.cycle_at(updates).index
+        every = self._retention.keeps_all
+        if cycle and every and all(each.cycle != cycle - 1 for each in kept):
+            _log.warning(  # for it will never have one
+                "Resuming at step %d without the snapshot of cycle %d, which is not in %s. Call "
+                "the recorder's wait() before a checkpoint is saved, so that this cannot happen",
+                updates,
+                cycle - 1,
+                self._store.folder,
+            )
+        return kept[-1].step if kept else 0
+
+    def compare(self, shapes: Shapes) -> None:
+        """Refuse, or abandon, what is of another model; as soon as the run's weights are known.
+
+        Raises:
+            SnapshotError: the tensors differ; with the first that does.
+        """
+        if self._compared:
+            return
+        found = self._store.list()
+        # What may be replaced need not fit.
+        before = self._kept(found) if self._overwrite else found
+        layout = shapes() if before else None
+        if before and layout is None:
+            return
+        if layout is not None:
+            there = before[-1].layout()
+            mismatch = first_mismatch(there, layout)
+            if mismatch is not None and not self._overwrite:
+                raise SnapshotError(
+                    f"Folder {self._store.folder} must hold snapshots of this model alone. "
+                    f"Received: {before[-1].path}, of another: {mismatch}; {_REMEDY}"
+                )
+            if mismatch is None:
+                self._before = str(before[-1].path), there
+            else:
+                self._abandon(found)
+        self._compared = True
 
     def keep(self, step: int, layout: Layout) -> None:
         """Refuse weights of another structure than those before.
@@ -100,10 +153,9 @@ class Structure:
         Raises:
             SnapshotError: they differ; with the first that does.
         """
-        if self._latest is None and (found := self._store.list()):
-            self._latest = str(found[-1].path), found[-1].layout()
-        if self._latest is not None:
-            which, before = self._latest
+        self.compare(lambda: layout)
+        if self._before is not None:
+            which, before = self._before
             mismatch = first_mismatch(before, layout)
             if mismatch is not None:
                 raise SnapshotError(
@@ -111,4 +163,45 @@ class Structure:
                     f"weights unlike those of the snapshot before, {which}: {mismatch}; record "
                     "another model into another folder"
                 )
-        self._latest = f"of step {step}", layout
+        self._before = f"of step {step}", layout
+
+    def written(self, snapshot: Snapshot) -> None:
+        """Now that it is durable, remove those that it replaces, newest first.
+
+        Raises:
+            SnapshotError: one cannot be deleted; the next call tries again.
+        """
+        # One may have had its name, and is replaced already.
+        self._abandoned = [each for each in self._abandoned if each.path != snapshot.path]
+        self._store.delete(*reversed(self._abandoned))
+        self._abandoned = []
+        if not self._retention.keeps_all:
+            self._store.delete(*self._retention.excess(self._store.list()))
+
+    def _of_the_schedule(self, found: Sequence[Snapshot]) -> bool:
+        """Whether all are of the run's schedule."""
+        # Also those to be removed: they may be another run's.
+        for snapshot in found:
+            there = f"in snapshot {snapshot.path}"
+            differing = difference(snapshot.metadata["schedule"], self._schedule, there=there)
+            if differing is not None:
+                if self._overwrite:
+                    return False
+                raise SnapshotError(
+                    "A run must be resumed with the schedule it began with. Received: another, for "
+                    f"{differing}; give that schedule, {_REMEDY}"
+                )
+        return True
+
+    def _kept(self, found: Sequence[Snapshot]) -> list[Snapshot]:
+        abandoned = {each.path for each in self._abandoned}
+        return [snapshot for snapshot in found if snapshot.path not in abandoned]
+
+    def _abandon(self, snapshots: list[Snapshot]) -> None:
+        if snapshots:
+            _log.info(
+                "%d snapshot(s) in %s stay until the next one is there, which replaces them",
+                len(snapshots),
+                self._store.folder,
+            )
+        self._abandoned = snapshots

@@ -305,16 +305,6 @@ class SnapshotStore:
                 "Mend the folder's permissions, or delete it by hand"
             ) from error
 
-    def remove_after(self, step: int) -> tuple[Snapshot, ...]:
-        """Remove, newest first, the snapshots whose weights have seen more than `step` updates.
-
-        Returns:
-            Those that were removed.
-        """
-        beyond = [snapshot for snapshot in self.list() if snapshot.step > step]
-        self.delete(*reversed(beyond))
-        return tuple(beyond)
-
 
 def _name(cycle: int, step: int) -> str:
     return f"cycle-{cycle:04d}-step-{step:010d}.safetensors"

@@ -122,12 +122,31 @@ def test_params_whose_structure_changed_are_refused(tmp_path: Path) -> None:
             with pytest.raises(ca.SnapshotError, match="must keep its structure.*" + message):
                 recorder.step(changed)
         recorder.step(params)
-    # A run resumed with another model is one too.
+    # Another model is refused at its first step, also where no cycle ends.
+    longer = ca.CyclicCosine(0.1, cycle_steps=2)
+    other = {"a": params["a"].astype(jnp.bfloat16), "key": jax.random.key(0)}
+    for schedule, updates in ((EVERY_STEP, 6), (EVERY_STEP, 0)):
+        with (
+            SnapshotRecorder(tmp_path, schedule, resume_from=updates) as recorder,
+            pytest.raises(ca.SnapshotError, match=r"this model alone.*'b' is not in the model"),
+        ):
+            recorder.step({"a": params["a"]})
+    with SnapshotRecorder(tmp_path, longer, overwrite=True) as recorder:
+        assert not recorder.step(other)
+        assert len(recorder.store.list()) == 2
+        assert recorder.step(other)
+    with SnapshotRecorder(tmp_path, longer, resume_from=2) as recorder:
+        assert not recorder.step(other)  # whose dtypes and keys are told alike from both
     with (
-        SnapshotRecorder(tmp_path, EVERY_STEP, resume_from=6) as recorder,
-        pytest.raises(ca.SnapshotError, match=r"must keep its structure.*'b' is not in the model"),
+        SnapshotRecorder(tmp_path, longer, resume_from=2) as recorder,
+        pytest.raises(ca.SnapshotError, match=r"this model alone.*overwrite=True"),
     ):
-        recorder.step({"a": params["a"]})
+        recorder.step(params)
+    with SnapshotRecorder(tmp_path, longer, resume_from=2, overwrite=True) as recorder:
+        recorder.step(params)
+        assert [each.step for each in recorder.store.list()] == [2]
+        recorder.step(params)
+    assert [each.step for each in recorder.store.list()] == [4]
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from keras import layers
 
 import cosanneal as ca
 from cosanneal.adapters.keras import CyclicCosineSchedule, SnapshotRecorder
+from cosanneal.adapters.keras.recorder import ModelCapture
 from tests.shared.compiling import BACKEND
 from tests.shared.keras_runs import (
     NAMES,
@@ -337,10 +338,27 @@ def test_a_model_whose_structure_changed_is_refused(tmp_path: Path) -> None:
     model = wider()
     model.optimizer.iterations.assign(10)
     recorder = SnapshotRecorder(tmp_path, SCHEDULE)
-    message = r"must keep its structure.*'dense/kernel' is float32 of shape \(4, 8\), .* \(4, 9\)"
+    message = r"this model alone.*'dense/kernel' is float32 of shape \(4, 8\), .* \(4, 9\)"
     with pytest.raises(ca.SnapshotError, match=message):
         fit(model, recorder)
+    assert recorder.statistics.taken == 0  # at the first look
     assert steps(recorder.store) == [(0, 5), (1, 10)]
+    recorder.close()
+    fit(wider(), SnapshotRecorder(tmp_path, SCHEDULE, overwrite=True), updates=5)
+    assert steps(recorder.store) == [(0, 5)]
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+def test_a_models_own_snapshots_fit_it(dtype: str) -> None:
+    """What is told of its weights before a copy is what the file has of them."""
+    capture = ModelCapture()
+    assert capture.layout() is None
+    capture.model = keras.Sequential(
+        [keras.Input((4, 4, 1)), layers.Conv2D(2, 2, dtype=dtype), layers.BatchNormalization()]
+    )
+    capture.model.add(layers.Normalization())  # with a count, an integer
+    copied = capture.buffers().copy(capture.tensors())
+    assert capture.layout() == {name: (each.shape, each.dtype) for name, each in copied.items()}
 
 
 def test_snapshots_of_another_schedule_are_not_removed(tmp_path: Path) -> None:

@@ -86,8 +86,10 @@ def test_a_recorder_with_a_schedule_counts_by_itself_and_resumes(tmp_path: Path)
         recorder.load_state_dict(state)
         assert [step for step in range(13, 25) if recorder.step()] == [15, 20]
     with SnapshotRecorder(tmp_path, model, SCHEDULE, resume_from=12) as recorder:
-        assert [snapshot.step for snapshot in recorder.store.list()] == [5, 10]
-        assert [step for step in range(13, 25) if recorder.step()] == [15, 20]
+        assert [step for step in range(13, 18) if recorder.step()] == [15]
+        recorder.wait()
+        assert [snapshot.step for snapshot in recorder.store.list()] == [5, 10, 15]
+        assert [step for step in range(18, 25) if recorder.step()] == [20]
 
 
 def test_metrics_are_only_computed_when_a_cycle_ends(tmp_path: Path) -> None:
@@ -135,7 +137,10 @@ def test_a_new_run_does_not_mix_with_an_earlier_one(tmp_path: Path) -> None:
         again.step()
     assert contents(tmp_path) == before
     with SnapshotRecorder(tmp_path, model, SCHEDULE, resume_from=0) as fresh:
-        assert fresh.store.list() == []
+        for _ in range(5):
+            assert contents(tmp_path).keys() >= before.keys()
+            fresh.step()
+    assert [snapshot.step for snapshot in fresh.store.list()] == [5]
 
     scheduler = CyclicCosineLR(torch.optim.SGD(model.parameters(), lr=0.1), SCHEDULE)
     with SnapshotRecorder(tmp_path, model, scheduler, resume_from=0) as fresh:
@@ -182,13 +187,20 @@ def test_a_model_whose_structure_changed_is_refused(tmp_path: Path) -> None:
         model.pop(1)
         assert recorder.step()
         assert recorder.updates == 3
-    # A run resumed with another model is one too.
-    with (
-        SnapshotRecorder(tmp_path, model.double(), every_step, resume_from=3) as recorder,
-        pytest.raises(ca.SnapshotError, match=r"'0\.weight' is float32 .*, the model's float64 of"),
-    ):
-        recorder.step()
+    # Another model is refused when its recorder is made, wherever it is to begin.
+    model.double()
+    for resume_from in (3, 0, None):
+        with pytest.raises(
+            ca.SnapshotError,
+            match=r"'0\.weight' is float32 .*, the model's float64 of .*overwrite=True",
+        ):
+            SnapshotRecorder(tmp_path, model, every_step, resume_from=resume_from)
     assert [snapshot.step for snapshot in SnapshotStore(tmp_path).list()] == [1, 3]
+    with SnapshotRecorder(tmp_path, model, every_step, overwrite=True) as recorder:
+        assert len(recorder.store.list()) == 2
+        recorder.step()
+    (snapshot,) = recorder.store.list()
+    assert snapshot.layout()["0.weight"] == ((3, 4), "float64")
 
 
 def test_a_closed_recorder_and_bad_arguments_are_refused(tmp_path: Path) -> None:

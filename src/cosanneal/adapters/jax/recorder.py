@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from ...core.errors import SnapshotError, shown
 from ...core.schedule import Schedule
 from ...snapshots.capture import EachStep, HostBuffers
-from ...snapshots.file import check_tensor
+from ...snapshots.file import Layout, check_tensor
 from ...snapshots.recorder import Metrics, Recorder, RecorderOptions
 from ...snapshots.store import SnapshotStore
 from .buffer import SnapshotBuffer
@@ -32,7 +32,7 @@ class SnapshotRecorder(Recorder):
     Args:
         folder: the folder of the snapshots; made if it is not there.
         schedule: the schedule of the run.
-        options: `resume_from`, `background`, `max_pending`, `on_error`,
+        options: `resume_from`, `overwrite`, `background`, `max_pending`, `on_error`,
             `keep_last`, `keep_best`, `metric` and `mode`, as Recorder has
             them.
 
@@ -167,6 +167,14 @@ class PytreeCapture:
             if isinstance(array, jax.Array):
                 array.copy_to_host_async()
         return arrays
+
+    def layout(self) -> Layout | None:
+        """Their shapes and dtypes, within a step."""
+        if self._params is None:
+            return None
+        leaves, _ = named_leaves(self._params, SnapshotError)
+        arrays = {name: _array(name, leaf) for name, leaf in leaves.items()}
+        return {name: (each.shape, each.dtype.name) for name, each in arrays.items()}
 
     def buffers(self) -> HostBuffers:
         """Memory of numpy's."""

@@ -15,6 +15,7 @@ from ...core.difference import difference
 from ...core.errors import ScheduleError, SnapshotError, check_flag
 from ...core.schedule import Schedule
 from ...snapshots.capture import EachStep, HostBuffers
+from ...snapshots.file import Layout
 from ...snapshots.recorder import Metrics, Recorder, RecorderOptions, Statistics
 from ...snapshots.store import SnapshotStore
 from .names import array_of, named_weights
@@ -57,7 +58,7 @@ class SnapshotRecorder(keras.callbacks.Callback):
             waits for each update before the next; the schedule does not.
         options: `resume_from` (not needed where the optimizer's state is
             restored, by BackupAndRestore or by loading the model: its count is
-            gone by), `background`, `max_pending`, `on_error`, `keep_last`,
+            gone by), `overwrite`, `background`, `max_pending`, `on_error`, `keep_last`,
             `keep_best`, `metric` and `mode`, as Recorder has them.
 
     Raises:
@@ -257,6 +258,15 @@ class ModelCapture:
     def tensors(self) -> dict[str, NDArray[Any]]:
         """The weights as they are."""
         return {name: array_of(variable) for name, variable in named_weights(self.model).items()}
+
+    def layout(self) -> Layout | None:
+        """Their shapes and dtypes, once `fit` gave the model."""
+        if self.model is None:
+            return None
+        return {
+            name: (tuple(variable.shape), keras.backend.standardize_dtype(variable.dtype))
+            for name, variable in named_weights(self.model).items()
+        }
 
     def buffers(self) -> HostBuffers:
         """Memory of numpy's."""

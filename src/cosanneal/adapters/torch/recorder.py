@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ...core.errors import ScheduleError, SnapshotError
 from ...core.schedule import Schedule
 from ...snapshots.capture import EachStep, HostBuffers
-from ...snapshots.file import TensorBytes, check_tensor
+from ...snapshots.file import Layout, TensorBytes, check_tensor
 from ...snapshots.recorder import Metrics, Recorder, RecorderOptions
 from ...snapshots.store import SnapshotStore
 from .scheduler import CyclicCosineLR
@@ -36,7 +36,7 @@ class SnapshotRecorder(Recorder):
         schedule: the schedule; or the CyclicCosineLR, whose step is then
             followed, so that resuming the scheduler resumes the recorder.
         options: `resume_from` (not needed where the scheduler's state is
-            loaded), `background`, `max_pending`, `on_error`, `keep_last`,
+            loaded), `overwrite`, `background`, `max_pending`, `on_error`, `keep_last`,
             `keep_best`, `metric` and `mode`, as Recorder has them.
 
     Raises:
@@ -120,6 +120,13 @@ class ModuleCapture:
         """The tensors as they are."""
         state = unwrapped(self._model).state_dict(keep_vars=True)
         return {plain_name(name): _dense(name, value) for name, value in state.items()}
+
+    def layout(self) -> Layout:
+        """Their shapes and dtypes."""
+        return {
+            name: (tuple(value.shape), dtype_name(value.dtype))
+            for name, value in self.tensors().items()
+        }
 
     def buffers(self) -> HostBuffers:
         """Held tensors, pinned where they are for those of CUDA devices."""
