@@ -40,8 +40,8 @@ with SnapshotRecorder("runs/digits-torch", model, scheduler, resume_from=0) as r
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            scheduler.step()
-            if recorder.step():
+            scheduler.step()  # at a cycle's end, the recorder takes a snapshot
+            if recorder.step():  # which this asks about; without it, one is taken just the same
                 print(f"epoch {epoch + 1}: snapshot at step {recorder.updates}")
 
 for last in range(1, 6):

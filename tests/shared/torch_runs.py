@@ -43,7 +43,9 @@ class Training:
         ]
         self.optimizer = torch.optim.SGD(groups, lr=lr, momentum=0.9)
         self.scheduler = CyclicCosineLR(self.optimizer, SCHEDULE)
-        self.recorder = SnapshotRecorder(folder, self.model, self.scheduler)
+        self.recorder = SnapshotRecorder(
+            folder, self.model, self.scheduler, metrics=lambda: {"seen": self.scheduler.last_epoch}
+        )
         self.x, self.y = data()
 
     def update(self) -> None:
@@ -52,10 +54,8 @@ class Training:
         nn.functional.cross_entropy(self.model(self.x[rows]), self.y[rows]).backward()
         self.optimizer.step()
         self.scheduler.step()
-        self.recorder.step({"seen": self.scheduler.last_epoch})
 
     def save(self, path: Path) -> None:
-        self.recorder.wait()
         torch.save(
             {
                 "model": self.model.state_dict(),

@@ -43,7 +43,7 @@ def test_a_state_is_given_when_what_it_speaks_of_is_durable(tmp_path: Path, gate
     gate.close()
     recorder.step(filled(1))
     threading.Timer(0.2, gate.open.set).start()
-    assert recorder.state_dict() == {"updates": 1}
+    assert recorder.state_dict() == {"updates": 1, "position": 1}
     assert [snapshot.step for snapshot in recorder.store.list()] == [1]
     recorder.close()
 

@@ -50,6 +50,7 @@ def test_later_snapshots_stay_until_the_next_is_durable(tmp_path: Path, gate: Ga
 
 
 @pytest.mark.parametrize("kind", [{"resume_from": 0}, {"overwrite": True}])
+@pytest.mark.filterwarnings("ignore:The run ended at update 9:UserWarning")
 def test_starting_over_removes_nothing_before_its_first_snapshot(
     tmp_path: Path, kind: dict[str, Any]
 ) -> None:

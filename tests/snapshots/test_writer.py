@@ -548,29 +548,6 @@ def test_an_interrupt_while_the_thread_begins_leaves_one_thread(
     assert [each.load()["w"][0] for each in recorder.store.list()] == [*range(1, 9)]
 
 
-def test_failures_are_each_said_once_by_whoever_looks(tmp_path: Path) -> None:
-    class Watched(list[Exception]):
-        """Between the look and the taking, another thread takes."""
-
-        def __bool__(self) -> bool:
-            found = len(self) > 0
-            self.clear()
-            return found
-
-    recorder = ArrayRecorder(tmp_path, EVERY_STEP)
-    recorder._writer.failures = Watched([ca.SnapshotError("lost")])
-    with pytest.raises(ca.SnapshotError, match="lost"):
-        recorder.wait()
-    recorder.close()
-    recorder = ArrayRecorder(tmp_path, EVERY_STEP, on_error="warn")
-    recorder._writer.failures += [ca.SnapshotError("one"), ca.SnapshotError("two")]
-    for said in ("one", "two"):  # where warnings are errors, one at a time
-        with pytest.raises(RuntimeWarning, match=said):
-            recorder.wait()
-    recorder.wait()
-    recorder.close()
-
-
 @pytest.mark.parametrize("background", [False, True])
 def test_an_interrupt_at_any_line_leaves_nothing_pending(tmp_path: Path, background: bool) -> None:
     place, interrupted = 0, True

@@ -175,15 +175,15 @@ def _snapshots(folder: Path) -> list[Snapshot]:
     return SnapshotStore(path).list()
 
 
-def _at_least(
-    count: int, folder: Path, wanted: str, without: Sequence[str] = ()
-) -> list[Snapshot]:
+def _at_least(count: int, folder: Path, wanted: str, without: Sequence[str] = ()) -> list[Snapshot]:
     snapshots = _snapshots(folder)
     if without:
         from ..ensemble.members import choose_members
 
         names = [int(each) if re.fullmatch(r"[0-9]{1,20}", each) else each for each in without]
-        left_out = choose_members(snapshots, names, where=f"folder {folder}", name="Option --without")
+        left_out = choose_members(
+            snapshots, names, where=f"folder {folder}", name="Option --without"
+        )
         snapshots = [snapshot for snapshot in snapshots if snapshot not in left_out]
         wanted += " beside those of --without"
     if len(snapshots) < count:

@@ -46,7 +46,7 @@ def train(task: Training) -> Trained:
     x, y = _inputs(part), torch.from_numpy(part.y)
     rates: list[float] = []
     losses: list[float] = []
-    with _one_thread(), SnapshotRecorder(task.folder, model, scheduler, overwrite=True) as recorder:
+    with _one_thread(), SnapshotRecorder(task.folder, model, scheduler, overwrite=True):
         for rows in torch.from_numpy(task.order):
             rates.append(float(optimizer.param_groups[0]["lr"]))
             loss = nn.functional.cross_entropy(model(x[rows]), y[rows])
@@ -54,7 +54,6 @@ def train(task: Training) -> Trained:
             loss.backward()
             optimizer.step()
             scheduler.step()
-            recorder.step()
             losses.append(loss.item())
             task.progress()
 

@@ -1,4 +1,4 @@
-"""What a recorder is handed: where the weights come from, and what counts the updates.
+"""What a recorder is handed: where the weights come from, and what says where the run stands.
 
 Each framework brings a `Capture` of its own, and a `Clock` where it has a count.
 """
@@ -6,7 +6,7 @@ Each framework brings a `Capture` of its own, and a `Clock` where it has a count
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,29 +77,52 @@ class Capture(Protocol):
         """New memory for a copy of the weights, not used yet."""
 
 
+class Standing(NamedTuple):
+    """Where a run stands.
+
+    Attributes:
+        updates: how many updates the optimizer has done.
+        position: the step of the schedule, by which cycles end. The same, but
+            where a scheduler moves otherwise than once an update.
+        rate: the rate of the last update, as the optimizer had it; None where
+            it is not known, and the schedule's is taken.
+    """
+
+    updates: int
+    position: int
+    rate: float | None = None
+
+
 class Clock(Protocol):
-    """What says how many updates are done, each time that a recorder is stepped."""
+    """What says where the run stands, each time that a recorder looks."""
 
-    def start(self) -> int:
-        """The updates done when the recorder is made."""
+    def start(self) -> Standing:
+        """Where the run stands when the recorder is made."""
 
-    def loaded(self) -> int | None:
-        """The updates done by a state that was loaded since the last call; None if none was."""
+    def loaded(self) -> Standing | None:
+        """Where a state stood that was loaded since the last call; None if none was."""
 
-    def now(self, updates: int) -> int:
-        """The updates done now, where `updates` were at the recorder's last look."""
+    def now(self, last: Standing) -> Standing:
+        """Where the run stands now, where `last` was at the recorder's last look."""
+
+    def stop(self, last: Standing) -> Standing:
+        """Where the run stands at its end, for the recorder is closed and will not look again."""
 
 
 class EachStep:
     """The clock where each step of the recorder is an update."""
 
-    def start(self) -> int:
-        """None yet."""
-        return 0
+    def start(self) -> Standing:
+        """No update yet."""
+        return Standing(0, 0)
 
     def loaded(self) -> None:
         """A counter of calls has no state of its own that could be loaded."""
 
-    def now(self, updates: int) -> int:
-        """One more than before."""
-        return updates + 1
+    def now(self, last: Standing) -> Standing:
+        """One update more than before."""
+        return Standing(last.updates + 1, last.position + 1)
+
+    def stop(self, last: Standing) -> Standing:
+        """Where it stood."""
+        return last

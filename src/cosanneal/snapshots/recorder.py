@@ -1,32 +1,33 @@
 """The recorder: it knows when a cycle ends, and has the weights copied and written.
 
 It knows no framework. An adapter hands it a `Capture`, which gives the named
-tensors and copies them, and a `Clock`, which says how many updates are done.
+tensors and copies them, and a `Clock`, which says where the run stands.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import threading
 import time
-import warnings
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Self, TypeAlias, TypedDict, Unpack, get_args
+from typing import Any, Self, TypeAlias, TypedDict, Unpack
 
 import safetensors
 
 from ..core.errors import ScheduleError, SnapshotError, check_steps, shown
 from ..core.schedule import Cycle, Schedule
 from ..core.version import __version__
-from .capture import Capture, Clock, HostBuffers
+from .capture import Capture, Clock, HostBuffers, Standing
+from .ending import ended_early
 from .file import TensorBytes
+from .finite import first_nonfinite
 from .lock import FolderLock
+from .notices import Notices, OnError
 from .resume import Run
 from .retention import Mode, Retention, check_count
 from .store import Snapshot, SnapshotStore, plain_metrics
@@ -35,11 +36,35 @@ from .writer import Writer
 _log = logging.getLogger(__name__)
 
 Metrics: TypeAlias = Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None
-OnError: TypeAlias = Literal["raise", "warn"]
 
 
 class RecorderOptions(TypedDict, total=False):
-    """What every recorder takes by keyword; `Recorder` says what each does."""
+    """What every recorder takes by keyword.
+
+    Args:
+        resume_from: the number of updates the run had done when it was
+            interrupted. Snapshots up to there are kept, later ones replaced (the
+            run will make them again); 0 starts over. What is replaced stays
+            until the run's next snapshot is durable, and goes then at once.
+        overwrite: replace in that way also the snapshots of another schedule or
+            model, which are refused otherwise. Without `resume_from`, start over.
+        background: False writes, and raises errors, within the call that takes it.
+        max_pending: so many snapshots are in flight at most, each with held
+            memory for one copy of the weights. The next one waits.
+        on_error: what a snapshot that cannot be written does: "raise" a
+            SnapshotError at the next call, or "warn" there. Tensors or metrics
+            that cannot be recorded are always raised, where they came.
+        keep_last: keep only so many of the newest snapshots.
+        keep_best: keep only so many of the best by `metric`, and with
+            `keep_last` those too. Others are deleted once the newer one is
+            durable. A run killed and resumed ends with those of one that was
+            not; until it is past that step, there may be fewer.
+        metric: the name of the metric for `keep_best`, which every snapshot's
+            metrics must then hold.
+        mode: whether the metric's "min" or "max" is best.
+        metrics: a function that returns the user's own numbers for a snapshot, as a
+            dict; called at a cycle's end, unless that call brings some.
+    """
 
     resume_from: int | None
     overwrite: bool
@@ -50,6 +75,7 @@ class RecorderOptions(TypedDict, total=False):
     keep_best: int | None
     metric: str | None
     mode: Mode
+    metrics: Callable[[], Mapping[str, Any]] | None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -86,7 +112,7 @@ class Statistics:
 
 
 class Recorder:
-    """Records a snapshot whenever the count of updates crosses the end of a cycle.
+    """Records a snapshot whenever the run crosses the end of a cycle.
 
     At a cycle's end the training thread copies the weights into held memory and
     goes on; a thread in the background makes a durable file of the copy. An
@@ -105,27 +131,8 @@ class Recorder:
             locked against other recorders until `close`, or the process' end.
         schedule: the schedule of the run.
         capture: gives the weights.
-        clock: says how many updates are done, where `look` is called.
-        resume_from: the number of updates the run had done when it was
-            interrupted. Snapshots up to there are kept, later ones replaced (the
-            run will make them again); 0 starts over. What is replaced stays
-            until the run's next snapshot is durable, and goes then at once.
-        overwrite: replace in that way also the snapshots of another schedule or
-            model, which are refused otherwise. Without `resume_from`, start over.
-        background: False writes, and raises errors, within the call that takes it.
-        max_pending: so many snapshots are in flight at most, each with held
-            memory for one copy of the weights. The next one waits.
-        on_error: what a snapshot that cannot be written does: "raise" a
-            SnapshotError at the next call, or "warn" there. Tensors or metrics
-            that cannot be recorded are always raised, where they came.
-        keep_last: keep only so many of the newest snapshots.
-        keep_best: keep only so many of the best by `metric`, and with
-            `keep_last` those too. Others are deleted once the newer one is
-            durable. A run killed and resumed ends with those of one that was
-            not; until it is past that step, there may be fewer.
-        metric: the name of the metric for `keep_best`, which every snapshot's
-            metrics must then hold.
-        mode: whether the metric's "min" or "max" is best.
+        clock: says where the run stands, when `look` is called.
+        options: as `RecorderOptions` has them.
 
     Raises:
         SnapshotError: an argument that cannot be; the folder cannot be written
@@ -152,16 +159,17 @@ class Recorder:
         )
         max_pending = options.get("max_pending", 1)
         check_count("max_pending", max_pending)
-        self._on_error: OnError = options.get("on_error", "raise")
-        if self._on_error not in get_args(OnError):
+        self._metrics = options.get("metrics")
+        if self._metrics is not None and not callable(self._metrics):
             raise SnapshotError(
-                "Argument `on_error` must be 'raise' or 'warn'. "
-                f"Received: on_error={shown(self._on_error)}"
+                "Argument `metrics` must be a function that returns a dict, since it is called "
+                f"at each cycle's end. Received: {shown(self._metrics)}"
             )
+        self._notices = Notices(options.get("on_error", "raise"))
         self.store = folder if isinstance(folder, SnapshotStore) else SnapshotStore(folder)
         self.schedule = check_schedule(schedule)
         self._capture, self._clock = capture, clock
-        self._updates = clock.start()
+        self._standing = self._started = clock.start()
         self._closed = False
         self._statistics = Statistics()
         overwrite = options.get("overwrite", False)
@@ -173,9 +181,12 @@ class Recorder:
         self._writer = Writer(
             [capture.buffers() for _ in range(max_pending)],
             background=options.get("background", True),
+            failed=self._notices.fail,
         )
         self._lock = FolderLock(self.store.folder)
-        self._finalizer = weakref.finalize(self, _dropped, self._writer, self._lock, os.getpid())
+        self._finalizer = weakref.finalize(
+            self, _dropped, self._writer, self._notices, self._lock, os.getpid()
+        )
         try:
             self.store.prepare()
             resume_from = options.get("resume_from")
@@ -193,7 +204,7 @@ class Recorder:
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         try:
-            self.close()
+            self.close(unfinished=error is not None)
         except Exception as failure:
             if error is None:
                 raise
@@ -209,18 +220,24 @@ class Recorder:
     @property
     def updates(self) -> int:
         """The number of optimizer updates done, as the recorder knows it."""
-        return self._updates
+        return self._standing.updates
+
+    @property
+    def busy(self) -> bool:
+        """Whether a snapshot is being written, or there is something to say of one."""
+        return bool(self._writer.pending or self._notices)
 
     @property
     def metric(self) -> str | None:
         """The name of the metric that every snapshot must have, for `keep_best`."""
         return self._retention.metric
 
-    def resume(self, updates: int, *, again: int = 0) -> None:
+    def resume(self, updates: int, *, position: int | None = None, again: int = 0) -> None:
         """Go on from a run that had done so many updates.
 
         Args:
             updates: how many.
+            position: the step of the schedule, where it is another number.
             again: as if so many fewer were done, but for those that have their
                 snapshot: one that was due with the updates' last is taken now.
 
@@ -232,8 +249,11 @@ class Recorder:
         self._refuse_a_fork()
         self._refuse_closed()
         self._writer.wait()
-        kept = self._run.go_on(updates, self._capture.layout)
-        self._updates = max(updates - again, kept, 0)
+        at = Standing(updates, updates if position is None else position)
+        kept = self._run.go_on(at, self._capture.layout)
+        self._standing = self._started = Standing(
+            max(at.updates - again, kept.updates, 0), max(at.position - again, kept.position, 0)
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """The recorder's state as plain data, once the snapshots taken are durable.
@@ -242,7 +262,7 @@ class Recorder:
             SnapshotError: one of them could not be written, as `wait` says.
         """
         self.wait()
-        return {"updates": self._updates}
+        return {"updates": self._standing.updates, "position": self._standing.position}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on from a state, as `resume_from` does."""
@@ -251,7 +271,7 @@ class Recorder:
                 "Argument `state_dict` must be the state of a SnapshotRecorder. "
                 f"Received: a dict with {sorted(state_dict)}"
             )
-        self.resume(state_dict["updates"])
+        self.resume(state_dict["updates"], position=state_dict.get("position"))
 
     def wait(self) -> None:
         """Return when every snapshot taken is durable.
@@ -262,25 +282,42 @@ class Recorder:
         """
         if self._is_ours():
             self._writer.wait()
-            self._surface()
+            self._notices.say()
 
-    def close(self) -> None:
+    def flush(self) -> None:
+        """Return when every snapshot taken is durable or lost; what failed is said later."""
+        if self._is_ours():
+            self._writer.wait()
+
+    def close(self, *, unfinished: bool = False) -> None:
         """Finish: wait for the snapshots taken, and let others write to the folder.
 
         Calling it twice is fine.
 
+        Args:
+            unfinished: the run ended before its time, which is known: no warning of it.
+
         Raises:
             SnapshotError: as `wait` does. The recorder is closed nevertheless.
+
+        Warns:
+            UserWarning: the run ended a little before a snapshot was due, or took none.
         """
         if not self._is_ours():
             return
         with self._one_at_a_time:
+            ended = self._clock.stop(self._standing)
+            if not (self._closed or unfinished or self._left is not None):
+                taken = self._statistics.taken
+                early = ended_early(self.schedule, self._started, ended, taken=taken)
+                if early is not None:
+                    self._notices.warn(early)
             self._closed = True
             self._writer.wait()
             self._settle()
             self._lock.release()
             self._finalizer.detach()
-            self._surface()
+            self._notices.say()
 
     def rest(self) -> None:
         """Wait for the snapshots taken, and let others write to the folder until `go_on`."""
@@ -315,27 +352,6 @@ class Recorder:
                 "was forked from it. Record in the process that made it"
             )
 
-    def _surface(self) -> None:
-        """Raise, or warn of, what failed in the background since the last look."""
-        failures: list[Exception] = []
-        with contextlib.suppress(IndexError):  # another thread may look at the same time
-            while True:
-                failures.append(self._writer.failures.pop(0))
-        if not failures:
-            return
-        if self._on_error == "warn":
-            while failures:
-                failure = failures.pop(0)
-                try:
-                    warnings.warn(str(failure), RuntimeWarning, stacklevel=2)
-                except Warning:  # where warnings are errors: the others are yet to be said
-                    self._writer.failures[:0] = failures
-                    raise
-        elif len(failures) == 1:
-            raise failures[0]
-        else:
-            raise SnapshotError("\n".join(map(str, failures))) from failures[0]
-
     def look(self, metrics: Metrics = None) -> bool:
         """Look at the clock, and record if a cycle ended since the last look.
 
@@ -343,14 +359,14 @@ class Recorder:
         """
         loaded = self._clock.loaded()
         if loaded is not None:  # it did not train its way here
-            self.resume(loaded)
-        return self.advance(self._clock.now(self._updates), metrics)
+            self.resume(loaded.updates, position=loaded.position)
+        return self.advance(self._clock.now(self._standing), metrics)
 
-    def advance(self, updates: int, metrics: Metrics = None) -> bool:
-        """Note that so many updates are done now; record if a cycle ended since the last look.
+    def advance(self, now: Standing, metrics: Metrics = None) -> bool:
+        """Note where the run stands now; record if a cycle ended since the last look.
 
         Args:
-            updates: how many.
+            now: where.
             metrics: the user's own numbers for the snapshot: a dict, or a
                 function that returns one and is called only if a cycle ended.
 
@@ -364,29 +380,30 @@ class Recorder:
         self._refuse_a_fork()  # whose parent's thread may hold the lock for ever
         with self._one_at_a_time:
             self._refuse_closed()
-            if updates < self._updates:
+            last = self._standing
+            if now.updates < last.updates or now.position < last.position:
                 raise SnapshotError(
-                    f"The updates done must not go back. Received: {updates} after "
-                    f"{self._updates}; to resume from an earlier step, make a new recorder with "
+                    f"The updates done must not go back. Received: {now.updates} after "
+                    f"{last.updates}; to resume from an earlier step, make a new recorder with "
                     "resume_from=step"
                 )
             self._run.begin(self._capture.layout)
             # A cycle is found by crossing its end. Where several ended at once,
             # only the last has weights to show.
-            ended = self.schedule.cycles_completed(self._updates, updates)
-            self._updates = updates
+            ended = self.schedule.cycles_completed(last.position, now.position)
+            self._standing = now
             if ended:
-                self._take(ended[-1], metrics)
+                self._take(ended[-1], self._metrics if metrics is None else metrics)
             # Only now, so that who goes on after an earlier snapshot's error has
             # lost neither the update nor this snapshot.
-            self._surface()
+            self._notices.say()
             return bool(ended)
 
     def _refuse_closed(self) -> None:
         if self._closed:
             raise SnapshotError(
                 "The recorder is closed. Step it inside its `with` block, or make a new one with "
-                f"resume_from={self._updates}"
+                f"resume_from={self._standing.updates}"
             )
 
     def _take(self, cycle: Cycle, metrics: Metrics) -> None:
@@ -399,27 +416,15 @@ class Recorder:
         free = time.perf_counter()
         tensors = buffers.copy(weights)
         copied = time.perf_counter()
+        at = self._standing
         self._run.keep(
-            self._updates, {name: (each.shape, each.dtype) for name, each in tensors.items()}
+            at.updates, {name: (each.shape, each.dtype) for name, each in tensors.items()}
         )
-        write = partial(
-            self.store.write,
-            tensors,
-            cycle=cycle.index,
-            step=self._updates,
-            rate=self.schedule.rate(self._updates - 1),
-            schedule=self.schedule,
-            framework=self._capture.framework,
-            versions={
-                "cosanneal": __version__,
-                "safetensors": safetensors.__version__,
-                self._capture.framework: self._capture.version,
-            },
-            metrics=values,
-        )
+        of = self._capture.framework, self._capture.version
+        write = partial(_written, self.store, tensors, cycle, at, self.schedule, of, values)
         statistics = self._statistics
         # The job must not know the recorder, which could then not be dropped.
-        job = partial(_write, buffers, tensors, write, self._run, statistics)
+        job = partial(_write, buffers, tensors, write, self._run, statistics, self._notices)
         self._settle()
         try:
             statistics.taken += 1
@@ -437,18 +442,48 @@ class Recorder:
             self._statistics.failed = self._statistics.taken - self._statistics.durable
 
 
+def _written(
+    store: SnapshotStore,
+    tensors: Mapping[str, TensorBytes],
+    cycle: Cycle,
+    at: Standing,
+    schedule: Schedule,
+    of: tuple[str, str],
+    metrics: Mapping[str, Any],
+    nonfinite: str | None,
+) -> Snapshot:
+    """Write a snapshot of weights of a framework, `of` which name and version."""
+    return store.write(
+        tensors,
+        cycle=cycle.index,
+        step=at.updates,
+        schedule_step=at.position,
+        rate=schedule.rate(max(at.position - 1, 0)) if at.rate is None else at.rate,
+        schedule=schedule,
+        framework=of[0],
+        versions={
+            "cosanneal": __version__,
+            "safetensors": safetensors.__version__,
+            of[0]: of[1],
+        },
+        metrics=metrics,
+        nonfinite=nonfinite,
+    )
+
+
 def _write(
     buffers: HostBuffers,
     tensors: Mapping[str, TensorBytes],
-    write: Callable[[], Snapshot],
+    write: Callable[..., Snapshot],
     run: Run,
     statistics: Statistics,
+    notices: Notices,
 ) -> None:
     """Make the copied weights durable, then remove what need not be kept any more."""
     began = time.perf_counter()
     try:
         buffers.arrive()
-        snapshot = write()
+        snapshot = write(first_nonfinite(tensors))
     except BaseException:
         statistics.failed += 1
         raise
@@ -459,14 +494,13 @@ def _write(
     run.written(snapshot)
 
 
-def _dropped(writer: Writer, lock: FolderLock, process: int) -> None:
+def _dropped(writer: Writer, notices: Notices, lock: FolderLock, process: int) -> None:
     """At the end of a recorder that nobody closed, or of the interpreter."""
     if process != os.getpid():
         return
 
     def finish() -> None:
-        while writer.failures:
-            _log.error("%s", writer.failures.pop(0))
+        notices.log()
         lock.release()
 
     writer.at_rest(finish)

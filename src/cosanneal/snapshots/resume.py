@@ -9,6 +9,7 @@ from typing import Final, TypeAlias
 from ..core.difference import difference
 from ..core.errors import SnapshotError, shown
 from ..core.schedule import Schedule
+from .capture import Standing
 from .file import Layout, first_mismatch
 from .retention import Retention
 from .store import Snapshot, SnapshotStore
@@ -80,17 +81,17 @@ class Run:
             self._claimed = True
         self.compare(shapes)
 
-    def go_on(self, updates: int, shapes: Shapes) -> int:
-        """Go on from where the run had done so many updates: abandon what came later.
+    def go_on(self, at: Standing, shapes: Shapes) -> Standing:
+        """Go on from where the run stood: abandon what came later.
 
         Returns:
-            The step of the last snapshot that is kept; 0 if there is none.
+            Where it stood at the last snapshot that is kept; at its beginning if there is none.
 
         Raises:
             SnapshotError: some are of another schedule or model, or lack the metric
                 by which to choose.
         """
-        found = self._store.list()
+        updates, found = at.updates, self._store.list()
         self._before, self._compared = None, False
         if not updates and self._overwrite:
             self.start_over()
@@ -102,8 +103,8 @@ class Run:
             self._claimed = True
         self.compare(shapes)
         kept = self._kept(found)
-        over = self._schedule.total_steps is not None and updates >= self._schedule.total_steps
-        cycle = self._schedule.num_cycles if over else self._schedule.cycle_at(updates).index
+        over = self._schedule.total_steps is not None and at.position >= self._schedule.total_steps
+        cycle = self._schedule.num_cycles if over else self._schedule.cycle_at(at.position).index
         every = self._retention.keeps_all
         if cycle and every and all(each.cycle != cycle - 1 for each in kept):
             _log.warning(  # for it will never have one
@@ -113,7 +114,7 @@ class Run:
                 cycle - 1,
                 self._store.folder,
             )
-        return kept[-1].step if kept else 0
+        return kept[-1].standing if kept else Standing(0, 0)
 
     def compare(self, shapes: Shapes) -> None:
         """Refuse, or abandon, what is of another model; as soon as the run's weights are known.

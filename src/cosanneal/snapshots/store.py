@@ -15,6 +15,7 @@ from ..core.documents import parse_document
 from ..core.errors import ScheduleError, SnapshotError, shown
 from ..core.paths import lasting_path
 from ..core.schedule import Schedule
+from .capture import Standing
 from .file import FORMAT_VERSION, TensorBytes, write_file
 from .reader import SnapshotReader
 
@@ -48,10 +49,11 @@ class Snapshot:
     def metadata(self) -> dict[str, Any]:
         """What its header says, read once.
 
-        `format`, `cycle`, `step`, `rate` (of the update before it), `schedule`
-        (see `Schedule.to_dict`), `framework`, `versions`, `metrics` (the
-        user's own), `nonfinite` (the first tensor that held a NaN or an
-        infinity when it was taken; else None) and `digest`.
+        `format`, `cycle`, `step`, `schedule_step` (of the schedule: another
+        number, where the scheduler did not move once an update), `rate` (of the
+        last update), `schedule` (see `Schedule.to_dict`), `framework`,
+        `versions`, `metrics` (the user's own), `nonfinite` (the first tensor
+        that held a NaN or an infinity when it was taken; else None) and `digest`.
 
         Raises:
             SnapshotError: the file is no snapshot that this version reads.
@@ -60,6 +62,12 @@ class Snapshot:
             with self.open():
                 pass
         return self._metadata or {}
+
+    @property
+    def standing(self) -> Standing:
+        """Where the run stood when it was taken."""
+        at = self.metadata
+        return Standing(at["step"], at["schedule_step"], at["rate"])
 
     @property
     def schedule(self) -> Schedule:
@@ -203,6 +211,7 @@ class SnapshotStore:
         framework: str,
         versions: Mapping[str, str],
         metrics: Mapping[str, Any] | None = None,
+        schedule_step: int | None = None,
         nonfinite: str | None = None,
     ) -> Snapshot:
         """Write one snapshot; when this returns, it is durable.
@@ -216,6 +225,7 @@ class SnapshotStore:
             framework: the framework of the weights, such as "torch".
             versions: the versions of the libraries involved.
             metrics: the user's own numbers, by name.
+            schedule_step: the step of the schedule, where it is not `step`.
             nonfinite: the tensor in which a NaN or an infinity was found, if one was.
 
         Raises:
@@ -232,6 +242,8 @@ class SnapshotStore:
             "metrics": json.dumps(plain_metrics(metrics), sort_keys=True),
             **({} if nonfinite is None else {"nonfinite": nonfinite}),
         }
+        if schedule_step not in (None, step):
+            metadata["schedule_step"] = str(schedule_step)
         snapshot = Snapshot(self.folder / _name(cycle, step), cycle=cycle, step=step)
         write_file(snapshot.path, tensors, metadata)
         return snapshot
@@ -350,6 +362,7 @@ def _parse_metadata(snapshot: Snapshot, reader: SnapshotReader) -> dict[str, Any
             "format": FORMAT_VERSION,
             "cycle": int(raw["cycle"]),
             "step": int(raw["step"]),
+            "schedule_step": int(raw.get("schedule_step", raw["step"])),
             "rate": float(raw["rate"]),
             "schedule": _parse_object(raw["schedule"], "schedule"),
             "framework": raw["framework"],

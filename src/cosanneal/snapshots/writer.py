@@ -21,10 +21,18 @@ class Writer:
     Args:
         buffers: held memory, once for each job that may be in flight.
         background: False runs each job when it is submitted.
+        failed: told of each job that fails.
     """
 
-    def __init__(self, buffers: Sequence[HostBuffers], *, background: bool) -> None:
+    def __init__(
+        self,
+        buffers: Sequence[HostBuffers],
+        *,
+        background: bool,
+        failed: Callable[[Exception], None],
+    ) -> None:
         self._buffers = buffers
+        self._failed = failed
         self._background = background
         self._condition = threading.Condition()
         # The first is being done. No other record says which buffers are in use,
@@ -32,8 +40,6 @@ class Writer:
         self._jobs: deque[tuple[HostBuffers, Job]] = deque()
         self._thread: threading.Thread | None = None
         self._last_wish: Job | None = None
-        # Of the jobs that failed, for whoever asks next to take and to say.
-        self.failures: list[Exception] = []
 
     @property
     def pending(self) -> int:
@@ -109,4 +115,4 @@ class Writer:
         try:
             job()
         except Exception as error:
-            self.failures.append(error)
+            self._failed(error)

@@ -48,6 +48,7 @@ def update(optimizer: Optimizer, scheduler: LRScheduler, times: int = 1) -> None
         scheduler.step()
 
 
+@pytest.mark.filterwarnings("ignore:The schedule is over:UserWarning")
 def test_rates_are_those_of_the_schedule_bit_for_bit() -> None:
     optimizer = sgd(0.7)
     scheduler = CyclicCosineLR(optimizer, SCHEDULE)
@@ -63,6 +64,7 @@ def test_it_is_a_scheduler_of_torch() -> None:
     assert not hasattr(scheduler, "total_steps")
 
 
+@pytest.mark.filterwarnings("ignore:The schedule is over:UserWarning")
 def test_groups_keep_their_ratio_to_the_highest() -> None:
     optimizer = sgd(0.01, 0.04, 0.04)
     scheduler = CyclicCosineLR(optimizer, SCHEDULE)
@@ -146,6 +148,7 @@ def test_adamw_foreach_takes_the_rates() -> None:
         assert not torch.equal(before, weight) or SCHEDULE.rate(step) == 0
 
 
+@pytest.mark.filterwarnings("ignore:The schedule is over:UserWarning")
 def test_state_survives_a_round_trip_in_mid_cycle_on_a_fresh_optimizer() -> None:
     optimizer = sgd(0.1, 0.02)
     scheduler = CyclicCosineLR(optimizer, SCHEDULE)

@@ -113,6 +113,7 @@ def buffers_of(tensors: dict[str, Tensor]) -> nn.Module:
     return model
 
 
+@pytest.mark.filterwarnings("ignore:The weights at update 1 are not finite:UserWarning")
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_every_dtype_in_every_shape(tmp_path: Path, kind: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(1)

@@ -24,6 +24,11 @@ from cosanneal.adapters.torch import CyclicCosineLR
 # Releases of torch that set the rates within `step` itself have no short way, and the same rates.
 SHORT = hasattr(LRScheduler, "_update_lr")
 
+# Rates are looked at far beyond the last cycle, and between updates that are none.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:The schedule is over:UserWarning", "ignore:The scheduler moved:UserWarning"
+)
+
 SCHEDULES = {
     "equal": ca.CyclicCosine(0.2, total_steps=2000, num_cycles=3, min_lr=1e-3),
     "short": ca.CyclicCosine(0.2, cycle_steps=7),

@@ -148,9 +148,7 @@ def test_what_all_agree_on_stays_as_it_is(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("name", [*FLOATS, "complex64"])
-def test_what_is_not_finite_is_refused_by_its_name(
-    tmp_path: Path, name: str, value: float
-) -> None:
+def test_what_is_not_finite_is_refused_by_its_name(tmp_path: Path, name: str, value: float) -> None:
     whole = np.ones(300_000, dtype_of(name))
     broken = whole.copy()
     broken[-1] = value

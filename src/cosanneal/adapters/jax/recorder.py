@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from ...core.errors import SnapshotError, shown
 from ...core.schedule import Schedule
-from ...snapshots.capture import EachStep, HostBuffers
+from ...snapshots.capture import EachStep, HostBuffers, Standing
 from ...snapshots.file import Layout, check_tensor
 from ...snapshots.recorder import Metrics, Recorder, RecorderOptions
 from ...snapshots.store import SnapshotStore
@@ -124,8 +124,9 @@ class SnapshotRecorder(Recorder):
         for step, params in buffer.list():
             if step >= self.updates:
                 with self._pytree.of(params):
-                    recorded += self.advance(step + 1)
-        self.advance(int(buffer.latest) + 1)
+                    recorded += self.advance(Standing(step + 1, step + 1))
+        done = int(buffer.latest) + 1
+        self.advance(Standing(done, done))
         return recorded
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ...core.difference import difference
 from ...core.errors import ScheduleError, SnapshotError, check_flag
 from ...core.schedule import Schedule
-from ...snapshots.capture import EachStep, HostBuffers
+from ...snapshots.capture import EachStep, HostBuffers, Standing
 from ...snapshots.file import Layout
 from ...snapshots.recorder import Metrics, Recorder, RecorderOptions, Statistics
 from ...snapshots.store import SnapshotStore
@@ -215,7 +215,7 @@ class SnapshotRecorder(keras.callbacks.Callback):
             self._pace = max(self._pace, gained)
         else:
             self._begin(updates)
-        self.recorder.advance(updates, metrics)
+        self.recorder.advance(Standing(updates, updates), metrics)
         total = self.schedule.total_steps
         if self.set_lr:
             optimizer.learning_rate = self.schedule.rate(updates)

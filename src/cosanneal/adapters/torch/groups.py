@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import warnings
 import weakref
@@ -13,6 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ...core.errors import ScheduleError
+from .updates import register
 
 
 class TakesGroups(Protocol):
@@ -34,9 +34,8 @@ def watch(scheduler: TakesGroups) -> None:
         if scheduler is not None and len(optimizer.param_groups) != len(scheduler.base_lrs):
             scheduler.take_in_groups()
 
-    # What wraps an optimizer may be one without hooks; there the next step takes them in.
-    with contextlib.suppress(AttributeError, TypeError):
-        scheduler.optimizer.register_step_pre_hook(before_update)
+    # Where there are no hooks, the next step takes them in.
+    register(scheduler.optimizer, "pre", before_update)
 
 
 def initial_rates(optimizer: Optimizer, *, ratios: bool) -> list[float]:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import math
 import os
+import weakref
 from collections.abc import Mapping
-from typing import Unpack
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from ...core.errors import ScheduleError, SnapshotError
+from ...core.errors import ScheduleError, SnapshotError, shown
 from ...core.schedule import Schedule
-from ...snapshots.capture import EachStep, HostBuffers
+from ...snapshots.capture import HostBuffers, Standing
 from ...snapshots.file import Layout, TensorBytes, check_tensor
 from ...snapshots.recorder import Metrics, Recorder, RecorderOptions
 from ...snapshots.store import SnapshotStore
 from .scheduler import CyclicCosineLR
 from .state import dtype_name, is_shard, plain_name, unwrapped
+from .stretch import copied
+from .updates import Follower
 
 
 class SnapshotRecorder(Recorder):
@@ -33,11 +37,15 @@ class SnapshotRecorder(Recorder):
     Args:
         folder: the folder of the snapshots; made if it is not there.
         model: the model. Its whole state is recorded: parameters and buffers.
-        schedule: the schedule; or the CyclicCosineLR, whose step is then
-            followed, so that resuming the scheduler resumes the recorder.
+        schedule: the CyclicCosineLR (or accelerate's wrapper of one). Snapshots
+            are then taken within `scheduler.step()`, in the moment in which it
+            leaves a cycle: nothing else is to be called, and resuming the
+            scheduler resumes the recorder. Or the schedule, of which each
+            `recorder.step()` is an update, if an optimizer of the model did one.
         options: `resume_from` (not needed where the scheduler's state is
-            loaded), `overwrite`, `background`, `max_pending`, `on_error`, `keep_last`,
-            `keep_best`, `metric` and `mode`, as Recorder has them.
+            loaded), `overwrite`, `metrics`, `background`, `max_pending`,
+            `on_error`, `keep_last`, `keep_best`, `metric`, `mode` and
+            `install_sigterm`, as Recorder has them.
 
     Raises:
         SnapshotError: the folder cannot be written to, or another recorder is
@@ -49,9 +57,12 @@ class SnapshotRecorder(Recorder):
         >>> import cosanneal as ca
         >>> model = torch.nn.Linear(2, 1)
         >>> schedule = ca.CyclicCosine(max_lr=0.2, total_steps=6, num_cycles=2)
-        >>> with SnapshotRecorder(tempfile.mkdtemp(), model, schedule) as recorder:
-        ...     [recorder.step() for _ in range(6)]
-        [False, False, True, False, False, True]
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.2)
+        >>> scheduler = CyclicCosineLR(optimizer, schedule)
+        >>> with SnapshotRecorder(tempfile.mkdtemp(), model, scheduler) as recorder:
+        ...     for _ in range(6):
+        ...         optimizer.step()
+        ...         scheduler.step()
         >>> [snapshot.step for snapshot in recorder.store.list()]
         [3, 6]
     """
@@ -64,27 +75,35 @@ class SnapshotRecorder(Recorder):
         **options: Unpack[RecorderOptions],
     ) -> None:
         capture = ModuleCapture(model)
-        if not isinstance(schedule, CyclicCosineLR):
-            super().__init__(folder, schedule, capture, EachStep(), **options)
+        self._asked = 0  # the snapshots that `step` has told of
+        # accelerate's wrapper holds the scheduler that was prepared.
+        scheduler = getattr(schedule, "scheduler", schedule)
+        if not isinstance(scheduler, CyclicCosineLR):
+            super().__init__(folder, scheduler, capture, OptimizersClock(model), **options)
             return
-        clock = SchedulerClock(schedule)
-        done, given = clock.start(), options.get("resume_from")
-        if done and given is not None and given != done:
+        clock = SchedulerClock(scheduler)
+        began, given = clock.start(), options.get("resume_from")
+        if began.updates and given is not None and given != began.updates:
             raise SnapshotError(
-                "Argument `resume_from` must be the scheduler's step. "
-                f"Received: resume_from={given}, and a scheduler that has done {done}; leave "
-                "resume_from out"
+                "Argument `resume_from` must be what the scheduler's optimizer has done. Received: "
+                f"resume_from={given}, and {began.updates} updates; leave resume_from out"
             )
-        if given is None and schedule.loads:
-            options["resume_from"] = done
         super().__init__(folder, clock.schedule(), capture, clock, **options)
+        if given is None and scheduler.loads:
+            self.resume(began.updates, position=began.position)
+        clock.follow(self)
 
     def step(self, metrics: Metrics = None) -> bool:
-        """Note that an update was done; call it after `optimizer.step()` and `scheduler.step()`.
+        """Note that an update was done; call it after `optimizer.step()`.
+
+        Not needed where the recorder follows a scheduler: there it takes the
+        snapshot within `scheduler.step()`, and this says whether it took one
+        since it was last asked.
 
         Args:
             metrics: the user's own numbers for the snapshot: a dict, or a
                 function that returns one and is called only if a cycle ended.
+                Where a scheduler is followed, give the recorder a function.
 
         Returns:
             Whether a cycle ended and its snapshot was taken.
@@ -93,7 +112,23 @@ class SnapshotRecorder(Recorder):
             SnapshotError: the weights or the metrics cannot be recorded; an
                 earlier snapshot could not be written; or the recorder is closed.
         """
-        return self.look(metrics)
+        if not isinstance(self._clock, SchedulerClock):
+            return self.look(metrics)
+        if metrics is not None:
+            raise SnapshotError(
+                "Argument `metrics` must be given to the recorder where it follows a scheduler, "
+                "since a snapshot is taken within scheduler.step(): "
+                "SnapshotRecorder(folder, model, scheduler, metrics=function). "
+                f"Received: {shown(metrics)} in step()"
+            )
+        self.look()
+        asked, self._asked = self._asked, self.statistics.taken
+        return self._asked > asked
+
+    def moved(self) -> bool:
+        """The scheduler left a cycle; whether to be told of the next step, too."""
+        self.look()
+        return self.busy
 
 
 class ModuleCapture:
@@ -139,6 +174,7 @@ class SchedulerClock:
     def __init__(self, scheduler: CyclicCosineLR) -> None:
         self._scheduler = scheduler
         self._loads = scheduler.loads
+        self._follower: Follower | None = None
 
     def schedule(self) -> Schedule:
         """The schedule whose cycles are followed.
@@ -159,20 +195,99 @@ class SchedulerClock:
             )
         return first
 
-    def start(self) -> int:
-        """The updates that the scheduler has done."""
-        return self.now(0)
+    def follow(self, recorder: Follower) -> None:
+        """Have the recorder look whenever the scheduler leaves a cycle."""
+        self._follower = recorder
+        self._scheduler.followers.add(recorder)
 
-    def loaded(self) -> int | None:
-        """The step of a state that was loaded into the scheduler."""
+    def start(self) -> Standing:
+        """Where the scheduler stands."""
+        return self._scheduler.pace.standing(self._scheduler.last_epoch)
+
+    def loaded(self) -> Standing | None:
+        """Where a state stood that was loaded into the scheduler."""
         if self._loads == self._scheduler.loads:
             return None
         self._loads = self._scheduler.loads
-        return self._scheduler.loaded_step
+        return self._scheduler.loaded
 
-    def now(self, updates: int) -> int:  # noqa: ARG002
-        """The updates that the scheduler has done."""
-        return max(math.floor(self._scheduler.last_epoch), 0)
+    def now(self, last: Standing) -> Standing:  # noqa: ARG002
+        """Where the scheduler stands."""
+        return self.start()
+
+    def stop(self, last: Standing) -> Standing:
+        """Where it stands; where it was said already that it does not move, where it stood."""
+        if self._follower is not None:
+            self._scheduler.followers.remove(self._follower)
+        return last if "pace" in self._scheduler.pace.said else self.start()
+
+
+class OptimizersClock:
+    """Counts the updates that optimizers do of a model's weights.
+
+    A call of the recorder without an update since the last, as gradient accumulation
+    has them, is none. Of several optimizers that take turns, each call counts once. As
+    long as no optimizer was seen, as where a loop sets the weights by itself, each
+    call is an update.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = weakref.ref(model)
+        self._ours = weakref.WeakKeyDictionary[Optimizer, bool]()
+        self._since: dict[int, int] = {}  # the updates since the last look, by optimizer
+        # Whether an optimizer was seen, and the calls that were counted before.
+        self._seen, self._unseen = False, 0
+        self._last = Standing(0, 0)
+        self._rate: float | Tensor | None = None
+        held = weakref.ref(self)
+
+        def after_update(optimizer: Optimizer, args: Any, kwargs: Any) -> None:  # noqa: ARG001
+            clock = held()
+            if clock is not None:
+                clock.note(optimizer)
+
+        self._hook = register_optimizer_step_post_hook(after_update)
+        weakref.finalize(self, self._hook.remove)
+
+    def note(self, optimizer: Optimizer) -> None:
+        """An optimizer, of whatever weights, did an update."""
+        if optimizer not in self._ours:
+            model = self._model()
+            weights = set() if model is None else {id(each) for each in model.parameters()}
+            self._ours[optimizer] = any(
+                id(each) in weights for group in optimizer.param_groups for each in group["params"]
+            )
+        if self._ours[optimizer]:
+            self._since[id(optimizer)] = self._since.get(id(optimizer), 0) + 1
+            self._rate = copied(max(group["lr"] for group in optimizer.param_groups))
+
+    def start(self) -> Standing:
+        """No update yet."""
+        return Standing(0, 0)
+
+    def loaded(self) -> Standing | None:
+        """Where the run stood before calls that were no updates, as the first update shows."""
+        if self._seen or not self._since:
+            return None
+        self._seen, unseen = True, self._unseen
+        updates = self._last.updates - unseen
+        return Standing(updates, updates) if unseen else None
+
+    def now(self, last: Standing) -> Standing:
+        """So many updates more than before."""
+        since, self._since = self._since, {}
+        gained = 1 if len(since) > 1 else sum(since.values())
+        if not self._seen:
+            gained = 1
+            self._unseen += 1
+        updates = last.updates + gained
+        self._last = Standing(updates, updates)
+        return Standing(updates, updates, None if self._rate is None else float(self._rate))
+
+    def stop(self, last: Standing) -> Standing:
+        """Where it stood."""
+        self._hook.remove()
+        return last
 
 
 class _PinnedBuffers(HostBuffers):

@@ -13,10 +13,13 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from ...core.difference import difference
 from ...core.errors import ScheduleError
-from ...core.schedule import Cycle, Schedule
+from ...core.schedule import Schedule
+from ...snapshots.capture import Standing
 from ...snapshots.recorder import check_schedule
 from .groups import initial_rates, nearest, warn_of_replaced, watch
+from .restarts import RestartNames, cycle_of
 from .stretch import Stretch, copied, fill, fit_to_fill, rounded, scaled
+from .updates import Followers, Pace, count_updates
 
 # Older releases of torch do all within `step`, and note as the last rates the groups' very tensors.
 _HANDS_OVER_TENSORS: Final = not hasattr(LRScheduler, "_update_lr")
@@ -26,6 +29,7 @@ _STATE: Final = {
     "schedules",
     "last_epoch",
     "_step_count",
+    "updates",
     "base_lrs",
     "_last_lr",
     "chainable",
@@ -36,7 +40,7 @@ _STATE: Final = {
 }
 
 
-class CyclicCosineLR(LRScheduler):
+class CyclicCosineLR(RestartNames, LRScheduler):
     """Sets each parameter group's rate from a schedule; step it after every optimizer step.
 
     `group["lr"] = schedule.rate(t) * initial_lr / max(initial_lr of all groups)`
@@ -49,12 +53,14 @@ class CyclicCosineLR(LRScheduler):
 
     A group added later takes part at once, from the optimizer's very next
     update: at the ratio of its `initial_lr`, if it brings one, to the highest
-    initial rate that the optimizer had when the scheduler was made, else at
-    ratio 1. Its `lr` is no ratio, for it may be the optimizer's default or the
-    others' rate of the moment: as a ratio, the one would set it far above the
-    others at a cycle's end, and the other freeze it in the cycles to come. A
-    warning says where a third `lr` is replaced. (With a list, append the
-    group's schedule to `schedules`.)
+    initial rate that there was when the scheduler was made, else at ratio 1. Its
+    `lr` is no ratio, for it may be the optimizer's default, which would set it
+    far above the others at a cycle's end, or their rate of the moment, which
+    would freeze it in the cycles to come. A warning says where a third `lr` is
+    replaced. (With a list, append the group's schedule to `schedules`.)
+
+    The optimizer's updates are counted by a hook. A warning says, once, where
+    the scheduler is not stepped once an update, or beyond its last cycle.
 
     Args:
         optimizer: the optimizer. Rates that are tensors are filled in place.
@@ -118,11 +124,17 @@ class CyclicCosineLR(LRScheduler):
         # How often a state was loaded, and at which step: a recorder that
         # follows the scheduler must not take the jump for a training run.
         self.loads = 0
-        self.loaded_step = 0
+        self.loaded = Standing(0, 0)
         self._stretch: Stretch | None = None
         self._last: list[float | Tensor] | None = None
+        # What is told of each step that leaves a cycle, and of others on request.
+        self.followers = Followers(self._cut_short)
+        # The optimizer's updates, beside these steps.
+        self.pace = Pace(self.schedules, leading=initial.index(self._reference))
         super().__init__(optimizer, last_epoch)
+        self.pace.align(self.last_epoch, self.last_epoch)
         watch(self)
+        count_updates(self)
 
     def _update_lr(self, epoch: int | None = None) -> None:
         # What torch's `step` leaves to this method, and older releases do within `step`. Where
@@ -142,11 +154,24 @@ class CyclicCosineLR(LRScheduler):
             self._last = None
             return
         super()._update_lr(epoch)
-        self._stretch = self._next_stretch()
+        if epoch is not None:
+            self.pace.align(math.floor(self.last_epoch))
+        self._stretch = None
+        if not self.followers.tell():
+            self._stretch = self._next_stretch()
+
+    if _HANDS_OVER_TENSORS:
+
+        def step(self, epoch: int | None = None) -> None:
+            """Set the rates of the next step."""
+            super().step(epoch)
+            self.followers.tell()
 
     def _next_stretch(self) -> Stretch | None:
         groups = self.optimizer.param_groups
         tensors = [group["lr"] for group in groups if isinstance(group["lr"], Tensor)]
+        # The step that leaves the cycle goes the long way, if that is told of.
+        leaves = cycle_of(self.schedules[0], self.last_epoch).stop
         if (
             self.chainable
             or not self._shared
@@ -159,9 +184,10 @@ class CyclicCosineLR(LRScheduler):
             self.schedules[0],
             self.last_epoch + 1,
             base_lrs=list(self.base_lrs),
-            ratios=self._ratios(),
+            ratios=_ratios(self.base_lrs, self._reference),
             rates=self._own,
             tensors=tensors,
+            until=leaves if self.followers and leaves > self.last_epoch else None,
             # The look-up pays for itself where such a stretch lasted before.
             follow=self._stretch is not None and self._stretch.stop == self.last_epoch,
         )
@@ -180,11 +206,13 @@ class CyclicCosineLR(LRScheduler):
 
     def __getstate__(self) -> dict[str, Any]:
         last = self._last_lr
-        return {**self.__dict__, "_last": last, "_stretch": None}
+        return {**self.__dict__, "_last": last, "_stretch": None, "followers": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         watch(self)  # a copy of an optimizer has no hooks
+        self.followers = Followers(self._cut_short)
+        count_updates(self)
 
     def get_lr(self) -> list[float | Tensor]:
         """The rates for `last_epoch`; for the rates in force, see `get_last_lr`."""
@@ -211,43 +239,14 @@ class CyclicCosineLR(LRScheduler):
         self._factors = [1.0] * len(self._own)
         return list(self._own)
 
-    @property
-    def T_cur(self) -> float:  # noqa: N802 - the name in torch's warm restarts
-        """The steps since the last restart (of the first schedule); they count on after its end."""
-        return self.last_epoch - self._cycle().start
-
-    @T_cur.setter
-    def T_cur(self, value: float) -> None:  # noqa: N802
-        raise ScheduleError(
-            "T_cur cannot be set: it follows from last_epoch and the schedule. Received: "
-            f"T_cur={value}; to go on elsewhere, call step(epoch) with the step counted from the "
-            "run's start, or make the scheduler with last_epoch="
-        )
-
-    @property
-    def T_i(self) -> int:  # noqa: N802 - the name in torch's warm restarts
-        """The length of the current cycle (of the first schedule), in steps."""
-        return self._cycle().length
-
-    def _cycle(self) -> Cycle:
-        schedule = self.schedules[0]
-        step = max(math.floor(self.last_epoch), 0)
-        if schedule.total_steps is not None:
-            step = min(step, schedule.total_steps - 1)
-        return schedule.cycle_at(step)
+    def _cut_short(self) -> None:
+        """Have the next step go the long way, which tells the followers."""
+        self._last_lr = self._last_lr  # which the stretch may know alone
+        self._stretch = None
 
     def _rates(self) -> list[float]:
-        rates = [self._rate(schedule) for schedule in self.schedules]
-        return scaled(rates[0], self._ratios()) if self._shared else rates
-
-    def _rate(self, schedule: Schedule) -> float:
-        # An int, but for torch's deprecated `step(epoch)`, which takes fractions.
-        step = self.last_epoch
-        return schedule.rate(step) if isinstance(step, int) else schedule.rate_at(step)
-
-    def _ratios(self) -> list[float]:
-        # A ratio of 1 leaves the schedule's own rate, bit for bit.
-        return [float(base) / self._reference for base in self.base_lrs]
+        rates = [_rate(schedule, self.last_epoch) for schedule in self.schedules]
+        return scaled(rates[0], _ratios(self.base_lrs, self._reference)) if self._shared else rates
 
     def take_in_groups(self) -> None:
         """Take in the groups that were added since, at the rate that is theirs now.
@@ -270,7 +269,7 @@ class CyclicCosineLR(LRScheduler):
                 own.append(own[model] * ratio)
                 rate = now * ratio
             else:
-                rate = self._rate(self.schedules[i]) if ours else float(group["lr"])
+                rate = _rate(self.schedules[i], self.last_epoch) if ours else float(group["lr"])
                 own.append(rate)
             if ours:
                 rate = own[i] * self._factors[i] if self.chainable else own[i]
@@ -318,7 +317,12 @@ class CyclicCosineLR(LRScheduler):
                 self._factors[i] = now / before
 
     def state_dict(self) -> dict[str, Any]:
-        """The state as plain data (numbers, strings, lists, dicts), which `weights_only` loads."""
+        """The state as plain data (numbers, strings, lists, dicts), which `weights_only` loads.
+
+        Snapshots that a recorder took within `step` are durable, or lost, when this
+        returns: a run resumed from a checkpoint does not take earlier ones again.
+        """
+        self.followers.flush()
         if len(self.base_lrs) != len(self.optimizer.param_groups):
             self.take_in_groups()
         last = [float(rate) for rate in self._last_lr]
@@ -327,6 +331,7 @@ class CyclicCosineLR(LRScheduler):
             "schedules": [schedule.to_dict() for schedule in self.schedules],
             "last_epoch": self.last_epoch,
             "_step_count": self._step_count,
+            "updates": self.pace.standing(self.last_epoch).updates,
             "base_lrs": [float(rate) for rate in self.base_lrs],
             "_last_lr": last,
             "chainable": self.chainable,
@@ -363,7 +368,8 @@ class CyclicCosineLR(LRScheduler):
         self._last_lr = [*state_dict["_last_lr"], *more]
         self._stretch = None  # it was made for other ratios
         self.loads += 1
-        self.loaded_step = max(math.floor(self.last_epoch), 0)
+        self.pace.align(math.floor(self.last_epoch), state_dict["updates"])
+        self.loaded = self.pace.standing(self.last_epoch)
         if state_dict["in_charge"]:
             self._apply()
 
@@ -371,6 +377,7 @@ class CyclicCosineLR(LRScheduler):
         """Go on from a step, as after so many calls of `step()`; the rates are set at once."""
         self.last_epoch = step  # type: ignore[assignment]
         self._step_count = step_count
+        self.pace.align(math.floor(step), math.floor(step))
         self._apply()
 
     def _apply(self) -> None:
@@ -395,6 +402,16 @@ def _schedules(schedule: Schedule | Sequence[Schedule], groups: int) -> list[Sch
             f"optimizer's {groups} parameter groups. Received: a list of {len(schedules)}"
         )
     return schedules
+
+
+def _ratios(base_lrs: Sequence[float | Tensor], reference: float) -> list[float]:
+    # A ratio of 1 leaves the schedule's own rate, bit for bit.
+    return [float(base) / reference for base in base_lrs]
+
+
+def _rate(schedule: Schedule, step: float) -> float:
+    # An int, but for torch's deprecated `step(epoch)`, which takes fractions.
+    return schedule.rate(step) if isinstance(step, int) else schedule.rate_at(step)
 
 
 def _check_state(

@@ -23,6 +23,7 @@ class Stretch:
         start: the first step.
         follow: whether to follow the schedule's curve to its end. The first stretch
             asks the schedule at every step, since there may not be a second.
+        until: the step before which it ends in any case; None for none.
         base_lrs: the groups' initial rates, of which the ratios were made.
         ratios: each group's ratio to the schedule's rate.
         rates: the groups' rates: the very objects that they hold.
@@ -48,6 +49,7 @@ class Stretch:
         start: int,
         *,
         follow: bool,
+        until: int | None,
         base_lrs: list[float | Tensor],
         ratios: list[float],
         rates: list[float],
@@ -67,6 +69,8 @@ class Stretch:
             stop = math.inf if segment.stop is None else segment.stop
             if stop > self.stop:
                 self.stop, self.evaluate = stop, segment.evaluator()
+        if until is not None:
+            self.stop = min(self.stop, until)
 
     @property
     def rates(self) -> list[float]:

@@ -1,0 +1,42 @@
+"""What is said of a run that ended before a snapshot that it seems to have meant to take."""
+
+from __future__ import annotations
+
+from ..core.schedule import Schedule
+from .capture import Standing
+
+
+def ended_early(schedule: Schedule, began: Standing, ended: Standing, *, taken: int) -> str | None:
+    """A warning, where a run ended a little before a snapshot was due, or took none.
+
+    A run that is stopped in the middle of a cycle, with snapshots of those before, is
+    one that somebody stopped. One that stops within the last tenth of a cycle was
+    meant to reach its end: it is what a budget gives that was miscounted.
+
+    Args:
+        schedule: the schedule.
+        began: where the run stood when the recorder was made, or resumed.
+        ended: where it stands now.
+        taken: the snapshots that were taken in between.
+    """
+    updates = ended.updates - began.updates
+    if updates > 0 and ended.position == began.position:
+        return (
+            f"The optimizer did {updates} updates, and the schedule did not move: no rate was set, "
+            "and no snapshot taken. Call scheduler.step() after every optimizer.step()"
+        )
+    total = schedule.total_steps
+    if ended.position == began.position or (total is not None and ended.position >= total):
+        return None
+    cycle = schedule.cycle_at(ended.position)
+    missing = cycle.stop - ended.position
+    none_at_all = not taken and not began.position
+    if missing == cycle.length or not (10 * missing <= cycle.length or none_at_all):
+        return None
+    which = "first" if none_at_all else "next"
+    return (
+        f"The run ended at update {ended.position}, {missing} before its {which} snapshot was due: "
+        f"cycle {cycle.index} ends at update {cycle.stop}. Make total_steps (or cycle_steps) what "
+        "the run really does: the batches that the loader gives in all epochs, without those that "
+        "drop_last leaves out, divided by those that gradient accumulation takes for one update"
+    )
