@@ -215,7 +215,7 @@ def test_inspect_marks_what_is_not_finite(tmp_path: Path) -> None:
     diverged(tmp_path)
     result = call("inspect", tmp_path)
     assert result.exit_code == 0
-    assert [row[-2:] for row in rows_of(result.stdout)][0] == ["finite", "loss"]
+    assert next(row[-2:] for row in rows_of(result.stdout)) == ["finite", "loss"]
     assert ["no" in row for row in rows_of(result.stdout)] == [False, False, True, False]
     assert result.stderr == (
         "Note: cycle-0001-step-0000000200.safetensors is not finite, first in its tensor 'w[/x]'; "

@@ -1,4 +1,4 @@
-"""Which snapshots are members: all, some that are asked for, and never those that are not finite."""
+"""Which of a folder's members count, by number, name or test, and what is refused."""
 
 from __future__ import annotations
 
