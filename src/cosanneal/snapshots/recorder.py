@@ -483,7 +483,15 @@ def _write(
     began = time.perf_counter()
     try:
         buffers.arrive()
-        snapshot = write(first_nonfinite(tensors))
+        lost = first_nonfinite(tensors)
+        snapshot = write(lost)
+        if lost is not None:
+            notices.warn(
+                f"The weights at update {snapshot.step} are not finite: tensor {lost!r} holds NaN "
+                f"or an infinity, and so does {snapshot.path}. The run has diverged: resume from "
+                "an earlier snapshot with a lower rate; an ensemble refuses this one, and leaves "
+                "it out by members="
+            )
     except BaseException:
         statistics.failed += 1
         raise
