@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+import cosanneal as ca
+from cosanneal.adapters.torch import CyclicCosineLR, SnapshotRecorder
+
 README = Path(__file__).parents[2] / "README.md"
 
 
-def blocks(language: str) -> list[str]:
+def blocks(language: str, page: Path = README) -> list[str]:
     found = re.findall(
-        rf"^( *)```{language}\n(.*?)^\1```$", README.read_text(), re.MULTILINE | re.DOTALL
+        rf"^( *)```{language}\n(.*?)^\1```$", page.read_text(), re.MULTILINE | re.DOTALL
     )
     return [textwrap.dedent(code) for _, code in found]
 
@@ -46,3 +52,46 @@ def test_python_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     probabilities = names["probabilities"]
     assert isinstance(probabilities, torch.Tensor)
     torch.testing.assert_close(probabilities.sum(1), torch.ones(7))
+
+
+def test_the_page_on_preemption_resumes_where_it_was_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page's own code, with an update in place of its dots: stopped after each epoch."""
+    page = README.parent / "docs" / "preemption.md"
+    (code,) = [block for block in blocks("python", page) if "checkpoint" in block]
+    code = code.replace(
+        "            ...\n", "            optimizer.zero_grad(); model(x).sum().backward()\n"
+    ).replace("        save()\n", "        save()\n        stop(epoch)\n")
+    monkeypatch.chdir(tmp_path)
+
+    def train(stop: Callable[[int], None]) -> None:
+        torch.manual_seed(0)
+        model = nn.Linear(4, 3)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        schedule = ca.CyclicCosine(0.1, total_steps=20, num_cycles=5)
+        names = {
+            **{"os": os, "Path": Path, "torch": torch, "SnapshotRecorder": SnapshotRecorder},
+            **{"model": model, "optimizer": optimizer, "epochs": 4, "stop": stop},
+            "loader": [(torch.ones(2, 4) * i, None) for i in range(5)],
+            "scheduler": CyclicCosineLR(optimizer, schedule),
+        }
+        Path("runs/digits").mkdir(parents=True, exist_ok=True)
+        exec(compile(code, str(page), "exec"), names)  # noqa: S102 - our own page
+
+    def snapshots() -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in Path("runs/digits").glob("*.safetensors")}
+
+    train(lambda _: None)
+    whole = snapshots()
+    assert len(whole) == 5
+    (tmp_path / "stopped").mkdir()
+    monkeypatch.chdir(tmp_path / "stopped")
+
+    def stop(_: int) -> None:
+        raise KeyboardInterrupt
+
+    for _ in range(4):
+        with contextlib.suppress(KeyboardInterrupt):
+            train(stop)
+    assert snapshots() == whole

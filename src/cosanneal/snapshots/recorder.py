@@ -6,6 +6,7 @@ tensors and copies them, and a `Clock`, which says where the run stands.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -19,7 +20,7 @@ from typing import Any, Self, TypeAlias, TypedDict, Unpack
 
 import safetensors
 
-from ..core.errors import ScheduleError, SnapshotError, check_steps, shown
+from ..core.errors import ScheduleError, SnapshotError, check_flag, check_steps, shown
 from ..core.schedule import Cycle, Schedule
 from ..core.version import __version__
 from .capture import Capture, Clock, HostBuffers, Standing
@@ -30,6 +31,7 @@ from .lock import FolderLock
 from .notices import Notices, OnError
 from .resume import Run
 from .retention import Mode, Retention, check_count
+from .sigterm import FinishOnSigterm
 from .store import Snapshot, SnapshotStore, plain_metrics
 from .writer import Writer
 
@@ -64,6 +66,8 @@ class RecorderOptions(TypedDict, total=False):
         mode: whether the metric's "min" or "max" is best.
         metrics: a function that returns the user's own numbers for a snapshot, as a
             dict; called at a cycle's end, unless that call brings some.
+        install_sigterm: when SIGTERM comes, write what was taken, then go on to
+            the handler that was there (by default, the process ends of it).
     """
 
     resume_from: int | None
@@ -76,6 +80,7 @@ class RecorderOptions(TypedDict, total=False):
     metric: str | None
     mode: Mode
     metrics: Callable[[], Mapping[str, Any]] | None
+    install_sigterm: bool
 
 
 @dataclass(slots=True, kw_only=True)
@@ -187,6 +192,7 @@ class Recorder:
         self._finalizer = weakref.finalize(
             self, _dropped, self._writer, self._notices, self._lock, os.getpid()
         )
+        self._sigterm: FinishOnSigterm | None = None
         try:
             self.store.prepare()
             resume_from = options.get("resume_from")
@@ -195,6 +201,9 @@ class Recorder:
             elif overwrite:
                 self._run.start_over()
             self._run.compare(capture.layout)
+            if check_flag("install_sigterm", options.get("install_sigterm", False)):
+                finish = partial(_finish, self._one_at_a_time, self._writer)
+                self._sigterm = FinishOnSigterm(finish)
         except BaseException:
             self._lock.release()
             raise
@@ -313,6 +322,8 @@ class Recorder:
                 if early is not None:
                     self._notices.warn(early)
             self._closed = True
+            if self._sigterm is not None:
+                self._sigterm.release()
             self._writer.wait()
             self._settle()
             self._lock.release()
@@ -393,7 +404,8 @@ class Recorder:
             ended = self.schedule.cycles_completed(last.position, now.position)
             self._standing = now
             if ended:
-                self._take(ended[-1], self._metrics if metrics is None else metrics)
+                with contextlib.nullcontext() if self._sigterm is None else self._sigterm.held():
+                    self._take(ended[-1], self._metrics if metrics is None else metrics)
             # Only now, so that who goes on after an earlier snapshot's error has
             # lost neither the update nor this snapshot.
             self._notices.say()
@@ -500,6 +512,12 @@ def _write(
     statistics.data_bytes += sum(tensor.data.nbytes for tensor in tensors.values())
     statistics.durable += 1
     run.written(snapshot)
+
+
+def _finish(one_at_a_time: threading.RLock, writer: Writer) -> None:
+    """Wait for a snapshot that another thread is taking, and for those that were taken."""
+    with one_at_a_time:
+        writer.wait()
 
 
 def _dropped(writer: Writer, notices: Notices, lock: FolderLock, process: int) -> None:
