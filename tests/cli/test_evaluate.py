@@ -116,6 +116,38 @@ def test_options_reach_the_choice(data: Data) -> None:
     assert document["choice"] == expected.to_dict()
 
 
+def test_logits_that_are_probabilities_are_said(data: Data) -> None:
+    result = call(*TEST, "--logits", "--json")
+    assert result.exit_code == 0
+    assert result.stderr == (
+        "Note: The outputs are taken for logits, and their softmax for probabilities, though they "
+        "lie in [0, 1] and sum to 1 along axis -1 already. If they are probabilities, leave out "
+        "--logits.\n"
+    )
+    assert len(data) == 2
+
+
+def test_logits_of_more_than_two_axes_need_a_class_axis(data: Data) -> None:
+    y = np.random.default_rng(0).integers(3, size=(4, 5, 6))
+    np.save("y.npy", y)
+    np.save("z.npy", np.random.default_rng(1).normal(size=(4, 3, 5, 6)))
+    given = ("--predictions", "z.npy", "--labels", "y.npy", "--logits")
+    assert (
+        "--class-axis must be given for logits of more than two axes. Received: (4, 3, 5, 6)"
+        in (error_of(*given))
+    )
+    assert json_of(*given, "--class-axis", "1")["samples"] == 4
+    assert len(data) == 2
+
+
+def test_logits_that_are_no_numbers_name_their_file(data: Data) -> None:
+    p, _ = data["test"]
+    z = np.log(p[0])
+    z[3, 1] = np.nan
+    np.save("test/m3.npy", z)
+    assert "NaN or infinity from test/m3.npy; leave the file out" in error_of(*TEST, "--logits")
+
+
 def test_logits_dense_outputs_and_outcomes(data: Data) -> None:
     p, y = data["test"]
     Path("other").mkdir()

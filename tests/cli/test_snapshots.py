@@ -215,7 +215,7 @@ def test_inspect_marks_what_is_not_finite(tmp_path: Path) -> None:
     diverged(tmp_path)
     result = call("inspect", tmp_path)
     assert result.exit_code == 0
-    assert next(row[-2:] for row in rows_of(result.stdout)) == ["finite", "loss"]
+    assert rows_of(result.stdout)[0][-2:] == ["finite", "loss"]
     assert ["no" in row for row in rows_of(result.stdout)] == [False, False, True, False]
     assert result.stderr == (
         "Note: cycle-0001-step-0000000200.safetensors is not finite, first in its tensor 'w[/x]'; "
@@ -294,12 +294,11 @@ def test_average_refuses_what_it_cannot_average(tmp_path: Path) -> None:
     assert "the 9 snapshots of --last. Received: 5" in error_of(
         "average", tmp_path, "-o", out, "--last", "9"
     )
-    store = SnapshotStore(tmp_path)
-    other = write(store, cycle=5, step=99_000, arrays={"w": np.zeros(3)})
+    write(SnapshotStore(tmp_path), cycle=5, step=99_000, arrays={"w": np.zeros(3)})
     assert "unlike the newest: its tensor 'w' is float32" in error_of(
         "average", tmp_path, "-o", out
     )
-    store.delete(other)
+    SnapshotStore(tmp_path).remove_after(60_000)
     damage(snapshots[1], -1)
     assert "'w' does not match its digest" in error_of("average", tmp_path, "-o", out)
     assert not out.exists()
@@ -376,31 +375,3 @@ def test_inspect_of_many_is_short_in_a_terminal_and_whole_in_a_pipe(
     assert seen.exit_code == 1
     assert first.path.name in seen.stderr.replace("\n", "")
     assert "12000 " in call("inspect", tmp_path, "--last", 130).stdout
-
-
-@pytest.mark.parametrize("command", ["inspect", "verify", "average", "report"])
-def test_a_url_is_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
-    monkeypatch.chdir(tmp_path)
-    out = ("-o", "mean.safetensors") if command == "average" else ()
-    for url in ("s3://bucket/run", "memory://run"):
-        said = error_of(command, url, *out)
-        assert "a URL; object stores are not supported yet: copy the folder, or mount it" in said
-
-
-@pytest.mark.parametrize("command", ["average", "report"])
-def test_a_url_is_no_file_to_write(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    record(tmp_path / "run", 2)
-    name = "report.html" if command == "report" else "mean.safetensors"
-    assert "object stores are not supported yet" in error_of(command, "run", "-o", f"s3://b/{name}")
-    assert [path.name for path in tmp_path.iterdir()] == ["run"]
-
-
-def test_a_quoted_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    record(tmp_path / "run", 2)
-    assert "Whole: 2 of 2 snapshots in ~/run" in text_of("verify", "~/run")
-    assert json.loads(text_of("average", "~/run", "-o", "~/mean.safetensors", "--json"))["bytes"]
-    assert (tmp_path / "mean.safetensors").is_file()

@@ -1,4 +1,4 @@
-"""Which of a folder's members count, by number, name or test, and what is refused."""
+"""Which snapshots are members: those that are asked for, and never one that is not finite."""
 
 from __future__ import annotations
 

@@ -28,6 +28,8 @@ class LinearModel:
     def place(self) -> object:
         return None
 
+    def says_outputs(self) -> None: ...
+
     def load(self, tensors: Mapping[str, Any]) -> dict[str, Any]:
         return dict(tensors)
 
@@ -163,7 +165,7 @@ class SteppingModel(LinearModel):
 def test_batches_of_other_lengths_than_the_first_are_refused(
     ensemble: SnapshotEnsemble[Any], mode: Any
 ) -> None:
-    stepping = SnapshotEnsemble(SteppingModel(), ensemble.store)
+    stepping = SnapshotEnsemble(SteppingModel(), ensemble.store, class_axis=-1)
     batches = [(np.ones((4, 5), np.float32), 0), (np.ones((4, 7), np.float32), 0)]
     message = r"rows of shape \(7, 3\) for batch 1, after \(5, 3\); pad the batches"
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..ensemble import Choice
+    from ..ensemble.predict.outputs import Auto
 
 # An option of each panel of the help.
 _data, _choice, _output = (
@@ -83,7 +84,14 @@ _ValidationLabels = Annotated[
     Path | None, _data(help="The true classes of the validation data.", show_default=False)
 ]
 _Logits = Annotated[bool, _data("--logits", help="The files hold logits.")]
-_ClassAxis = Annotated[int, _data(help="The axis of the classes.")]
+_ClassAxis = Annotated[
+    int | None,
+    _data(
+        help="The axis of the classes; by default the last one. It must be given for logits of "
+        "more than two axes.",
+        show_default=False,
+    ),
+]
 _Outcomes = Annotated[
     bool,
     _data(
@@ -125,7 +133,7 @@ def evaluate(
     validation_predictions: _ValidationPredictions = None,
     validation_labels: _ValidationLabels = None,
     logits: _Logits = False,
-    class_axis: _ClassAxis = -1,
+    class_axis: _ClassAxis = None,
     outcomes: _Outcomes = False,
     select: _SelectBy = _Select.LAST,
     metric: _MetricToUse = _Metric.LOG_LOSS,
@@ -175,7 +183,7 @@ def evaluate(
                 _matching(validation_predictions or [], "--validation-predictions"),
                 validation_labels,
                 logits=logits,
-                class_axis=None if outcomes else class_axis,
+                class_axis=None if outcomes else "auto" if class_axis is None else class_axis,
                 options={
                     "select": select.value,
                     "metric": metric.value,
@@ -189,7 +197,7 @@ def evaluate(
         choice.save(save)
     wrote = None if report is None else _report(document, report)
     for warning in caught:
-        print_note(f"Note: {warning.message}.")
+        print_note(f"Note: {_in_options(str(warning.message))}.")
     if as_json:
         typer.echo(json.dumps(document, indent=2))
     else:
@@ -231,12 +239,14 @@ def _evaluate(
     validation_labels: Path | None,
     *,
     logits: bool,
-    class_axis: int | None,
+    class_axis: int | Auto | None,
     options: dict[str, Any],
 ) -> tuple[dict[str, Any], Choice | None]:
     # Imported here, so that other commands need no numpy.
     with needs_numpy("Evaluating predictions"):
         from ..ensemble import analyze, fit
+    if class_axis == "auto":
+        class_axis = _last_axis(files[0], logits=logits)
     members, labels = _read(files, labels_file, logits=logits, class_axis=class_axis)
     names = [file.stem for file in files]
     if len(set(names)) < len(names):
@@ -267,13 +277,27 @@ def _evaluate(
     return document, choice
 
 
+def _last_axis(file: Path, *, logits: bool) -> int:
+    """The axis of the classes where none is given; any axis of logits has a softmax."""
+    shape = _load(file).shape
+    if logits and len(shape) > 2:
+        raise CosannealError(
+            "Option --class-axis must be given for logits of more than two axes. Received: "
+            f"{shape} in {file}; give --class-axis=1 for images as PyTorch has them, "
+            "--class-axis=-1 where the classes lie along the last axis, or --outcomes"
+        )
+    return -1
+
+
 def _read(
     files: Sequence[Path], labels_file: Path, *, logits: bool, class_axis: int | None
 ) -> tuple[list[NDArray[Any]], NDArray[Any]]:
     """The members' probabilities and the labels, checked; an error names the file."""
     from ..ensemble import pool
     from ..ensemble.arrays import as_labels, as_rows, check_class_axis
+    from ..ensemble.predict.found import FoundOutputs
 
+    found = FoundOutputs("logits", class_axis, "probabilities", None)
     labels = _load(labels_file)
     members: list[NDArray[Any]] = []
     for file in files:
@@ -286,6 +310,7 @@ def _read(
         try:
             if logits:
                 check_class_axis(member.shape, class_axis, "Logits")
+                found.look(member, [str(file)])
                 member = pool([member], inputs="logits", class_axis=class_axis)
             as_rows(member, class_axis)
         except EnsembleError as error:
@@ -334,6 +359,8 @@ _OUR_WORDS = {
     "for a regression give outputs='values', for": "for",
     "(binary, multi-label) class_axis=None": "(binary, multi-label) give --outcomes",
     "give class_axis=None": "give --outcomes",
+    "if the input has none, its weights make the model overflow: leave the member out by "
+    "members=": "leave the file out",
     "Argument `metric` must be 'log_loss'": "Option --metric must be log_loss",
     "Arguments `probabilities` and `labels`": "Probabilities and labels",
     "Argument `probabilities`": "The probabilities",
@@ -345,6 +372,11 @@ def _in_options(message: str) -> str:
     """An error's text with the library's arguments named as the options, or files, they are."""
     for words, ours in _OUR_WORDS.items():
         message = message.replace(words, ours)
+    message = re.sub(
+        r", since the ensemble was given outputs='logits'(\. If they are probabilities), .*",
+        r"\1, leave out --logits",
+        message,
+    )
     return re.sub(r"\b(select|metric)='(\w+)'", r"--\1=\2", message)
 
 

@@ -18,24 +18,41 @@ from ..snapshots.store import Snapshot, SnapshotStore
 from .arrays import narrow
 from .choose.choice import Choice, Select
 from .choose.choice import fit as choose
-from .members import CHOICE_NAME, REMEDY, Chosen, Members
+from .members import CHOICE_NAME, Chosen, Members
 from .model import ArrayT, Model
+from .predict.batches import Batches
+from .predict.found import FoundOutputs
 from .predict.kept import kept_predictions
 from .predict.modes import Mode, Modes, PoolT, joined, outputs_of
-from .predict.outputs import Outputs, OutputSpec
-from .predict.pooling import Pooling
+from .predict.outputs import Auto, Outputs
+from .predict.pooling import Pooling, ValuePool
 from .score.metrics import Metric
 from .weights.averaging import AveragedWeights, Averaging, Recipe, SoupName
 from .weights.barrier import BARRIER
 
 
 class EnsembleOptions(TypedDict, total=False):
-    """What every ensemble takes by keyword; `SnapshotEnsemble` says what each is."""
+    """What every ensemble takes by keyword; `SnapshotEnsemble` says what each is.
+
+    With `outputs="auto"` and `class_axis="auto"`, what is not given is found out
+    once: from the model, where it says so for certain (the last activation or
+    the loss of one of Keras', a softmax at the end of a torch.nn.Sequential);
+    else from the first output. Rows in [0, 1] that sum to 1 along one axis are
+    probabilities along it. Of two axes, and with numbers outside [0, 1], they
+    are logits of classes. All else is an error that names what it could be: one
+    number for each sample; numbers in [0, 1] that do not sum to 1; more axes.
+    `predict_with_variance` takes them for values; `load` knows the class axis.
+    (`class_axis=None` means outcomes, here and in all of `cosanneal.ensemble`.)
+
+    Each output is looked at (on a device other than the host, the first of each
+    member): a NaN is an error that names the member, and so are probabilities
+    that are none; a UserWarning says once that logits are probabilities already.
+    """
 
     last: int | None
     members: Chosen | None
-    outputs: Outputs
-    class_axis: int | None
+    outputs: Outputs | Auto
+    class_axis: int | Auto | None
     pooling: Pooling
 
 
@@ -56,10 +73,10 @@ class SnapshotEnsemble(Generic[ArrayT]):
             a list of names of files and numbers of cycles; by default all.
         outputs: what the model returns: "logits" (a softmax over the class axis
             makes probabilities of them), "probabilities", or "values" of a
-            regression, which are averaged.
+            regression, which are averaged; "auto" finds it out: see `EnsembleOptions`.
         class_axis: the axis of the classes; None where each number is an
             outcome of its own (binary, multi-label), and a sigmoid makes its
-            probability of its logit.
+            probability of its logit; "auto" finds it out.
         pooling: "probabilities" (their mean), "logits" (their mean, which is
             the geometric mean of probabilities), "log-probabilities" (the
             logarithm of the mean probabilities) or "vote", as in `Pool`.
@@ -75,15 +92,15 @@ class SnapshotEnsemble(Generic[ArrayT]):
         *,
         last: int | None = None,
         members: Chosen | None = None,
-        outputs: Outputs = "logits",
-        class_axis: int | None = -1,
+        outputs: Outputs | Auto = "auto",
+        class_axis: int | Auto | None = "auto",
         pooling: Pooling = "probabilities",
     ) -> None:
         self.model = model
         self.store = folder if isinstance(folder, SnapshotStore) else SnapshotStore(folder)
-        self._spec = OutputSpec(outputs, class_axis, pooling)
+        self._found = FoundOutputs(outputs, class_axis, pooling, model.says_outputs())
         self._members = Members(self.store, model, last, members)
-        self._modes = Modes(model, self._members, self._spec)
+        self._modes = Modes(model, self._members, self._found)
         self.choice: Choice | None = None
 
     def __len__(self) -> int:
@@ -145,7 +162,8 @@ class SnapshotEnsemble(Generic[ArrayT]):
                 two passes.
         """
         choice = self.choice
-        with self._pools(self._spec.pool, self._weights(), x, batch_size, mode) as pools:
+        weights = self._weights()
+        with self._pools(lambda: self._found.spec.pool(), weights, x, batch_size, mode) as pools:
             parts: list[ArrayT] = [
                 each.value if choice is None else choice.finish(each) for each in pools
             ]
@@ -156,14 +174,13 @@ class SnapshotEnsemble(Generic[ArrayT]):
     ) -> tuple[ArrayT, ArrayT]:
         """The mean of the members' values of a regression, and the variance between them.
 
-        The variance leaves out the noise of the targets, which members that
-        return values only do not know. Args and errors as in `predict`.
-
-        Raises:
-            EnsembleError: the ensemble's outputs are no values.
+        The variance leaves out the noise of the targets, which members that return
+        values only do not know. Args and errors as in `predict`; also outputs that are
+        known to be no values.
         """
+        self._found.expect_values()
         weights = dict.fromkeys(self.members, 1.0)
-        with self._pools(self._spec.value_pool, weights, x, batch_size, mode) as pools:
+        with self._pools(ValuePool[ArrayT], weights, x, batch_size, mode) as pools:
             means, variances = zip(*((pool.mean, pool.variance) for pool in pools), strict=True)
         return joined(self.model, means), joined(self.model, variances)
 
@@ -175,9 +192,9 @@ class SnapshotEnsemble(Generic[ArrayT]):
         """
         batches = self.model.batches(x, batch_size)
         for snapshot in self._members:
-            output = outputs_of(self.model, self._members.load(snapshot), batches, self._spec)
-            logits = self._spec.outputs == "logits"
-            yield narrow(self._spec.wide(output), output) if logits else output
+            output = self._outputs(snapshot, batches)
+            spec = self._found.spec
+            yield narrow(spec.wide(output), output) if spec.outputs == "logits" else output
 
     def release(self) -> None:
         """Give back the memory of the members that the modes resident and stacked keep."""
@@ -229,24 +246,23 @@ class SnapshotEnsemble(Generic[ArrayT]):
         Warns:
             UserWarning: fewer than 1000 validation samples.
         """
-        self._spec.check_mean()
+        self._found.check_mean()
         # Members that are no files have none, and a choice among them is one of arrays.
         digests = [each.metadata["digest"] for each in self._members if "digest" in each.metadata]
         batches = self.model.batches(x_val, batch_size)
         labels = batches.labels() if y_val is None else y_val
-        outputs = (
-            outputs_of(self.model, self._members.load(snapshot), batches, self._spec)
-            for snapshot in self._members
-        )
-        with kept_predictions(outputs, len(self), self._spec, keep) as predictions:
+        names = [snapshot.path.name for snapshot in self._members]
+        outputs = (self._outputs(snapshot, batches) for snapshot in self._members)
+        with kept_predictions(outputs, names, self._found, keep) as predictions:
+            self._found.check_mean()  # now that it is known what outputs are
             self.choice = choose(
                 predictions,
                 labels,
                 select=select,
                 metric=metric,
                 temperature=temperature,
-                names=[snapshot.path.name for snapshot in self._members],
-                class_axis=self._spec.class_axis,
+                names=names,
+                class_axis=self._found.spec.class_axis,
                 steps=steps,
                 bags=bags,
                 seed=seed,
@@ -322,7 +338,7 @@ class SnapshotEnsemble(Generic[ArrayT]):
             len(self), last=last, soup=soup, decay=decay, barrier=barrier, shares=shares
         )
         averaging = Averaging(
-            self.model, self._members, self._spec, recipe, train_data, train_batch_size
+            self.model, self._members, self._found, recipe, train_data, train_batch_size
         )
         with self.model.same_randomness():
             if x_val is not None:
@@ -363,16 +379,16 @@ class SnapshotEnsemble(Generic[ArrayT]):
                 there; one of its snapshots is missing, or is another than it was;
                 or there are newer ones, among which it was not made.
         """
-        self._spec.check_mean()
+        self._found.check_mean()
         file = self.store.folder / CHOICE_NAME if path is None else Path(path)
         choice = Choice.load(file)
-        if choice.class_axis != self._spec.class_axis:
-            raise EnsembleError(
-                f"The choice in {file} must be with class_axis={self._spec.class_axis}. Received: "
-                f"one with class_axis={choice.class_axis}{REMEDY}"
-            )
-        self._members.snapshots, self.choice = self._members.among(choice, file), choice
+        members = self._members.among(choice, file)
+        self._found.expect_class_axis(choice.class_axis, f"The choice in {file}")
+        self._members.snapshots, self.choice = members, choice
         return choice
+
+    def _outputs(self, snapshot: Snapshot, batches: Batches) -> ArrayT:
+        return outputs_of(self.model, self._members.load(snapshot), batches, self._found, snapshot)
 
     def _weights(self) -> dict[Snapshot, float]:
         """The members that count, with their weights."""

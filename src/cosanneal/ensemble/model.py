@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 
 from ..snapshots.file import Layout
 from .predict.batches import Batches
+from .predict.outputs import Reading
 
 ArrayT = TypeVar("ArrayT")
 
@@ -40,6 +41,9 @@ class Model(Protocol[ArrayT]):
 
     def place(self) -> object:
         """Where the model is, and in which dtype: weights loaded for another place do not fit."""
+
+    def says_outputs(self) -> Reading | None:
+        """What its outputs are, where it says so itself, for certain; None where it does not."""
 
     def load(self, tensors: Mapping[str, Any]) -> Weights:
         """Weights for a pass, in the model's place.

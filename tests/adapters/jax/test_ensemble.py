@@ -58,11 +58,10 @@ def test_the_prediction_is_the_mean_of_the_members_softmax(tmp_path: Path) -> No
     np.testing.assert_allclose(members.mean(0), mean, rtol=1e-6)
 
 
-@pytest.mark.parametrize("outputs", ["probabilities", "values"])
-def test_other_outputs_are_averaged_as_they_are(tmp_path: Path, outputs: Any) -> None:
+def test_values_are_averaged_as_they_are(tmp_path: Path) -> None:
     params = trained(tmp_path)
     x, _ = data(9)
-    ensemble = SnapshotEnsemble(apply, tmp_path, params, last=2, outputs=outputs)
+    ensemble = SnapshotEnsemble(apply, tmp_path, params, last=2, outputs="values")
     members = np.stack([np.asarray(each) for each in ensemble.member_predictions(x)])
     assert (members < 0).any()  # no softmax
     np.testing.assert_allclose(ensemble.predict(x), members.mean(0), rtol=1e-6)
@@ -161,7 +160,7 @@ def test_ensembles_that_cannot_be_are_refused(tmp_path: Path) -> None:
         SnapshotEnsemble(apply, tmp_path, {**params, "more": jnp.ones(1)}).predict(x)
     with pytest.raises(ca.EnsembleError, match=r"must return one array\. Received: tuple"):
         SnapshotEnsemble(lambda _, x: (x,), tmp_path, params).predict(x)
-    with pytest.raises(ca.EnsembleError, match=r"at least two classes.*outputs='values'"):
+    with pytest.raises(ca.EnsembleError, match=r"shape .* could be several things.*values"):
         SnapshotEnsemble(lambda _, x: x[:, :1], tmp_path, params).predict(x)
 
 

@@ -91,7 +91,7 @@ def test_params_of_numpy_have_a_place_too(tmp_path: Path) -> None:
         for factor in range(1, 4):
             recorder.step({"w": params["w"] * factor})
     ensemble = SnapshotEnsemble(lambda params, x: x @ params["w"], tmp_path, params)
-    x = np.eye(3, dtype=np.float32)
+    x = -np.eye(3, dtype=np.float32)
     for mode in MODES:
         np.testing.assert_allclose(ensemble.predict(x, mode=mode), ensemble.predict(x), rtol=1e-6)
 

@@ -31,7 +31,9 @@ def network(*, convolution: bool = BACKEND != "torch") -> Any:
             layers.Dense(3),
         ]
     )
-    model.compile(keras.optimizers.SGD(0.1), "mse")
+    model.compile(
+        keras.optimizers.SGD(0.1), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    )
     return model
 
 

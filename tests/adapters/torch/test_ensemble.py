@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -46,11 +45,10 @@ def test_the_prediction_is_the_mean_of_the_members_softmax(tmp_path: Path) -> No
     np.testing.assert_array_max_ulp(probabilities.numpy(), expected.float().numpy(), 1)
 
 
-@pytest.mark.parametrize("outputs", ["probabilities", "values"])
-def test_other_outputs_are_averaged_as_they_are(tmp_path: Path, outputs: Any) -> None:
+def test_values_are_averaged_as_they_are(tmp_path: Path) -> None:
     model = trained(tmp_path)
     x, _ = data(9)
-    ensemble = SnapshotEnsemble(model, tmp_path, last=2, outputs=outputs)
+    ensemble = SnapshotEnsemble(model, tmp_path, last=2, outputs="values")
     members = torch.stack(list(ensemble.member_predictions(x)))
     assert (members < 0).any()  # no softmax
     torch.testing.assert_close(ensemble.predict(x), members.double().mean(0).float())
@@ -133,7 +131,7 @@ def test_a_regression_has_a_variance_between_its_members(tmp_path: Path) -> None
         variance.double(), members.var(0, unbiased=False), rtol=1e-6, atol=1e-9
     )
     with pytest.raises(ca.EnsembleError, match=r"must have outputs='values'.*'logits'"):
-        SnapshotEnsemble(model, tmp_path).predict_with_variance(x)
+        SnapshotEnsemble(model, tmp_path, outputs="logits").predict_with_variance(x)
     with pytest.raises(ca.EnsembleError, match=r"`pooling` must be left out.*pooling='vote'"):
         SnapshotEnsemble(model, tmp_path, outputs="values", pooling="vote")
     with pytest.raises(ca.EnsembleError, match=r"`pooling` must be 'probabilities'"):
@@ -171,7 +169,7 @@ def test_ensembles_that_cannot_be_are_refused(tmp_path: Path) -> None:
         SnapshotEnsemble(longer, tmp_path).predict(x)
     single = nn.Linear(4, 1)
     record_once(tmp_path, single)
-    with pytest.raises(ca.EnsembleError, match=r"at least two classes.*outputs='values'"):
+    with pytest.raises(ca.EnsembleError, match=r"shape .* could be several things.*values"):
         SnapshotEnsemble(single, tmp_path).predict(x)
 
 

@@ -140,7 +140,7 @@ def test_a_loss_that_is_not_finite_is_a_barrier(tmp_path: Path) -> None:
             return torch.stack([x, x], -1) / self.value
 
     model = recorded(tmp_path, [Inverse(1.0), Inverse(-1.0)])
-    ensemble = SnapshotEnsemble(model, tmp_path)
+    ensemble = SnapshotEnsemble(model, tmp_path, outputs="logits")
     x, y = torch.ones(4), torch.zeros(4, dtype=torch.long)
     with pytest.raises(EnsembleError, match=r"goes from 0.6931 by way of inf, at 0.5 of the way"):
         ensemble.average_weights(x, y)
@@ -270,7 +270,7 @@ def test_values_are_judged_by_their_squared_error(tmp_path: Path) -> None:
 def test_what_cannot_be_is_said(tmp_path: Path, options: dict[str, Any], message: str) -> None:
     model = recorded(tmp_path, [nn.Linear(3, 2), nn.Linear(3, 2)])
     with pytest.raises(EnsembleError, match=message):
-        SnapshotEnsemble(model, tmp_path).average_weights(**options)
+        SnapshotEnsemble(model, tmp_path, outputs="logits").average_weights(**options)
 
 
 def test_an_infinite_mask_stays_as_it_is(tmp_path: Path) -> None:

@@ -29,22 +29,23 @@ _ENSEMBLE: dict[str, set[str]] = {
     "score": {"arrays"},
     "predict.batches": {"arrays"},
     "predict.pooling": {"arrays"},
+    "predict.outputs": {"arrays", "predict.pooling"},
     "weights.moments": {"arrays"},
-    # What a framework is asked for is said in terms of batches.
-    "model": {"arrays", "predict.batches"},
+    # What a framework is asked for is said in terms of batches and of what outputs are.
+    "model": {"arrays", "predict.batches", "predict.outputs"},
     "choose": {"arrays", "score"},
     "choose.choice": {"arrays", "score", "choose", "predict.pooling"},
     # Its questions are put to what was chosen, so that it stands on choosing.
     "score.analysis": {"arrays", "score", "choose"},
     # A member has its weight by a choice.
     "members": {"model", "choose.choice"},
-    "predict": {"arrays", "predict.batches", "predict.pooling"},
+    "predict": {"arrays", "predict.batches", "predict.outputs", "predict.pooling"},
     "predict.modes": {"members", "model", "predict", "predict.batches", "predict.pooling"},
     "weights": {"arrays", "predict.pooling"},
     "weights.barrier": {"weights"},
     "weights.averaging": {
         *("arrays", "score", "members", "model", "weights", "weights.barrier"),
-        *("predict", "predict.batches", "predict.pooling", "predict.modes"),
+        *("predict", "predict.batches", "predict.outputs", "predict.pooling", "predict.modes"),
     },
 }
 # On top, and the document of all of it above.

@@ -17,6 +17,7 @@ from .source import File, imports, read
 # (where, what): why. Names that a framework has no public one for, of its objects and not of ours.
 ALLOWED = {
     ("adapters.torch", "_buffers"): "the slots of a module's tensors, in which a member's are put",
+    ("adapters.torch", "_forward_hooks"): "whether something makes another output of a module's",
     ("adapters.torch", "_foreach_copy_"): "many copies at one launch; torch's optimizers use it",
     ("adapters.torch", "_get_no_batch_dim"): "an instance norm: the axes of a single sample",
     ("adapters.torch", "_InstanceNorm"): "what the instance norms have in common; no public name",
@@ -30,6 +31,7 @@ ALLOWED = {
     ("adapters.torch", "_step_count"): "how a scheduler tells torch that it has been stepped",
     ("adapters.torch", "_update_lr"): "by which releases of torch differ in how a rate is set",
     ("adapters.keras", "_flatten_layers"): "the layers within a layer, however they are held",
+    ("adapters.keras", "_keras_history"): "the layer that an output is of; no public name",
     ("adapters.keras", "_iterations"): "every pass counts; `iterations` may count one of several",
     ("adapters.keras", "_learning_rate"): "the schedule itself; `learning_rate` is its rate now",
 }

@@ -37,7 +37,7 @@ class SnapshotEnsemble(Ensemble[Any]):
             about the `mean` beside it, and gains that between the batches; of
             anything else that moves, the mean over batches is taken. A batch
             counts by the size of its first array.
-        options: `last`, `outputs`, `class_axis` and `pooling`, as
+        options: `last`, `members`, `outputs`, `class_axis` and `pooling`, as
             `cosanneal.ensemble.SnapshotEnsemble` has them.
 
     Raises:

@@ -29,7 +29,7 @@ class SnapshotEnsemble(Ensemble[NDArray[Any]]):
         model: a model of the kind that was recorded, built; or a function that
             builds one.
         folder: the folder of the snapshots.
-        options: `last`, `outputs`, `class_axis` and `pooling`, as
+        options: `last`, `members`, `outputs`, `class_axis` and `pooling`, as
             `cosanneal.ensemble.SnapshotEnsemble` has them.
 
     Raises:
@@ -43,10 +43,11 @@ class SnapshotEnsemble(Ensemble[NDArray[Any]]):
         >>> from cosanneal.adapters.keras import SnapshotEnsemble, SnapshotRecorder
         >>> schedule = ca.CyclicCosine(max_lr=0.2, total_steps=6, num_cycles=2)
         >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])
-        >>> model.compile(keras.optimizers.SGD(CyclicCosineSchedule(schedule)), "mse")
+        >>> loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        >>> model.compile(keras.optimizers.SGD(CyclicCosineSchedule(schedule)), loss)
         >>> folder = tempfile.mkdtemp()
         >>> recorder = SnapshotRecorder(folder, schedule)
-        >>> x, y = np.ones((6, 2)), np.ones((6, 3))
+        >>> x, y = np.ones((6, 2)), np.arange(6) % 3
         >>> history = model.fit(x, y, batch_size=1, callbacks=[recorder], verbose=0)
         >>> ensemble = SnapshotEnsemble(model, folder, last=2)
         >>> ensemble.predict(np.zeros((5, 2))).shape

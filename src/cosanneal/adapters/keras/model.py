@@ -23,8 +23,10 @@ from ...core.errors import EnsembleError
 from ...ensemble.arrays import as_numpy
 from ...ensemble.model import Batch, Weights, free_host_memory
 from ...ensemble.predict.batches import Batches
+from ...ensemble.predict.outputs import Reading
 from ...snapshots.file import Layout
 from .names import array_of, named_weights
+from .outputs import said_outputs
 from .stacked import StackedModel
 from .statistics import estimate, moving_layers
 
@@ -76,6 +78,9 @@ class KerasModel:
 
     def place(self) -> object:
         return None  # what is kept of the members lies in the host's memory, or follows Keras
+
+    def says_outputs(self) -> Reading | None:
+        return said_outputs(self.model)
 
     def load(self, tensors: Mapping[str, Any]) -> Weights:
         return dict(tensors)

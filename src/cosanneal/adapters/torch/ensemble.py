@@ -29,7 +29,7 @@ class SnapshotEnsemble(Ensemble[Tensor]):
         model: a model of the kind that was recorded, on the device to use; or a
             function that builds one, for a model that cannot be copied.
         folder: the folder of the snapshots.
-        options: `last`, `outputs`, `class_axis` and `pooling`, as
+        options: `last`, `members`, `outputs`, `class_axis` and `pooling`, as
             `cosanneal.ensemble.SnapshotEnsemble` has them.
 
     Raises:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ...core.errors import EnsembleError
 from ...ensemble.model import Batch, free_host_memory
 from ...ensemble.predict.batches import Batches
+from ...ensemble.predict.outputs import Reading
 from ...snapshots.file import Layout
 from .state import dtype_name, is_shard, plain_name, unwrapped
 from .statistics import estimate, moving_layers
@@ -57,6 +58,21 @@ class TorchModel:
 
     def place(self) -> object:
         return tuple((each.device, each.dtype) for each in self._state().values())
+
+    def says_outputs(self) -> Reading | None:
+        model = self.model if isinstance(self.model, nn.Module) else self._copy.module
+        last: Any = unwrapped(model)
+        # What runs one module after the other, and does nothing else, ends with its last.
+        while type(last).forward is nn.Sequential.forward and len(last) and not _is_hooked(last):
+            last = last[-1]
+        kind = type(last)
+        if _is_hooked(last):
+            return None
+        if kind in (nn.Softmax, nn.LogSoftmax) and last.dim:  # without one, it depends
+            return Reading("probabilities" if kind is nn.Softmax else "logits", last.dim)
+        if kind is nn.Softmax2d:
+            return Reading("probabilities", -3)
+        return Reading("probabilities", None) if kind is nn.Sigmoid else None
 
     def load(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if self.place() != self._place:
@@ -208,6 +224,11 @@ class TorchModel:
         return {name: held[key] for name, (held, key) in self._slots.items()}
 
 
+def _is_hooked(module: nn.Module) -> bool:
+    """Whether a hook may make another output of a module's."""
+    return bool(module._forward_hooks)
+
+
 def _one_tensor(output: Any) -> Tensor:
     if not isinstance(output, Tensor):
         raise EnsembleError(
@@ -220,7 +241,9 @@ def _one_tensor(output: Any) -> Tensor:
 def _compare(stacked: Tensor, alone: Tensor) -> None:
     """Refuse a member's output that is another when it is run with others."""
     away = (stacked.double() - alone.double()).abs().max() if stacked.numel() else 0.0
-    if not away <= 1e-3 * alone.double().abs().max().clamp(min=1e-6):
+    # In half precision, rounding alone makes a difference.
+    share = max(1e-3, 8 * torch.finfo(alone.dtype).eps if alone.is_floating_point() else 0.0)
+    if not away <= share * alone.double().abs().max().clamp(min=1e-6):
         raise EnsembleError(
             "The model must keep nothing that it makes of its weights, for mode='stacked'. "
             "Received: other outputs of a member when it is run with others; give mode='resident'"

@@ -6,7 +6,7 @@ import contextlib
 import math
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ...core.errors import EnsembleError, shown
 from ...core.paths import local_path
 from ..arrays import Kind, as_numpy
-from .outputs import OutputSpec
+from .found import FoundOutputs, nonfinite
 
 # Bytes of predictions beyond which they are kept in a file.
 IN_MEMORY: Final = 256 << 20
@@ -24,32 +24,38 @@ IN_MEMORY: Final = 256 << 20
 
 @contextlib.contextmanager
 def kept_predictions(
-    outputs: Iterable[Any], members: int, spec: OutputSpec, file: str | os.PathLike[str] | None
+    outputs: Iterable[Any],
+    members: Sequence[str],
+    found: FoundOutputs,
+    file: str | os.PathLike[str] | None,
 ) -> Iterator[NDArray[Any]]:
     """The probabilities of all members in one array, with the members along the first axis.
 
     Args:
         outputs: of each member in turn; one is in memory at a time.
-        members: how many, at least one.
-        spec: what the outputs are.
+        members: the name of each, at least one.
+        found: what the outputs are.
         file: the .npy file to keep them in; without one they are in memory, or
             where they are large in a temporary file, for as long as the context.
 
     Raises:
-        EnsembleError: the file cannot be written.
+        EnsembleError: the file cannot be written; or a member's prediction is not finite.
     """
     if file is not None:
         file = local_path(file, error=EnsembleError)
     with contextlib.ExitStack() as stack:
         kept: NDArray[Any] | None = None
         for i, output in enumerate(outputs):
+            spec = found.spec  # which is known by now
             array = as_numpy(spec.wide(output))
+            if not np.isfinite(array).all():
+                raise nonfinite(members[i])
             if kept is None:
                 # In float32 the probability of a logit of 20 is 1: how far it is from
                 # that is lost, where no other class' probability says it.
                 exact = spec.class_axis is None or "float64" in str(Kind.of(output).dtype)
                 dtype = np.dtype(np.float64 if exact else np.float32)
-                shape = (members, *array.shape)
+                shape = (len(members), *array.shape)
                 if file is None and math.prod(shape) * dtype.itemsize <= IN_MEMORY:
                     kept = np.empty(shape, dtype)
                 else:

@@ -12,7 +12,7 @@ from ...snapshots.store import Snapshot
 from ..members import Members
 from ..model import ArrayT, Batch, Model, Weights
 from .batches import Batches
-from .outputs import OutputSpec
+from .found import FoundOutputs
 from .pooling import Pool, ValuePool
 
 Mode: TypeAlias = Literal["stream", "resident", "stacked", "auto"]
@@ -23,13 +23,20 @@ PoolT = TypeVar("PoolT", Pool[Any], ValuePool[Any])
 _TRIALS: Final = 3
 
 
-def checked(output: ArrayT, batch: Batch, spec: OutputSpec, *, stacked: bool = False) -> ArrayT:
-    """An output, which must have a row for each sample and be what the specification says.
+def checked(
+    output: ArrayT,
+    batch: Batch,
+    found: FoundOutputs,
+    *members: Snapshot,
+    stacked: bool = False,
+) -> ArrayT:
+    """An output, which must have a row for each sample and be what outputs are.
 
     Args:
         output: of the model, for a batch.
         batch: the model's arguments.
-        spec: what outputs are.
+        found: what outputs are.
+        members: whose it is; none if it is of other weights than a member's.
         stacked: whether it is of several members, along a first axis.
     """
     shape = tuple(cast(Any, output).shape)[1 if stacked else 0 :]
@@ -39,7 +46,7 @@ def checked(output: ArrayT, batch: Batch, spec: OutputSpec, *, stacked: bool = F
             "The model must return a row for each sample of a batch, along the first axis. "
             f"Received: an output of shape {shape} for {plural(samples, 'sample')}"
         )
-    spec.check(shape)
+    found.look(output, [each.path.name for each in members], stacked=stacked)
     return output
 
 
@@ -61,11 +68,16 @@ def joined(model: Model[ArrayT], parts: Sequence[ArrayT]) -> ArrayT:
 
 
 def outputs_of(
-    model: Model[ArrayT], weights: Weights, batches: Batches, spec: OutputSpec
+    model: Model[ArrayT],
+    weights: Weights,
+    batches: Batches,
+    found: FoundOutputs,
+    *members: Snapshot,
 ) -> ArrayT:
-    """The outputs of a model with some weights for all batches, as one array."""
+    """The outputs of a model with some weights, a member's or others, for all batches."""
     with model.running() as run:
-        return joined(model, [checked(run(weights, batch), batch, spec) for batch in batches])
+        parts = [checked(run(weights, batch), batch, found, *members) for batch in batches]
+    return joined(model, parts)
 
 
 class Modes(Generic[ArrayT]):
@@ -78,11 +90,11 @@ class Modes(Generic[ArrayT]):
     Args:
         model: the model that they are loaded into.
         members: what loads them.
-        spec: what their outputs are.
+        found: what their outputs are.
     """
 
-    def __init__(self, model: Model[ArrayT], members: Members, spec: OutputSpec) -> None:
-        self._model, self._members, self._spec = model, members, spec
+    def __init__(self, model: Model[ArrayT], members: Members, found: FoundOutputs) -> None:
+        self._model, self._members, self._found = model, members, found
         self.measured: dict[str, float] = {}
         # What the modes resident and stacked keep, of a model in one place.
         self._place: object = None
@@ -127,15 +139,19 @@ class Modes(Generic[ArrayT]):
                 yield from self._streamed(pool, weights, batches)
                 return
             for batch in batches:
-                found = pool()
+                found: PoolT | None = None
                 if (mode if mode != "auto" else self._faster(weights, run, batch)) == "stacked":
-                    found.update_stacked(self._run_stacked(weights, batch), tuple(weights.values()))
+                    outputs = self._run_stacked(weights, batch)
+                    found = pool()
+                    found.update_stacked(outputs, tuple(weights.values()))
                 else:
                     for snapshot, weight in weights.items():
-                        found.update(
-                            checked(run(self._resident(snapshot), batch), batch, self._spec), weight
-                        )
-                yield found
+                        output = self._run_resident(run, snapshot, batch)
+                        # Of the first it is known what outputs are, and so how they are pooled.
+                        found = pool() if found is None else found
+                        found.update(output, weight)
+                if found is not None:
+                    yield found
 
     def _streamed(
         self, pool: Callable[[], PoolT], weights: Mapping[Snapshot, float], batches: Batches
@@ -145,9 +161,10 @@ class Modes(Generic[ArrayT]):
             loaded = self._members.load(snapshot)
             with self._model.running() as run:
                 for i, batch in enumerate(batches):
+                    output = checked(run(loaded, batch), batch, self._found, snapshot)
                     if i == len(pools):
                         pools.append(pool())
-                    pools[i].update(checked(run(loaded, batch), batch, self._spec), weight)
+                    pools[i].update(output, weight)
             del run, loaded  # before the next one's are read
         pools.reverse()
         while pools:  # each is done with when the next is asked for
@@ -157,6 +174,11 @@ class Modes(Generic[ArrayT]):
         if snapshot not in self._held:
             self._held[snapshot] = self._members.load(snapshot)
         return self._held[snapshot]
+
+    def _run_resident(
+        self, run: Callable[[Weights, Batch], ArrayT], snapshot: Snapshot, batch: Batch
+    ) -> ArrayT:
+        return checked(run(self._resident(snapshot), batch), batch, self._found, snapshot)
 
     def _run_stacked(self, weights: Mapping[Snapshot, float], batch: Batch) -> ArrayT:
         """All members' outputs for a batch, along a first axis."""
@@ -175,7 +197,7 @@ class Modes(Generic[ArrayT]):
                 "The model must be one that a vectorized map can run for all members at once, for "
                 f"mode='stacked'. Received: {type(error).__name__}: {first}; give mode='resident'"
             ) from error
-        return checked(outputs, batch, self._spec, stacked=True)
+        return checked(outputs, batch, self._found, *snapshots, stacked=True)
 
     def _fits(self, weights: Mapping[Snapshot, float]) -> bool:
         """Whether members may be kept twice, in both modes that are to be compared, and as much."""
@@ -198,10 +220,7 @@ class Modes(Generic[ArrayT]):
         if key in self._fastest:
             return self._fastest[key]
         ways: dict[Mode, Callable[[], object]] = {
-            "resident": lambda: [
-                checked(run(self._resident(snapshot), batch), batch, self._spec)
-                for snapshot in weights
-            ],
+            "resident": lambda: [self._run_resident(run, each, batch) for each in weights],
             "stacked": lambda: self._run_stacked(weights, batch),
         }
         self.measured = {}

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 from ...core.errors import EnsembleError, shown
 from ..arrays import check_class_axis, probabilities_of, widen
-from .pooling import Pool, Pooling, ValuePool, check_pooling
+from .pooling import Pool, Pooling, check_pooling
 
 Outputs: TypeAlias = Literal["logits", "probabilities", "values"]
+Auto: TypeAlias = Literal["auto"]
+
+
+class Reading(NamedTuple):
+    """What outputs are: their kind, and the axis of the classes or None."""
+
+    outputs: Outputs
+    class_axis: int | None
+
+    @property
+    def code(self) -> str:
+        """The arguments that say it."""
+        axis = "" if self.outputs == "values" else f", class_axis={self.class_axis}"
+        return f'outputs="{self.outputs}"{axis}'
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,19 +76,6 @@ class OutputSpec:
             "logits" if self.outputs == "logits" else "probabilities"
         )
         return Pool(self.pooling, inputs=inputs, class_axis=self.class_axis)
-
-    def value_pool(self) -> ValuePool[Any]:
-        """What makes a mean and a variance of the members' values.
-
-        Raises:
-            EnsembleError: the outputs are none.
-        """
-        if self.outputs != "values":
-            raise EnsembleError(
-                "The ensemble must have outputs='values' for a variance. "
-                f"Received: outputs={self.outputs!r}"
-            )
-        return ValuePool()
 
     def wide(self, output: Any) -> Any:
         """The probabilities (or values) of an output in float64, as `widen` makes them."""

@@ -16,6 +16,7 @@ from ..arrays import as_floats, check_count
 from ..members import Members
 from ..model import Model, Weights
 from ..predict.batches import Batches
+from ..predict.found import FoundOutputs
 from ..predict.modes import outputs_of
 from ..predict.outputs import OutputSpec
 from ..predict.pooling import Pool, ValuePool
@@ -188,7 +189,7 @@ class Averaging:
     Args:
         model: the model that they are loaded into.
         members: what loads them.
-        spec: what the model's outputs are.
+        found: what the model's outputs are.
         recipe: which are averaged, and how.
         train_data: what statistics are estimated from, where there are any.
         batch_size: of these data.
@@ -201,15 +202,15 @@ class Averaging:
         self,
         model: Model[Any],
         members: Members,
-        spec: OutputSpec,
+        found: FoundOutputs,
         recipe: Recipe,
         train_data: Any,
         batch_size: int | None,
     ) -> None:
-        self._model, self._members, self._spec, self._recipe = model, members, spec, recipe
+        self._model, self._members, self._found, self._recipe = model, members, found, recipe
         self._chosen = members.snapshots[-recipe.members :]
         self._batches: Batches | None = None
-        self._judge = Judge(None, spec)  # until labels are there
+        self._judge = Judge(None, found.spec)  # until labels are there
         self._scores: dict[Snapshot, dict[str, float]] = {}
         self._ensemble_scores: dict[str, float] | None = None
         # What the default tolerance would have refused.
@@ -243,18 +244,23 @@ class Averaging:
             weights: of the members in the ensemble.
             finish: makes its prediction of the pool; by default as it is.
         """
-        self._batches, self._judge = batches, Judge(labels, self._spec)
-        values = self._spec.outputs == "values"
-        pool, value_pool = self._spec.pool(), ValuePool[Any]()
+        self._batches = batches
+        pool: Pool[Any] | None = None
+        value_pool = ValuePool[Any]()
         for snapshot in self._members:
             weight = weights.get(snapshot, 0.0)
             if weight or snapshot in self._chosen:
-                output = self._outputs(self._members.load(snapshot))
-                (value_pool if values else pool).update(output, weight)
+                output = self._outputs(self._members.load(snapshot), snapshot)
+                spec = self._found.spec
+                if pool is None:  # it is known now what outputs are
+                    pool, self._judge = spec.pool(), Judge(labels, spec)
+                (value_pool if spec.outputs == "values" else pool).update(output, weight)
                 if snapshot in self._chosen:
-                    self._scores[snapshot] = self._judge.scores(self._spec.wide(output))
+                    self._scores[snapshot] = self._judge.scores(spec.wide(output))
+        spec, pool = self._found.spec, cast(Pool[Any], pool)
+        values = spec.outputs == "values"
         pooled = value_pool.mean if values else pool.wide if finish is None else finish(pool)
-        if self._spec.pooling == "log-probabilities":
+        if spec.pooling == "log-probabilities":
             pooled = np.exp(as_floats(pooled))
         self._ensemble_scores = self._judge.scores(pooled)
 
@@ -338,12 +344,12 @@ class Averaging:
             return weights
         return self._model.estimate(weights, self._layers, self._train)
 
-    def _outputs(self, weights: Weights) -> Any:
-        return outputs_of(self._model, weights, cast(Batches, self._batches), self._spec)
+    def _outputs(self, weights: Weights, *member: Snapshot) -> Any:
+        return outputs_of(self._model, weights, cast(Batches, self._batches), self._found, *member)
 
     def _loss(self, weights: Weights) -> float:
         # A mean may overflow where no member does.
-        prediction = self._spec.wide(self._outputs(weights))
+        prediction = self._found.spec.wide(self._outputs(weights))
         return self._judge.all_scores(prediction)[self._judge.loss_name]
 
     def _check(self, reason: str | None, tolerance: float) -> None:
@@ -366,7 +372,7 @@ class Averaging:
     ) -> AveragedWeights:
         scores = None
         if self._batches is not None:
-            scores = self._judge.all_scores(self._spec.wide(self._outputs(weights)))
+            scores = self._judge.all_scores(self._found.spec.wide(self._outputs(weights)))
         return AveragedWeights(
             weights=self._model.export(weights),
             members=tuple(members),

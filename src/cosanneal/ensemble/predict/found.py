@@ -1,0 +1,333 @@
+"""What a model's outputs are, found out: as it is told, as the model says, or by the first output.
+
+Where they could be several things, nothing is guessed: an error names the readings.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import threading
+import warnings
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from ...core.errors import EnsembleError
+from ..arrays import as_numpy
+from .outputs import Auto, Outputs, OutputSpec, Reading
+from .pooling import Pooling
+
+# By how much probabilities that were said to be some may leave [0, 1], and their sum 1.
+_SLACK: Final = 1e-2
+# The spacing of floats at 1.
+_EPS: Final = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
+# So many bits of sums must be those of 1 until they are no chance: one row of float32, three of
+# half precision.
+_BITS: Final = 12
+# Rows that are looked at for whether they are the same.
+_ROWS: Final = 64
+
+
+class FoundOutputs:
+    """What the outputs of an ensemble's model are, found once; in any thread.
+
+    Args:
+        outputs: what the user says they are; "auto" to find out.
+        class_axis: likewise; None says that there is none.
+        pooling: how they are pooled.
+        said: what the model says of itself, if it does.
+
+    Raises:
+        EnsembleError: an argument that cannot be.
+    """
+
+    def __init__(
+        self,
+        outputs: Outputs | Auto,
+        class_axis: int | Auto | None,
+        pooling: Pooling,
+        said: Reading | None,
+    ) -> None:
+        self._pooling, self._said = pooling, said
+        self._outputs = self._given_outputs = outputs
+        self._axis = class_axis
+        self._lock = threading.Lock()
+        self._spec: OutputSpec | None = None
+        self._axes = 0  # of the output in which they were found
+        self._warned = False
+        self._looked: set[str] = set()  # the members of which an output was looked at
+        # What is given is checked, whatever is found of the rest.
+        OutputSpec(
+            "probabilities" if outputs == "auto" else outputs,
+            None if class_axis == "auto" else class_axis,
+            pooling,
+        )
+        if said is not None and outputs in ("auto", said.outputs):
+            self._outputs = said.outputs
+            if class_axis == "auto":
+                self._axis = said.class_axis
+            elif class_axis is not None and said.outputs == "values":
+                self._outputs = outputs  # which have no classes
+        if self._outputs == "values" and self._axis == "auto":
+            self._axis = None
+        self._settle()
+
+    @property
+    def spec(self) -> OutputSpec:
+        """What they are. Until an output with samples was seen, anything does."""
+        return self._spec or OutputSpec("probabilities", None, self._pooling)
+
+    def expect_values(self) -> None:
+        """Take outputs that are not known yet for the values of a regression.
+
+        Raises:
+            EnsembleError: they are known to be something else.
+        """
+        with self._lock:
+            if self._outputs == "auto" and self._spec is None and self._axis in ("auto", None):
+                self._spec = OutputSpec("values", None, self._pooling)
+            spec = self._spec
+        if spec is None or spec.outputs != "values":
+            said = self._outputs if spec is None else spec.outputs
+            raise EnsembleError(
+                "The ensemble must have outputs='values' for a variance. "
+                f"Received: outputs={said!r}{self._whence()}"
+            )
+
+    def expect_class_axis(self, class_axis: int | None, what: str) -> None:
+        """Take over the class axis of a choice, if it is not known.
+
+        Args:
+            class_axis: the axis.
+            what: what it is of, for the message.
+
+        Raises:
+            EnsembleError: another one is known.
+        """
+        with self._lock:
+            if self._axis == "auto" and self._spec is None:
+                self._axis = class_axis
+                self._settle()
+            axis = self._axis if self._spec is None else self._spec.class_axis
+            # Of outputs of so many axes, one may have two names.
+            both = isinstance(axis, int) and isinstance(class_axis, int) and self._axes
+            same = both and (axis or 0) % self._axes == (class_axis or 0) % self._axes
+        if axis != class_axis and not same:
+            raise EnsembleError(
+                f"{what} must be with class_axis={axis}. Received: one with class_axis="
+                f"{class_axis}; fit the ensemble again"
+            )
+
+    def check_mean(self) -> None:
+        """Refuse a choice, which is one of weights of the mean, where none is taken."""
+        if self._spec is not None or self._pooling != "probabilities":
+            self.spec.check_mean()
+
+    def look(self, output: Any, members: Sequence[str], *, stacked: bool = False) -> None:
+        """Find out what outputs are, if that is not known; and whether this one is what they are.
+
+        Args:
+            output: of the model, for a batch.
+            members: whose it is; of no member, its numbers are not looked at.
+            stacked: whether the members' outputs lie along a first axis.
+
+        Raises:
+            EnsembleError: it could be several things; it is not what outputs
+                are; or a member gives NaN, and is named.
+
+        Warns:
+            UserWarning: logits that are probabilities already; once.
+        """
+        shape = tuple(output.shape)[1 if stacked else 0 :]
+        for i, member in enumerate(members):
+            if math.prod(shape) and self._is_due(output, member):
+                self._look(_Numbers(output[i] if stacked else output), member)
+        self.spec.check(shape)
+
+    def _is_due(self, output: Any, member: str) -> bool:
+        """Whether a member's output is looked at: on a device, which would be waited for, once."""
+        there = getattr(getattr(output, "device", None), "type", "cpu") != "cpu"
+        return not there or self._spec is None or member not in self._looked
+
+    def _look(self, numbers: _Numbers, member: str) -> None:
+        if not numbers.most < math.inf:  # a logit may be minus infinity, for what cannot be
+            raise nonfinite(member)
+        with self._lock:
+            if self._spec is None:
+                found = self._find(numbers)
+                self._spec = OutputSpec(found.outputs, found.class_axis, self._pooling)
+                self._axes = len(numbers.shape)
+            self._looked.add(member)
+        self._check(numbers, self._spec)
+
+    def _find(self, numbers: _Numbers) -> Reading:
+        """The one reading of an output under what is given.
+
+        Raises:
+            EnsembleError: there are several.
+        """
+        possible = [each for each in self._readings(numbers) if self._outputs in ("auto", each[0])]
+        if len(possible) == 1:
+            return possible[0]
+        raise EnsembleError(
+            "The ensemble must know what the model's outputs are. Received: an output "
+            f"{numbers.described}, which could be several things; give "
+            + ", or ".join(f"{reading.code} for {_meaning(reading)}" for reading in possible)
+        )
+
+    def _readings(self, numbers: _Numbers) -> list[Reading]:
+        """What an output may be, by its shape and numbers; the likeliest first."""
+        size, unit = len(numbers.shape), numbers.are_between_0_and_1
+        if not numbers.ordered:  # complex
+            return [Reading("values", None)]
+        if self._axis is None:  # outcomes: 'values' would have been given as such
+            return [Reading("probabilities", None)] * unit + [Reading("logits", None)]
+        axes = [i - size if i == size - 1 else i for i in range(1, size) if numbers.shape[i] > 1]
+        if self._axis != "auto":
+            axes = [self._axis]
+        sums = [axis for axis in axes if unit and numbers.sum_to_one(axis)]
+        found = [Reading("probabilities", axis) for axis in sums]
+        logits = [Reading("logits", axis) for axis in axes[:1] + axes[1:][-1:]]
+        if self._outputs == "logits":
+            return logits or [Reading("logits", None)]
+        if self._axis != "auto":
+            return found if sums and numbers.is_no_chance(axes[0]) else found + logits
+        if len(sums) == 1 and (numbers.is_no_chance(sums[0]) or self._outputs == "probabilities"):
+            return found
+        if self._outputs == "auto" and size == 2 and axes and not unit:
+            # Several outcomes of their own, or a regression of several targets, look
+            # the same; classes are meant by almost everybody.
+            return logits
+        outcomes = [Reading("probabilities", None)] * (unit or self._outputs == "probabilities")
+        return (found or outcomes) + (logits or [Reading("logits", None)]) + [_VALUES]
+
+    def _check(self, numbers: _Numbers, spec: OutputSpec) -> None:
+        """Refuse numbers that are not what outputs are, or warn where they seem not to be."""
+        if not numbers.ordered or spec.outputs == "values":
+            return
+        axis = spec.class_axis
+        if spec.outputs == "logits":
+            if axis is None or self._warned or not numbers.are_between_0_and_1:
+                return
+            if numbers.sum_to_one(axis) and numbers.is_no_chance(axis):
+                self._warned = True
+                warnings.warn(
+                    "The outputs are taken for logits, and their softmax for probabilities, though "
+                    f"they lie in [0, 1] and sum to 1 along axis {axis} already{self._whence()}. "
+                    f'If they are probabilities, give outputs="probabilities", class_axis={axis}',
+                    UserWarning,
+                    stacklevel=2,
+                )
+            return
+        sums = "" if axis is None else f" and sum to 1 along axis {axis}"
+        if not -_SLACK <= numbers.least <= numbers.most <= 1 + _SLACK or not (
+            axis is None or numbers.sum_to_one(axis, _SLACK)
+        ):
+            raise EnsembleError(
+                f"Probabilities must lie in [0, 1]{sums}. Received: an output "
+                f"{numbers.described}, taken for such{self._whence()}; give what it is by outputs= "
+                "and class_axis=, such as " + _LOGITS.code + " for logits of classes"
+            )
+
+    def _whence(self) -> str:
+        """Who says what outputs are."""
+        if self._given_outputs != "auto":
+            return f", since the ensemble was given outputs={self._given_outputs!r}"
+        return ", since the model says so" if self._said else ", as the first output was"
+
+    def _settle(self) -> None:
+        if self._outputs != "auto" and self._axis != "auto":
+            self._spec = OutputSpec(self._outputs, self._axis, self._pooling)
+
+
+_VALUES: Final = Reading("values", None)
+_LOGITS: Final = Reading("logits", -1)
+
+
+def _meaning(reading: Reading) -> str:
+    """What a reading takes the numbers for, in words."""
+    if reading.outputs == "values":
+        return "values of a regression"
+    noun = "logits" if reading.outputs == "logits" else "probabilities"
+    axis = reading.class_axis
+    if axis is None:
+        return f"{noun} of outcomes that each happen or not (binary, multi-label)"
+    return f"{noun} of classes along axis {axis}"
+
+
+def nonfinite(member: str) -> EnsembleError:
+    """The error for a member whose predictions are no numbers."""
+    return EnsembleError(
+        f"The members' predictions must be finite. Received: NaN or infinity from {member}; if the "
+        "input has none, its weights make the model overflow: leave the member out by members="
+    )
+
+
+class _Numbers:
+    """An output's numbers, looked at where they are.
+
+    Args:
+        output: an array of any framework, with one number at least.
+    """
+
+    def __init__(self, output: Any) -> None:
+        self.shape = tuple(output.shape)
+        name = str(output.dtype).rpartition(".")[-1]
+        torch = sys.modules.get("torch")
+        if torch is not None and isinstance(output, torch.Tensor):
+            output = output.detach()
+            self._array = output if output.is_floating_point() else output.double()
+            self.ordered = not output.is_complex()
+        else:
+            array = as_numpy(output)
+            self.ordered = array.dtype.kind != "c"
+            # numpy does not know the floats that others have added to it well.
+            known = array.dtype.kind in "fc" and array.dtype.isbuiltin == 1
+            self._array = array if known else array.astype(np.float32)
+        self._eps = _EPS.get(name, _SLACK)
+        if not self.ordered:
+            self.least = self.most = 0.0
+        elif hasattr(self._array, "aminmax"):
+            self.least, self.most = (float(each) for each in self._array.aminmax())
+        else:
+            self.least, self.most = float(self._array.min()), float(self._array.max())
+
+    @property
+    def are_between_0_and_1(self) -> bool:
+        """Whether all are, but for rounding."""
+        return self.ordered and self.least >= 0 and self.most <= 1 + self._tolerance(1)
+
+    @property
+    def described(self) -> str:
+        """The shape and the range, in words."""
+        return f"of shape {self.shape} with numbers from {self.least:.4g} to {self.most:.4g}"
+
+    def sum_to_one(self, axis: int, tolerance: float | None = None) -> bool:
+        """Whether all rows along an axis do, but for rounding."""
+        if not -len(self.shape) <= axis < len(self.shape):
+            return False
+        if tolerance is None:
+            tolerance = self._tolerance(self.shape[axis])
+        array = self._array
+        if isinstance(array, np.ndarray):
+            sums = array.sum(axis=axis, dtype=np.float64)
+        else:  # Apple's GPUs have no float64
+            torch = sys.modules["torch"]
+            wide = torch.float32 if array.device.type == "mps" else torch.float64
+            sums = array.sum(dim=axis, dtype=wide)
+        return bool((abs(sums - 1) <= tolerance).all())
+
+    def is_no_chance(self, axis: int) -> bool:
+        """Whether there are so many rows along an axis, that their sums are not 1 by chance."""
+        array = self._array[:_ROWS]
+        if not isinstance(array, np.ndarray):
+            array = array.float().cpu().numpy()
+        rows = np.moveaxis(array, axis, -1).reshape(-1, self.shape[axis])[:_ROWS]
+        bits = -math.log2(2 * self._tolerance(self.shape[axis]))
+        return len(np.unique(rows, axis=0)) * bits >= _BITS
+
+    def _tolerance(self, count: int) -> float:
+        """By how much the sum of so many numbers may be off by rounding."""
+        return min(4 * self._eps * math.sqrt(count), _SLACK)
