@@ -61,7 +61,7 @@ def test_a_second_recorder_of_another_process_is_refused_until_the_first_is_kill
 
 
 def test_a_second_recorder_of_this_process_is_refused(tmp_path: Path) -> None:
-    first = ArrayRecorder(tmp_path / "run", EVERY_STEP)
+    first = ArrayRecorder(tmp_path / "run", EVERY_STEP).__enter__()
     (tmp_path / "link").symlink_to(tmp_path / "run")
     for name in ("run", "link"):
         with pytest.raises(ca.SnapshotError, match=r"another recorder of this process is writing"):

@@ -16,6 +16,7 @@ import os
 import socket
 import stat
 import sys
+import threading
 from pathlib import Path
 from typing import Final
 
@@ -46,6 +47,8 @@ class FolderLock:
     def __init__(self, folder: Path) -> None:
         self._path = folder / LOCK_NAME
         self._process = os.getpid()
+        # Reentrant, for the collector may end a dropped recorder, which releases its lock, in here.
+        self._release = threading.RLock()
         # One that no other thread, and no other lock of this process, shares.
         self._lock = FileLock(
             self._path,
@@ -82,14 +85,15 @@ class FolderLock:
 
     def release(self) -> None:
         """Give the right back; doing so twice is fine."""
-        if self._process != os.getpid() or not self._lock.is_locked:
+        if self._process != os.getpid():
             return
-        # While it is still locked: who waits for it finds that it is gone. Only our own, for
-        # the folder may be another by now. Windows removes no open file; filelock sees to it.
-        if sys.platform != "win32" and self._is_in_place():
-            with contextlib.suppress(OSError):
-                self._path.unlink()
-        self._lock.release()
+        with self._release:
+            # While it is still locked: who waits for it finds that it is gone. Only our own, for
+            # the folder may be another by now. Windows removes no open file; filelock sees to it.
+            if self._lock.is_locked and self._is_in_place() and sys.platform != "win32":
+                with contextlib.suppress(OSError):
+                    self._path.unlink()
+            self._lock.release()
 
     def _is_in_place(self) -> bool:
         """Whether the file that is locked is still the folder's."""

@@ -15,7 +15,6 @@ import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, Self, TypeAlias, TypedDict, Unpack
 
 import safetensors
@@ -27,12 +26,12 @@ from .capture import Capture, Clock, HostBuffers, Standing
 from .ending import ended_early
 from .file import TensorBytes
 from .finite import first_nonfinite
-from .lock import FolderLock
 from .notices import Notices, OnError
 from .resume import Run
 from .retention import Mode, Retention, check_count
 from .sigterm import FinishOnSigterm
 from .store import Snapshot, SnapshotStore, plain_metrics
+from .tenancy import Tenancy
 from .writer import Writer
 
 _log = logging.getLogger(__name__)
@@ -133,7 +132,9 @@ class Recorder:
 
     Args:
         folder: the folder of the snapshots; made if it is not there. It is
-            locked against other recorders until `close`, or the process' end.
+            locked against other recorders until `close`, or the process' end;
+            but a new one of the same thread takes it over from one that is not
+            inside of its `with` block, and can then no longer be stepped.
         schedule: the schedule of the run.
         capture: gives the weights.
         clock: says where the run stands, when `look` is called.
@@ -179,8 +180,6 @@ class Recorder:
         self._statistics = Statistics()
         overwrite = options.get("overwrite", False)
         self._run = Run(self.store, self.schedule, self._retention, overwrite=overwrite)
-        # What the folder held when the recorder let others write to it.
-        self._left: list[Path] | None = None
         self._process = os.getpid()
         self._one_at_a_time = threading.RLock()
         self._writer = Writer(
@@ -188,9 +187,9 @@ class Recorder:
             background=options.get("background", True),
             failed=self._notices.fail,
         )
-        self._lock = FolderLock(self.store.folder)
+        self._tenancy = Tenancy(self.store, self._writer, self._one_at_a_time)
         self._finalizer = weakref.finalize(
-            self, _dropped, self._writer, self._notices, self._lock, os.getpid()
+            self, _dropped, self._writer, self._notices, self._tenancy, self._process
         )
         self._sigterm: FinishOnSigterm | None = None
         try:
@@ -205,13 +204,15 @@ class Recorder:
                 finish = partial(_finish, self._one_at_a_time, self._writer)
                 self._sigterm = FinishOnSigterm(finish)
         except BaseException:
-            self._lock.release()
+            self._tenancy.end()
             raise
 
     def __enter__(self) -> Self:
+        self._tenancy.enter()
         return self
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        self._tenancy.inside = False
         try:
             self.close(unfinished=error is not None)
         except Exception as failure:
@@ -316,7 +317,7 @@ class Recorder:
             return
         with self._one_at_a_time:
             ended = self._clock.stop(self._standing)
-            if not (self._closed or unfinished or self._left is not None):
+            if not (self._closed or unfinished or self._tenancy.resting):
                 taken = self._statistics.taken
                 early = ended_early(self.schedule, self._started, ended, taken=taken)
                 if early is not None:
@@ -326,7 +327,7 @@ class Recorder:
                 self._sigterm.release()
             self._writer.wait()
             self._settle()
-            self._lock.release()
+            self._tenancy.end()
             self._finalizer.detach()
             self._notices.say()
 
@@ -335,22 +336,12 @@ class Recorder:
         try:
             self.wait()
         finally:
-            self._left = [snapshot.path for snapshot in self.store.list()]
-            self._lock.release()
+            self._tenancy.rest()
 
     def go_on(self) -> None:
         """Keep others out of the folder again, in which nobody may have written meanwhile."""
-        if self._closed or self._left is None:
-            return
-        self._lock.acquire()
-        found = [snapshot.path for snapshot in self.store.list()]
-        if found != self._left:
-            self._lock.release()
-            raise SnapshotError(
-                f"Folder {self.store.folder} must hold the {len(self._left)} snapshots that the "
-                f"recorder left there. Received: {len(found)}, or others; make a new recorder"
-            )
-        self._left = None
+        if not self._closed:
+            self._tenancy.go_on()
 
     def _is_ours(self) -> bool:
         """Whether this process is the recorder's, and not forked from it."""
@@ -412,6 +403,7 @@ class Recorder:
             return bool(ended)
 
     def _refuse_closed(self) -> None:
+        self._tenancy.check()
         if self._closed:
             raise SnapshotError(
                 "The recorder is closed. Step it inside its `with` block, or make a new one with "
@@ -520,15 +512,16 @@ def _finish(one_at_a_time: threading.RLock, writer: Writer) -> None:
         writer.wait()
 
 
-def _dropped(writer: Writer, notices: Notices, lock: FolderLock, process: int) -> None:
+def _dropped(writer: Writer, notices: Notices, tenancy: Tenancy, process: int) -> None:
     """At the end of a recorder that nobody closed, or of the interpreter."""
     if process != os.getpid():
         return
 
     def finish() -> None:
         notices.log()
-        lock.release()
+        tenancy.end()
 
+    tenancy.dropped = True
     writer.at_rest(finish)
 
 

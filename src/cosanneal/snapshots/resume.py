@@ -75,8 +75,9 @@ class Run:
                 raise SnapshotError(
                     f"Folder {self._store.folder} must hold no snapshots of another run. Received: "
                     f"{len(found)}, up to step {found[-1].step}; go on from there with "
-                    "resume_from=step, start over with resume_from=0 (which removes them once the "
-                    "first new one is there), or choose another folder"
+                    "resume_from=step, start over with resume_from=0 (as in a notebook's cell that "
+                    "is run again; they go once the first new one is there), or choose another "
+                    "folder"
                 )
             self._claimed = True
         self.compare(shapes)

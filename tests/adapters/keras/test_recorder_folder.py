@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import keras
@@ -16,8 +17,6 @@ from tests.shared.keras_runs import SCHEDULE, data, fit, small_net, steps
 def test_after_fit_all_is_durable_and_others_may_write_to_the_folder(tmp_path: Path) -> None:
     model = small_net()
     recorder = SnapshotRecorder(tmp_path, SCHEDULE)
-    with pytest.raises(ca.SnapshotError, match="one recorder at a time"):
-        SnapshotRecorder(tmp_path, SCHEDULE)
     fit(model, recorder, updates=10)
     assert recorder.statistics.durable == recorder.statistics.taken == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == [
@@ -28,12 +27,17 @@ def test_after_fit_all_is_durable_and_others_may_write_to_the_folder(tmp_path: P
 
     class Other(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch: int, logs: object = None) -> None:  # noqa: ARG002
-            with pytest.raises(ca.SnapshotError, match="one recorder at a time"):
+            other = threading.Thread(target=self.record)
+            other.start()
+            other.join()
+
+        def record(self) -> None:
+            with pytest.raises(ca.SnapshotError, match="made in another thread"):
                 SnapshotRecorder(tmp_path, SCHEDULE)
-            refused.append(epoch)
+            refused.append(True)
 
     fit(model, recorder, Other(), updates=5)
-    assert refused == [0]
+    assert refused == [True]
     assert steps(recorder.store) == [(0, 5), (1, 10), (2, 15)]
     # Another takes the run over, and so the first must not go on.
     fit(model, SnapshotRecorder(tmp_path, SCHEDULE), updates=5)
@@ -42,6 +46,31 @@ def test_after_fit_all_is_durable_and_others_may_write_to_the_folder(tmp_path: P
         fit(model, recorder, updates=5)
     SnapshotRecorder(tmp_path, SCHEDULE, resume_from=0).close()
     recorder.close()
+
+
+def test_a_cell_that_is_run_again_takes_the_folder_over(tmp_path: Path) -> None:
+    """Also from a `fit` that was interrupted, which keeps the folder."""
+    first = SnapshotRecorder(tmp_path, SCHEDULE)
+
+    class Interrupting(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch: int, logs: object = None) -> None:  # noqa: ARG002
+            if first.updates >= 5:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(small_net(), first, Interrupting(), updates=20)
+    with pytest.raises(ca.SnapshotError, match=r"start over with resume_from=0 \(as in a notebook"):
+        fit(small_net(), SnapshotRecorder(tmp_path, SCHEDULE), updates=20)
+    second = SnapshotRecorder(tmp_path, SCHEDULE, resume_from=0)
+    with pytest.raises(ca.SnapshotError, match="took the folder over"):
+        fit(small_net(), first, updates=20)
+    fit(small_net(), second, updates=20)
+    assert steps(second.store) == [(0, 5), (1, 10), (2, 15), (3, 20)]
+    with SnapshotRecorder(tmp_path, SCHEDULE, resume_from=0) as third:
+        with pytest.raises(ca.SnapshotError, match="inside of its `with` block"):
+            SnapshotRecorder(tmp_path, SCHEDULE)
+        fit(small_net(), third, updates=10)
+    assert steps(third.store) == [(0, 5), (1, 10)]
 
 
 def test_the_lock_is_given_back_where_training_fails_to_begin(tmp_path: Path) -> None:

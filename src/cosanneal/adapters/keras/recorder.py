@@ -103,6 +103,7 @@ class SnapshotRecorder(keras.callbacks.Callback):
         self._executions = self._due = self._pace = 0
 
     def __enter__(self) -> Self:
+        self.recorder.__enter__()
         return self
 
     def __exit__(
