@@ -365,3 +365,36 @@ def test_a_url_is_no_file(option: str) -> None:
     said = error_of(*TEST, *VALIDATION, option, "s3://bucket/x.html")
     assert "object stores are not supported yet" in said
     assert sorted(Path().iterdir()) == there
+
+
+@pytest.mark.parametrize("of_snapshots", [False, True])
+def test_a_choice_that_was_saved_is_scored_on_other_data(data: Data, of_snapshots: bool) -> None:
+    made = json_of(*TEST, *VALIDATION, "--select", "weights", "--save", "choice.json")
+    if of_snapshots:  # as SnapshotEnsemble.save writes it, whose predictions were put into files
+        text = Path("choice.json").read_text()
+        Path("choice.json").write_text(re.sub(r'"(m\d+)"', r'"\1.safetensors"', text))
+    again = json_of(*TEST, "--choice", "choice.json")
+    assert again["chosen"] == made["chosen"]
+    weights = [[each["weight"] for each in one["choice"]["members"]] for one in (made, again)]
+    assert weights[0] == weights[1]
+    p, y = data["val"]
+    other = json_of(
+        "--predictions", "val/m*.npy", "--labels", "val/y.npy", "--choice", "choice.json"
+    )
+    wanted = scores(Choice.load("choice.json").apply(p), y)
+    assert other["chosen"] == pytest.approx(wanted, rel=1e-12)
+
+
+@pytest.mark.usefixtures("data")
+def test_a_choice_among_others_is_refused() -> None:
+    json_of(*TEST, *VALIDATION, "--save", "choice.json")
+    chosen = ("--choice", "choice.json")
+    assert "without validation data" in error_of(*TEST, *VALIDATION, *chosen)
+    few = ("--predictions", "test/m1.npy", "--labels", "test/y.npy")
+    said = error_of(*few, *chosen)
+    assert "one among ('m0', 'm1', 'm2'" in said
+    assert said.endswith("for ('m1',)")
+    text = Path("choice.json").read_text()
+    Path("choice.json").write_text(text.replace('"class_axis": -1', '"class_axis": 1'))
+    assert "made with --class-axis 1; give that here too" in error_of(*TEST, *chosen)
+    assert "none.json could not be read" in error_of(*TEST, "--choice", "none.json")

@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..core.documents import open_regular
-from ..core.errors import CosannealError, EnsembleError, plural
+from ..core.errors import CosannealError, EnsembleError, plural, shown
 from ..core.paths import local_path
 from .console import needs_numpy, output_console, outside, print_note
 from .report import write_page
@@ -113,8 +113,22 @@ _MetricToUse = Annotated[
 ]
 _Temperature = Annotated[bool, _choice(help="Fit one temperature after pooling.")]
 _Seed = Annotated[int, _choice(min=0, help="Of the intervals.", metavar="N")]
+_Chosen = Annotated[
+    Path | None,
+    _choice(
+        "--choice",
+        help="In place of validation data: the ensemble that was chosen before among the same "
+        "members, as --save or a fitted ensemble's save wrote it.",
+        metavar="FILE",
+        show_default=False,
+    ),
+]
 _Save = Annotated[
-    Path | None, _output(help="Write the choice to this JSON file.", show_default=False)
+    Path | None,
+    _output(
+        help="Write the choice to this JSON file; --choice reads it, for other data.",
+        show_default=False,
+    ),
 ]
 _Report = Annotated[
     Path | None,
@@ -139,6 +153,7 @@ def evaluate(
     metric: _MetricToUse = _Metric.LOG_LOSS,
     temperature: _Temperature = True,
     seed: _Seed = 0,
+    chosen: _Chosen = None,
     save: _Save = None,
     report: _Report = None,
     as_json: _AsJson = False,
@@ -162,6 +177,11 @@ def evaluate(
             "Options --validation-predictions and --validation-labels must be given together. "
             f"Received: --validation-{given} alone"
         )
+    if chosen is not None and validation_labels is not None:
+        raise CosannealError(
+            "Option --choice must be given without validation data, on which an ensemble would be "
+            "chosen anew. Received: both"
+        )
     if save is not None and validation_labels is None:
         raise CosannealError(
             "Option --save must be given with --validation-predictions and --validation-labels, "
@@ -182,6 +202,7 @@ def evaluate(
                 labels,
                 _matching(validation_predictions or [], "--validation-predictions"),
                 validation_labels,
+                chosen,
                 logits=logits,
                 class_axis=None if outcomes else "auto" if class_axis is None else class_axis,
                 options={
@@ -237,6 +258,7 @@ def _evaluate(
     labels_file: Path,
     validation_files: Sequence[Path],
     validation_labels: Path | None,
+    chosen: Path | None,
     *,
     logits: bool,
     class_axis: int | Auto | None,
@@ -244,14 +266,18 @@ def _evaluate(
 ) -> tuple[dict[str, Any], Choice | None]:
     # Imported here, so that other commands need no numpy.
     with needs_numpy("Evaluating predictions"):
-        from ..ensemble import analyze, fit
-    if class_axis == "auto":
+        from ..ensemble import Choice, analyze, fit
+    if class_axis == "auto" and chosen is not None:
+        class_axis = Choice.load(chosen).class_axis
+    elif class_axis == "auto":
         class_axis = _last_axis(files[0], logits=logits)
     members, labels = _read(files, labels_file, logits=logits, class_axis=class_axis)
     names = [file.stem for file in files]
     if len(set(names)) < len(names):
         names = [str(file) for file in files]
     choice = None
+    if chosen is not None:
+        choice, names = _chosen(chosen, names, class_axis)
     if validation_labels is not None:
         test = {path.resolve() for path in [*files, labels_file]}
         shared = test & {path.resolve() for path in [*validation_files, validation_labels]}
@@ -287,6 +313,29 @@ def _last_axis(file: Path, *, logits: bool) -> int:
             "--class-axis=-1 where the classes lie along the last axis, or --outcomes"
         )
     return -1
+
+
+def _chosen(file: Path, names: list[str], class_axis: int | None) -> tuple[Choice, list[str]]:
+    """A choice that was saved, and its names of the members, which must be these."""
+    from ..ensemble import Choice
+
+    choice = Choice.load(file)
+    if names not in (
+        list(choice.members),
+        [name.removesuffix(".safetensors") for name in choice.members],
+    ):
+        raise CosannealError(
+            "Option --choice must be a choice among the members of --predictions, which are known "
+            f"by their files' names, oldest first. Received: one among {shown(choice.members)}, "
+            f"for {shown(tuple(names))}"
+        )
+    if choice.class_axis != class_axis:
+        was = "--outcomes" if choice.class_axis is None else f"--class-axis {choice.class_axis}"
+        raise CosannealError(
+            f"Option --choice must be of predictions of one kind. Received: one made with {was}; "
+            "give that here too"
+        )
+    return choice, list(choice.members)
 
 
 def _read(
