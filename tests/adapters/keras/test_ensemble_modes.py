@@ -13,6 +13,7 @@ from keras import layers
 
 import cosanneal as ca
 from cosanneal.adapters.keras import SnapshotEnsemble, SnapshotRecorder
+from cosanneal.snapshots.capture import Standing
 from tests.shared.compiling import BACKEND
 from tests.shared.modes import MODES, check_choice, check_loaders, check_memory, check_modes
 
@@ -47,7 +48,7 @@ def recorded(folder: Path, model: Any) -> SnapshotEnsemble:
     recorder.set_model(model)
     for seed in range(4):
         drawn(model, seed)
-        recorder.recorder.advance(seed + 1)
+        recorder.recorder.advance(Standing(seed + 1, seed + 1))
     recorder.close()
     drawn(model, 99)
     return SnapshotEnsemble(model, folder)

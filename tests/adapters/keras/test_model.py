@@ -15,6 +15,7 @@ from keras import layers
 import cosanneal as ca
 from cosanneal.adapters.keras import SnapshotEnsemble, SnapshotRecorder
 from cosanneal.adapters.keras.model import KerasModel
+from cosanneal.snapshots.capture import Standing
 from tests.shared.compiling import BACKEND
 
 EVERY_STEP = ca.CyclicCosine(0.1, cycle_steps=1)
@@ -32,7 +33,7 @@ def recorded(folder: Path, model: Any, change: Callable[[Any, int], None] | None
     recorder.set_model(model)
     for seed in range(3):
         (change or drawn)(model, seed)
-        recorder.recorder.advance(seed + 1)
+        recorder.recorder.advance(Standing(seed + 1, seed + 1))
     recorder.close()
 
 
