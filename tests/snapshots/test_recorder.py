@@ -125,3 +125,13 @@ def test_an_option_that_there_is_not_is_refused(tmp_path: Path) -> None:
     wrong: dict[str, Any] = {"keep_lats": 3}
     with pytest.raises(TypeError, match="ArrayRecorder has no option 'keep_lats'"):
         ArrayRecorder(tmp_path, EVERY_STEP, **wrong)
+
+
+def test_metrics_that_are_none_are_refused_at_the_first_step(tmp_path: Path) -> None:
+    tens = ca.CyclicCosine(0.1, cycle_steps=10)
+    recorder = ArrayRecorder(tmp_path / "a", tens)
+    with pytest.raises(ca.SnapshotError, match=r"`metrics` must be a dict of numbers.*object"):
+        recorder.step(filled(1), {"loss": object()})
+    recorder = ArrayRecorder(tmp_path / "b", tens, keep_best=1, metric="loss")
+    with pytest.raises(ca.SnapshotError, match=r"must hold a number named 'loss'.*{'los': 1}"):
+        recorder.step(filled(1), {"los": 1})

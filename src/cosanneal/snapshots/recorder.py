@@ -176,7 +176,7 @@ class Recorder:
         self.schedule = check_schedule(schedule)
         self._capture, self._clock = capture, clock
         self._standing = self._started = clock.start()
-        self._closed = False
+        self._closed = self._checked = False
         self._statistics = Statistics()
         overwrite = options.get("overwrite", False)
         self._run = Run(self.store, self.schedule, self._retention, overwrite=overwrite)
@@ -390,6 +390,9 @@ class Recorder:
                     "resume_from=step"
                 )
             self._run.begin(self._capture.layout)
+            if isinstance(metrics, Mapping) and not self._checked:
+                self._check(metrics)  # now, and not at the end of the first cycle
+                self._checked = True
             # A cycle is found by crossing its end. Where several ended at once,
             # only the last has weights to show.
             ended = self.schedule.cycles_completed(last.position, now.position)
@@ -411,8 +414,7 @@ class Recorder:
             )
 
     def _take(self, cycle: Cycle, metrics: Metrics) -> None:
-        values = plain_metrics(metrics() if callable(metrics) else metrics)
-        self._retention.check(values, "Argument `metrics`")
+        values = self._check(metrics() if callable(metrics) else metrics)
         began = time.perf_counter()
         weights = self._capture.tensors()
         asked = time.perf_counter()
@@ -439,6 +441,12 @@ class Recorder:
         statistics.waited_seconds += free - asked
         statistics.copied_seconds += copied - free
         statistics.held_seconds += time.perf_counter() - began
+
+    def _check(self, metrics: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Metrics as they stand in a snapshot, with the one that decides among them."""
+        values = plain_metrics(metrics)
+        self._retention.check(values, "Argument `metrics`")
+        return values
 
     def _settle(self) -> None:
         """Count as failed what an interrupt took, if nothing is in flight that is yet to be."""

@@ -124,6 +124,21 @@ def test_the_metrics_are_a_function_of_the_recorders(tmp_path: Path) -> None:
         SnapshotRecorder(tmp_path / "b", run.model, SCHEDULE, metrics={"a": 1})  # type: ignore[arg-type]
 
 
+def test_keep_best_without_metrics_is_refused_at_construction(tmp_path: Path) -> None:
+    run = Run()
+    with pytest.raises(ca.SnapshotError, match=r"function that returns the metric.*metric='loss'"):
+        SnapshotRecorder(tmp_path, run.model, run.scheduler, keep_best=1, metric="loss")
+    losses = iter([3.0, 1.0, 4.0, 2.0])
+    with SnapshotRecorder(
+        *(tmp_path, run.model, run.scheduler),
+        keep_best=2,
+        metric="loss",
+        metrics=lambda: {"loss": next(losses)},
+    ) as recorder:
+        run.train(20)
+    assert [each.step for each in recorder.store.list()] == [10, 20]
+
+
 def test_an_error_of_the_metrics_or_the_weights_costs_that_snapshot_alone(tmp_path: Path) -> None:
     run = Run()
 

@@ -81,6 +81,12 @@ class SnapshotRecorder(Recorder):
         if not isinstance(scheduler, CyclicCosineLR):
             super().__init__(folder, scheduler, capture, OptimizersClock(model), **options)
             return
+        if options.get("metric") is not None and options.get("metrics") is None:
+            raise SnapshotError(
+                "Argument `metrics` must be a function that returns the metric by which keep_best "
+                f"chooses. Received: metric={shown(options['metric'])}, and no metrics; a snapshot "
+                "is taken within scheduler.step(), to which none can be given"
+            )
         clock = SchedulerClock(scheduler)
         began, given = clock.start(), options.get("resume_from")
         if began.updates and given is not None and given != began.updates:
