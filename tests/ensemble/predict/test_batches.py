@@ -76,3 +76,15 @@ def test_training_data_are_cut_evenly(samples: int, size: int, expected: list[in
 
     assert sizes(True) == expected
     assert sizes(False) == [size] * (samples // size) + [samples % size]
+
+
+def test_labels_of_other_lengths_than_the_first_are_refused() -> None:
+    padded = [(np.ones((4, size)), np.zeros((4, size), int)) for size in (5, 7)]
+
+    class Loaded:
+        def __iter__(self) -> Any:
+            return iter(padded)
+
+    message = r"labels of one shape.*Received: \(4, 7\) in batch 1, after \(4, 5\); pad the batches"
+    with pytest.raises(ca.EnsembleError, match=message):
+        batches_of(Loaded()).labels()

@@ -114,6 +114,12 @@ class Batches:
                     "Argument `x_val` must give batches with a label for each sample. Received: "
                     f"{samples} samples, and as labels {shown(item[1])}"
                 )
+            if found and labels.shape[1:] != found[0].shape[1:]:
+                raise EnsembleError(
+                    "Argument `x_val` must give labels of one shape, but for the number of "
+                    f"samples. Received: {labels.shape} in batch {len(found)}, after "
+                    f"{found[0].shape}; pad the batches to one length or size"
+                )
             found.append(labels)
         return np.concatenate(found)
 
