@@ -56,10 +56,11 @@ class SnapshotEnsemble(Ensemble[Any]):
         ...         _ = recorder.step(params)
         >>> apply_fn = jax.jit(lambda params, x: x @ params["kernel"] + params["bias"])
         >>> ensemble = SnapshotEnsemble(apply_fn, folder, like=params, last=2)
-        >>> ensemble.predict(jnp.zeros((5, 2))).shape
-        (5, 3)
-        >>> found = ensemble.average_weights(jnp.zeros((5, 2)), jnp.arange(5) % 3)
-        >>> predictions = apply_fn(found.weights, jnp.zeros((5, 2)))
+        >>> x = jax.random.normal(jax.random.key(0), (50, 2))
+        >>> ensemble.predict(x).shape
+        (50, 3)
+        >>> found = ensemble.average_weights(x, jnp.arange(50) % 3)
+        >>> predictions = apply_fn(found.weights, x)
 
         With a module of flax that has BatchNorm, params are all of its
         variables, and the mean of their weights needs training data:

@@ -46,9 +46,10 @@ class SnapshotEnsemble(Ensemble[Tensor]):
         ...     for _ in range(6):
         ...         _ = recorder.step()
         >>> ensemble = SnapshotEnsemble(model, folder, last=2)
-        >>> ensemble.predict(torch.zeros(5, 2)).shape
-        torch.Size([5, 3])
-        >>> found = ensemble.average_weights(torch.zeros(5, 2), torch.arange(5) % 3)
+        >>> x = torch.randn(50, 2)
+        >>> ensemble.predict(x).shape
+        torch.Size([50, 3])
+        >>> found = ensemble.average_weights(x, torch.arange(50) % 3)
         >>> model.load_state_dict(found.weights)
         <All keys matched successfully>
 
