@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import cosanneal as ca
-from cosanneal.adapters.jax import SnapshotRecorder
+from cosanneal.adapters.jax import SnapshotRecorder, snapshot_buffer
 from tests.shared.jax_runs import EVERY_STEP, SCHEDULE, Training, recorded
 
 
@@ -181,3 +181,25 @@ def test_a_recorder_inside_jit_is_refused(tmp_path: Path) -> None:
         recorder.step({})
     with pytest.raises(ca.ScheduleError, match=r"`schedule` must be a cosanneal.Schedule"):
         SnapshotRecorder(tmp_path, 3)  # type: ignore[arg-type]
+
+
+def test_a_run_beyond_its_schedule_is_said_once(tmp_path: Path) -> None:
+    schedule = ca.CyclicCosine(0.1, total_steps=4, num_cycles=2, min_lr=0.01)
+    params = {"w": jnp.ones(2)}
+    message = r"has done 5 updates of a schedule of 4.*stays at 0\.01.*more total_steps"
+    with SnapshotRecorder(tmp_path / "loop", schedule) as recorder:
+        taken = [recorder.step(params) for _ in range(4)]
+        with pytest.warns(UserWarning, match=message) as caught:
+            taken.append(recorder.step(params))
+        assert caught[0].filename == __file__
+        taken.append(recorder.step(params))
+    assert taken == [False, True, False, True, False, False]
+    buffer = snapshot_buffer(schedule, params, 2)
+    for step in range(5):
+        buffer = buffer.update(step, params)
+    with (
+        SnapshotRecorder(tmp_path / "buffer", schedule) as recorder,
+        pytest.warns(UserWarning, match=message) as caught,
+    ):
+        assert recorder.record(buffer) == 2
+    assert caught[0].filename == __file__

@@ -177,7 +177,8 @@ def test_fit_called_again_goes_on(tmp_path: Path) -> None:
         history = fit(model, recorder, epochs=1)
     fit(model, recorder, initial_epoch=2, epochs=3)
     fit(model, epochs=1)  # without it: the weights of this cycle's end are still there
-    fit(model, recorder, epochs=1)
+    with pytest.warns(UserWarning, match=r"goes on beyond its schedule"):
+        fit(model, recorder, epochs=1)
     assert steps(recorder.store) == [(0, 5), (1, 10), (2, 15), (3, 20)]
     assert history.history["learning_rate"] == [SCHEDULE.rate(9)]
     assert recorder.updates == 25
@@ -208,7 +209,8 @@ def test_several_updates_at_once_miss_no_cycle(tmp_path: Path) -> None:
     schedule = ca.CyclicCosine(0.1, total_steps=21, num_cycles=7)
     model = small_net(rate=CyclicCosineSchedule(schedule), steps_per_execution=4)
     recorder, weights = SnapshotRecorder(tmp_path / "late", schedule), Weights()
-    fit(model, recorder, weights)
+    with pytest.warns(UserWarning, match=r"ended after 20 of the schedule's 21 updates"):
+        fit(model, recorder, weights)
     # A cycle of 3 that ends inside of an execution is recorded after it.
     assert steps(recorder.store) == [(0, 4), (2, 9), (3, 14), (4, 15), (5, 19)]
     for snapshot in recorder.store.list():
@@ -264,7 +266,8 @@ def test_set_lr_sets_each_updates_rate_and_logs_it(tmp_path: Path) -> None:
 
 
 def test_a_rate_that_is_not_the_schedules_is_not_logged(tmp_path: Path) -> None:
-    history = fit(small_net(rate=0.1), SnapshotRecorder(tmp_path, SCHEDULE), epochs=1)
+    with pytest.warns(UserWarning, match=r"Nothing anneals"):
+        history = fit(small_net(rate=0.1), SnapshotRecorder(tmp_path, SCHEDULE), epochs=1)
     assert "learning_rate" not in history.history
 
 

@@ -91,7 +91,9 @@ def test_the_best_by_a_log_are_kept(tmp_path: Path) -> None:
     for snapshot in kept:
         assert snapshot.metadata["metrics"] == {"val_loss": losses[snapshot.cycle]}
     # A run that goes on from there has no logs for what it kept, and needs none.
-    fit(model, SnapshotRecorder(tmp_path, SCHEDULE, keep_best=2, metric="val_loss"), updates=5)
+    recorder = SnapshotRecorder(tmp_path, SCHEDULE, keep_best=2, metric="val_loss")
+    with pytest.warns(UserWarning, match="goes on beyond its schedule"):
+        fit(model, recorder, updates=5, validation_data=data(16))
     with pytest.raises(ca.SnapshotError, match="must hold a number named 'val_loss'"):
         fit(
             small_net(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import warnings
 from collections.abc import Iterator
 from typing import Any, Unpack
 
@@ -25,6 +26,8 @@ class SnapshotRecorder(Recorder):
 
     They are copied when the cycle ends, and written in the background: see
     `cosanneal.snapshots.recorder.Recorder`.
+
+    A run that goes on beyond its schedule is said to by a UserWarning, once.
 
     A tensor's name is its path in the pytree: `params["dense"]["kernel"]` is
     `dense.kernel`.
@@ -61,7 +64,7 @@ class SnapshotRecorder(Recorder):
         **options: Unpack[RecorderOptions],
     ) -> None:
         self._pytree = PytreeCapture()
-        self._seen = False
+        self._seen = self._warned = False
         super().__init__(folder, schedule, self._pytree, EachStep(), **options)
 
     def step(self, params: Any, metrics: Metrics = None) -> bool:
@@ -91,6 +94,7 @@ class SnapshotRecorder(Recorder):
             if not self._seen:  # or an error would come only when a cycle has been trained
                 self._seen = True
                 self._pytree.check()
+            self._warn_beyond()
             return taken
 
     def record(self, buffer: SnapshotBuffer) -> int:
@@ -127,7 +131,23 @@ class SnapshotRecorder(Recorder):
                     recorded += self.advance(Standing(step + 1, step + 1))
         done = int(buffer.latest) + 1
         self.advance(Standing(done, done))
+        self._warn_beyond()
         return recorded
+
+    def _warn_beyond(self) -> None:
+        """Say once that a run goes on after its last cycle."""
+        total = self.schedule.total_steps
+        if self._warned or total is None or self.updates <= total:
+            return
+        self._warned = True
+        warnings.warn(
+            f"The run goes on beyond its schedule: it has done {self.updates} updates of a "
+            f"schedule of {total}. No more snapshots are taken, and the schedule's rate stays at "
+            f"{self.schedule.rate(total)}; make a schedule with more total_steps, or end the loop "
+            "with it",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 class PytreeCapture:

@@ -9,10 +9,11 @@ from types import TracebackType
 from typing import Any, Self, TypeAlias, Unpack
 
 import keras
+import numpy as np
 from numpy.typing import NDArray
 
 from ...core.difference import difference
-from ...core.errors import ScheduleError, SnapshotError, check_flag
+from ...core.errors import ScheduleError, SnapshotError, check_flag, shown
 from ...core.schedule import Schedule
 from ...snapshots.capture import EachStep, HostBuffers, Standing
 from ...snapshots.file import Layout
@@ -20,6 +21,7 @@ from ...snapshots.recorder import Metrics, Recorder, RecorderOptions, Statistics
 from ...snapshots.store import SnapshotStore
 from .names import array_of, named_weights
 from .schedule import CyclicCosineSchedule
+from .watch import Watch
 
 Logs: TypeAlias = "dict[str, Any] | None"
 
@@ -46,9 +48,14 @@ class SnapshotRecorder(keras.callbacks.Callback):
     BackupAndRestore and other callbacks that save the model: then no snapshot is
     lost to a kill between their checkpoint and its file.
 
-    The history gets the rate of each epoch's last update as `learning_rate`,
-    where this schedule sets it. With `keep_best`, cycles must end with epochs,
-    whose logs hold the metric (such as `val_loss`).
+    What would go wrong quietly is said by a UserWarning, once: epochs in which the
+    counted optimizer did no update; a rate that nothing anneals; a run that goes on
+    beyond its schedule, or ends less than an epoch before a snapshot is due.
+
+    The rate noted in a snapshot is the optimizer's own, of its last update, also where
+    another schedule or a callback sets it. The history gets the rate of each epoch's
+    last update as `learning_rate`, where this schedule sets it. With `keep_best`,
+    cycles must end with epochs, whose logs hold the metric (such as `val_loss`).
 
     Args:
         folder: the folder of the snapshots; made if it is not there.
@@ -56,6 +63,9 @@ class SnapshotRecorder(keras.callbacks.Callback):
         set_lr: set the rate before each update, where the optimizer was
             compiled with a float, in place of a CyclicCosineSchedule. That
             waits for each update before the next; the schedule does not.
+        optimizer: the Keras optimizer whose updates are counted, where that is
+            not the one the model was compiled with: of a model with a
+            train_step and optimizers of its own, such as a GAN.
         options: `resume_from` (not needed where the optimizer's state is
             restored, by BackupAndRestore or by loading the model: its count is
             gone by), `overwrite`, `background`, `max_pending`, `on_error`, `keep_last`,
@@ -87,20 +97,28 @@ class SnapshotRecorder(keras.callbacks.Callback):
         schedule: Schedule,
         *,
         set_lr: bool = False,
+        optimizer: keras.Optimizer | None = None,
         **options: Unpack[RecorderOptions],
     ) -> None:
         super().__init__()
         self.set_lr = check_flag("set_lr", set_lr)
+        if optimizer is not None and not isinstance(optimizer, keras.optimizers.Optimizer):
+            raise SnapshotError(
+                "Argument `optimizer` must be a Keras optimizer, whose updates are counted. "
+                f"Received: {shown(optimizer)}"
+            )
+        self._optimizer = optimizer
         # What `updates` it has is told by `advance`; its own clock is not looked at.
         self._capture = ModelCapture()
         self.recorder = Recorder(folder, schedule, self._capture, EachStep(), **options)
         self.schedule, self.store = self.recorder.schedule, self.recorder.store
         self._resume_from = options.get("resume_from")
+        self._watch = Watch(self.schedule, self.recorder.metric)
         self._logs_rate = False
         # A look at the optimizer's count waits for the device. So one is taken
         # only where the executions begun since the last may have ended a cycle.
         self._began = False
-        self._executions = self._due = self._pace = 0
+        self._executions = self._due = self._pace = self._batches = 0
 
     def __enter__(self) -> Self:
         self.recorder.__enter__()
@@ -141,12 +159,13 @@ class SnapshotRecorder(keras.callbacks.Callback):
         """Check that the optimizer fits the schedule; called by `fit`."""
         self.recorder.go_on()
         model = self._model  # not `model`, which has JAX's loop hand the weights over
-        if getattr(model, "optimizer", None) is None:
+        counted = self._counted(model)
+        if counted is None:
             raise SnapshotError(
                 "The model must be compiled with an optimizer, whose updates are counted. "
-                "Received: a model without one"
+                "Received: a model without one; compile it, or say optimizer=..."
             )
-        rate = _inner(model.optimizer)._learning_rate
+        rate = counted._learning_rate
         if isinstance(rate, CyclicCosineSchedule):
             differing = difference(
                 self.schedule.to_dict(),
@@ -173,8 +192,16 @@ class SnapshotRecorder(keras.callbacks.Callback):
                 "compile the optimizer with CyclicCosineSchedule(schedule) and leave set_lr out"
             )
         self._logs_rate = self.set_lr or isinstance(rate, CyclicCosineSchedule)
+        self._watch.begin(isinstance(rate, keras.Variable) and not self.set_lr)
+        self._watch.optimizers(
+            model, counted, "model.optimizer" if self._optimizer is None else "the optimizer given"
+        )
         self._began = False
-        self._executions, self._due, self._pace = 0, 0, pace
+        self._executions, self._due, self._pace, self._batches = 0, 0, pace, 0
+
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:  # noqa: ARG002
+        """Look whether anything moves the rate; called by `fit`."""
+        self._watch.rate_is(self.updates, self._float())
 
     def on_train_batch_begin(self, batch: int, logs: Logs = None) -> None:  # noqa: ARG002
         """Record a cycle that the updates so far have ended; called by `fit`."""
@@ -183,6 +210,7 @@ class SnapshotRecorder(keras.callbacks.Callback):
         if self._executions >= self._due:
             self._look()
         self._executions += 1
+        self._batches += 1
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:  # noqa: ARG002
         """Record a cycle that the epoch's last updates have ended; called by `fit`."""
@@ -194,6 +222,8 @@ class SnapshotRecorder(keras.callbacks.Callback):
         else:
             self._look({name: value for name, value in (logs or {}).items() if name == metric})
             self.recorder.wait()  # for a resumed run has the weights again, but not the logs
+        self._watch.epoch_ended(self.updates, self._batches > 0, logs)
+        self._batches = 0
         if logs is not None and self._logs_rate:
             logs["learning_rate"] = self.schedule.rate(max(self.updates - 1, 0))
 
@@ -204,19 +234,38 @@ class SnapshotRecorder(keras.callbacks.Callback):
         if self._executions:
             self._look()
         self.recorder.rest()
+        self._watch.rate_is(self.updates, self._float())
+        stopped = getattr(self._model, "stop_training", False)
+        self._watch.train_ended(self.updates, stopped=stopped)
+
+    def _counted(self, model: keras.Model) -> Any:
+        """The optimizer that has the count and the rate, without the one that scales its loss."""
+        given = self._optimizer
+        optimizer = getattr(model, "optimizer", None) if given is None else given
+        return getattr(optimizer, "inner_optimizer", optimizer)
+
+    def _float(self) -> float | None:
+        """The optimizer's rate, where it is a float that somebody may set."""
+        if self.set_lr or not isinstance(self._counted(self._model)._learning_rate, keras.Variable):
+            return None
+        return float(array_of(self._counted(self.model)._learning_rate))
 
     def _look(self, metrics: Metrics = None) -> None:
         """Read the optimizer's count, and record if a cycle ended."""
         # On JAX the loop has the weights and the count; `model` fetches them.
-        optimizer = _inner(self.model.optimizer)
-        updates = int(optimizer._iterations)
+        optimizer = self._counted(self.model)
+        updates = int(array_of(optimizer._iterations))
         if self._began:
             # A train_step of the user's may update more than once.
             gained = math.ceil((updates - self.updates) / max(self._executions, 1))
             self._pace = max(self._pace, gained)
         else:
             self._begin(updates)
-        self.recorder.advance(Standing(updates, updates), metrics)
+        rate = None
+        if updates > self.updates and self.schedule.cycles_completed(self.updates, updates):
+            rate = _rate(optimizer, self.schedule, updates)
+        self.recorder.advance(Standing(updates, updates, rate), metrics)
+        self._watch.looked(updates, self._float())
         total = self.schedule.total_steps
         if self.set_lr:
             optimizer.learning_rate = self.schedule.rate(updates)
@@ -258,22 +307,37 @@ class ModelCapture:
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         """The weights as they are."""
-        return {name: array_of(variable) for name, variable in named_weights(self.model).items()}
+        weights = named_weights(self.model)
+        if not weights:
+            raise SnapshotError(
+                "The model must be built when a snapshot is due. Received: a model without "
+                "weights; call it on a batch, or model.build(input_shape), before training"
+            )
+        return {name: array_of(variable) for name, variable in weights.items()}
 
     def layout(self) -> Layout | None:
         """Their shapes and dtypes, once `fit` gave the model."""
         if self.model is None:
             return None
+        weights = named_weights(self.model)
         return {
             name: (tuple(variable.shape), keras.backend.standardize_dtype(variable.dtype))
-            for name, variable in named_weights(self.model).items()
-        }
+            for name, variable in weights.items()
+        } or None
 
     def buffers(self) -> HostBuffers:
         """Memory of numpy's."""
         return HostBuffers()
 
 
-def _inner(optimizer: Any) -> Any:
-    """The optimizer that has the count and the rate, without the one that scales its loss."""
-    return getattr(optimizer, "inner_optimizer", optimizer)
+def _rate(optimizer: Any, schedule: Schedule, updates: int) -> float:
+    """The rate of the optimizer's last update: the schedule's, where they do not differ."""
+    rate = optimizer._learning_rate
+    if isinstance(rate, CyclicCosineSchedule):
+        return rate.schedule.rate(updates - 1)
+    if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+        rate = rate(updates - 1)
+    elif not isinstance(rate, keras.Variable):
+        rate = rate()
+    had, wanted = array_of(rate), schedule.rate(updates - 1)
+    return wanted if had == np.asarray(wanted, had.dtype) else float(had)

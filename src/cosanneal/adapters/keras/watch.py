@@ -1,0 +1,149 @@
+"""What goes wrong quietly in a run of Keras, and is said once."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+
+from ...core.errors import SnapshotError, shown
+from ...core.schedule import Schedule
+
+
+class Watch:
+    """Looks on as a recorder's callback is called, and says what will not do what was meant.
+
+    Args:
+        schedule: the schedule of the run.
+        metric: the metric that the epochs' logs must hold, if there is one.
+    """
+
+    def __init__(self, schedule: Schedule, metric: str | None) -> None:
+        self._schedule, self._metric = schedule, metric
+        self._said: set[str] = set()
+        self._counted, self._others = "model.optimizer", list[str]()
+        self.begin(False)
+
+    def begin(self, floats: bool) -> None:
+        """A `fit` begins.
+
+        Args:
+            floats: whether the optimizer's rate is a float that this library does not set.
+        """
+        self._floats = floats
+        self._first: tuple[int, float | None] | None = None
+        self._epoch_start = self._of_epoch = 0
+        self._logs: Mapping[str, Any] | None = None
+
+    def looked(self, updates: int, rate: float | None) -> None:
+        """The count of updates was read; `rate` is the optimizer's, where it is a float."""
+        if self._first is None:
+            self._first, self._epoch_start = (updates, rate), updates
+        total = self._schedule.total_steps
+        if total is not None and updates > total:
+            self._say(
+                "beyond",
+                f"The run goes on beyond its schedule: it has done {updates} updates of a schedule "
+                f"of {total}. No more snapshots are taken, and the schedule's rate stays at "
+                f"{self._schedule.rate(total)}; make a schedule with more total_steps (the batches "
+                "of an epoch times the epochs)",
+            )
+
+    def epoch_ended(self, updates: int, trained: bool, logs: Mapping[str, Any] | None) -> None:
+        """An epoch ended; `trained` if it had batches."""
+        self._of_epoch, self._epoch_start = updates - self._epoch_start, updates
+        self._logs = logs  # to which later callbacks add theirs
+        if self._metric is not None:
+            self._look_for_metric(self._metric, logs or {})
+        if trained and not self._of_epoch:
+            self._stands_still()
+
+    def train_ended(self, updates: int, *, stopped: bool) -> None:
+        """The `fit` ended; `stopped` by somebody before its end."""
+        total = self._schedule.total_steps
+        if total is None or stopped or not 0 < total - updates < self._of_epoch:
+            return
+        due = self._schedule.cycle_at(updates).stop
+        self._say(
+            "early",
+            f"The run ended after {updates} of the schedule's {total} updates, and the next "
+            f"snapshot is due at update {due}. total_steps must be the batches that fit takes in "
+            "an epoch times the epochs: a dataset that leaves out its last batch (drop_last, "
+            "drop_remainder), or steps_per_epoch, makes them fewer",
+        )
+
+    def rate_is(self, updates: int, rate: float | None) -> None:
+        """Every callback has seen the epoch's end; the optimizer's rate is this float.
+
+        A callback cannot see whether others set the rate. So it is judged by
+        what the rate did: those of Keras that set it log it, too.
+        """
+        first, self._floats = self._first, self._floats and rate is not None
+        if not self._floats or first is None or first[1] is None:
+            return
+        if rate != first[1] or {"lr", "learning_rate"} & {*(self._logs or ())}:
+            self._floats = False
+            return
+        began, ended = (self._schedule.rate(step) for step in (first[0], max(updates - 1, 0)))
+        if abs(began - ended) > 1e-2 * abs(began):
+            self._floats = False
+            self._say(
+                "rate",
+                f"Nothing anneals: the optimizer's rate stayed at {rate:.6g}, where the schedule "
+                f"went from {began:.6g} to {ended:.6g}. Compile the optimizer with "
+                "CyclicCosineSchedule(schedule) as its learning rate, or give the recorder "
+                "set_lr=True",
+            )
+
+    def optimizers(self, model: Any, counted: Any, name: str) -> None:
+        """What `_stands_still` says: the optimizers among a model's attributes."""
+        self._counted = name
+        self._others = sorted(
+            key
+            for key, value in vars(model).items()
+            if isinstance(value, keras.optimizers.Optimizer)
+            and value is not counted
+            and key not in ("optimizer", "_optimizer")
+        )
+
+    def _stands_still(self) -> None:
+        found = f" (it has {', '.join(map('model.'.__add__, self._others))})" * bool(self._others)
+        self._say(
+            "still",
+            f"An epoch went by without an update of {self._counted}, whose updates are counted. No "
+            "snapshot is taken, unless it does some. Where the model's train_step has "
+            f"optimizers of its own{found}, say which one counts by SnapshotRecorder(..., "
+            "optimizer=...)",
+        )
+
+    def _look_for_metric(self, metric: str, logs: Mapping[str, Any]) -> None:
+        if metric in logs:
+            value = logs[metric]
+            if isinstance(value, str | bool | bytes) or not hasattr(value, "__float__"):
+                raise self._no_metric(f"{metric}={shown(value)}")
+            return
+        validated = any(name.startswith("val_") for name in logs)
+        if "metric" in self._said:
+            return
+        if not metric.startswith("val_") or validated:
+            raise self._no_metric(f"logs of {sorted(logs)}")
+        self._say(
+            "metric",
+            f"The epochs' logs must hold a number named {metric!r} when a cycle ends. Received: "
+            f"logs of {sorted(logs)} in this epoch; give fit validation_data (a "
+            "validation_freq must have it come where cycles end)",
+        )
+
+    def _no_metric(self, received: str) -> SnapshotError:
+        return SnapshotError(
+            f"The epochs' logs must hold a number named {self._metric!r}, by which keep_best "
+            f"chooses. Received: {received}; compile the model with it, or list the callback that "
+            "adds it, in every epoch, before the recorder"
+        )
+
+    def _say(self, what: str, text: str) -> None:
+        if what not in self._said:
+            self._said.add(what)
+            warnings.warn(text, UserWarning, stacklevel=4)
