@@ -130,6 +130,7 @@ def test_a_folder_that_was_removed_and_made_again_is_the_same(tmp_path: Path) ->
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="fork is POSIX'")
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning", "ignore:Exception ignored in")
 def test_a_child_takes_nothing_over(tmp_path: Path) -> None:
     recorder = ArrayRecorder(tmp_path, EVERY_STEP)
     child = os.fork()

@@ -15,6 +15,9 @@ import cosanneal as ca
 from cosanneal.adapters.jax import SnapshotRecorder, snapshot_buffer
 from tests.shared.jax_runs import EVERY_STEP, SCHEDULE, Training, recorded
 
+# Runs are ended wherever a test is done with them.
+pytestmark = pytest.mark.filterwarnings("ignore:The run ended at update:UserWarning")
+
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}

@@ -168,9 +168,9 @@ def test_ensembles_that_cannot_be_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ca.EnsembleError, match=r"the model's tensor '5.weight' is not in it"):
         SnapshotEnsemble(longer, tmp_path).predict(x)
     single = nn.Linear(4, 1)
-    record_once(tmp_path, single)
+    record_once(tmp_path / "single", single)
     with pytest.raises(ca.EnsembleError, match=r"shape .* could be several things.*values"):
-        SnapshotEnsemble(single, tmp_path).predict(x)
+        SnapshotEnsemble(single, tmp_path / "single").predict(x)
 
 
 def test_a_damaged_member_is_not_predicted_with(tmp_path: Path) -> None:

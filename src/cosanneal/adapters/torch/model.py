@@ -63,7 +63,9 @@ class TorchModel:
         model = self.model if isinstance(self.model, nn.Module) else self._copy.module
         last: Any = unwrapped(model)
         # What runs one module after the other, and does nothing else, ends with its last.
-        while type(last).forward is nn.Sequential.forward and len(last) and not _is_hooked(last):
+        while isinstance(last, nn.Sequential) and len(last) and not _is_hooked(last):
+            if type(last).forward is not nn.Sequential.forward:
+                return None
             last = last[-1]
         kind = type(last)
         if _is_hooked(last):
@@ -226,7 +228,7 @@ class TorchModel:
 
 def _is_hooked(module: nn.Module) -> bool:
     """Whether a hook may make another output of a module's."""
-    return bool(module._forward_hooks)
+    return bool(module._forward_hooks) or "forward" in vars(module)
 
 
 def _one_tensor(output: Any) -> Tensor:

@@ -35,11 +35,12 @@ class Followers:
     """What is told of a scheduler's steps.
 
     Args:
-        cut_short: has the scheduler tell of its next step.
+        cut_short: the scheduler's method that has its next step tell.
     """
 
     def __init__(self, cut_short: Callable[[], None]) -> None:
-        self._cut_short = cut_short
+        # A scheduler that is let go of ends at once, and not with the next collection.
+        self._cut_short = weakref.WeakMethod(cut_short)
         self._followers: list[Follower] = []
 
     def __bool__(self) -> bool:
@@ -48,7 +49,9 @@ class Followers:
     def add(self, follower: Follower) -> None:
         """Tell it of each step that leaves a cycle, and of those it asks for."""
         self._followers.append(follower)
-        self._cut_short()
+        cut_short = self._cut_short()
+        if cut_short is not None:
+            cut_short()
 
     def remove(self, follower: Follower) -> None:
         """Tell it no more."""
