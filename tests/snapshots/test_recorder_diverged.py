@@ -24,11 +24,12 @@ def test_weights_that_are_not_finite_are_noted_and_said_once(
         recorder.step(filled(1))
         with pytest.warns(UserWarning, match=MESSAGE):
             step_and_wait(recorder, weights)
-        recorder.step(filled(2))  # which says nothing more
+        recorder.step(filled(2))
+        recorder.step(weights)  # which says nothing more
     found = [each.metadata["nonfinite"] for each in recorder.store.list()]
-    assert found == [None, "w", None]
-    assert recorder.store.verify() == 3  # what is there is what was taken
-    assert recorder.statistics.durable == 3
+    assert found == [None, "w", None, "w"]
+    assert recorder.store.verify() == 4  # what is there is what was taken
+    assert recorder.statistics.durable == 4
 
 
 def test_where_warnings_are_errors_the_snapshot_is_there_nevertheless(tmp_path: Path) -> None:

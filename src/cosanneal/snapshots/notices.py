@@ -35,6 +35,7 @@ class Notices:
         self._on_error: OnError = on_error
         self._failures: list[Exception] = []
         self._warnings: list[Warning] = []
+        self._said: set[str] = set()
 
     def __bool__(self) -> bool:
         return bool(self._failures or self._warnings)
@@ -46,9 +47,16 @@ class Notices:
         else:
             self._warnings.append(RuntimeWarning(str(error)))
 
-    def warn(self, text: str) -> None:
-        """Add a warning."""
-        self._warnings.append(UserWarning(text))
+    def warn(self, text: str, *, once: str = "") -> None:
+        """Add a warning.
+
+        Args:
+            text: what it says.
+            once: what it is about, where one warning of that is enough.
+        """
+        if once not in self._said:
+            self._warnings.append(UserWarning(text))
+        self._said |= {once} - {""}
 
     def say(self) -> None:
         """Warn, and raise, what was added since the last call."""

@@ -502,7 +502,8 @@ def _write(
                 f"The weights at update {snapshot.step} are not finite: tensor {lost!r} holds NaN "
                 f"or an infinity, and so does {snapshot.path}. The run has diverged: resume from "
                 "an earlier snapshot with a lower rate; an ensemble refuses this one, and leaves "
-                "it out by members="
+                "it out by members=",
+                once="nonfinite",
             )
     except BaseException:
         statistics.failed += 1

@@ -241,6 +241,7 @@ def test_a_model_that_nothing_has_built_when_a_snapshot_is_due(tmp_path: Path) -
     assert steps(recorder.store) == []
 
 
+@pytest.mark.filterwarnings("ignore:The run ended at update:UserWarning")
 def test_a_metric_that_the_logs_will_not_have_is_found_in_the_first_epoch(tmp_path: Path) -> None:
     schedule = ca.CyclicCosine(0.1, total_steps=20, num_cycles=2)
     given: dict[str, Any] = {"keep_best": 1, "mode": "min"}

@@ -220,7 +220,8 @@ class SnapshotRecorder(keras.callbacks.Callback):
             self.recorder.wait()
             self._look()
         else:
-            self._look({name: value for name, value in (logs or {}).items() if name == metric})
+            known = {name: value for name, value in (logs or {}).items() if name == metric}
+            self._look(lambda: known)  # which may be there at a cycle's end only
             self.recorder.wait()  # for a resumed run has the weights again, but not the logs
         self._watch.epoch_ended(self.updates, self._batches > 0, logs)
         self._batches = 0
