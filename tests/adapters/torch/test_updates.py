@@ -231,7 +231,7 @@ def test_a_state_of_the_scheduler_is_not_ahead_of_the_snapshots(
 def test_the_step_says_the_updates_where_the_scheduler_moves_otherwise(tmp_path: Path) -> None:
     run = Run()
     with SnapshotRecorder(tmp_path, run.model, run.scheduler) as recorder:
-        with pytest.warns(UserWarning, match=r"moved \d steps in \d updates.*accelerate") as said:
+        with pytest.warns(UserWarning, match=r"moved 18 steps in 9 updates.*accelerate") as said:
             run.train(10, moves=2)
         assert len(said) == 1
     assert seen(recorder.store.list()) == [(3, 5, 3.0), (5, 10, 5.0), (8, 15, 8.0), (10, 20, 10.0)]
@@ -316,6 +316,52 @@ def test_a_scheduler_stepped_on_to_where_a_run_stopped_stands_right(tmp_path: Pa
     with SnapshotRecorder(tmp_path, run.model, run.scheduler, resume_from=12) as recorder:
         run.train(8)
     assert seen(recorder.store.list()) == RIGHT[2:]
+
+
+@pytest.mark.parametrize("skipped", [[4, 5], [9], [2, 3, 5, 8, 13, 18]])
+def test_updates_that_a_gradient_scaler_skips_are_nothing_to_warn_of(
+    tmp_path: Path, skipped: list[int]
+) -> None:
+    run = Run()
+    with SnapshotRecorder(tmp_path, run.model, run.scheduler) as recorder:
+        for step in range(20):
+            if step not in skipped:
+                run.update()
+            run.scheduler.step()
+    done = [end - sum(step < end for step in skipped) for end in (5, 10, 15, 20)]
+    assert [each[0] for each in seen(recorder.store.list())] == done
+    assert [each[2] for each in seen(recorder.store.list())] == done
+
+
+@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler:UserWarning")
+def test_an_update_that_calls_no_hook_is_counted_by_the_scheduler(tmp_path: Path) -> None:
+    """As that of SAM, whose `second_step` has another optimizer do it."""
+
+    def train(run: Run, updates: int) -> None:
+        base = SGD(run.optimizer.param_groups, lr=1.0)
+        for _ in range(updates):
+            run.optimizer, outer = base, run.optimizer
+            run.train(1)
+            run.optimizer = outer
+
+    run = Run()
+    with SnapshotRecorder(tmp_path, run.model, run.scheduler):
+        train(run, 13)
+        state = run.scheduler.state_dict()
+    again = Run()
+    again.seen = 13
+    again.scheduler.load_state_dict(state)
+    with SnapshotRecorder(tmp_path, again.model, again.scheduler, resume_from=13) as recorder:
+        train(again, 7)
+    assert seen(recorder.store.list()) == RIGHT
+
+
+def test_a_scheduler_that_begins_after_a_while_keeps_pace(tmp_path: Path) -> None:
+    run = Run()
+    with SnapshotRecorder(tmp_path, run.model, run.scheduler) as recorder:
+        run.train(4, moves=0)
+        run.train(20)
+    assert seen(recorder.store.list()) == [(4 + n, n, 4.0 + n) for n in (5, 10, 15, 20)]
 
 
 @pytest.mark.filterwarnings("ignore:The epoch parameter:UserWarning")

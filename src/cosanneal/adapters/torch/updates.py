@@ -20,6 +20,9 @@ _EVERY_UPDATE: Final = (
     "optimizer.step()"
 )
 
+# So many updates may be skipped until the scheduler's lead on them is taken for a mistake.
+_SKIPPED: Final = 8
+
 
 class Follower(Protocol):
     """What is told of a scheduler's steps."""
@@ -113,13 +116,13 @@ def count_updates(scheduler: KeepsPace) -> None:
         scheduler = held()
         if scheduler is None:
             return
-        pace = scheduler.pace
+        pace, position = scheduler.pace, math.floor(scheduler.last_epoch)
         rate = optimizer.param_groups[pace.leading]["lr"]
-        if not pace.note(rate, scheduler.last_epoch):
+        problem = pace.note(rate, position)
+        if problem is None:
             return
-        position = math.floor(scheduler.last_epoch)
-        if position >= 0 and float(rate) == float(scheduler.get_last_lr()[pace.leading]):
-            pace.check(position)
+        if float(rate) == float(scheduler.get_last_lr()[pace.leading]):
+            pace.say(*problem)
         else:  # within SequentialLR another scheduler has the word
             pace.align(position)
 
@@ -128,6 +131,9 @@ def count_updates(scheduler: KeepsPace) -> None:
 
 class Pace:
     """How many updates an optimizer has done, and whether its scheduler keeps pace with them.
+
+    As long as no update was noted, each step of the scheduler counts as one: an optimizer may
+    update by another method than `step`, as SAM's does, which calls no hooks.
 
     Args:
         schedules: the scheduler's.
@@ -145,75 +151,94 @@ class Pace:
         self._total = math.inf if None in totals else max(total for total in totals if total)
         self._first = min(schedule.cycle_at(0).stop for schedule in schedules)
         self.leading = leading
-        self.counted = False
+        self.counted = self._noted = self._waited = False
         self.count = 0
         self.rate: float | Tensor | None = None
         self.said: set[str] = set()
-        self.align(0)
+        self._begin(0, 0)
 
     def align(self, position: int, count: int | None = None) -> None:
         """Take it that the scheduler stands right, after so many updates."""
         if count is not None:
-            self.count, self.rate = count, None
+            self.rate = None
+        self._begin(self._updates(position) if count is None else count, position)
+
+    def _begin(self, count: int, position: int) -> None:
+        self.count = count
         # What `position - count` is when an update has just been done, and the scheduler's
         # step after it has not.
-        self._lead = position - self.count - 1
-        self._began = self.count, position
+        self._lead = position - count - 1
+        self._began = count, position
+
+    def _updates(self, position: int) -> int:
+        if self.counted and self._noted:
+            return self.count
+        return self._began[0] + max(position - self._began[1], 0)
 
     def standing(self, position: float) -> Standing:
         """Where the run stands, with the scheduler there."""
         position = max(math.floor(position), 0)
         rate = None if self.rate is None else float(self.rate)
-        return Standing(self.count if self.counted else position, position, rate)
+        return Standing(self._updates(position), position, rate)
 
-    def note(self, rate: float | Tensor, position: int) -> bool:
+    def note(self, rate: float | Tensor, position: int) -> tuple[str, str] | None:
         """An update was done, at that rate and with the scheduler there.
 
         Returns:
-            Whether there may be something to say of it: see `check`.
+            What to `say` of it, if the rate is the scheduler's.
         """
         self.count += 1
+        self._noted = True
         # One that is a tensor is filled in place for the next update.
         self.rate = rate if type(rate) is float else copied(rate)
-        return position - self.count != self._lead or position >= self._total
+        if position - self.count == self._lead and position < self._total:
+            return None
+        return self._problem(position)
 
-    def check(self, position: int) -> None:
-        """Warn, once each, of a scheduler that moves otherwise than once an update, or is over."""
+    def say(self, what: str, text: str) -> None:
+        """Warn of it."""
+        self.said.add(what)
+        warnings.warn(text, UserWarning, stacklevel=2)
+
+    def _problem(self, position: int) -> tuple[str, str] | None:
+        """A schedule that is over, or out of pace, if that was not said; and what to say."""
         ahead = position - self.count - self._lead
         done, moved = self.count - self._began[0], position - self._began[1]
-        if done == 1 and ahead > 1:  # one that was stepped on to where a run had stopped
-            self.align(position, position)
+        late = moved == 1 and ahead < -1 and not self._waited
+        if late or (done == 1 and ahead > 1):
+            # It starts to move after a while; or was moved on to where a run had stopped.
+            self._waited = self._waited or late
+            self._begin(max(self._began[0] + moved, self.count - 1), position)
             self.count += 1
-            return
-        steps = f"{moved} step{'s' if moved > 1 else ''} in {done - 1} updates of the optimizer"
+            ahead = 0
         if position >= self._total:
-            self._warn(
-                "end",
-                f"The schedule is over: its {self._total} steps are done, and the run trains on at "
-                f"its floor, a rate of {float(self.rate or 0.0):.3g}. Make total_steps (or "
-                "cycle_steps) the number of updates of the whole run, or end the run there",
-            )
-        elif ahead > 1:  # by one is a loop that steps the scheduler first, of which torch warns
-            self._warn(
-                "pace",
+            return None if "end" in self.said else ("end", self._over())
+        if "pace" in self.said:
+            return None
+        steps = f"{moved} step{'s' if moved > 1 else ''} in {done - 1} updates of the optimizer"
+        # A few more are those of updates that a GradScaler skips, or of a loop that steps
+        # the scheduler first, of which torch warns.
+        if ahead > _SKIPPED and moved >= 2 * (done - 1):
+            return "pace", (
                 f"The scheduler moved {steps}. {_EVERY_UPDATE} (accelerate steps a scheduler that "
                 "went through prepare() once for each process: leave it out of prepare(), and step "
-                "it where accelerator.sync_gradients is true; or count total_steps in its steps)",
+                "it where accelerator.sync_gradients is true; or count total_steps in its steps)"
             )
-        elif ahead < -1 and moved:
-            self._warn(
-                "pace",
+        if ahead < -1 and moved > 0:
+            return "pace", (
                 f'The scheduler moved {steps}. {_EVERY_UPDATE} (in Lightning: "interval": "step"), '
-                "with total_steps in updates",
+                "with total_steps in updates"
             )
-        elif not moved and done > self._first:
-            self._warn(
-                "pace",
+        if not moved and done > self._first:
+            return "pace", (
                 f"The optimizer did {done} updates, and the scheduler has not moved: the rate is "
-                f'still the first. {_EVERY_UPDATE} (in Lightning: "interval": "step")',
+                f'still the first. {_EVERY_UPDATE} (in Lightning: "interval": "step")'
             )
+        return None
 
-    def _warn(self, what: str, text: str) -> None:
-        if what not in self.said:
-            self.said.add(what)
-            warnings.warn(text, UserWarning, stacklevel=2)
+    def _over(self) -> str:
+        return (
+            f"The schedule is over: its {self._total} steps are done, and the run trains on at "
+            f"its floor, a rate of {float(self.rate or 0.0):.3g}. Make total_steps (or "
+            "cycle_steps) the number of updates of the whole run, or end the run there"
+        )
