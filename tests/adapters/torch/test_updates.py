@@ -186,6 +186,33 @@ def test_two_recorders_follow_one_scheduler_each_whatever_the_other_does(tmp_pat
     assert seen(second.store.list()) == RIGHT
 
 
+def test_a_recorder_made_anew_for_the_same_scheduler_takes_the_followers_place(
+    tmp_path: Path,
+) -> None:
+    """As in a notebook's cell that is run again beside the one that makes the scheduler."""
+    run = Run()
+    earlier = SnapshotRecorder(tmp_path, run.model, run.scheduler)
+    run.train(7)
+    recorder = SnapshotRecorder(tmp_path, run.model, run.scheduler, resume_from=7)
+    run.train(13)
+    recorder.close()
+    assert seen(recorder.store.list()) == RIGHT
+    with pytest.raises(ca.SnapshotError, match="took the folder over"):
+        earlier.step()
+
+
+def test_an_earlier_recorder_whose_own_scheduler_moves_on_says_that_it_lost_its_folder(
+    tmp_path: Path,
+) -> None:
+    run, other = Run(), Run()
+    SnapshotRecorder(tmp_path, run.model, run.scheduler)
+    with (
+        SnapshotRecorder(tmp_path, other.model, other.scheduler),
+        pytest.raises(ca.SnapshotError, match="took the folder over"),
+    ):
+        run.train(5)
+
+
 def test_a_failure_in_the_background_is_raised_by_the_schedulers_next_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -131,6 +131,11 @@ class SnapshotRecorder(Recorder):
         asked, self._asked = self._asked, self.statistics.taken
         return self._asked > asked
 
+    @property
+    def lost(self) -> bool:
+        """Whether another recorder of this process took the folder over."""
+        return self._tenancy.lost
+
     def moved(self) -> bool:
         """The scheduler left a cycle; whether to be told of the next step, too."""
         self.look()

@@ -27,6 +27,10 @@ _SKIPPED: Final = 8
 class Follower(Protocol):
     """What is told of a scheduler's steps."""
 
+    @property
+    def lost(self) -> bool:
+        """Whether another has taken its place, which it would refuse to be told."""
+
     def moved(self) -> bool:
         """The scheduler left a cycle; whether to be told of the next step, too."""
 
@@ -51,6 +55,7 @@ class Followers:
 
     def add(self, follower: Follower) -> None:
         """Tell it of each step that leaves a cycle, and of those it asks for."""
+        self._followers = [each for each in self._followers if not each.lost]
         self._followers.append(follower)
         cut_short = self._cut_short()
         if cut_short is not None:
