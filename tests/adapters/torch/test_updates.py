@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
 import threading
 import warnings
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -211,6 +213,21 @@ def test_an_earlier_recorder_whose_own_scheduler_moves_on_says_that_it_lost_its_
         pytest.raises(ca.SnapshotError, match="took the folder over"),
     ):
         run.train(5)
+
+
+def test_a_closed_recorder_and_its_model_go_without_the_garbage_collector(tmp_path: Path) -> None:
+    run = Run()
+    gc.collect()
+    gc.disable()
+    try:
+        recorder = SnapshotRecorder(tmp_path, run.model, run.scheduler)
+        run.train(20)
+        recorder.close()
+        left = weakref.ref(recorder), weakref.ref(run.model)
+        del recorder, run.model
+        assert [each() for each in left] == [None, None]
+    finally:
+        gc.enable()
 
 
 def test_a_failure_in_the_background_is_raised_by_the_schedulers_next_step(

@@ -230,6 +230,7 @@ class SchedulerClock:
         """Where it stands; where it was said already that it does not move, where it stood."""
         if self._follower is not None:
             self._scheduler.followers.remove(self._follower)
+            self._follower = None  # a recorder and its model go without the garbage collector
         return last if "pace" in self._scheduler.pace.said else self.start()
 
 
