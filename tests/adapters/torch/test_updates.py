@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import ChainedScheduler, LambdaLR, LinearLR, SequentialLR
+from torch.optim.swa_utils import SWALR
 from torch.utils.data import DataLoader, TensorDataset
 
 import cosanneal as ca
@@ -321,6 +322,20 @@ def test_a_run_beyond_its_last_cycle_is_said_once() -> None:
     ) as said:
         run.train(20)
     assert len(said) == 1
+
+
+def test_an_update_between_the_last_cycle_and_another_scheduler_is_nothing_to_warn_of() -> None:
+    """As in the recipe of torch.optim.swa_utils, whose SWALR is stepped after that update."""
+    run = Run()
+    averaging = SWALR(run.optimizer, swa_lr=0.05, anneal_epochs=3)
+    for step in range(30):
+        run.update()
+        (run.scheduler if step < 20 else averaging).step()
+    run = Run()
+    run.train(20)
+    run.update()
+    with pytest.warns(UserWarning, match="The schedule is over"):
+        run.update()  # where the scheduler is stepped no more
 
 
 @pytest.mark.parametrize(

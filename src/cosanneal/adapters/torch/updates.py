@@ -216,7 +216,8 @@ class Pace:
             self._begin(max(self._began[0] + moved, self.count - 1), position)
             self.count += 1
             ahead = 0
-        if position >= self._total:
+        # The first update beyond the end may be that before another scheduler, such as SWALR.
+        if position >= self._total and (position > self._total or ahead < 0):
             return None if "end" in self.said else ("end", self._over())
         if "pace" in self.said:
             return None
