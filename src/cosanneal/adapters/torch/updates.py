@@ -42,11 +42,11 @@ class Followers:
     """What is told of a scheduler's steps.
 
     Args:
-        cut_short: the scheduler's method that has its next step tell.
+        cut_short: has the scheduler tell of its next step; a method of the
+            scheduler, which is not held, so that it goes with its last user.
     """
 
     def __init__(self, cut_short: Callable[[], None]) -> None:
-        # A scheduler that is let go of ends at once, and not with the next collection.
         self._cut_short = weakref.WeakMethod(cut_short)
         self._followers: list[Follower] = []
 
