@@ -429,3 +429,14 @@ def test_a_late_group_under_a_compiled_step() -> None:
                 moved = (was - weight.detach())[0].item()
                 assert moved == pytest.approx(SCHEDULE.rate(number), rel=1e-4)
             scheduler.step()
+
+
+@pytest.mark.parametrize("step", ["optimizer", "scheduler"])
+def test_a_group_that_was_taken_out_is_refused_in_words(step: str) -> None:
+    optimizer = optimizer_of(0.05, 0.1)
+    scheduler = CyclicCosineLR(optimizer, SCHEDULE)
+    optimizer.step()
+    scheduler.step()
+    del optimizer.param_groups[1]
+    with pytest.raises(ca.ScheduleError, match=r"must keep.*Received: 1 group.* 2 before"):
+        (optimizer if step == "optimizer" else scheduler).step()

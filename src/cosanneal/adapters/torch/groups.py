@@ -67,6 +67,20 @@ def nearest(base_lrs: Sequence[float | Tensor], reference: float) -> int:
     return min(range(len(base_lrs)), key=lambda i: abs(float(base_lrs[i]) - reference))
 
 
+def refuse_fewer(now: int, before: int) -> None:
+    """Refuse an optimizer that has fewer groups than the scheduler sets.
+
+    Raises:
+        ScheduleError: it has.
+    """
+    if now < before:
+        raise ScheduleError(
+            "The optimizer must keep the parameter groups that the scheduler sets. Received: "
+            f"{now} group(s), and {before} before; to train some no more, leave them and set "
+            "requires_grad=False, or make a new scheduler with last_epoch="
+        )
+
+
 def warn_of_replaced(
     group: dict[str, Any], now: float, optimizer: Optimizer, reference: float
 ) -> None:

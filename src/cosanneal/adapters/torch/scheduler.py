@@ -16,7 +16,7 @@ from ...core.errors import ScheduleError
 from ...core.schedule import Schedule
 from ...snapshots.capture import Standing
 from ...snapshots.recorder import check_schedule
-from .groups import initial_rates, nearest, warn_of_replaced, watch
+from .groups import initial_rates, nearest, refuse_fewer, warn_of_replaced, watch
 from .restarts import RestartNames, cycle_of
 from .stretch import Stretch, copied, fill, fit_to_fill, rounded, scaled
 from .updates import Followers, Pace, count_updates
@@ -286,6 +286,7 @@ class CyclicCosineLR(RestartNames, LRScheduler):
                 f"{len(groups)} groups and {len(self.schedules)} schedules; append the new "
                 "group's to scheduler.schedules"
             )
+        refuse_fewer(len(groups), known)
         if known == len(groups):
             return
         model = nearest(self.base_lrs, self._reference)
