@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import ChainedScheduler, LinearLR, LRScheduler
 
 import cosanneal as ca
-from cosanneal.adapters.torch import SnapshotEnsemble, SnapshotRecorder
+from cosanneal.adapters.torch import CyclicCosineLR, SnapshotEnsemble, SnapshotRecorder
 
 EVERY_STEP = ca.CyclicCosine(0.1, cycle_steps=1)
 
@@ -89,3 +90,15 @@ def test_a_default_device_is_not_where_copies_are_held(tmp_path: Path) -> None:
     finally:
         torch.set_default_device(None)
     torch.testing.assert_close(found, model(x).detach())
+
+
+@pytest.mark.parametrize("chained", [False, True])
+def test_another_scheduler_is_refused_with_what_to_give(tmp_path: Path, chained: bool) -> None:
+    model = nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    scheduler: LRScheduler = LinearLR(optimizer)
+    if chained:
+        ours = CyclicCosineLR(optimizer, EVERY_STEP, chainable=True)
+        scheduler = ChainedScheduler([scheduler, ours])  # type: ignore[assignment,unused-ignore]
+    with pytest.raises(ca.SnapshotError, match=r"must be a CyclicCosineLR.*give the CyclicCosi"):
+        SnapshotRecorder(tmp_path, model, scheduler)  # type: ignore[arg-type]

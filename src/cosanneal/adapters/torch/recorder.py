@@ -10,6 +10,7 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from ...core.errors import ScheduleError, SnapshotError, shown
@@ -79,6 +80,12 @@ class SnapshotRecorder(Recorder):
         # accelerate's wrapper holds the scheduler that was prepared.
         scheduler = getattr(schedule, "scheduler", schedule)
         if not isinstance(scheduler, CyclicCosineLR):
+            if isinstance(scheduler, LRScheduler):
+                raise SnapshotError(
+                    "Argument `schedule` must be a CyclicCosineLR, or a Schedule. Received: "
+                    f"{type(scheduler).__name__}; of one that runs several (SequentialLR, "
+                    "ChainedScheduler), give the CyclicCosineLR among them"
+                )
             super().__init__(folder, scheduler, capture, OptimizersClock(model), **options)
             return
         if options.get("metric") is not None and options.get("metrics") is None:
