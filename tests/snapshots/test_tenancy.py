@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 import cosanneal as ca
-from cosanneal.snapshots.lock import LOCK_NAME
+from cosanneal.snapshots import SnapshotStore
+from cosanneal.snapshots.lock import LOCK_NAME, FolderLock
 from tests.shared.gates import Gate
-from tests.shared.recording import EVERY_STEP, ArrayRecorder, contents, filled
+from tests.shared.recording import EVERY_STEP, ArrayRecorder, contents, filled, step_and_wait
 
 
 def test_a_cell_that_is_run_again_takes_the_folder_over(tmp_path: Path) -> None:
@@ -143,3 +144,41 @@ def test_a_child_takes_nothing_over(tmp_path: Path) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     recorder.step(filled(1))
     recorder.close()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="what is in use cannot be moved there")
+def test_another_folder_of_that_name_is_left_alone(tmp_path: Path) -> None:
+    """It was moved in mid-run, and another run has its snapshots in its place."""
+    with ArrayRecorder(tmp_path / "other", EVERY_STEP) as other:
+        for value in (7, 8, 9):
+            other.step(filled(value))
+    folder = tmp_path / "run"
+    with ArrayRecorder(folder, EVERY_STEP, keep_last=1) as recorder:
+        step_and_wait(recorder, filled(1))
+        folder.rename(tmp_path / "moved")
+        other.store.folder.rename(folder)
+        before = contents(folder)
+        for value in (2, 3):
+            with pytest.raises(ca.SnapshotError, match=r"another folder of that name, with 3 snap"):
+                step_and_wait(recorder, filled(value))
+    assert contents(folder) == before
+    assert [each.step for each in SnapshotStore(tmp_path / "moved").list()] == [1]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="what is in use cannot be removed there")
+def test_a_lock_file_that_was_removed_is_made_again(tmp_path: Path) -> None:
+    with ArrayRecorder(tmp_path, EVERY_STEP) as recorder:
+        recorder.step(filled(1))
+        recorder.wait()
+        (tmp_path / LOCK_NAME).unlink()
+        step_and_wait(recorder, filled(2))
+        with pytest.raises(ca.SnapshotError, match="one recorder at a time"):
+            FolderLock(tmp_path)
+        (tmp_path / LOCK_NAME).unlink()
+        other = FolderLock(tmp_path)
+        with pytest.raises(ca.SnapshotError, match="another recorder of this process"):
+            step_and_wait(recorder, filled(3))
+        other.release()
+        step_and_wait(recorder, filled(4))
+    assert [each.step for each in recorder.store.list()] == [1, 2, 4]
+    assert not (tmp_path / LOCK_NAME).exists()

@@ -49,6 +49,8 @@ class FolderLock:
         self._process = os.getpid()
         # Reentrant, for the collector may end a dropped recorder, which releases its lock, in here.
         self._release = threading.RLock()
+        # The folder itself, opened: while it is, no other one is told by the same number.
+        self._folder: int | None = None
         # One that no other thread, and no other lock of this process, shares.
         self._lock = FileLock(
             self._path,
@@ -72,16 +74,45 @@ class FolderLock:
         except Timeout:
             raise self._refusal() from None
         except OSError as error:
-            if self._path.is_symlink():
+            if os.path.islink(self._path):  # noqa: PTH114 - which never raises
                 raise self._no_link("a symbolic link") from error
             if error.errno not in _NO_LOCKS:
-                raise self._not_writable(error.strerror or str(error)) from error
+                received = error.strerror or str(error)
+                if os.path.lexists(self._path):
+                    received += f", for the lock's file {LOCK_NAME} that is there; delete that"
+                raise self._not_writable(received) from error
             _log.warning(
                 "Folder %s is on a file system without locks (%s): a second recorder on it "
                 "would not be noticed",
                 folder,
                 error.strerror,
             )
+        self._forget()
+        with contextlib.suppress(OSError):  # as on Windows, which keeps what is in use in its place
+            self._folder = os.open(folder, os.O_RDONLY)
+
+    @property
+    def is_of_folder(self) -> bool:
+        """Whether the folder of that name is the one that was locked, or there is none."""
+        folder = self._path.parent
+        if self._folder is None or not os.path.isdir(folder):  # noqa: PTH112 - which never raises
+            return True
+        try:
+            return os.path.samestat(os.fstat(self._folder), folder.stat())
+        except OSError:
+            return False
+
+    def keep(self) -> None:
+        """Take the right again where the lock's file, or the folder, is another by now.
+
+        Raises:
+            SnapshotError: another recorder has it by now, as at first.
+        """
+        if not os.path.isdir(self._path.parent):  # noqa: PTH112 - and nothing can be written
+            return
+        if not self.is_of_folder or (self._lock.is_locked and not self._is_in_place()):
+            self._lock.release()
+            self.acquire()
 
     def release(self) -> None:
         """Give the right back; doing so twice is fine."""
@@ -94,6 +125,12 @@ class FolderLock:
                 with contextlib.suppress(OSError):
                     self._path.unlink()
             self._lock.release()
+            self._forget()
+
+    def _forget(self) -> None:
+        if self._folder is not None:
+            os.close(self._folder)
+            self._folder = None
 
     def _is_in_place(self) -> bool:
         """Whether the file that is locked is still the folder's."""
@@ -112,7 +149,7 @@ class FolderLock:
         os.write(descriptor, f"\n{_me()}".encode())
 
     def _refusal(self) -> SnapshotError:
-        if not self._path.exists():
+        if not os.path.lexists(self._path):
             return self._not_writable("no file can be made in it")
         holder = "another process"
         with contextlib.suppress(OSError), open_regular(self._path, links=False, remedy="") as file:

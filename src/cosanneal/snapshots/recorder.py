@@ -430,7 +430,10 @@ class Recorder:
         write = partial(_written, self.store, tensors, cycle, at, self.schedule, of, values)
         statistics = self._statistics
         # The job must not know the recorder, which could then not be dropped.
-        job = partial(_write, buffers, tensors, write, self._run, statistics, self._notices)
+        confirm = self._tenancy.confirm
+        job = partial(
+            _write, buffers, tensors, confirm, write, self._run, statistics, self._notices
+        )
         self._settle()
         try:
             statistics.taken += 1
@@ -486,6 +489,7 @@ def _written(
 def _write(
     buffers: HostBuffers,
     tensors: Mapping[str, TensorBytes],
+    confirm: Callable[[], None],
     write: Callable[..., Snapshot],
     run: Run,
     statistics: Statistics,
@@ -496,6 +500,7 @@ def _write(
     try:
         buffers.arrive()
         lost = first_nonfinite(tensors)
+        confirm()
         snapshot = write(lost)
         if lost is not None:
             notices.warn(

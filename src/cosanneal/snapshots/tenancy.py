@@ -65,6 +65,23 @@ class Tenancy:
                 "another recorder of this process took the folder over; step that one"
             )
 
+    def confirm(self) -> None:
+        """See, before a snapshot is written, that the folder is not another's by now.
+
+        One that was removed and made again may be written to, and a lock's file
+        that was removed is made again.
+
+        Raises:
+            SnapshotError: it was replaced by one with snapshots, or another recorder has it.
+        """
+        if not self._lock.is_of_folder and (found := self._store.list()):
+            raise SnapshotError(
+                f"Folder {self._store.folder} must stay where it is while a recorder writes to it. "
+                f"Received: another folder of that name, with {len(found)} snapshots that the "
+                "recorder did not write; make a new recorder, for another folder"
+            )
+        self._lock.keep()
+
     def enter(self) -> None:
         """Begin the recorder's `with` block; errors as of `check`."""
         self.check()
