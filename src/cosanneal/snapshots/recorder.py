@@ -390,13 +390,13 @@ class Recorder:
                     "resume_from=step"
                 )
             self._run.begin(self._capture.layout)
-            if isinstance(metrics, Mapping) and not self._checked:
-                self._check(metrics)  # now, and not at the end of the first cycle
-                self._checked = True
             # A cycle is found by crossing its end. Where several ended at once,
             # only the last has weights to show.
             ended = self.schedule.cycles_completed(last.position, now.position)
             self._standing = now
+            if isinstance(metrics, Mapping) and not self._checked:
+                self._check(metrics)  # now, and not at the end of the first cycle
+                self._checked = True
             if ended:
                 with contextlib.nullcontext() if self._sigterm is None else self._sigterm.held():
                     self._take(ended[-1], self._metrics if metrics is None else metrics)
