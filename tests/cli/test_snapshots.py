@@ -180,6 +180,7 @@ def test_what_is_no_folder_is_refused(tmp_path: Path, command: list[str]) -> Non
     assert "Argument FOLDER must be a folder. Received: nowhere, no such folder" in error_of(
         *command, "nowhere"
     )
+    assert "n could not be read: File name too long" in error_of(*command, "n" * 300)
     (tmp_path / "file").touch()
     assert "file, a file" in error_of(*command, tmp_path / "file")
 

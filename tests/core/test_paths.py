@@ -64,6 +64,7 @@ def test_a_url_is_refused(url: Any) -> None:
             r"name a file or a folder\. Received: '', an empty string; the current folder is '\.'",
         ),
         ("a\0b", r"Received: 'a\\x00b', a character that no path has"),
+        ("a\ud800", r"Received: 'a\\ud800', a character that no path has"),
         (b"runs", r"Received: bytes, b'runs'; make a str of it with os\.fsdecode"),
         (None, r"must be a str or a pathlib\.Path\. Received: None"),
         (7, r"must be a str or a pathlib\.Path\. Received: 7"),

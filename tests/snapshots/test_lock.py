@@ -231,6 +231,14 @@ def test_a_lock_file_that_is_another_file_is_refused_and_left(tmp_path: Path, ki
     ArrayRecorder(folder, EVERY_STEP).close()
 
 
+def test_a_folder_or_a_lock_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ca.SnapshotError, match=r"can be written to\. Received: File name too long"):
+        ArrayRecorder(tmp_path / ("n" * 300), EVERY_STEP)
+    (tmp_path / LOCK_NAME).mkdir()
+    with pytest.raises(ca.SnapshotError, match=r"file \.cosanneal\.lock that is there; delete"):
+        ArrayRecorder(tmp_path, EVERY_STEP)
+
+
 def test_a_copy_of_the_folder_does_not_end_its_lock(tmp_path: Path) -> None:
     """Reading the file and closing it ends a POSIX record lock of the reading process."""
     folder = tmp_path / "run"

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ..core.errors import CosannealError, EnsembleError, plural
-from ..core.paths import local_path
+from ..core.paths import kind_of, local_path
 from .console import needs_numpy, output_console, outside, print_note
 
 
@@ -40,12 +40,13 @@ def report(
     with needs_numpy("Reading snapshots"):
         from ..ensemble import read_results
     path = local_path(source)
-    if not path.exists():
+    kind = kind_of(path)
+    if kind is None:
         raise CosannealError(
             "Argument FOLDER|RESULTS.JSON must be a folder of snapshots or a results document. "
             f"Received: {source}, which does not exist"
         )
-    results = _of_folder(path) if path.is_dir() else read_results(source)
+    results = _of_folder(path) if kind == "folder" else read_results(source)
     if title is not None:
         results["title"] = title
     output_console().print(outside(write_page(results, out)), soft_wrap=True)

@@ -20,7 +20,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from ..core.errors import CosannealError, EnsembleError, SnapshotError, plural
-from ..core.paths import local_path
+from ..core.paths import kind_of, local_path
 from .console import needs_numpy, output_console, outside, print_error, print_note, visible
 
 if TYPE_CHECKING:
@@ -169,8 +169,9 @@ def _snapshots(folder: Path) -> list[Snapshot]:
     with needs_numpy("Reading snapshots"):
         from ..snapshots import SnapshotStore
     path = local_path(folder, error=SnapshotError)
-    if not path.is_dir():
-        what = "a file" if path.exists() else "no such folder"
+    kind = kind_of(path)
+    if kind != "folder":
+        what = "no such folder" if kind is None else "a file"
         raise CosannealError(f"Argument FOLDER must be a folder. Received: {folder}, {what}")
     return SnapshotStore(path).list()
 

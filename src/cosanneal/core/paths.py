@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from .errors import CosannealError, shown
 
@@ -24,7 +25,8 @@ def local_path(
         error: what to raise.
 
     Raises:
-        CosannealError: (as `error`) a URL, bytes, an empty string, or no path at all.
+        CosannealError: (as `error`) a URL, bytes, an empty string, one with characters that
+            no name of a file has, or no path at all.
     """
     try:
         text: str | bytes = os.fspath(path)
@@ -35,7 +37,7 @@ def local_path(
             f"A path must be a str or a pathlib.Path. Received: bytes, {shown(text)}; make a str "
             "of it with os.fsdecode"
         )
-    if not text or "\0" in text:
+    if not text or "\0" in text or not _can_be_named(text):
         received = "a character that no path has" if text else "an empty string"
         raise error(
             f"A path must name a file or a folder. Received: {shown(text)}, {received}; the "
@@ -50,6 +52,30 @@ def local_path(
         return Path(text).expanduser()
     except RuntimeError as failure:  # no home, or no such user
         raise error(f"The path {shown(text)} leads nowhere: {failure}") from failure
+
+
+def kind_of(
+    path: Path, *, error: type[CosannealError] = CosannealError
+) -> Literal["folder", "file"] | None:
+    """Whether a path leads to a folder, to anything else ("file"), or to nothing.
+
+    Raises:
+        CosannealError: (as `error`) that cannot be seen.
+    """
+    try:
+        return "folder" if stat.S_ISDIR(path.stat().st_mode) else "file"
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as failure:
+        raise error(f"{path} could not be read: {failure.strerror or failure}") from failure
+
+
+def _can_be_named(text: str) -> bool:
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def lasting_path(

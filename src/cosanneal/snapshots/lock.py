@@ -32,6 +32,8 @@ LOCK_NAME: Final = ".cosanneal.lock"
 
 # What file systems without locks answer.
 _NO_LOCKS: Final = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
+# What is answered where a file of that name is none that we may write to.
+_NOT_OURS: Final = {errno.EACCES, errno.EPERM, errno.EISDIR}
 # Long enough for a holder that is just removing its file.
 _PATIENCE: Final = 0.2  # seconds
 
@@ -78,7 +80,7 @@ class FolderLock:
                 raise self._no_link("a symbolic link") from error
             if error.errno not in _NO_LOCKS:
                 received = error.strerror or str(error)
-                if os.path.lexists(self._path):
+                if error.errno in _NOT_OURS and os.path.lexists(self._path):
                     received += f", for the lock's file {LOCK_NAME} that is there; delete that"
                 raise self._not_writable(received) from error
             _log.warning(
