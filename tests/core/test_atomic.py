@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cosanneal.core.atomic import make_folder
+import cosanneal as ca
+from cosanneal.core.atomic import make_folder, replacing
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="folders cannot be synced there")
@@ -30,3 +31,23 @@ def test_each_folder_above_one_that_is_made_is_synced(
     synced.clear()
     make_folder(folder)
     assert synced == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a pipe has no place in a folder there")
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_pipe_is_not_replaced(tmp_path: Path, linked: bool) -> None:
+    """Nor a device, such as /dev/null, nor the link /dev/stdout to one, which root could."""
+    path = pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    if linked:
+        path = tmp_path / "link"
+        path.symlink_to(pipe)
+    there = sorted(tmp_path.iterdir())
+    with (
+        pytest.raises(ca.CosannealError, match=rf"{path} could not be written: it is a device, a"),
+        replacing(path) as file,
+    ):
+        file.write(b"x")
+    assert sorted(tmp_path.iterdir()) == there
+    assert pipe.is_fifo()
+    assert path.is_symlink() == linked

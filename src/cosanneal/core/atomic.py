@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -30,13 +31,14 @@ def replacing(
         advice: what to do then, for the message.
 
     Raises:
-        CosannealError: (or `error`) the file system fails; with the path. Or it
-            is none, as `local_path` says.
+        CosannealError: (or `error`) the file system fails, or a device, a pipe or
+            a socket is there; with the path. Or it is none, as `local_path` says.
     """
     path = local_path(path, error=error)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     done = "written"
     try:
+        _refuse_special(path)
         try:
             with temporary.open("xb") as file:
                 yield file
@@ -53,6 +55,16 @@ def replacing(
         raise error(
             f"{path} could not be {done}: {failure.strerror or failure}{advice}"
         ) from failure
+
+
+def _refuse_special(path: Path) -> None:
+    """Refuse to put a file in the place of a device, a pipe or a socket; root could."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:  # nothing is there, or what cannot be told of
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # a folder is refused by the rename
+        raise OSError("it is a device, a pipe or a socket, and stays; choose another name")
 
 
 def make_folder(folder: Path) -> None:
