@@ -593,6 +593,8 @@ def test_an_error_of_the_disk_is_reported_with_the_path(
         ("schedule", '{"rules": %s}' % ("[" * 600 + "]" * 600), r"in 'schedule\.rules\S*': must"),
         ("framework", None, r"no 'framework'"),
         ("nonfinite", "no such", r"in 'nonfinite': 'no such' is no tensor's name"),
+        ("schedule_step", "-5", r"in 'schedule_step': -5 is no count of updates"),
+        ("schedule_step", "9" * 400, r"in 'schedule_step': 9{77}\.\.\. is no count of updates"),
     ],
 )
 def test_metadata_that_cannot_be_is_named_by_its_field(

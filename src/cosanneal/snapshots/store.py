@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from ..core.atomic import make_folder, sync_folder
 from ..core.documents import parse_document
-from ..core.errors import ScheduleError, SnapshotError, shown
+from ..core.errors import MAX_STEPS, ScheduleError, SnapshotError, shown
 from ..core.paths import lasting_path
 from ..core.schedule import Schedule
 from .capture import Standing
@@ -371,6 +371,9 @@ def _parse_metadata(snapshot: Snapshot, reader: SnapshotReader) -> dict[str, Any
             "nonfinite": raw.get("nonfinite"),
             "digest": raw["digest"],
         }
+        for name in ("cycle", "step", "schedule_step"):
+            if not 0 <= metadata[name] <= MAX_STEPS:
+                raise ValueError(f"in '{name}': {shown(metadata[name])} is no count of updates")
         if metadata["nonfinite"] is not None and metadata["nonfinite"] not in reader:
             raise ValueError(f"in 'nonfinite': {shown(metadata['nonfinite'])} is no tensor's name")
     except (KeyError, ValueError) as error:
