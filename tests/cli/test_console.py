@@ -100,3 +100,23 @@ def test_a_folder_whose_name_is_no_text(tmp_path: Path) -> None:
     missing = run_python(MAIN, "inspect", os.fsdecode(folder) + "/none")
     assert missing.returncode == 2
     assert missing.stderr.startswith("Error: Argument FOLDER must be a folder. Received: ")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="folders have Unicode names there")
+def test_what_the_output_has_no_character_for_is_an_escape(tmp_path: Path) -> None:
+    folder = str(tmp_path / "漢é")
+    record_folder(Path(folder))
+    page, mean = f"{folder}/page.html", f"{folder}/mean.safetensors"
+    for arguments in (["inspect"], ["verify"], ["average", "-o", mean], ["report", "-o", page]):
+        done = run_python(MAIN, *arguments, folder, PYTHONIOENCODING="ascii")
+        assert done.returncode == 0, done.stderr
+        assert r"\u6f22\xe9" in done.stdout
+
+
+def test_no_columns_at_all_are_80(tmp_path: Path) -> None:
+    record_folder(tmp_path)
+    asked = run_python(MAIN, "inspect", str(tmp_path), COLUMNS="80")
+    assert len(asked.stdout) > 200
+    assert run_python(MAIN, "inspect", str(tmp_path), COLUMNS="0").stdout == asked.stdout
+    refused = run_python(MAIN, "inspect", str(tmp_path / "none"), COLUMNS="0")
+    assert "no such folder" in refused.stderr

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import sys
 
@@ -28,6 +29,9 @@ def main() -> None:
             "Install them with: python -m pip install 'cosanneal[cli]'\n"
         )
         sys.exit(1)
+    # What an encoding has no character for is seen as an escape, as on stderr.
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app(prog_name="cosanneal")
     except OSError as error:

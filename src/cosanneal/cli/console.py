@@ -17,8 +17,15 @@ from ..core.errors import MissingExtraError
 
 def output_console() -> Console:
     """A console on stdout: the terminal's width, or 80 columns when piped."""
+    return _console(stderr=False)
+
+
+def _console(*, stderr: bool) -> Console:
     # Highlighting would colour numbers inside sentences.
-    return Console(highlight=False)
+    console = Console(stderr=stderr, highlight=False)
+    if not console.width:  # COLUMNS=0, of a terminal that knows no size
+        console.width = 80
+    return console
 
 
 def visible(text: str) -> str:
@@ -52,7 +59,7 @@ def _visible_lines(message: str) -> str:
 
 
 def _print_to_stderr(text: Text) -> None:
-    console = Console(stderr=True, highlight=False)
+    console = _console(stderr=True)
     console.print(text, soft_wrap=not console.is_terminal)
 
 
