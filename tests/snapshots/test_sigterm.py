@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
+import weakref
 from pathlib import Path
 
 import pytest
@@ -54,6 +57,8 @@ if where == "child":
     print("child", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
     sys.exit(0)
 print("taken", flush=True)
+if where == "end":
+    sys.exit(0)
 for _ in range(40):
     time.sleep(0.05)
 print("went on", flush=True)
@@ -135,6 +140,42 @@ def test_what_was_there_before_is_put_back(tmp_path: Path) -> None:
         assert len(recorder.store.list()) == 2
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_one_that_is_not_closed_leaves_neither_memory_nor_a_handler(tmp_path: Path) -> None:
+    """As a notebook's cell that is run again makes one after the other."""
+    before = signal.getsignal(signal.SIGTERM)
+    held = []
+    try:
+        for _ in range(3):
+            recorder = ArrayRecorder(
+                tmp_path, EVERY_STEP, install_sigterm=True, overwrite=True, background=False
+            )
+            recorder.step(filled(1))
+            held.append(weakref.ref(recorder._writer))
+        gc.collect()
+        assert [writer() is None for writer in held] == [True, True, False]
+        recorder.close()
+        assert signal.getsignal(signal.SIGTERM) == before
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_an_interrupt_while_the_interpreter_ends_takes_no_snapshot(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", RUN, str(tmp_path), "default", "False", "end"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "taken\n"
+    time.sleep(0.2)  # of the 0.5 seconds that the writing takes
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert SnapshotStore(tmp_path).verify() == 1
+    assert [path.suffix for path in tmp_path.iterdir()] == [".safetensors"]
 
 
 def test_the_first_process_of_a_container_which_has_no_default_exits(

@@ -201,8 +201,8 @@ class Recorder:
                 self._run.start_over()
             self._run.compare(capture.layout)
             if check_flag("install_sigterm", options.get("install_sigterm", False)):
-                finish = partial(_finish, self._one_at_a_time, self._writer)
-                self._sigterm = FinishOnSigterm(finish)
+                finish = partial(_finish, self._one_at_a_time)
+                self._sigterm = FinishOnSigterm(finish, self._writer)
         except BaseException:
             self._tenancy.end()
             raise

@@ -73,10 +73,17 @@ class Writer:
             self._condition.wait_for(lambda: not self._jobs)
 
     def at_rest(self, wish: Job) -> None:
-        """Have something done when all jobs are, without waiting; it may be done twice."""
+        """Have something done when all jobs are; it may be done twice.
+
+        Without waiting, but at the interpreter's end: an interrupt may have ended
+        its own waiting for the thread.
+        """
         # The collector may call this in any thread and between any two lines,
         # also those of `_work`, which therefore looks for the wish last.
         self._last_wish = wish
+        main = threading.main_thread()
+        if not main.is_alive() and threading.current_thread() is main:
+            self.wait()
         if not self._jobs:
             wish()
 
