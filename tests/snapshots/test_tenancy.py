@@ -146,6 +146,23 @@ def test_a_child_takes_nothing_over(tmp_path: Path) -> None:
     recorder.close()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="fork is POSIX'")
+def test_a_child_neither_lets_others_in_nor_goes_on(tmp_path: Path) -> None:
+    recorder = ArrayRecorder(tmp_path, EVERY_STEP)
+    child = os.fork()
+    if not child:  # pragma: no cover
+        try:
+            recorder.rest()
+            recorder.go_on()
+        except ca.SnapshotError as error:
+            os._exit(0 if "was forked from it" in str(error) else 2)
+        except BaseException:
+            os._exit(3)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    recorder.close()
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="what is in use cannot be moved there")
 def test_another_folder_of_that_name_is_left_alone(tmp_path: Path) -> None:
     """It was moved in mid-run, and another run has its snapshots in its place."""

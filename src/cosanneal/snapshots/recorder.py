@@ -333,6 +333,8 @@ class Recorder:
 
     def rest(self) -> None:
         """Wait for the snapshots taken, and let others write to the folder until `go_on`."""
+        if not self._is_ours():
+            return
         try:
             self.wait()
         finally:
@@ -340,6 +342,7 @@ class Recorder:
 
     def go_on(self) -> None:
         """Keep others out of the folder again, in which nobody may have written meanwhile."""
+        self._refuse_a_fork()
         if not self._closed:
             self._tenancy.go_on()
 
