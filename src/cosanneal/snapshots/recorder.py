@@ -430,13 +430,10 @@ class Recorder:
             at.updates, {name: (each.shape, each.dtype) for name, each in tensors.items()}
         )
         of = self._capture.framework, self._capture.version
-        write = partial(_written, self.store, tensors, cycle, at, self.schedule, of, values)
+        write = partial(_written, self._tenancy, tensors, cycle, at, self.schedule, of, values)
         statistics = self._statistics
         # The job must not know the recorder, which could then not be dropped.
-        confirm = self._tenancy.confirm
-        job = partial(
-            _write, buffers, tensors, confirm, write, self._run, statistics, self._notices
-        )
+        job = partial(_write, buffers, tensors, write, self._run, statistics, self._notices)
         self._settle()
         try:
             statistics.taken += 1
@@ -461,7 +458,7 @@ class Recorder:
 
 
 def _written(
-    store: SnapshotStore,
+    tenancy: Tenancy,
     tensors: Mapping[str, TensorBytes],
     cycle: Cycle,
     at: Standing,
@@ -471,7 +468,7 @@ def _written(
     nonfinite: str | None,
 ) -> Snapshot:
     """Write a snapshot of weights of a framework, `of` which name and version."""
-    return store.write(
+    return tenancy.confirmed().write(
         tensors,
         cycle=cycle.index,
         step=at.updates,
@@ -492,7 +489,6 @@ def _written(
 def _write(
     buffers: HostBuffers,
     tensors: Mapping[str, TensorBytes],
-    confirm: Callable[[], None],
     write: Callable[..., Snapshot],
     run: Run,
     statistics: Statistics,
@@ -503,7 +499,6 @@ def _write(
     try:
         buffers.arrive()
         lost = first_nonfinite(tensors)
-        confirm()
         snapshot = write(lost)
         if lost is not None:
             notices.warn(

@@ -65,8 +65,8 @@ class Tenancy:
                 "another recorder of this process took the folder over; step that one"
             )
 
-    def confirm(self) -> None:
-        """See, before a snapshot is written, that the folder is not another's by now.
+    def confirmed(self) -> SnapshotStore:
+        """The folder, to write a snapshot to, once it is seen that it is not another's by now.
 
         One that was removed and made again may be written to, and a lock's file
         that was removed is made again.
@@ -81,6 +81,7 @@ class Tenancy:
                 "recorder did not write; make a new recorder, for another folder"
             )
         self._lock.keep()
+        return self._store
 
     def enter(self) -> None:
         """Begin the recorder's `with` block; errors as of `check`."""
