@@ -65,3 +65,10 @@ def test_what_is_no_local_folder_is_refused_and_nothing_is_made(
     with pytest.raises(ca.SnapshotError, match=message):
         ArrayRecorder(folder, EVERY_STEP)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_leftover_that_cannot_be_deleted_is_named(tmp_path: Path) -> None:
+    leftover = tmp_path / ".cycle-0000-step-0000000010.safetensors.0a.tmp"
+    leftover.mkdir()
+    with pytest.raises(ca.SnapshotError, match=rf"{leftover}, which cannot be deleted: "):
+        SnapshotStore(tmp_path).prepare()

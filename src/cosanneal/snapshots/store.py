@@ -277,16 +277,18 @@ class SnapshotStore:
         Raises:
             SnapshotError: the folder cannot be made or written to.
         """
+        received = ""
         try:
             make_folder(self.folder)
             with os.scandir(self.folder) as entries:
                 leftovers = [entry.path for entry in entries if _LEFTOVER.fullmatch(entry.name)]
             for leftover in leftovers:
+                received = f"{leftover}, which cannot be deleted: "
                 Path(leftover).unlink(missing_ok=True)
         except OSError as error:
             raise SnapshotError(
                 f"Folder {self.folder} must be a folder that can be written to. "
-                f"Received: {error.strerror or error}"
+                f"Received: {received}{error.strerror or error}"
             ) from error
         if not os.access(self.folder, os.W_OK | os.X_OK):
             raise SnapshotError(
