@@ -92,6 +92,7 @@ class FolderLock:
         self._forget()
         with contextlib.suppress(OSError):  # as on Windows, which keeps what is in use in its place
             self._folder = os.open(folder, os.O_RDONLY)
+            self._opened = os.fstat(self._folder)
 
     @property
     def is_of_folder(self) -> bool:
@@ -99,8 +100,10 @@ class FolderLock:
         folder = self._path.parent
         if self._folder is None or not os.path.isdir(folder):  # noqa: PTH112 - which never raises
             return True
+        if self._lock.is_locked and self._is_in_place():
+            return True
         try:
-            return os.path.samestat(os.fstat(self._folder), folder.stat())
+            return os.path.samestat(self._opened, folder.stat())
         except OSError:
             return False
 

@@ -77,8 +77,8 @@ class Tenancy:
         if not self._lock.is_of_folder and (found := self._store.list()):
             raise SnapshotError(
                 f"Folder {self._store.folder} must stay where it is while a recorder writes to it. "
-                f"Received: another folder of that name, with {plural(len(found), 'snapshot')} that "
-                "the recorder did not write; make a new recorder, for another folder"
+                f"Received: another folder of that name, with {plural(len(found), 'snapshot')} "
+                "that the recorder did not write; make a new recorder, for another folder"
             )
         self._lock.keep()
         return self._store
