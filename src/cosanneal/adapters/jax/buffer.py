@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 from numpy.typing import NDArray
 
 from ...core.errors import EnsembleError, SnapshotError, check_steps
@@ -23,7 +23,7 @@ from ...snapshots.finite import first_nonfinite
 from ...snapshots.recorder import check_schedule
 from ...snapshots.store import Snapshot, SnapshotStore
 from .operations import Operations
-from .tree import is_key, key_kind, named_leaves
+from .tree import is_key, key_kind, named_leaves, sharding_of
 
 _HELD: Final = Path("(a buffer)")
 
@@ -223,19 +223,25 @@ def _empty(leaf: Any, slots: int) -> jax.Array:
         empty = jnp.broadcast_to(key, (slots, *leaf.shape))
     else:
         empty = jnp.zeros((slots, *jnp.shape(leaf)), jnp.result_type(leaf))
-    sharding = getattr(leaf, "sharding", None)
-    if not isinstance(sharding, NamedSharding):
+    sharding, known = getattr(leaf, "sharding", None), sharding_of(leaf)
+    if sharding is not None and known is None:
+        raise SnapshotError(
+            "Argument `params` must say on which devices a sharded leaf lies. Received: one "
+            f"on {sharding.mesh} alone, as jax.eval_shape gives it; give params themselves, or "
+            "make the buffer under jax.set_mesh(mesh)"
+        )
+    if not isinstance(known, NamedSharding):
         return empty
-    mesh = sharding.mesh
-    if not isinstance(mesh, Mesh):  # of jax.eval_shape, which names no devices
-        mesh = jax.sharding.get_mesh()
-        if mesh.empty:
-            raise SnapshotError(
-                "Argument `params` must say on which devices a sharded leaf lies. Received: one "
-                f"on {sharding.mesh} alone, as jax.eval_shape gives it; give params themselves, or "
-                "make the buffer under jax.set_mesh(mesh)"
-            )
-    return jax.device_put(empty, NamedSharding(mesh, PartitionSpec(None, *sharding.spec)))
+    return jax.device_put(empty, NamedSharding(known.mesh, PartitionSpec(None, *known.spec)))
+
+
+def _slot(leaf: jax.Array) -> jax.ShapeDtypeStruct:
+    """What a slot of a leaf is, on the devices that have it."""
+    sharding = getattr(leaf, "sharding", None)
+    if isinstance(sharding, NamedSharding):
+        sharding = NamedSharding(sharding.mesh, PartitionSpec(*tuple(sharding.spec)[1:]))
+        return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype, sharding=sharding)
+    return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
 
 
 class _HeldSnapshot(Snapshot):
@@ -279,10 +285,15 @@ class _HeldSnapshot(Snapshot):
 
 
 class HeldSnapshots(SnapshotStore):
-    """The members of a buffer, where an ensemble looks for a folder."""
+    """The members of a buffer, where an ensemble looks for a folder.
+
+    Attributes:
+        like: the shapes of a member's params, where they lie on a mesh with that.
+    """
 
     def __init__(self, buffer: SnapshotBuffer) -> None:
         super().__init__(_HELD)
+        self.like = jax.tree.map(_slot, buffer.params)
         self._found = [
             _HeldSnapshot(step, params, buffer.schedule) for step, params in buffer.list()
         ]

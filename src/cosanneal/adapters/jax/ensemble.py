@@ -6,8 +6,6 @@ import os
 from collections.abc import Callable
 from typing import Any, Unpack
 
-import jax
-
 from ...ensemble.ensemble import EnsembleOptions
 from ...ensemble.ensemble import SnapshotEnsemble as Ensemble
 from ...snapshots.store import Snapshot, SnapshotStore
@@ -114,9 +112,8 @@ class SnapshotEnsemble(Ensemble[Any]):
         **options: Unpack[EnsembleOptions],
     ) -> None:
         if isinstance(folder, SnapshotBuffer):
-            if like is None:
-                like = jax.eval_shape(lambda: jax.tree.map(lambda leaf: leaf[0], folder.params))
             folder = HeldSnapshots(folder)
+            like = folder.like if like is None else like
         super().__init__(JaxModel(apply_fn, like, statistics_fn), folder, **options)
 
     def params(self, snapshot: Snapshot) -> Any:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding
 
 from ...core.errors import EnsembleError, SnapshotError, shown
 
@@ -48,7 +49,7 @@ class Leaf(NamedTuple):
     @classmethod
     def of(cls, leaf: Any) -> Leaf:
         """What is kept of a leaf."""
-        sharding = getattr(leaf, "sharding", None)
+        sharding = sharding_of(leaf)
         devices = frozenset(sharding.device_set) if sharding is not None else frozenset()
         if is_key(leaf):
             data, kind = key_kind(leaf)
@@ -69,6 +70,19 @@ class Leaf(NamedTuple):
             lambda array: jax.device_put(array, sharding),
             devices,
         )
+
+
+def sharding_of(leaf: Any) -> Any:
+    """Where a leaf lies; None where that is not known.
+
+    With explicit axes, jax.eval_shape knows the axes and no devices: those are of
+    jax.set_mesh.
+    """
+    sharding = getattr(leaf, "sharding", None)
+    if not isinstance(sharding, NamedSharding) or isinstance(sharding.mesh, Mesh):
+        return sharding
+    mesh = jax.sharding.get_mesh()
+    return None if mesh.empty else NamedSharding(mesh, sharding.spec)
 
 
 def key_name(key: Any) -> str:
