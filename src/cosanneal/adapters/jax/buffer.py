@@ -293,6 +293,7 @@ class HeldSnapshots(SnapshotStore):
 
     def __init__(self, buffer: SnapshotBuffer) -> None:
         super().__init__(_HELD)
+        self.folder = _HELD  # and no such file beside the script
         self.like = jax.tree.map(_slot, buffer.params)
         self._found = [
             _HeldSnapshot(step, params, buffer.schedule) for step, params in buffer.list()
