@@ -53,9 +53,21 @@ for ensemble in (SnapshotEnsemble(apply_fn, buffer), under):
     assert mean["w"].sharding.is_equivalent_to(params["w"].sharding, 2)
 """
 
+LOADERS = """
+class Loader:
+    def __init__(self, *spec):
+        self.spec = spec
+    def __iter__(self):
+        for half in np.split(x, 2):
+            yield laid(half, *self.spec), None
+ensemble = SnapshotEnsemble(apply_fn, FOLDER, {name: laid(leaf) for name, leaf in each[0].items()})
+for spec in (("d",), (None, "d")):
+    close(ensemble.predict(Loader(*spec)))
+"""
+
 
 @pytest.mark.skipif(not hasattr(jax.sharding, "AxisType"), reason="this jax has no explicit axes")
-@pytest.mark.parametrize("code", [HELD], ids=["held"])
+@pytest.mark.parametrize("code", [HELD, LOADERS], ids=["held", "loaders"])
 def test_what_lies_on_explicit_axes_is_predicted_with(tmp_path: Path, code: str) -> None:
     lines = "import os\nos.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count=4'\n"
     lines += f"FOLDER = {str(tmp_path)!r}\n{LAID}{code}"

@@ -9,6 +9,8 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
+from numpy.typing import NDArray
 
 from ...core.errors import EnsembleError
 from ...ensemble.arrays import as_numpy
@@ -87,6 +89,7 @@ class JaxModel:
             convert=as_numpy,
             training=training,
             name=name,
+            pick=_picked,
         )
 
     def join(self, outputs: Sequence[jax.Array]) -> jax.Array:
@@ -145,6 +148,14 @@ class JaxModel:
     def _devices(self) -> set[jax.Device]:
         found = {device for leaf in self._leaves.values() for device in leaf.devices}
         return found or {jnp.zeros(()).devices().pop()}
+
+
+def _picked(array: Any, places: NDArray[np.intp]) -> Any:
+    """Numbers of an array; by numpy where it has explicit axes, along which JAX picks none."""
+    sharding = getattr(array, "sharding", None)
+    kinds = getattr(sharding.mesh, "axis_types", ()) if isinstance(sharding, NamedSharding) else ()
+    explicit = any(getattr(kind, "name", "") == "Explicit" for kind in kinds)
+    return (np.asarray(array) if explicit else array).reshape(-1)[places]
 
 
 def _one_array(output: Any) -> jax.Array:
