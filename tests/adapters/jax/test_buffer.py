@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +216,32 @@ def test_several_runs_at_once() -> None:
             (16, [17.0 + seed] * 2),
             (22, [23.0 + seed] * 2),
         ]
+    reads: tuple[Callable[..., Any], ...] = (
+        len,
+        SnapshotBuffer.list,
+        functools.partial(SnapshotEnsemble, apply),
+    )
+    for read in reads:
+        with pytest.raises(ca.SnapshotError, match=r"one run.*several, of shape \(2,\).*leaf\[i\]"):
+            read(buffers)
+
+
+@pytest.mark.parametrize("slots", [2, 3])
+def test_steps_that_are_counted_anew_are_refused(tmp_path: Path, slots: int) -> None:
+    """Each cycle is a scan of its own, whose steps begin at 0: two snapshots would be lost."""
+    schedule = ca.CyclicCosine(0.1, total_steps=12, num_cycles=3)
+    buffer = snapshot_buffer(schedule, jnp.zeros(2), slots)
+    with SnapshotRecorder(tmp_path, schedule) as recorder:
+        for step in range(4):
+            buffer = buffer.update(step, jnp.full(2, float(step)))
+        assert recorder.record(buffer) == 1
+        for step in range(4):
+            buffer = buffer.update(step, jnp.full(2, 4.0 + step))
+        with pytest.raises(ca.SnapshotError, match=r"step 3 after one at step 3; .*start \+ i"):
+            recorder.record(buffer)
+    with pytest.raises(ca.SnapshotError, match=r"whole run"):
+        SnapshotEnsemble(apply, buffer)
+    assert [params.tolist() for _, params in buffer.list()] == [[3.0, 3.0], [7.0, 7.0]]
 
 
 def test_a_buffer_is_compiled_once_and_not_changed_in_place() -> None:

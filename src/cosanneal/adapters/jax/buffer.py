@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -84,6 +85,7 @@ class SnapshotBuffer:
 
     def __len__(self) -> int:
         """The number of members that it holds; not inside of jit."""
+        self._refuse_several()
         return min(int(self.taken), len(self.steps))
 
     def update(self, step: Any, params: Any) -> SnapshotBuffer:
@@ -130,7 +132,12 @@ class SnapshotBuffer:
         return replace(self, params=stacked, steps=steps, taken=taken, latest=latest)
 
     def list(self) -> list[tuple[int, Any]]:
-        """The members, oldest first: the last step of each's cycle, and its params."""
+        """The members, oldest first: the last step of each's cycle, and its params.
+
+        Raises:
+            SnapshotError: buffers of several runs, as vmap and pmap give them.
+        """
+        self._refuse_several()
         taken, slots = int(self.taken), len(self.steps)
 
         def member(slot: int) -> tuple[int, Any]:
@@ -140,6 +147,31 @@ class SnapshotBuffer:
             return int(self.steps[slot]), jax.tree.map(of, self.params)
 
         return [member(number % slots) for number in range(taken - len(self), taken)]
+
+    def in_order(self) -> Sequence[tuple[int, Any]]:
+        """The members as `list` has them, if they are of one run that went on and on.
+
+        Raises:
+            SnapshotError: a step that was not counted over the whole run; or as of `list`.
+        """
+        found = self.list()
+        for (before, _), (step, _) in itertools.pairwise(found):
+            if step <= before:
+                raise SnapshotError(
+                    "The steps of a buffer must count the updates of the whole run. Received: a "
+                    f"member at step {step} after one at step {before}; give update(start + i, "
+                    "...) where a loop counts anew, and begin again with a new buffer, or the "
+                    "checkpoint's, where a run goes back to a checkpoint"
+                )
+        return found
+
+    def _refuse_several(self) -> None:
+        if jnp.ndim(self.taken):
+            raise SnapshotError(
+                "A buffer must be of one run. Received: those of several, of shape "
+                f"{jnp.shape(self.taken)}, as vmap and pmap give them; take one of them by "
+                "jax.tree.map(lambda leaf: leaf[i], buffer)"
+            )
 
     def _check(self, params: Any) -> None:
         ours, theirs = (
@@ -296,7 +328,7 @@ class HeldSnapshots(SnapshotStore):
         self.folder = _HELD  # and no such file beside the script
         self.like = jax.tree.map(_slot, buffer.params)
         self._found = [
-            _HeldSnapshot(step, params, buffer.schedule) for step, params in buffer.list()
+            _HeldSnapshot(step, params, buffer.schedule) for step, params in buffer.in_order()
         ]
 
     def list(self) -> list[Snapshot]:

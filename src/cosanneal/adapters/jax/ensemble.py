@@ -40,6 +40,7 @@ class SnapshotEnsemble(Ensemble[Any]):
 
     Raises:
         EnsembleError: an argument that cannot be, or fewer snapshots than asked for.
+        SnapshotError: a buffer of several runs, or one whose steps were counted anew.
 
     Example:
         >>> import tempfile

@@ -111,8 +111,9 @@ class SnapshotRecorder(Recorder):
             How many snapshots were recorded.
 
         Raises:
-            SnapshotError: a buffer of another schedule, or one behind the
-                recorder; and as `step` does.
+            SnapshotError: a buffer of another schedule, one behind the recorder,
+                one of several runs, or one whose steps were counted anew; and as
+                `step` does.
         """
         if not isinstance(buffer, SnapshotBuffer):
             raise SnapshotError(
@@ -125,7 +126,7 @@ class SnapshotRecorder(Recorder):
                 f"Received: one with {buffer.schedule!r}, not {self.schedule!r}"
             )
         recorded = 0
-        for step, params in buffer.list():
+        for step, params in buffer.in_order():
             if step >= self.updates:
                 with self._pytree.of(params):
                     recorded += self.advance(Standing(step + 1, step + 1))
