@@ -38,7 +38,7 @@ def test_a_killed_run_resumed_from_a_checkpoint_is_the_run_that_was_not(
         broken.update()
     if saved == killed:
         broken.save(tmp_path / "checkpoint")
-    broken.recorder.close()
+    broken.recorder.close(unfinished=True)
 
     resumed = Training.load(tmp_path / "checkpoint", tmp_path / "broken")
     for _ in range(20 - saved):
@@ -169,10 +169,12 @@ def test_params_that_cannot_be_held_are_refused_by_name(
         recorded(tmp_path, build())
     assert list(tmp_path.iterdir()) == []
     # The very first update says so, and not the first cycle's end.
-    with SnapshotRecorder(tmp_path, SCHEDULE) as recorder:
-        with pytest.raises(ca.SnapshotError, match=message):
-            recorder.step(build())
-        assert recorder.updates == 1
+    with (
+        pytest.raises(ca.SnapshotError, match=message),
+        SnapshotRecorder(tmp_path, SCHEDULE) as recorder,
+    ):
+        recorder.step(build())
+    assert recorder.updates == 1
 
 
 def test_a_recorder_inside_jit_is_refused(tmp_path: Path) -> None:
