@@ -159,6 +159,7 @@ def test_params_whose_structure_changed_are_refused(tmp_path: Path) -> None:
         (lambda: {"a": {"b": jnp.ones(1)}, "a.b": jnp.ones(1)}, r"two whose path reads 'a\.b'"),
         (lambda: {"four": jnp.ones(2, jnp.int4)}, r"'four' must have a dtype that .*int4"),
         (lambda: {"__metadata__": jnp.ones(2)}, r"must not be named '__metadata__'"),
+        (lambda: {"n": 2**40}, r"JAX' integers hold\. Received: 'n', 1099511627776; enable"),
         (dict, r"at least one array\. Received: \{\}"),
     ],
 )

@@ -70,6 +70,9 @@ class SnapshotRecorder(Recorder):
     def step(self, params: Any, metrics: Metrics = None) -> bool:
         """Note that an update was done; call it with the params that the update returned.
 
+        With gradients accumulated by optax.MultiSteps, whose schedule counts updates
+        and not batches, that is where `tx.has_updated(opt_state)`.
+
         The first call looks at the params' names and dtypes; afterwards they
         are not looked at where no cycle ends. At a cycle's end they are copied
         before this returns: their buffers may then be donated.
@@ -210,7 +213,13 @@ def _array(name: str, leaf: Any) -> Any:
             f"The recorder must be stepped outside of jit. Received: {name!r} as a tracer"
         )
     if not hasattr(leaf, "shape"):
-        leaf = jnp.asarray(leaf)
+        try:
+            leaf = jnp.asarray(leaf)
+        except OverflowError:
+            raise SnapshotError(
+                f"The params must hold numbers that JAX' integers hold. Received: {name!r}, "
+                f"{shown(leaf)}; enable x64, or record it as an array of numpy's"
+            ) from None
     if is_key(leaf):
         leaf = jax.random.key_data(leaf)
     if isinstance(leaf, jax.Array) and leaf.is_deleted():
