@@ -423,6 +423,13 @@ def test_a_scheduler_that_begins_after_a_while_keeps_pace(tmp_path: Path) -> Non
     assert seen(recorder.store.list()) == [(4 + n, n, 4.0 + n) for n in (5, 10, 15, 20)]
 
 
+def test_a_scheduler_that_is_set_back_by_hand_keeps_pace() -> None:
+    run = Run()
+    for _ in range(4):
+        run.train(10)
+        run.scheduler.last_epoch = 0
+
+
 @pytest.mark.filterwarnings("ignore:The epoch parameter:UserWarning")
 def test_after_another_scheduler_the_updates_count_on_and_nothing_is_said(tmp_path: Path) -> None:
     run = Run()

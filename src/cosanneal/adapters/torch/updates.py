@@ -157,7 +157,7 @@ class Pace:
         self._first = min(schedule.cycle_at(0).stop for schedule in schedules)
         self.leading = leading
         self.counted = self._noted = self._waited = False
-        self.count = 0
+        self.count = self._at = 0  # where the scheduler stood at the last update
         self.rate: float | Tensor | None = None
         self.said: set[str] = set()
         self._begin(0, 0)
@@ -196,26 +196,27 @@ class Pace:
         self._noted = True
         # One that is a tensor is filled in place for the next update.
         self.rate = rate if type(rate) is float else copied(rate)
+        at, self._at = self._at, position
         if position - self.count == self._lead and position < self._total:
             return None
-        return self._problem(position)
+        return self._problem(position, back=position < at)
 
     def say(self, what: str, text: str) -> None:
         """Warn of it."""
         self.said.add(what)
         warnings.warn(text, UserWarning, stacklevel=2)
 
-    def _problem(self, position: int) -> tuple[str, str] | None:
+    def _problem(self, position: int, *, back: bool) -> tuple[str, str] | None:
         """A schedule that is over, or out of pace, if that was not said; and what to say."""
         ahead = position - self.count - self._lead
         done, moved = self.count - self._began[0], position - self._began[1]
         late = moved == 1 and ahead < -1 and not self._waited
-        if late or (done == 1 and ahead > 1):
-            # It starts to move after a while; or was moved on to where a run had stopped.
+        if late or back or (done == 1 and ahead > 1):
+            # It starts to move after a while; or was set back, or on to where a run had stopped.
             self._waited = self._waited or late
             self._begin(max(self._began[0] + moved, self.count - 1), position)
             self.count += 1
-            ahead = 0
+            ahead, done, moved = 0, 1, 0
         # The first update beyond the end may be that before another scheduler, such as SWALR.
         if position >= self._total and (position > self._total or ahead < 0):
             return None if "end" in self.said else ("end", self._over())
