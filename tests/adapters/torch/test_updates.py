@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import nn
 from torch.optim import SGD
-from torch.optim.lr_scheduler import ChainedScheduler, LambdaLR, LinearLR, SequentialLR
+from torch.optim.lr_scheduler import ChainedScheduler, ConstantLR, LambdaLR, SequentialLR
 from torch.optim.swa_utils import SWALR
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -431,9 +431,12 @@ def test_a_scheduler_that_is_set_back_by_hand_keeps_pace() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:The epoch parameter:UserWarning")
-def test_after_another_scheduler_the_updates_count_on_and_nothing_is_said(tmp_path: Path) -> None:
-    run = Run()
-    warmup = LinearLR(run.optimizer, 0.1, total_iters=30)
+@pytest.mark.parametrize("factor", [0.1, 0.5])  # of which the second warms up at our own rate
+def test_after_another_scheduler_the_updates_count_on_and_nothing_is_said(
+    tmp_path: Path, factor: float
+) -> None:
+    run = Run(ca.CyclicCosine(0.5, total_steps=20, num_cycles=4))
+    warmup = ConstantLR(run.optimizer, factor, total_iters=30)
     both = SequentialLR(run.optimizer, [warmup, run.scheduler], milestones=[30])
     with SnapshotRecorder(tmp_path, run.model, run.scheduler) as recorder:
         for _ in range(50):

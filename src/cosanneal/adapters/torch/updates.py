@@ -208,6 +208,8 @@ class Pace:
 
     def _problem(self, position: int, *, back: bool) -> tuple[str, str] | None:
         """A schedule that is over, or out of pace, if that was not said; and what to say."""
+        if position < 0:  # SequentialLR has not come to it yet
+            return None
         ahead = position - self.count - self._lead
         done, moved = self.count - self._began[0], position - self._began[1]
         late = moved == 1 and ahead < -1 and not self._waited
