@@ -200,6 +200,10 @@ SPOILS: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     (lambda d: d["members"][2].update(weight=math.nan), r"in 'members\[2\].weight'"),
     (lambda d: d["members"][0].update(weight=0.9), r"in 'members': .*weights sum to 1"),
     (lambda d: d.update(members=[]), r"in 'members': .*weights sum to 1"),
+    (
+        lambda d: d["members"][1].update(name=d["members"][0]["name"]),
+        r"in 'members': .*each snapshot once",
+    ),
     (lambda d: d["members"][0].update(name=1), r"in 'members\[0\].name': must be a string"),
     (lambda d: d["members"][3].update(digest=None), r"in 'members\[3\].digest': must be a string"),
     (lambda d: d["members"][3].pop("digest"), r"in 'members\[3\].digest': the field is missing"),

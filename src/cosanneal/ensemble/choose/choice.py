@@ -370,6 +370,8 @@ def _read(reader: Reader) -> Choice:
         raise reader.error("members", "a list whose weights sum to 1")
     digests = [member.value("digest") for member in members]
     known = any(digest is not None for digest in digests)
+    if known and len({member.text("name") for member in members}) < len(members):
+        raise reader.error("members", "a list that has each snapshot once")
     candidates: list[Candidate] = []
     for candidate in reader.items("candidates"):
         candidate.only("name", *METRICS)
