@@ -36,7 +36,8 @@ def ended_early(schedule: Schedule, began: Standing, ended: Standing, *, taken: 
     which = "first" if none_at_all else "next"
     return (
         f"The run ended at update {ended.position}, {missing} before its {which} snapshot was due: "
-        f"cycle {cycle.index} ends at update {cycle.stop}. Make total_steps (or cycle_steps) what "
-        "the run really does: the batches that the loader gives in all epochs, without those that "
-        "drop_last leaves out, divided by those that gradient accumulation takes for one update"
+        f"cycle {cycle.index} ends at update {cycle.stop}. If it was not stopped on purpose, make "
+        "total_steps (or cycle_steps) what the run really does: the batches that the loader gives "
+        "in all epochs, without those that drop_last leaves out, divided by those that gradient "
+        "accumulation takes for one update"
     )

@@ -236,7 +236,10 @@ def test_a_failure_in_the_background_is_raised_by_the_schedulers_next_step(
 ) -> None:
     run = Run(ca.CyclicCosine(0.1, total_steps=2000, num_cycles=2))
 
+    fails = threading.Event()
+
     def full(*_: Any, **__: Any) -> Any:
+        assert fails.wait(60)
         raise ca.SnapshotError("the disk is full")
 
     with SnapshotRecorder(tmp_path, run.model, run.scheduler) as recorder:
@@ -244,6 +247,7 @@ def test_a_failure_in_the_background_is_raised_by_the_schedulers_next_step(
         monkeypatch.setattr(SnapshotStore, "write", full)
         run.update()
         run.scheduler.step()
+        fails.set()  # not before that step is over
         recorder.flush()
         run.update()
         with pytest.raises(ca.SnapshotError, match="the disk is full"):
@@ -510,6 +514,7 @@ def test_calls_without_an_update_are_none_for_a_plain_schedule(tmp_path: Path) -
     with SnapshotRecorder(tmp_path, model, ca.CyclicCosine(0.1, cycle_steps=5)) as recorder:
         for batch in range(1, 61):
             other.step()
+            model(torch.ones(2, 4)).sum().backward()
             if batch % 4 == 0:
                 optimizer.step()
                 updates += 1
@@ -517,6 +522,34 @@ def test_calls_without_an_update_are_none_for_a_plain_schedule(tmp_path: Path) -
             assert taken is (batch in (20, 40, 60))
     assert [each.step for each in recorder.store.list()] == [5, 10, 15]
     assert updates == 15
+
+
+def test_batches_before_the_first_update_of_a_resumed_run_are_none(tmp_path: Path) -> None:
+    model = small_net()
+    optimizer = SGD(model.parameters(), lr=0.1)
+    with SnapshotRecorder(
+        tmp_path, model, ca.CyclicCosine(0.1, cycle_steps=10), resume_from=18
+    ) as recorder:
+        for batch in range(1, 9):
+            model(torch.ones(2, 4)).sum().backward()
+            if batch % 4 == 0:
+                optimizer.step()
+                optimizer.zero_grad()
+            assert recorder.step() is (batch == 8)
+    assert [each.step for each in recorder.store.list()] == [20]
+
+
+def test_a_loop_without_an_optimizer_does_an_update_at_each_call(tmp_path: Path) -> None:
+    model = small_net()
+    with SnapshotRecorder(tmp_path, model, ca.CyclicCosine(0.1, cycle_steps=5)) as recorder:
+        for step in range(1, 11):
+            model(torch.ones(2, 4)).sum().backward()
+            with torch.no_grad():
+                for weight in model.parameters():
+                    assert weight.grad is not None
+                    weight.sub_(0.1 * weight.grad)
+            assert recorder.step() is (step % 5 == 0)
+    assert [each.step for each in recorder.store.list()] == [5, 10]
 
 
 def test_optimizers_that_take_turns_are_one_for_a_plain_schedule(tmp_path: Path) -> None:

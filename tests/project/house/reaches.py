@@ -30,6 +30,10 @@ ALLOWED = {
     ("adapters.torch", "_schedulers"): "SequentialLR's parts; it tells nobody",
     ("adapters.torch", "_step_count"): "how a scheduler tells torch that it has been stepped",
     ("adapters.torch", "_update_lr"): "by which releases of torch differ in how a rate is set",
+    (
+        "adapters.torch",
+        "_version",
+    ): "how often a tensor was changed in place; documented under no name",
     ("adapters.keras", "_flatten_layers"): "the layers within a layer, however they are held",
     ("adapters.keras", "_keras_history"): "the layer that an output is of; no public name",
     ("adapters.keras", "_iterations"): "every pass counts; `iterations` may count one of several",

@@ -247,16 +247,15 @@ class OptimizersClock:
     A call of the recorder without an update since the last, as gradient accumulation
     has them, is none. Of several optimizers that take turns, each call counts once. As
     long as no optimizer was seen, as where a loop sets the weights by itself, each
-    call is an update.
+    call is an update, but where there are gradients and the weights stayed as they were.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self._model = weakref.ref(model)
         self._ours = weakref.WeakKeyDictionary[Optimizer, bool]()
         self._since: dict[int, int] = {}  # the updates since the last look, by optimizer
-        # Whether an optimizer was seen, and the calls that were counted before.
-        self._seen, self._unseen = False, 0
-        self._last = Standing(0, 0)
+        self._seen = False  # whether an optimizer was
+        self._versions = self._changes()[0]
         self._rate: float | Tensor | None = None
         held = weakref.ref(self)
 
@@ -284,24 +283,27 @@ class OptimizersClock:
         """No update yet."""
         return Standing(0, 0)
 
-    def loaded(self) -> Standing | None:
-        """Where the run stood before calls that were no updates, as the first update shows."""
-        if self._seen or not self._since:
-            return None
-        self._seen, unseen = True, self._unseen
-        updates = self._last.updates - unseen
-        return Standing(updates, updates) if unseen else None
+    def loaded(self) -> None:
+        """There is no state that could be loaded."""
 
     def now(self, last: Standing) -> Standing:
         """So many updates more than before."""
         since, self._since = self._since, {}
+        self._seen = self._seen or bool(since)
         gained = 1 if len(since) > 1 else sum(since.values())
         if not self._seen:
-            gained = 1
-            self._unseen += 1
+            before, (self._versions, graded) = self._versions, self._changes()
+            gained = 0 if graded and before == self._versions else 1
         updates = last.updates + gained
-        self._last = Standing(updates, updates)
         return Standing(updates, updates, None if self._rate is None else float(self._rate))
+
+    def _changes(self) -> tuple[list[int], bool]:
+        """How often each of the weights was changed in place, and whether one has a gradient."""
+        model = self._model()
+        weights = [] if model is None else list(model.parameters())
+        # Those of torch.inference_mode are not counted, and have no gradients.
+        versions = [0 if each.is_inference() else each._version for each in weights]
+        return versions, any(each.grad is not None for each in weights)
 
     def stop(self, last: Standing) -> Standing:
         """Where it stood."""
