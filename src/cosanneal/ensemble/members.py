@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from ..core.errors import EnsembleError, check_steps, shown
+from ..core.errors import EnsembleError, shown
 from ..snapshots.file import Layout, count_bytes, first_mismatch
 from ..snapshots.store import Snapshot, SnapshotStore
+from .arrays import check_count
 from .choose.choice import Choice
 from .model import Model, Weights
 
@@ -48,7 +49,7 @@ class Members:
         self._chosen = chosen if chosen is None or callable(chosen) else _listed(chosen)
         found = self._candidates()
         if last is not None:
-            last = check_steps("last", last, minimum=1)
+            last = check_count("last", last)
         if not found or (last is not None and last > len(found)):
             wanted = "at least one snapshot" if last is None else f"the {last} snapshots asked for"
             by = "" if chosen is None else " among those of members="

@@ -262,7 +262,7 @@ def test_buffers_that_cannot_be(tmp_path: Path) -> None:
     params = {"a": jnp.ones(2), "b": jnp.ones((2, 3))}
     with pytest.raises(ca.ScheduleError, match=r"`schedule` must be a cosanneal.Schedule"):
         snapshot_buffer(0.1, params, 2)  # type: ignore[arg-type]
-    with pytest.raises(ca.ScheduleError, match=r"`num_members` must be a positive integer"):
+    with pytest.raises(ca.EnsembleError, match=r"`num_members` must be a positive integer\. Rec"):
         snapshot_buffer(SCHEDULE, params, 0)
     with pytest.raises(ca.SnapshotError, match=r"must consist of arrays.*'f'"):
         snapshot_buffer(SCHEDULE, {"f": jnp.sin}, 2)

@@ -153,7 +153,7 @@ def test_ensembles_that_cannot_be_are_refused(tmp_path: Path) -> None:
     record_once(tmp_path, model)
     with pytest.raises(ca.EnsembleError, match=r"the 3 snapshots asked for\. Received: 1"):
         SnapshotEnsemble(model, tmp_path, last=3)
-    with pytest.raises(ca.ScheduleError, match=r"`last` must be a positive integer"):
+    with pytest.raises(ca.EnsembleError, match=r"`last` must be a positive integer\. Rec"):
         SnapshotEnsemble(model, tmp_path, last=0)
     with pytest.raises(ca.EnsembleError, match=r"`outputs` must be 'logits'.*'softmax'"):
         SnapshotEnsemble(model, tmp_path, outputs="softmax")  # type: ignore[arg-type]

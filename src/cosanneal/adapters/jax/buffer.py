@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ...core.errors import EnsembleError, SnapshotError, check_steps
 from ...core.graph import Ends, is_cycle_end
 from ...core.schedule import Schedule
+from ...ensemble.arrays import check_count
 from ...snapshots.file import TensorBytes, first_mismatch
 from ...snapshots.finite import first_nonfinite
 from ...snapshots.recorder import check_schedule
@@ -231,7 +232,7 @@ def snapshot_buffer(schedule: Schedule, params: Any, num_members: int) -> Snapsh
         [(2, [3.0, 3.0, 3.0]), (5, [6.0, 6.0, 6.0])]
     """
     clock = _Clock(check_schedule(schedule))
-    slots = check_steps("num_members", num_members, minimum=1)
+    slots = check_count("num_members", num_members)
     named_leaves(params, SnapshotError)
     ops = Operations.now()
     clock.ends(ops)  # what cannot be lowered is said here

@@ -11,8 +11,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ...core.errors import EnsembleError, check_steps, shown
-from ..arrays import as_numpy
+from ...core.errors import EnsembleError, shown
+from ..arrays import as_numpy, check_count
 
 # Numbers of an array by which it is known again, where it has more.
 _LOOKED_AT: Final = 4096
@@ -55,7 +55,7 @@ class Batches:
     ) -> None:
         size_name = "train_batch_size" if training else "batch_size"
         if batch_size is not None:
-            batch_size = check_steps(size_name, batch_size, minimum=1)
+            batch_size = check_count(size_name, batch_size)
         self._arrays, self._convert = arrays, convert
         self._training, self._name, self._pick = training, name, pick or _picked
         self._loader: Any = None
