@@ -266,9 +266,12 @@ def as_labels(labels: Any, shape: tuple[int, ...], class_axis: int | None = -1) 
     if not shape or y.shape != wanted or y.size == 0:
         several = "shapes (samples, classes) and (samples,)"
         described = "one shape" if class_axis is None else several
+        one_hot = bool(y.size) and y.shape == shape and not outcomes
         raise EnsembleError(
             f"Arguments `probabilities` and `labels` must have {described}, with at least "
             f"one sample. Received: {shape} and {y.shape}"
+            + f"; if the labels are one-hot, give their argmax along axis {class_axis}"
+            * one_hot
         )
     classes = 2 if axis is None or outcomes else shape[axis]
     # Text and records have no least value, and NaN is none.

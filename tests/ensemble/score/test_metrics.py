@@ -230,6 +230,11 @@ def test_a_likelihood_that_underflowed_stays_finite() -> None:
             [0, 1],
             r"shapes \(samples, classes\) and \(samples,\).*\(1, 2\) and \(2,\)",
         ),
+        (
+            [[0.5, 0.5]],
+            [[0, 1]],
+            r"\(1, 2\) and \(1, 2\); if .* one-hot, give their argmax .*axis -1$",
+        ),
         (np.zeros((0, 2)), np.zeros(0, int), r"at least one sample"),
         ([0.5, 0.5], [0], r"Received: \(2,\) and \(1,\)"),
         ([[0.5, 0.5]], [2], r"`labels` must be integers from 0 to 1.*from 2 to 2"),
