@@ -164,6 +164,15 @@ def test_ensembles_that_cannot_be_are_refused(tmp_path: Path) -> None:
         SnapshotEnsemble(lambda _, x: x[:, :1], tmp_path, params).predict(x)
 
 
+def test_an_ensemble_inside_jit_is_refused(tmp_path: Path) -> None:
+    recorded(tmp_path, small_net())
+    ensemble = SnapshotEnsemble(apply, tmp_path, like=small_net())
+    with pytest.raises(
+        ca.EnsembleError, match=r"outside of jit\. Received: x as a tracer; jit the"
+    ):
+        jax.jit(ensemble.predict)(data(5)[0])
+
+
 def test_a_damaged_member_is_not_predicted_with(tmp_path: Path) -> None:
     params = small_net()
     (snapshot,) = recorded(tmp_path, params).list()

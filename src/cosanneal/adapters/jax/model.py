@@ -82,6 +82,12 @@ class JaxModel:
     def batches(
         self, x: Any, batch_size: int | None, *, training: bool = False, name: str = "x"
     ) -> Batches:
+        given = x if isinstance(x, tuple) else (x,)
+        if any(isinstance(each, jax.core.Tracer) for each in given):
+            raise EnsembleError(
+                f"An ensemble must be called outside of jit. Received: {name} as a tracer; jit the "
+                "function of the params instead, apply_fn"
+            )
         return Batches(
             x,
             batch_size=batch_size,
