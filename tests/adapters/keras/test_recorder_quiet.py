@@ -142,6 +142,25 @@ def test_a_run_beyond_its_schedule(tmp_path: Path) -> None:
     assert re.search(r"25 updates of a schedule of 20.*rate stays at 0\.0.*total_steps", texts[0])
 
 
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="others take a batch before an update")
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+def test_a_dataset_whose_size_tensorflow_does_not_know(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    unsized = tf.data.Dataset.from_tensor_slices(data()).filter(lambda *_: True).batch(8)
+    for dataset, count in (
+        (unsized, 24),
+        (unsized.apply(tf.data.experimental.assert_cardinality(5)), 20),
+    ):
+        recorder = SnapshotRecorder(tmp_path / str(count), SCHEDULE)
+        with said() as texts:
+            small_net().fit(dataset, epochs=4, callbacks=[recorder], shuffle=False, verbose=0)
+        assert recorder.updates == count
+        assert any("one more in each epoch of a dataset whose size" in text for text in texts) == (
+            count > 20
+        )
+
+
 @pytest.mark.parametrize(("total", "says"), [(21, True), (24, True), (25, False), (20, False)])
 def test_a_run_that_ends_some_updates_early(tmp_path: Path, total: int, says: bool) -> None:
     schedule = ca.CyclicCosine(0.1, total_steps=total, num_cycles=2)
@@ -151,7 +170,8 @@ def test_a_run_that_ends_some_updates_early(tmp_path: Path, total: int, says: bo
     assert len(texts) == says
     if says:
         assert re.search(
-            rf"20 of the schedule's {total} updates.*at update {total}.*drop_last.*steps_per_epoch",
+            rf"20 of the schedule's {total} updates.*at update {total}.*drop_last.*"
+            "steps_per_epoch.*loss scaling skips",
             texts[0],
         )
 
@@ -195,6 +215,39 @@ def test_a_rate_that_nothing_anneals(tmp_path: Path) -> None:
             self.model.optimizer.learning_rate = 0.1 / (batch + 1)
 
     quiet(0.1, Own())
+
+
+def test_a_rate_that_is_set_epoch_by_epoch_is_annealed(tmp_path: Path) -> None:
+    schedule = ca.CyclicCosine(0.1, total_steps=20, num_cycles=1)
+
+    class ByEpoch(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002
+            self.model.optimizer.learning_rate = schedule.rate(5 * epoch)
+
+    with said() as texts:
+        fit(small_net(rate=0.1), SnapshotRecorder(tmp_path / "after", schedule), ByEpoch())
+        model, recorder = small_net(rate=0.1), SnapshotRecorder(tmp_path / "fits", schedule)
+        for epoch in range(4):
+            model.optimizer.learning_rate = schedule.rate(5 * epoch)
+            fit(model, recorder, epochs=1)
+    assert texts == []
+    model, recorder = small_net(rate=0.1), SnapshotRecorder(tmp_path / "none", schedule)
+    with said() as texts:
+        for _ in range(2):
+            fit(model, recorder, epochs=1)
+    assert len(texts) == 1
+    assert "rate stayed at 0.1" in texts[0]
+
+
+def test_a_run_of_several_fits_of_unlike_length_ends_with_the_last(tmp_path: Path) -> None:
+    model, recorder = small_net(), SnapshotRecorder(tmp_path, SCHEDULE)
+    x, y = data()
+    with said() as texts:
+        for batches in (9, 9, 2):
+            rows = np.arange(8 * batches) % len(x)
+            model.fit(x[rows], y[rows], batch_size=8, callbacks=[recorder], verbose=0)
+    assert texts == []
+    assert steps(recorder.store) == [(0, 5), (1, 10), (2, 15), (3, 20)]
 
 
 def test_the_rate_that_is_noted_is_the_optimizers(tmp_path: Path) -> None:

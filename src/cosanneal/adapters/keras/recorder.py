@@ -32,7 +32,9 @@ class SnapshotRecorder(keras.callbacks.Callback):
     It counts the optimizer's updates, as the optimizer does: over several calls
     of `fit`, and on from where a loaded optimizer stood, whichever callback or
     call restored it. What it counts is what Keras gives its schedules as the
-    step: with `gradient_accumulation_steps=k`, one for each of the k batches.
+    step: with `gradient_accumulation_steps=k`, one for each of the k batches. (On
+    TensorFlow, `fit` counts one more in each epoch of a dataset whose size is not
+    known, as of `from_generator` and `filter`: tell it by `assert_cardinality`.)
 
     With `steps_per_execution` above 1, Keras shows the weights only between two
     executions. A cycle that ends inside of one is recorded after it, and the
@@ -192,21 +194,20 @@ class SnapshotRecorder(keras.callbacks.Callback):
                 "compile the optimizer with CyclicCosineSchedule(schedule) and leave set_lr out"
             )
         self._logs_rate = self.set_lr or isinstance(rate, CyclicCosineSchedule)
-        self._watch.begin(isinstance(rate, keras.Variable) and not self.set_lr)
+        unsized = "steps" in (self.params or {}) and self.params["steps"] is None
+        self._watch.begin(unsized=unsized and keras.backend.backend() == "tensorflow")
         self._watch.optimizers(
             model, counted, "model.optimizer" if self._optimizer is None else "the optimizer given"
         )
         self._began = False
         self._executions, self._due, self._pace, self._batches = 0, 0, pace, 0
 
-    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:  # noqa: ARG002
-        """Look whether anything moves the rate; called by `fit`."""
-        self._watch.rate_is(self.updates, self._float())
-
     def on_train_batch_begin(self, batch: int, logs: Logs = None) -> None:  # noqa: ARG002
         """Record a cycle that the updates so far have ended; called by `fit`."""
         # Here and not at a batch's end: a callback with an end of its own makes
         # Keras wait for every batch's logs.
+        if not self._batches:  # of the epoch, at whose begin others may have set the rate
+            self._watch.rate_is(self.updates, self._float())
         if self._executions >= self._due:
             self._look()
         self._executions += 1
@@ -235,7 +236,7 @@ class SnapshotRecorder(keras.callbacks.Callback):
         if self._executions:
             self._look()
         self.recorder.rest()
-        self._watch.rate_is(self.updates, self._float())
+        self._watch.rate_is(self.updates, self._float(), ended=True)
         stopped = getattr(self._model, "stop_training", False)
         self._watch.train_ended(self.updates, stopped=stopped)
 

@@ -24,23 +24,24 @@ class Watch:
         self._schedule, self._metric = schedule, metric
         self._said: set[str] = set()
         self._counted, self._others = "model.optimizer", list[str]()
-        self.begin(False)
+        # The rate that was seen first, and at which update, until another one is seen.
+        self._stands: tuple[int, float] | None = None
+        self._moves = False
+        self.begin()
 
-    def begin(self, floats: bool) -> None:
-        """A `fit` begins.
-
-        Args:
-            floats: whether the optimizer's rate is a float that this library does not set.
-        """
-        self._floats = floats
-        self._first: tuple[int, float | None] | None = None
-        self._epoch_start = self._of_epoch = 0
+    def begin(self, *, unsized: bool = False) -> None:
+        """A `fit` begins; `unsized` if TensorFlow does not know its data's size."""
+        self._unsized = unsized
+        self._first: int | None = None
+        self._epochs = self._epoch_start = self._of_epoch = 0
         self._logs: Mapping[str, Any] | None = None
 
     def looked(self, updates: int, rate: float | None) -> None:
         """The count of updates was read; `rate` is the optimizer's, where it is a float."""
         if self._first is None:
-            self._first, self._epoch_start = (updates, rate), updates
+            self._first = self._epoch_start = updates
+        if self._stands is None and rate is not None:
+            self._stands = updates, rate
         total = self._schedule.total_steps
         if total is not None and updates > total:
             self._say(
@@ -48,12 +49,16 @@ class Watch:
                 f"The run goes on beyond its schedule: it has done {updates} updates of a schedule "
                 f"of {total}. No more snapshots are taken, and the schedule's rate stays at "
                 f"{self._schedule.rate(total)}; make a schedule with more total_steps (the batches "
-                "of an epoch times the epochs)",
+                "of an epoch times the epochs)"
+                + "; TensorFlow counts one more in each epoch of a dataset whose size it does not "
+                "know: tell it by tf.data.experimental.assert_cardinality, or give the dataset "
+                "repeat() and fit steps_per_epoch" * self._unsized,
             )
 
     def epoch_ended(self, updates: int, trained: bool, logs: Mapping[str, Any] | None) -> None:
         """An epoch ended; `trained` if it had batches."""
         self._of_epoch, self._epoch_start = updates - self._epoch_start, updates
+        self._epochs += 1
         self._logs = logs  # to which later callbacks add theirs
         if self._metric is not None:
             self._look_for_metric(self._metric, logs or {})
@@ -65,34 +70,39 @@ class Watch:
         total = self._schedule.total_steps
         if total is None or stopped or not 0 < total - updates < self._of_epoch:
             return
+        if self._epochs == 1 and self._first:
+            return  # one of several that make the run, and the next may be shorter
         due = self._schedule.cycle_at(updates).stop
         self._say(
             "early",
             f"The run ended after {updates} of the schedule's {total} updates, and the next "
-            f"snapshot is due at update {due}. total_steps must be the batches that fit takes in "
-            "an epoch times the epochs: a dataset that leaves out its last batch (drop_last, "
-            "drop_remainder), or steps_per_epoch, makes them fewer",
+            f"snapshot is due at update {due}. total_steps must be the updates that fit does: "
+            "a dataset that leaves out its last batch (drop_last, drop_remainder), "
+            "steps_per_epoch, and updates that loss scaling skips (mixed_float16) make them fewer",
         )
 
-    def rate_is(self, updates: int, rate: float | None) -> None:
-        """Every callback has seen the epoch's end; the optimizer's rate is this float.
+    def rate_is(self, updates: int, rate: float | None, *, ended: bool = False) -> None:
+        """Every callback had its turn to set the rate, which is this, if it is a float.
 
         A callback cannot see whether others set the rate. So it is judged by
-        what the rate did: those of Keras that set it log it, too.
+        what the rate did: those of Keras that set it log it, too. One that is set
+        epoch by epoch, also between two calls of `fit`, stands still within each: when
+        a `fit` has `ended`, so much is no sign until a cycle has gone by.
         """
-        first, self._floats = self._first, self._floats and rate is not None
-        if not self._floats or first is None or first[1] is None:
+        if self._moves or self._stands is None or rate is None:
             return
-        if rate != first[1] or {"lr", "learning_rate"} & {*(self._logs or ())}:
-            self._floats = False
+        start, stands = self._stands
+        if rate != stands or {"lr", "learning_rate"} & {*(self._logs or ())}:
+            self._moves = True
             return
-        began, ended = (self._schedule.rate(step) for step in (first[0], max(updates - 1, 0)))
-        if abs(began - ended) > 1e-2 * abs(began):
-            self._floats = False
+        if ended and not self._schedule.cycles_completed(start, max(start, updates)):
+            return
+        began, now = (self._schedule.rate(step) for step in (start, max(updates - 1, 0)))
+        if abs(began - now) > 1e-2 * abs(began):
             self._say(
                 "rate",
                 f"Nothing anneals: the optimizer's rate stayed at {rate:.6g}, where the schedule "
-                f"went from {began:.6g} to {ended:.6g}. Compile the optimizer with "
+                f"went from {began:.6g} to {now:.6g}. Compile the optimizer with "
                 "CyclicCosineSchedule(schedule) as its learning rate, or give the recorder "
                 "set_lr=True",
             )
