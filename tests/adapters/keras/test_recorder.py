@@ -29,9 +29,6 @@ from tests.shared.keras_runs import (
     wider,
 )
 
-# Runs are ended wherever a test is done with them.
-pytestmark = pytest.mark.filterwarnings("ignore:The run ended at update:UserWarning")
-
 
 class Weights(keras.callbacks.Callback):
     """The weights after each update, by the optimizer's count."""
@@ -239,7 +236,7 @@ def test_under_gradient_accumulation_a_step_is_what_keras_takes_for_one(
     np.testing.assert_allclose(seen, SCHEDULE.rates(0, 20), rtol=1e-6)
 
 
-@pytest.mark.filterwarnings("ignore:The weights at update 5 are not finite:UserWarning")
+@pytest.mark.filterwarnings("ignore:The weights at update .* are not finite")  # its statistics
 @pytest.mark.parametrize("set_lr", [False, True])
 def test_updates_that_loss_scaling_skips_do_not_count(tmp_path: Path, set_lr: bool) -> None:
     inner = keras.optimizers.SGD(0.5 if set_lr else CyclicCosineSchedule(SCHEDULE))

@@ -150,7 +150,8 @@ class SnapshotRecorder(keras.callbacks.Callback):
 
     def close(self) -> None:
         """Finish, and let others write to the folder; errors as of `Recorder.close`."""
-        self.recorder.close()
+        # A `fit` that did not come to its end was stopped, and had not looked at all it did.
+        self.recorder.close(unfinished=bool(self.params))
 
     def set_model(self, model: keras.Model) -> None:
         """Take the model whose weights are recorded; called by `fit`."""
@@ -221,8 +222,9 @@ class SnapshotRecorder(keras.callbacks.Callback):
             self.recorder.wait()
             self._look()
         else:
-            known = {name: value for name, value in (logs or {}).items() if name == metric}
-            self._look(lambda: known)  # which may be there at a cycle's end only
+            # One that is not there yet, as of a validation_freq, is asked for when a cycle ends.
+            found = {name: value for name, value in (logs or {}).items() if name == metric}
+            self._look(found or None)
             self.recorder.wait()  # for a resumed run has the weights again, but not the logs
         self._watch.epoch_ended(self.updates, self._batches > 0, logs)
         self._batches = 0
