@@ -330,8 +330,15 @@ def test_a_new_run_does_not_mix_with_an_earlier_one(tmp_path: Path) -> None:
     assert steps(recorder.store) == [(0, 5), (1, 10)]
     # Compiled anew, the optimizer counts from 0.
     model.compile(keras.optimizers.SGD(CyclicCosineSchedule(SCHEDULE)), model.loss)
-    with pytest.raises(ca.SnapshotError, match=r"must not go back\. Received: 0 after 10"):
+    message = r"must count on .*none, after 10, .*own; .*iterations\.assign\(10\) before fit"
+    with pytest.raises(ca.SnapshotError, match=message):
         fit(model, recorder, epochs=1)
+    model.optimizer.iterations.assign(10)
+    fit(model, recorder, updates=10)
+    assert steps(recorder.store) == [(0, 5), (1, 10), (2, 15), (3, 20)]
+    with pytest.raises(ca.SnapshotError, match=r"resume_from=0.* done 20; build and compile the m"):
+        fit(model, SnapshotRecorder(tmp_path, SCHEDULE, resume_from=0))
+    recorder = SnapshotRecorder(tmp_path, SCHEDULE, resume_from=20)
     recorder.close()
     with pytest.raises(ca.SnapshotError, match="closed"):
         fit(model, recorder, epochs=1)

@@ -287,10 +287,23 @@ class SnapshotRecorder(keras.callbacks.Callback):
         """Find out where the run stands. By now every callback has restored what it restores."""
         expected, self._resume_from = self._resume_from, None
         if expected is not None and expected != updates:
+            remedy = (
+                "restore its state, as keras.saving.load_model does, or have a new one count on, "
+                f"by optimizer.iterations.assign({expected}); and leave resume_from out"
+                if expected
+                else "build and compile the model anew, or choose another folder"
+            )
             raise SnapshotError(
                 "Argument `resume_from` must be the number of updates that the optimizer has done. "
                 f"Received: resume_from={expected}, and an optimizer that has done {updates}; "
-                "restore its state, as keras.saving.load_model does, and leave resume_from out"
+                + remedy
+            )
+        if self.updates and not updates:
+            raise SnapshotError(
+                "The optimizer must count on from the updates that the recorder has seen. "
+                f"Received: none, after {self.updates}, as when a model is compiled anew. "
+                "For another run, make a new recorder with a folder of its own; to go on with this "
+                f"one and its schedule, call optimizer.iterations.assign({self.updates}) before fit"
             )
         if not updates or (expected is None and updates == self.updates):
             return
