@@ -48,7 +48,8 @@ class SnapshotRecorder(keras.callbacks.Callback):
     see `cosanneal.snapshots.recorder.Recorder`. When `fit` returns, all snapshots are
     durable, and others may write to the folder. List the recorder before
     BackupAndRestore and other callbacks that save the model: then no snapshot is
-    lost to a kill between their checkpoint and its file.
+    lost to a kill between their checkpoint and its file. Also before those that
+    change the weights when an epoch ends, as SwapEMAWeights does.
 
     What would go wrong quietly is said by a UserWarning, once: epochs in which the
     counted optimizer did no update; a rate that nothing anneals; a run that goes on
