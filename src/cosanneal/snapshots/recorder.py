@@ -260,7 +260,7 @@ class Recorder:
         self._refuse_closed()
         self._writer.wait()
         at = Standing(updates, updates if position is None else position)
-        kept = self._run.go_on(at, self._capture.layout)
+        kept = self._run.go_on(at, self._capture.layout, again=again)
         self._standing = self._started = Standing(
             max(at.updates - again, kept.updates, 0), max(at.position - again, kept.position, 0)
         )

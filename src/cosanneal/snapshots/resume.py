@@ -82,8 +82,13 @@ class Run:
             self._claimed = True
         self.compare(shapes)
 
-    def go_on(self, at: Standing, shapes: Shapes) -> Standing:
+    def go_on(self, at: Standing, shapes: Shapes, *, again: int = 0) -> Standing:
         """Go on from where the run stood: abandon what came later.
+
+        Args:
+            at: where.
+            shapes: of the run's weights.
+            again: so many updates back, a snapshot that is not there is yet to be taken.
 
         Returns:
             Where it stood at the last snapshot that is kept; at its beginning if there is none.
@@ -104,8 +109,9 @@ class Run:
             self._claimed = True
         self.compare(shapes)
         kept = self._kept(found)
-        over = self._schedule.total_steps is not None and at.position >= self._schedule.total_steps
-        cycle = self._schedule.num_cycles if over else self._schedule.cycle_at(at.position).index
+        position, total = max(at.position - again, 0), self._schedule.total_steps
+        over = total is not None and position >= total
+        cycle = self._schedule.num_cycles if over else self._schedule.cycle_at(position).index
         every = self._retention.keeps_all
         if cycle and every and all(each.cycle != cycle - 1 for each in kept):
             _log.warning(  # for it will never have one

@@ -184,6 +184,22 @@ def test_fit_called_again_goes_on(tmp_path: Path) -> None:
     assert recorder.updates == 25
 
 
+def test_a_fit_that_is_interrupted_at_a_cycles_end_and_called_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Interrupt(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002
+            if batch == 4:
+                raise KeyboardInterrupt
+
+    model, recorder = small_net(), SnapshotRecorder(tmp_path, SCHEDULE)
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, recorder, Interrupt())
+    fit(model, recorder, updates=15)
+    assert steps(recorder.store) == [(0, 5), (1, 10), (2, 15), (3, 20)]
+    assert [record for record in caplog.records if record.name.startswith("cosanneal")] == []
+
+
 def test_early_stopping_in_mid_cycle_leaves_no_half_cycle(tmp_path: Path) -> None:
     schedule = ca.CyclicCosine(0.1, total_steps=24, num_cycles=3)
     model = small_net(rate=CyclicCosineSchedule(schedule))
