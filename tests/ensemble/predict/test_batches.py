@@ -49,6 +49,22 @@ def test_one_number_of_a_small_batch_is_enough() -> None:
         list(batches)
 
 
+def test_texts_are_known_by_what_they_say() -> None:
+    """Not by where they lie, which differs from pass to pass."""
+    words = ["good", "bad"]
+
+    class Texts:
+        def __iter__(self) -> Any:
+            yield np.array(["a " + word for word in words], object)
+
+    batches = batches_of(Texts())
+    for _ in range(2):
+        list(batches)
+    words[1] = "worse"
+    with pytest.raises(ca.EnsembleError, match="another batch 0"):
+        list(batches)
+
+
 @pytest.mark.parametrize("labels", [3, {"class": 1}, np.arange(5), np.array(1)])
 def test_labels_that_do_not_fit_their_batch_are_refused(labels: Any) -> None:
     with pytest.raises(ca.EnsembleError, match=r"a label for each sample.*4 samples"):
