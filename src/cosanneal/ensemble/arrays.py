@@ -266,12 +266,9 @@ def as_labels(labels: Any, shape: tuple[int, ...], class_axis: int | None = -1) 
     if not shape or y.shape != wanted or y.size == 0:
         several = "shapes (samples, classes) and (samples,)"
         described = "one shape" if class_axis is None else several
-        one_hot = bool(y.size) and y.shape == shape and not outcomes
         raise EnsembleError(
             f"Arguments `probabilities` and `labels` must have {described}, with at least "
-            f"one sample. Received: {shape} and {y.shape}"
-            + f"; if the labels are one-hot, give their argmax along axis {class_axis}"
-            * one_hot
+            f"one sample. Received: {shape} and {y.shape}{_remedy(y.shape, wanted, shape, axis)}"
         )
     classes = 2 if axis is None or outcomes else shape[axis]
     # Text and records have no least value, and NaN is none.
@@ -283,6 +280,19 @@ def as_labels(labels: Any, shape: tuple[int, ...], class_axis: int | None = -1) 
             f"Received: dtype {y.dtype}{found}"
         )
     return Labels(y.reshape(-1).astype(np.intp), len(y))
+
+
+def _remedy(
+    given: tuple[int, ...], wanted: tuple[int, ...], shape: tuple[int, ...], axis: int | None
+) -> str:
+    """What to give in place of labels of a shape that is nearly right."""
+    if given[:1] != wanted[:1]:
+        return ""
+    if given == (*wanted, 1):
+        return "; give labels[..., 0]"
+    if (*given, 1) == wanted:
+        return "; give labels[..., None]"
+    return f"; of one-hot labels, give labels.argmax({axis})" if given == shape else ""
 
 
 def _is_a(array: Any, module: str, name: str) -> bool:
