@@ -132,7 +132,8 @@ SAID: dict[str, tuple[Callable[[], Any], Reading | None]] = {
 
 
 @pytest.mark.parametrize(
-    "loss", ["mse", "mae", "huber", losses.LogCosh(), losses.mean_squared_error]
+    "loss",
+    ["mse", "mae", "huber", losses.LogCosh(), losses.mean_squared_error, "cosine_similarity"],
 )
 def test_a_loss_of_regressions_says_values(loss: Any) -> None:
     assert said_outputs(ending(dense(units=1), loss=loss)) == VALUES

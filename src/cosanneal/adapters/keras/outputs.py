@@ -30,7 +30,7 @@ _CLASSES: Final = {
 _OUTCOMES: Final = {"binary_crossentropy", "binary_focal_crossentropy"}
 _REGRESSION: Final = {
     *("mean_squared_error", "mean_absolute_error", "mean_absolute_percentage_error"),
-    *("mean_squared_logarithmic_error", "huber", "log_cosh", "poisson"),
+    *("mean_squared_logarithmic_error", "huber", "log_cosh", "poisson", "cosine_similarity"),
 }
 
 
