@@ -307,6 +307,7 @@ def _one_array(output: Any) -> NDArray[Any]:
     if not isinstance(output, np.ndarray):
         raise EnsembleError(
             "The model must return one tensor. Received: "
-            f"{type(output).__name__}; wrap the model so that it returns the tensor to average"
+            f"{type(output).__name__}; give a model of a subclass (of a Functional: with the same "
+            "input and output) whose call picks the tensor to average: so the names stay"
         )
     return output
