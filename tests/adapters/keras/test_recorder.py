@@ -29,6 +29,9 @@ from tests.shared.keras_runs import (
     wider,
 )
 
+# Runs are ended wherever a test is done with them.
+pytestmark = pytest.mark.filterwarnings("ignore:The run ended at update:UserWarning")
+
 
 class Weights(keras.callbacks.Callback):
     """The weights after each update, by the optimizer's count."""

@@ -38,7 +38,7 @@ _ENSEMBLE: dict[str, set[str]] = {
     # Its questions are put to what was chosen, so that it stands on choosing.
     "score.analysis": {"arrays", "score", "choose"},
     # A member has its weight by a choice.
-    "members": {"model", "choose.choice"},
+    "members": {"arrays", "model", "choose.choice"},
     "predict": {"arrays", "predict.batches", "predict.outputs", "predict.pooling"},
     "predict.modes": {"members", "model", "predict", "predict.batches", "predict.pooling"},
     "weights": {"arrays", "predict.pooling"},

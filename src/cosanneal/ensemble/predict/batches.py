@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...core.errors import EnsembleError, check_steps, shown
-from ..arrays import as_numpy
+from ...core.errors import EnsembleError, shown
+from ..arrays import as_numpy, check_count
 
 # Numbers of an array by which it is known again, where it has more.
 _LOOKED_AT: Final = 4096
@@ -34,6 +35,8 @@ class Batches:
             in every pass, and arrays are cut into batches of about one size,
             of which none is larger.
         name: what an error calls the input.
+        pick: the numbers at some places of an array in its flat order, where
+            the array's own indexing does not always give them.
 
     Raises:
         EnsembleError: no such input.
@@ -48,12 +51,13 @@ class Batches:
         convert: Callable[[Any], Any],
         training: bool = False,
         name: str = "x",
+        pick: Callable[[Any, NDArray[np.intp]], Any] | None = None,
     ) -> None:
         size_name = "train_batch_size" if training else "batch_size"
         if batch_size is not None:
-            batch_size = check_steps(size_name, batch_size, minimum=1)
+            batch_size = check_count(size_name, batch_size)
         self._arrays, self._convert = arrays, convert
-        self._training, self._name = training, name
+        self._training, self._name, self._pick = training, name, pick or _picked
         self._loader: Any = None
         self._arguments: tuple[Any, ...] = ()
         self._prints: list[bytes] = []  # of the first pass' batches
@@ -135,7 +139,7 @@ class Batches:
         self._passes += 1
         for item in self._loader:
             arguments = self._input(item)
-            seen = _print(arguments) if not self._training else b""
+            seen = _print(arguments, self._pick) if not self._training else b""
             if first:
                 self._prints.append(seen)
             elif not self._training and (count >= len(self._prints) or seen != self._prints[count]):
@@ -202,19 +206,23 @@ def count_samples(arguments: tuple[Any, ...], arrays: Any, name: str = "x") -> i
     return sizes[0]
 
 
-def _print(arguments: tuple[Any, ...]) -> bytes:
+def _print(arguments: tuple[Any, ...], pick: Callable[[Any, NDArray[np.intp]], Any]) -> bytes:
     """What a batch is known by: its shapes, and its numbers, or many of them."""
     found = hashlib.blake2b(digest_size=16)
     for each in arguments:
-        flat = each.reshape(-1) if hasattr(each, "reshape") else as_numpy(each).reshape(-1)
-        if len(flat) > _LOOKED_AT:
-            flat = flat[_places(len(flat))]
+        size = math.prod(each.shape)
+        numbers = pick(each, _places(size)) if size > _LOOKED_AT else each
         found.update(repr(tuple(each.shape)).encode())
-        numbers = as_numpy(flat)
+        numbers = as_numpy(numbers)
         # Of Python's objects, such as a text's, an array holds where they lie.
         known = repr(numbers.tolist()).encode() if numbers.dtype.hasobject else numbers.tobytes()
         found.update(known)
     return found.digest()
+
+
+def _picked(array: Any, places: NDArray[np.intp]) -> Any:
+    flat = array if hasattr(array, "reshape") else as_numpy(array)
+    return flat.reshape(-1)[places]
 
 
 @functools.lru_cache(maxsize=8)
