@@ -26,7 +26,9 @@ SHORT = hasattr(LRScheduler, "_update_lr")
 
 # Rates are looked at far beyond the last cycle, and between updates that are none.
 pytestmark = pytest.mark.filterwarnings(
-    "ignore:The schedule is over:UserWarning", "ignore:The scheduler moved:UserWarning"
+    "ignore:The schedule is over:UserWarning",
+    "ignore:The scheduler moved:UserWarning",
+    "ignore:The optimizer did:UserWarning",
 )
 
 SCHEDULES = {
