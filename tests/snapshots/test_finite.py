@@ -60,8 +60,15 @@ def test_integers_scalars_and_empty_tensors_are_no_matter() -> None:
     for name, array in arrays.items():
         expected = array.dtype.kind in "biu" or finite(array)
         assert (first_nonfinite({name: raw(array)}) is None) == expected, name
-    scalar = np.array(np.inf, np.float32)
-    assert first_nonfinite({"s": raw(scalar)}) == "s"
+
+
+@pytest.mark.parametrize("name", ["float64", "float32", "float16", "bfloat16"])
+def test_an_infinity_by_itself_is_meant(name: str) -> None:
+    dtype = numpy_type(name)
+    for value in (np.inf, -np.inf):  # as the best loss of a state that has seen none
+        assert first_nonfinite({"best": raw(np.array(value, dtype))}) is None
+        assert first_nonfinite({"bias": raw(np.array([value], dtype))}) == "bias"
+    assert first_nonfinite({"best": raw(np.array(np.nan, dtype))}) == "best"
 
 
 @pytest.mark.parametrize("name", ["float64", "float32", "float16", "bfloat16"])

@@ -38,8 +38,10 @@ _NAN: Final[Mapping[str, int]] = {
 def first_nonfinite(tensors: Mapping[str, TensorBytes]) -> str | None:
     """The name of the first tensor with a NaN or an infinity in it; None if all are finite.
 
-    A tensor of zeros and minus infinities is a mask, such as attention adds to
-    its scores, and counts as finite. Integers and bools always are.
+    Two that are meant count as finite: a mask of zeros and minus infinities, such
+    as attention adds to its scores; and a number by itself (shape ()) that is an
+    infinity, such as the best loss of a state that has seen none. Integers and
+    bools always are.
 
     Args:
         tensors: by name.
@@ -55,7 +57,9 @@ def first_nonfinite(tensors: Mapping[str, TensorBytes]) -> str | None:
         'kernel'
     """
     for name, tensor in tensors.items():
-        if not all_finite(tensor.data, tensor.dtype) and not is_mask([tensor.data], tensor.dtype):
+        if all_finite(tensor.data, tensor.dtype):
+            continue
+        if not is_meant([tensor.data], tensor.dtype, tensor.shape):
             return name
     return None
 
@@ -79,8 +83,8 @@ def all_finite(data: bytes | memoryview, dtype: str) -> bool:
     return True
 
 
-def is_mask(data: Iterable[bytes | memoryview], dtype: str) -> bool:
-    """Whether a tensor, in parts, consists of zeros and minus infinities, some of each."""
+def is_meant(data: Iterable[bytes | memoryview], dtype: str, shape: tuple[int, ...]) -> bool:
+    """Whether a tensor that is not finite, in parts, is one that is meant to be so."""
     if dtype not in _INFINITY or dtype in ("complex64", "float8_e4m3fn"):
         return False
     bits, infinity = _INFINITY[dtype]
@@ -88,6 +92,8 @@ def is_mask(data: Iterable[bytes | memoryview], dtype: str) -> bool:
     zeros = infinities = False
     for part in itertools.chain.from_iterable(_parts(each, f"<u{bits // 8}") for each in data):
         zero, infinite = part == 0, part == minus
+        if shape == ():
+            return bool(infinite.all() or (part == infinity).all())
         if not (zero | infinite).all():
             return False
         zeros, infinities = zeros or bool(zero.any()), infinities or bool(infinite.any())

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from ..core.documents import open_regular, parse_document
 from ..core.errors import SnapshotError, shown
 from .file import DTYPES, FORMAT_VERSION, MAX_HEADER_BYTES, count_bytes, digest_of
-from .finite import all_finite, is_mask
+from .finite import all_finite, is_meant
 
 # safetensors' code -> the framework's name.
 _NAMES: Final[Mapping[str, str]] = {code: name for name, (code, _) in DTYPES.items()}
@@ -218,15 +218,15 @@ class SnapshotReader(Mapping[str, NDArray[Any]]):
     def first_nonfinite(self) -> str | None:
         """The first tensor with a NaN or an infinity; see `finite.first_nonfinite`."""
         for name, (_, dtype) in self.layout.items():
-            if not all(all_finite(each, dtype) for each in self.chunks(name)) and not self.is_mask(
-                name
-            ):
+            finite = all(all_finite(each, dtype) for each in self.chunks(name))
+            if not finite and not self.is_meant(name):
                 return name
         return None
 
-    def is_mask(self, name: str) -> bool:
-        """Whether a tensor consists of zeros and minus infinities, some of each."""
-        return is_mask(self.chunks(name), self.layout[name][1])
+    def is_meant(self, name: str) -> bool:
+        """Whether a tensor that is not finite is meant to be so; see `finite.first_nonfinite`."""
+        shape, dtype = self.layout[name]
+        return is_meant(self.chunks(name), dtype, shape)
 
     def close(self) -> None:
         """Close the file. Arrays that were handed out stay usable."""

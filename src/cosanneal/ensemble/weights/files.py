@@ -106,7 +106,7 @@ def average_snapshots(
                 for parts in zip(*chunks, strict=True):
                     dtype = dtypes[name]
                     for i, part in enumerate(parts):
-                        if not all_finite(part, layout[name][1]) and not readers[i].is_mask(name):
+                        if not all_finite(part, layout[name][1]) and not readers[i].is_meant(name):
                             raise _nonfinite(members[i], name)
                     if dtype is None:
                         file.write(parts[-1])
