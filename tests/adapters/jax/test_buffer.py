@@ -244,6 +244,23 @@ def test_steps_that_are_counted_anew_are_refused(tmp_path: Path, slots: int) -> 
     assert [params.tolist() for _, params in buffer.list()] == [[3.0, 3.0], [7.0, 7.0]]
 
 
+def test_a_new_buffer_for_each_cycle_must_count_the_steps_of_the_run(tmp_path: Path) -> None:
+    schedule = ca.CyclicCosine(0.1, total_steps=12, num_cycles=3)
+
+    def cycle(start: int, value: float) -> SnapshotBuffer:
+        return snapshot_buffer(schedule, jnp.zeros(2), 1).update(
+            start + 3, jnp.full(2, float(value))
+        )
+
+    with SnapshotRecorder(tmp_path, schedule) as recorder:
+        assert [recorder.record(cycle(start, start)) for start in (0, 4, 8)] == [1, 1, 1]
+    with SnapshotRecorder(tmp_path / "anew", schedule) as recorder:
+        assert recorder.record(cycle(0, 1.0)) == 1
+        assert recorder.record(cycle(0, 1.0)) == 0  # the very same
+        with pytest.raises(ca.SnapshotError, match=r"step 3, of which there is .*other params"):
+            recorder.record(cycle(0, 2.0))
+
+
 def test_a_buffer_is_compiled_once_and_not_changed_in_place() -> None:
     compiled = jax.jit(lambda buffer, step: buffer.update(step, jnp.ones(2)))
     buffer = snapshot_buffer(SCHEDULE, jax.ShapeDtypeStruct((2,), jnp.float32), 2)

@@ -189,6 +189,13 @@ def test_a_function_that_moves_nothing_or_otherwise_is_refused(tmp_path: Path) -
             ensemble.average_weights(train_data=x, barrier=math.inf)
 
 
+def test_a_function_that_donates_the_params_is_refused(tmp_path: Path) -> None:
+    donating = jax.jit(statistics_fn((0.9, 0.9)), donate_argnums=0)
+    ensemble = linen(tmp_path, statistics_fn=donating)
+    with pytest.raises(EnsembleError, match=r"leave the params .* without donate_argnums"):
+        ensemble.average_weights(train_data=images(20)[0], barrier=math.inf)
+
+
 def test_statistics_of_few_bits(tmp_path: Path) -> None:
     """bfloat16 rounds 0.99 so far that `1 - 0.99` would be a sixth too large."""
     norm = nn.BatchNorm(momentum=0.99, param_dtype=jnp.bfloat16, force_float32_reductions=False)

@@ -142,7 +142,13 @@ class JaxModel:
 
     def _moved_by(self, named: Mapping[str, Any], batch: Batch) -> dict[str, Any]:
         statistics_fn = cast(Callable[..., Any], self.statistics_fn)
-        moved, _ = named_leaves(statistics_fn(self.export(named), *batch), EnsembleError)
+        result = statistics_fn(self.export(named), *batch)
+        if any(getattr(leaf, "is_deleted", bool)() for leaf in named.values()):
+            raise EnsembleError(
+                "Function `statistics_fn` must leave the params that it is given as they are. "
+                "Received: one that donates them; jit it without donate_argnums"
+            )
+        moved, _ = named_leaves(result, EnsembleError)
         if moved.keys() != named.keys():
             unlike = sorted(moved.keys() ^ named.keys())
             raise EnsembleError(

@@ -128,15 +128,39 @@ class SnapshotRecorder(Recorder):
                 "Argument `buffer` must have the recorder's schedule. "
                 f"Received: one with {buffer.schedule!r}, not {self.schedule!r}"
             )
-        recorded = 0
-        for step, params in buffer.in_order():
+        recorded, members = 0, buffer.in_order()
+        for step, params in members:
             if step >= self.updates:
                 with self._pytree.of(params):
                     recorded += self.advance(Standing(step + 1, step + 1))
+        if members and not recorded:
+            self._refuse_others(*members[-1])
         done = int(buffer.latest) + 1
         self.advance(Standing(done, done))
         self._warn_beyond()
         return recorded
+
+    def _refuse_others(self, step: int, params: Any) -> None:
+        """Refuse a member that is passed over, and is not the one that was recorded.
+
+        So a loop shows that counts its steps anew for each buffer, whose snapshots
+        would else be lost.
+        """
+        self.flush()
+        for snapshot in self.store.list():
+            if snapshot.step != step + 1:
+                continue
+            with self._pytree.of(params):
+                tensors = HostBuffers().copy(self._pytree.tensors())
+            with snapshot.open() as recorded:
+                for name, tensor in tensors.items():
+                    if b"".join(recorded.chunks(name)) != tensor.data:
+                        raise SnapshotError(
+                            "The steps of a buffer must count the updates of the whole run. "
+                            f"Received: a member at step {step}, of which there is a snapshot of "
+                            f"other params, {snapshot.path}; give update(start + i, ...) where a "
+                            "loop counts anew"
+                        )
 
     def _warn_beyond(self) -> None:
         """Say once that a run goes on after its last cycle."""
