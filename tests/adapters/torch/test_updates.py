@@ -472,6 +472,38 @@ def test_the_rate_noted_is_the_one_that_the_optimizer_had(tmp_path: Path) -> Non
     assert [each.metadata["rate"] for each in recorder.store.list()] == [0.3, 0.3]
 
 
+def test_a_replayed_graph_which_calls_no_hooks_does_an_update_at_each_step(tmp_path: Path) -> None:
+    """As a CUDA graph of the whole update: some to warm up, one that is captured, then replays."""
+    run = Run(ca.CyclicCosine(0.1, total_steps=80, num_cycles=4))
+    for _ in range(4):
+        run.update()
+    with SnapshotRecorder(tmp_path, run.model, run.scheduler) as recorder:
+        for _ in range(80):
+            run.seen += 1
+            with torch.no_grad():
+                run.model["w"].fill_(run.seen)
+            run.scheduler.step()
+    found = recorder.store.list()
+    # The captured one called a hook, and did no update.
+    assert seen(found) == [(3 + n, n, 4.0 + n) for n in (20, 40, 60, 80)]
+    assert found[0].metadata["rate"] == run.scheduler.schedules[0].rate(19)
+
+
+def test_many_steps_an_update_are_not_taken_for_replays(tmp_path: Path) -> None:
+    run = Run(ca.CyclicCosine(0.1, total_steps=2000, num_cycles=4))
+    with (
+        SnapshotRecorder(tmp_path, run.model, run.scheduler) as recorder,
+        pytest.warns(UserWarning, match="The scheduler moved"),
+    ):
+        run.train(125, moves=16)
+    assert seen(recorder.store.list()) == [
+        (32, 500, 32.0),
+        (63, 1000, 63.0),
+        (94, 1500, 94.0),
+        (125, 2000, 125.0),
+    ]
+
+
 def test_the_count_survives_a_checkpoint(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -138,7 +138,8 @@ class Pace:
     """How many updates an optimizer has done, and whether its scheduler keeps pace with them.
 
     As long as no update was noted, each step of the scheduler counts as one: an optimizer may
-    update by another method than `step`, as SAM's does, which calls no hooks.
+    update by another method than `step`, as SAM's does, which calls no hooks. And so do the
+    steps of a stretch without any, as where a captured CUDA graph is replayed.
 
     Args:
         schedules: the scheduler's.
@@ -157,7 +158,8 @@ class Pace:
         self._first = min(schedule.cycle_at(0).stop for schedule in schedules)
         self.leading = leading
         self.counted = self._noted = self._waited = False
-        self.count = self._at = 0  # where the scheduler stood at the last update
+        # Where the scheduler stood at the last update, and the most that it moved between two.
+        self.count = self._at = self._gap = 0
         self.rate: float | Tensor | None = None
         self.said: set[str] = set()
         self._begin(0, 0)
@@ -174,17 +176,21 @@ class Pace:
         # step after it has not.
         self._lead = position - count - 1
         self._began = count, position
+        self._at = position
 
     def _updates(self, position: int) -> int:
         if self.counted and self._noted:
-            return self.count
+            since = position - self._at
+            return self.count + (since - 1 if since > max(_SKIPPED, self._gap) else 0)
         return self._began[0] + max(position - self._began[1], 0)
 
     def standing(self, position: float) -> Standing:
         """Where the run stands, with the scheduler there."""
         position = max(math.floor(position), 0)
-        rate = None if self.rate is None else float(self.rate)
-        return Standing(self._updates(position), position, rate)
+        updates = self._updates(position)
+        # Of updates that were not noted, the rate was not either.
+        rate = None if self.rate is None or updates > self.count else float(self.rate)
+        return Standing(updates, position, rate)
 
     def note(self, rate: float | Tensor, position: int) -> tuple[str, str] | None:
         """An update was done, at that rate and with the scheduler there.
@@ -197,6 +203,7 @@ class Pace:
         # One that is a tensor is filled in place for the next update.
         self.rate = rate if type(rate) is float else copied(rate)
         at, self._at = self._at, position
+        self._gap = max(self._gap, position - at)
         if position - self.count == self._lead and position < self._total:
             return None
         return self._problem(position, back=position < at)
