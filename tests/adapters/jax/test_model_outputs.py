@@ -13,6 +13,7 @@ import pytest
 
 import cosanneal as ca
 from cosanneal.adapters.jax import SnapshotEnsemble, SnapshotRecorder, snapshot_buffer
+from cosanneal.ensemble.predict.found import FoundOutputs
 from tests.shared.jax_runs import EVERY_STEP
 from tests.shared.modes import MODES
 
@@ -29,6 +30,23 @@ def recorded(folder: Path, classes: int = 3, dtype: Any = jnp.float32) -> list[A
 
 def inputs(*shape: int, dtype: Any = jnp.float32) -> Any:
     return jax.random.normal(jax.random.key(7), shape, dtype)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float16, jnp.bfloat16])
+def test_what_is_certain_is_found(dtype: Any) -> None:
+    def found(output: Any) -> tuple[str, int | None]:
+        finder = FoundOutputs("auto", "auto", "probabilities", None)
+        finder.look(output, ["a member"])
+        return finder.spec.outputs, finder.spec.class_axis
+
+    for count in (2, 10, 1000):
+        logits = 3 * inputs(64, count, dtype=dtype)
+        assert found(logits) == ("logits", -1)
+        assert found(jax.nn.softmax(logits, axis=-1)) == ("probabilities", -1)
+        assert found(jax.nn.log_softmax(logits, axis=-1)) == ("logits", -1)
+    assert found(jax.nn.softmax(inputs(6, 3, 8, 9, dtype=dtype), axis=1)) == ("probabilities", 1)
+    with pytest.raises(ca.EnsembleError, match="could be several things"):
+        found(jax.nn.sigmoid(inputs(64, 3, dtype=dtype)))
 
 
 @pytest.mark.parametrize("mode", MODES)
