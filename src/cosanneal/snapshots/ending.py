@@ -19,14 +19,15 @@ def ended_early(schedule: Schedule, began: Standing, ended: Standing, *, taken: 
         ended: where it stands now.
         taken: the snapshots that were taken in between.
     """
-    updates = ended.updates - began.updates
+    updates, total = ended.updates - began.updates, schedule.total_steps
+    if total is not None and ended.position >= total:
+        return None
     if updates > 0 and ended.position == began.position:
         return (
             f"The optimizer did {updates} updates, and the schedule did not move: no rate was set, "
             "and no snapshot taken. Call scheduler.step() after every optimizer.step()"
         )
-    total = schedule.total_steps
-    if ended.position == began.position or (total is not None and ended.position >= total):
+    if ended.position == began.position:
         return None
     cycle = schedule.cycle_at(ended.position)
     missing = cycle.stop - ended.position

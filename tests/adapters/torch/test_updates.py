@@ -449,6 +449,73 @@ def test_after_another_scheduler_the_updates_count_on_and_nothing_is_said(
     assert seen(recorder.store.list()) == [(30 + n, n, 30.0 + n) for n in (5, 10, 15, 20)]
 
 
+@pytest.mark.filterwarnings("ignore:The epoch parameter:UserWarning")
+@pytest.mark.parametrize("more", [0, 1, 30])
+def test_the_last_snapshot_is_taken_where_another_scheduler_comes_next(
+    tmp_path: Path, more: int
+) -> None:
+    """SequentialLR steps the next one in place of ours, which so never leaves its last cycle."""
+    run = Run()
+    after = ConstantLR(run.optimizer, 0.01, total_iters=1000)
+    both = SequentialLR(run.optimizer, [run.scheduler, after], milestones=[20])
+    with SnapshotRecorder(tmp_path, run.model, run.scheduler) as recorder:
+        for _ in range(20 + more):
+            run.update()
+            both.step()
+    assert seen(recorder.store.list()) == RIGHT
+    assert [each.metadata["rate"] for each in recorder.store.list()][-1] == SCHEDULE.rate(19)
+
+
+@pytest.mark.filterwarnings("ignore:The epoch parameter:UserWarning")
+def test_a_run_resumed_under_the_next_scheduler_goes_on(tmp_path: Path) -> None:
+    def both(run: Run) -> SequentialLR:
+        after = ConstantLR(run.optimizer, 0.01, total_iters=1000)
+        return SequentialLR(run.optimizer, [run.scheduler, after], milestones=[20])
+
+    run, states = Run(), []
+    schedulers = both(run)
+    with SnapshotRecorder(tmp_path, run.model, run.scheduler):
+        for _ in range(25):
+            run.update()
+            schedulers.step()
+        states += [run.optimizer.state_dict(), schedulers.state_dict()]
+    again = Run()
+    schedulers = both(again)
+    again.optimizer.load_state_dict(states[0])
+    schedulers.load_state_dict(states[1])
+    again.scheduler.load_state_dict(run.scheduler.state_dict())
+    with SnapshotRecorder(tmp_path, again.model, again.scheduler) as recorder:
+        for _ in range(5):
+            again.update()
+            schedulers.step()
+            assert not recorder.step()
+    assert seen(recorder.store.list()) == RIGHT
+    assert recorder.updates == 30
+
+
+def test_a_loop_that_leaves_out_its_last_step_has_its_last_snapshot(tmp_path: Path) -> None:
+    run = Run()
+    with SnapshotRecorder(tmp_path, run.model, run.scheduler) as recorder:
+        run.train(19)
+        run.update()
+    assert seen(recorder.store.list()) == RIGHT
+    assert recorder.updates == 20
+    recorder.close()
+
+
+def test_a_schedule_in_epochs_that_is_stopped_in_its_last_one_is_not_at_its_end(
+    tmp_path: Path,
+) -> None:
+    run = Run(ca.CyclicCosine(0.1, total_steps=20, num_cycles=2))
+    recorder = SnapshotRecorder(tmp_path, run.model, run.scheduler)
+    with pytest.warns(UserWarning, match="moved 1 step in 7"):
+        in_epochs(run, 19, 7)
+    run.train(3, moves=0)
+    with pytest.warns(UserWarning, match="before its next snapshot was due"):
+        recorder.close()
+    assert seen(recorder.store.list()) == [(70, 10, 70.0)]
+
+
 def test_the_rate_noted_is_the_one_that_the_optimizer_had(tmp_path: Path) -> None:
     for name, tensor in (("float", False), ("tensor", True)):
         model = nn.Linear(2, 1)

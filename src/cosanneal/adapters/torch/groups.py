@@ -12,27 +12,34 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ...core.errors import ScheduleError
-from .updates import register
+from .updates import Followers, KeepsPace, is_left, register
 
 
-class TakesGroups(Protocol):
-    """A scheduler that takes in groups which its optimizer has got since."""
+class Watches(KeepsPace, Protocol):
+    """A scheduler that takes in groups which its optimizer has got since, and that is followed."""
 
-    optimizer: Optimizer
     base_lrs: list[float | Tensor]
+    followers: Followers
 
     def take_in_groups(self) -> None:
         """Take them in, at the rate that is theirs now."""
 
 
-def watch(scheduler: TakesGroups) -> None:
-    """Have late groups taken in before an update, as long as the scheduler is alive."""
+def watch(scheduler: Watches) -> None:
+    """Before each update, have late groups taken in, and followers told if the scheduler is left.
+
+    As long as the scheduler is alive.
+    """
     held = weakref.ref(scheduler)
 
     def before_update(optimizer: Optimizer, args: Any, kwargs: Any) -> None:  # noqa: ARG001
         scheduler = held()
-        if scheduler is not None and len(optimizer.param_groups) != len(scheduler.base_lrs):
+        if scheduler is None:
+            return
+        if len(optimizer.param_groups) != len(scheduler.base_lrs):
             scheduler.take_in_groups()
+        if scheduler.pace.waits_at(scheduler.last_epoch) and is_left(scheduler):
+            scheduler.followers.tell()
 
     # Where there are no hooks, the next step takes them in.
     register(scheduler.optimizer, "pre", before_update)

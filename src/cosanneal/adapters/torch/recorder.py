@@ -22,7 +22,7 @@ from ...snapshots.store import SnapshotStore
 from .scheduler import CyclicCosineLR
 from .state import dtype_name, is_shard, plain_name, unwrapped
 from .stretch import copied
-from .updates import Follower
+from .updates import Follower, is_in_charge, is_left
 
 
 class SnapshotRecorder(Recorder):
@@ -138,6 +138,16 @@ class SnapshotRecorder(Recorder):
         asked, self._asked = self._asked, self.statistics.taken
         return self._asked > asked
 
+    def close(self, *, unfinished: bool = False) -> None:
+        """Finish, as `Recorder.close` does; a cycle that the last update has ended is recorded."""
+        clock = self._clock
+        ours = not (self._closed or unfinished or self.lost) and self._is_ours()
+        try:
+            if ours and isinstance(clock, SchedulerClock) and clock.is_left():
+                self.look()
+        finally:
+            super().close(unfinished=unfinished)
+
     @property
     def lost(self) -> bool:
         """Whether another recorder of this process took the folder over."""
@@ -229,16 +239,23 @@ class SchedulerClock:
         self._loads = self._scheduler.loads
         return self._scheduler.loaded
 
-    def now(self, last: Standing) -> Standing:  # noqa: ARG002
+    def now(self, last: Standing) -> Standing:
         """Where the scheduler stands."""
-        return self.start()
+        at = self.start()
+        # One that was left at a cycle's end, before a checkpoint, stands before it still.
+        return at._replace(position=last.position) if at.position == last.position - 1 else at
+
+    def is_left(self) -> bool:
+        """Whether the last update has ended a cycle, and no step of the scheduler is to come."""
+        return is_left(self._scheduler, over=True)
 
     def stop(self, last: Standing) -> Standing:
-        """Where it stands; where it was said already that it does not move, where it stood."""
+        """Where it stands; where it is known not to move, where it stood."""
         if self._follower is not None:
             self._scheduler.followers.remove(self._follower)
             self._follower = None  # a recorder and its model go without the garbage collector
-        return last if "pace" in self._scheduler.pace.said else self.start()
+        idle = "pace" in self._scheduler.pace.said or not is_in_charge(self._scheduler)
+        return last if idle else self.start()
 
 
 class OptimizersClock:

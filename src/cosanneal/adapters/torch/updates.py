@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from ...core.schedule import Schedule
 from ...snapshots.capture import Standing
+from .restarts import cycle_of
 from .stretch import copied
 
 _EVERY_UPDATE: Final = (
@@ -107,6 +108,7 @@ class KeepsPace(Protocol):
 
     optimizer: Optimizer
     last_epoch: int
+    schedules: list[Schedule]
     pace: Pace
 
     def get_last_lr(self) -> list[float | Tensor]:
@@ -126,12 +128,41 @@ def count_updates(scheduler: KeepsPace) -> None:
         problem = pace.note(rate, position)
         if problem is None:
             return
-        if float(rate) == float(scheduler.get_last_lr()[pace.leading]):
+        if is_in_charge(scheduler):
             pace.say(*problem)
         else:  # within SequentialLR another scheduler has the word
             pace.align(position)
 
     scheduler.pace.counted = register(scheduler.optimizer, "post", after_update)
+
+
+def is_left(scheduler: KeepsPace, *, over: bool = False) -> bool:
+    """Whether the update that ended a cycle was done, and the scheduler is not stepped after it.
+
+    SequentialLR steps the next scheduler in its place, and a loop may leave its last
+    step out. From then on, the scheduler's pace counts that step.
+
+    Args:
+        scheduler: the scheduler, before the next update.
+        over: whether there is none.
+    """
+    pace, position, schedule = scheduler.pace, scheduler.last_epoch, scheduler.schedules[0]
+    total = schedule.total_steps
+    if not pace.waits_at(position) or (total is not None and position >= total):
+        return False
+    if cycle_of(schedule, position).stop != position + 1:
+        return False
+    if "pace" in pace.said if over else is_in_charge(scheduler):
+        return False
+    pace.leave(position)
+    return True
+
+
+def is_in_charge(scheduler: KeepsPace) -> bool:
+    """Whether the rate is the one that the scheduler set, and not another's."""
+    leading = scheduler.pace.leading
+    rate = scheduler.optimizer.param_groups[leading]["lr"]
+    return float(rate) == float(scheduler.get_last_lr()[leading])
 
 
 class Pace:
@@ -160,6 +191,8 @@ class Pace:
         self.counted = self._noted = self._waited = False
         # Where the scheduler stood at the last update, and the most that it moved between two.
         self.count = self._at = self._gap = 0
+        self._waits = False  # for the scheduler's step after an update
+        self._left: int | None = None  # where it is not to come
         self.rate: float | Tensor | None = None
         self.said: set[str] = set()
         self._begin(0, 0)
@@ -176,7 +209,7 @@ class Pace:
         # step after it has not.
         self._lead = position - count - 1
         self._began = count, position
-        self._at = position
+        self._at, self._waits = position, False
 
     def _updates(self, position: int) -> int:
         if self.counted and self._noted:
@@ -187,6 +220,7 @@ class Pace:
     def standing(self, position: float) -> Standing:
         """Where the run stands, with the scheduler there."""
         position = max(math.floor(position), 0)
+        position += position == self._left
         updates = self._updates(position)
         # Of updates that were not noted, the rate was not either.
         rate = None if self.rate is None or updates > self.count else float(self.rate)
@@ -199,7 +233,7 @@ class Pace:
             What to `say` of it, if the rate is the scheduler's.
         """
         self.count += 1
-        self._noted = True
+        self._noted = self._waits = True
         # One that is a tensor is filled in place for the next update.
         self.rate = rate if type(rate) is float else copied(rate)
         at, self._at = self._at, position
@@ -207,6 +241,14 @@ class Pace:
         if position - self.count == self._lead and position < self._total:
             return None
         return self._problem(position, back=position < at)
+
+    def waits_at(self, position: float) -> bool:
+        """Whether an update was done with the scheduler there, and it did not move since."""
+        return self._waits and position == self._at
+
+    def leave(self, position: int) -> None:
+        """Count the step after that update, which the scheduler is not to do."""
+        self._left = position
 
     def say(self, what: str, text: str) -> None:
         """Warn of it."""
