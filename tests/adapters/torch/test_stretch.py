@@ -9,6 +9,7 @@ import random
 import warnings
 from collections.abc import Callable
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, SequentialLR
 
 import cosanneal as ca
 from cosanneal import presets
-from cosanneal.adapters.torch import CyclicCosineLR
+from cosanneal.adapters.torch import CyclicCosineLR, SnapshotRecorder
 
 # Releases of torch that set the rates within `step` itself have no short way, and the same rates.
 SHORT = hasattr(LRScheduler, "_update_lr")
@@ -331,6 +332,35 @@ def test_whatever_else_is_done_both_ways_agree_bit_for_bit(seed: int) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:The epoch parameter:UserWarning")
+@pytest.mark.skipif(not SHORT, reason="torch sets the rates within its step")
+@pytest.mark.parametrize("followed", [False, True])
+def test_in_mid_run_the_schedule_is_not_asked_step_by_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, followed: bool
+) -> None:
+    optimizer = SGD([torch.nn.Parameter(torch.ones(2))], lr=0.1)
+    scheduler = CyclicCosineLR(optimizer, ca.CyclicCosine(0.2, cycle_steps=5000))
+    model = torch.nn.Linear(1, 1)
+    recorders = [SnapshotRecorder(tmp_path, model, scheduler)] if followed else []
+    asked: list[int] = []
+    rate = ca.Schedule.rate
+
+    def counted(self: ca.Schedule, step: int) -> float:
+        asked.append(step)
+        return rate(self, step)
+
+    for step in range(6000):
+        if step == 600:
+            monkeypatch.setattr(ca.Schedule, "rate", counted)
+        optimizer.step()
+        scheduler.step()
+        if scheduler.last_epoch == 5000:
+            for recorder in recorders:
+                recorder.flush()  # while a snapshot is written, each step looks how it goes
+    assert len(asked) < 300  # the end of a cycle, and the first stretch after it
+    for recorder in recorders:
+        recorder.close()
+
+
 def test_a_step_before_the_curve_that_is_followed_is_looked_up() -> None:
     schedule = SCHEDULES["equal"]
     optimizer = adamw(0.1)

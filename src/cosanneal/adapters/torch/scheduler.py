@@ -158,7 +158,7 @@ class CyclicCosineLR(RestartNames, LRScheduler):
             self.pace.align(math.floor(self.last_epoch))
         self._stretch = None
         if not self.followers.tell():
-            self._stretch = self._next_stretch()
+            self._stretch = self._next_stretch(stretch)
 
     if _HANDS_OVER_TENSORS:
 
@@ -167,7 +167,7 @@ class CyclicCosineLR(RestartNames, LRScheduler):
             super().step(epoch)
             self.followers.tell()
 
-    def _next_stretch(self) -> Stretch | None:
+    def _next_stretch(self, before: Stretch | None) -> Stretch | None:
         groups = self.optimizer.param_groups
         tensors = [group["lr"] for group in groups if isinstance(group["lr"], Tensor)]
         # The step that leaves the cycle goes the long way, if that is told of.
@@ -189,7 +189,7 @@ class CyclicCosineLR(RestartNames, LRScheduler):
             tensors=tensors,
             until=leaves if self.followers and leaves > self.last_epoch else None,
             # The look-up pays for itself where such a stretch lasted before.
-            follow=self._stretch is not None and self._stretch.stop == self.last_epoch,
+            follow=before is not None and before.stop == self.last_epoch,
         )
 
     @property
