@@ -134,7 +134,7 @@ class Recorder:
         folder: the folder of the snapshots; made if it is not there. It is
             locked against other recorders until `close`, or the process' end;
             but a new one of the same thread takes it over from one that is not
-            inside of its `with` block, and can then no longer be stepped.
+            inside of its `with` block, and that can then no longer be stepped.
         schedule: the schedule of the run.
         capture: gives the weights.
         clock: says where the run stands, when `look` is called.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -177,6 +178,23 @@ def test_resuming_under_another_schedule_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ca.SnapshotError, match=r"the number of steps is 20 in .*, 24 in the"):
         SnapshotRecorder(tmp_path, model, other, resume_from=10)
     assert len(recorder.store.list()) == 2
+
+
+def test_a_recorder_that_is_refused_after_a_load_lets_others_write(tmp_path: Path) -> None:
+    run = Training(tmp_path)
+    for _ in range(10):
+        run.update()
+    run.recorder.close()
+    other = ca.CyclicCosine(0.1, total_steps=24, num_cycles=4)
+    scheduler = CyclicCosineLR(run.optimizer, other)
+    scheduler.load_state_dict(run.scheduler.state_dict(), strict=False)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(ca.SnapshotError, match="the number of steps is 20") as refused:
+        SnapshotRecorder(tmp_path, run.model, scheduler, install_sigterm=True)
+    # The traceback holds the recorder, and nothing else must be held for it.
+    assert refused.tb is not None
+    assert not (tmp_path / ".cosanneal.lock").exists()
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_a_model_whose_structure_changed_is_refused(tmp_path: Path) -> None:

@@ -103,7 +103,11 @@ class SnapshotRecorder(Recorder):
             )
         super().__init__(folder, clock.schedule(), capture, clock, **options)
         if given is None and scheduler.loads:
-            self.resume(began.updates, position=began.position)
+            try:
+                self.resume(began.updates, position=began.position)
+            except BaseException:
+                self.close(unfinished=True)  # or the folder would stay locked
+                raise
         clock.follow(self)
 
     def step(self, metrics: Metrics = None) -> bool:
