@@ -294,6 +294,23 @@ def test_a_model_that_nothing_has_built_when_a_snapshot_is_due(tmp_path: Path) -
     assert steps(recorder.store) == []
 
 
+def test_a_function_gives_the_metric_that_no_logs_have(tmp_path: Path) -> None:
+    scores = iter([0.5, 0.9, 0.2, 0.7])
+    recorder = SnapshotRecorder(
+        *(tmp_path, SCHEDULE),
+        keep_best=2,
+        metric="f1",
+        mode="max",
+        metrics=lambda: {"f1": next(scores)},
+    )
+    x, y = data()
+    small_net().fit(x, y, 8, 4, verbose=0, callbacks=[recorder])
+    assert [each.metadata["metrics"] for each in recorder.store.list()] == [
+        {"f1": 0.9},
+        {"f1": 0.7},
+    ]
+
+
 @pytest.mark.filterwarnings("ignore:The run ended at update:UserWarning")
 def test_a_metric_that_the_logs_will_not_have_is_found_in_the_first_epoch(tmp_path: Path) -> None:
     schedule = ca.CyclicCosine(0.1, total_steps=20, num_cycles=2)

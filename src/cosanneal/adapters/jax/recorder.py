@@ -35,9 +35,9 @@ class SnapshotRecorder(Recorder):
     Args:
         folder: the folder of the snapshots; made if it is not there.
         schedule: the schedule of the run.
-        options: `resume_from`, `overwrite`, `background`, `max_pending`, `on_error`,
-            `keep_last`, `keep_best`, `metric` and `mode`, as Recorder has
-            them.
+        options: `resume_from`, `overwrite`, `metrics`, `background`, `max_pending`,
+            `on_error`, `keep_last`, `keep_best`, `metric`, `mode` and
+            `install_sigterm`, as RecorderOptions has them.
 
     Raises:
         SnapshotError: the folder cannot be written to, or another recorder is

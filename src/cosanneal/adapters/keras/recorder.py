@@ -71,8 +71,9 @@ class SnapshotRecorder(keras.callbacks.Callback):
             train_step and optimizers of its own, such as a GAN.
         options: `resume_from` (not needed where the optimizer's state is
             restored, by BackupAndRestore or by loading the model: its count is
-            gone by), `overwrite`, `background`, `max_pending`, `on_error`, `keep_last`,
-            `keep_best`, `metric` and `mode`, as Recorder has them.
+            gone by), `overwrite`, `metrics` (where the logs do not hold the metric),
+            `background`, `max_pending`, `on_error`, `keep_last`, `keep_best`,
+            `metric`, `mode` and `install_sigterm`, as RecorderOptions has them.
 
     Raises:
         SnapshotError: the folder cannot be written to, or another recorder is
@@ -116,7 +117,8 @@ class SnapshotRecorder(keras.callbacks.Callback):
         self.recorder = Recorder(folder, schedule, self._capture, EachStep(), **options)
         self.schedule, self.store = self.recorder.schedule, self.recorder.store
         self._resume_from = options.get("resume_from")
-        self._watch = Watch(self.schedule, self.recorder.metric)
+        of_logs = options.get("metrics") is None
+        self._watch = Watch(self.schedule, self.recorder.metric if of_logs else None)
         self._logs_rate = False
         # A look at the optimizer's count waits for the device. So one is taken
         # only where the executions begun since the last may have ended a cycle.

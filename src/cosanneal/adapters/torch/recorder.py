@@ -46,7 +46,7 @@ class SnapshotRecorder(Recorder):
         options: `resume_from` (not needed where the scheduler's state is
             loaded), `overwrite`, `metrics`, `background`, `max_pending`,
             `on_error`, `keep_last`, `keep_best`, `metric`, `mode` and
-            `install_sigterm`, as Recorder has them.
+            `install_sigterm`, as RecorderOptions has them.
 
     Raises:
         SnapshotError: the folder cannot be written to, or another recorder is
