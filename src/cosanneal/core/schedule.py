@@ -456,3 +456,13 @@ def _check_step(name: str, value: object) -> int:
             f"Received: {name}={shown(step)}"
         )
     return step
+
+
+def check_schedule(value: object) -> Schedule:
+    """`value`, which must be a Schedule."""
+    if not isinstance(value, Schedule):
+        raise ScheduleError(
+            "Argument `schedule` must be a cosanneal.Schedule, such as CyclicCosine(...) gives. "
+            f"Received: {value!r}"
+        )
+    return value

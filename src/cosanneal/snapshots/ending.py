@@ -1,4 +1,4 @@
-"""What is said of a run that ended before a snapshot that it seems to have meant to take."""
+"""What is said of a run that ended before a snapshot was due, or goes on after the last one."""
 
 from __future__ import annotations
 
@@ -41,4 +41,17 @@ def ended_early(schedule: Schedule, began: Standing, ended: Standing, *, taken: 
         "total_steps (or cycle_steps) what the run really does: the batches that the loader gives "
         "in all epochs, without those that drop_last leaves out, divided by those that gradient "
         "accumulation takes for one update"
+    )
+
+
+def gone_beyond(schedule: Schedule, updates: int) -> str | None:
+    """A warning, where a run goes on after its last cycle."""
+    total = schedule.total_steps
+    if total is None or updates <= total:
+        return None
+    return (
+        f"The run goes on beyond its schedule: it has done {updates} updates of a schedule of "
+        f"{total}. No more snapshots are taken, and the schedule's rate stays at "
+        f"{schedule.rate(total)}; make a schedule with more total_steps (the batches of an epoch "
+        "times the epochs), or end the run with it"
     )

@@ -11,6 +11,7 @@ import logging
 import os
 import threading
 import time
+import warnings
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -19,11 +20,11 @@ from typing import Any, Self, TypeAlias, TypedDict, Unpack
 
 import safetensors
 
-from ..core.errors import ScheduleError, SnapshotError, check_flag, check_steps, shown
-from ..core.schedule import Cycle, Schedule
+from ..core.errors import SnapshotError, check_flag, check_steps, shown
+from ..core.schedule import Cycle, Schedule, check_schedule
 from ..core.version import __version__
 from .capture import Capture, Clock, HostBuffers, Standing
-from .ending import ended_early
+from .ending import ended_early, gone_beyond
 from .file import TensorBytes
 from .finite import first_nonfinite
 from .notices import Notices, OnError
@@ -176,7 +177,7 @@ class Recorder:
         self.schedule = check_schedule(schedule)
         self._capture, self._clock = capture, clock
         self._standing = self._started = clock.start()
-        self._closed = self._checked = False
+        self._closed = self._checked = self._warned = False
         self._statistics = Statistics()
         overwrite = options.get("overwrite", False)
         self._run = Run(self.store, self.schedule, self._retention, overwrite=overwrite)
@@ -408,6 +409,13 @@ class Recorder:
             self._notices.say()
             return bool(ended)
 
+    def warn_beyond(self) -> None:
+        """Say once, to whoever called the caller, that the run goes on after its last cycle."""
+        text = None if self._warned else gone_beyond(self.schedule, self.updates)
+        if text is not None:
+            self._warned = True
+            warnings.warn(text, UserWarning, stacklevel=3)
+
     def _refuse_closed(self) -> None:
         self._tenancy.check()
         if self._closed:
@@ -535,13 +543,3 @@ def _dropped(writer: Writer, notices: Notices, tenancy: Tenancy, process: int) -
 
     tenancy.dropped = True
     writer.at_rest(finish)
-
-
-def check_schedule(value: object) -> Schedule:
-    """`value`, which must be a Schedule."""
-    if not isinstance(value, Schedule):
-        raise ScheduleError(
-            "Argument `schedule` must be a cosanneal.Schedule, such as CyclicCosine(...) gives. "
-            f"Received: {value!r}"
-        )
-    return value

@@ -79,6 +79,7 @@ def test_snapshots_are_the_weights_after_each_cycles_last_update(tmp_path: Path)
         assert snapshot.schedule == SCHEDULE
 
 
+@pytest.mark.filterwarnings("ignore:The run goes on beyond its schedule:UserWarning")
 def test_a_recorder_with_a_schedule_counts_by_itself_and_resumes(tmp_path: Path) -> None:
     model = small_net()
     with SnapshotRecorder(tmp_path, model, SCHEDULE) as recorder:
@@ -92,6 +93,16 @@ def test_a_recorder_with_a_schedule_counts_by_itself_and_resumes(tmp_path: Path)
         recorder.wait()
         assert [snapshot.step for snapshot in recorder.store.list()] == [5, 10, 15]
         assert [step for step in range(18, 25) if recorder.step()] == [20]
+
+
+def test_a_run_beyond_a_plain_schedule_is_said_once(tmp_path: Path) -> None:
+    with SnapshotRecorder(tmp_path, small_net(), SCHEDULE) as recorder:
+        for _ in range(20):
+            recorder.step()
+        with pytest.warns(UserWarning, match=r"done 21 updates of a schedule of 20") as said:
+            recorder.step()
+        assert said[0].filename == __file__
+        recorder.step()
 
 
 def test_metrics_are_only_computed_when_a_cycle_ends(tmp_path: Path) -> None:

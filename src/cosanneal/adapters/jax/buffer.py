@@ -18,11 +18,10 @@ from numpy.typing import NDArray
 
 from ...core.errors import EnsembleError, SnapshotError, check_steps
 from ...core.graph import Ends, is_cycle_end
-from ...core.schedule import Schedule
+from ...core.schedule import Schedule, check_schedule
 from ...ensemble.arrays import check_count
 from ...snapshots.file import TensorBytes, first_mismatch
 from ...snapshots.finite import first_nonfinite
-from ...snapshots.recorder import check_schedule
 from ...snapshots.store import Snapshot, SnapshotStore
 from .operations import Operations
 from .tree import is_key, key_kind, named_leaves, sharding_of

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import warnings
 from collections.abc import Iterator
 from typing import Any, Unpack
 
@@ -64,7 +63,7 @@ class SnapshotRecorder(Recorder):
         **options: Unpack[RecorderOptions],
     ) -> None:
         self._pytree = PytreeCapture()
-        self._seen = self._warned = False
+        self._seen = False
         super().__init__(folder, schedule, self._pytree, EachStep(), **options)
 
     def step(self, params: Any, metrics: Metrics = None) -> bool:
@@ -97,7 +96,7 @@ class SnapshotRecorder(Recorder):
             if not self._seen:  # or an error would come only when a cycle has been trained
                 self._seen = True
                 self._pytree.check()
-            self._warn_beyond()
+            self.warn_beyond()
             return taken
 
     def record(self, buffer: SnapshotBuffer) -> int:
@@ -137,7 +136,7 @@ class SnapshotRecorder(Recorder):
             self._refuse_others(*members[-1])
         done = int(buffer.latest) + 1
         self.advance(Standing(done, done))
-        self._warn_beyond()
+        self.warn_beyond()
         return recorded
 
     def _refuse_others(self, step: int, params: Any) -> None:
@@ -161,21 +160,6 @@ class SnapshotRecorder(Recorder):
                             f"other params, {snapshot.path}; give update(start + i, ...) where a "
                             "loop counts anew"
                         )
-
-    def _warn_beyond(self) -> None:
-        """Say once that a run goes on after its last cycle."""
-        total = self.schedule.total_steps
-        if self._warned or total is None or self.updates <= total:
-            return
-        self._warned = True
-        warnings.warn(
-            f"The run goes on beyond its schedule: it has done {self.updates} updates of a "
-            f"schedule of {total}. No more snapshots are taken, and the schedule's rate stays at "
-            f"{self.schedule.rate(total)}; make a schedule with more total_steps, or end the loop "
-            "with it",
-            UserWarning,
-            stacklevel=3,
-        )
 
 
 class PytreeCapture:

@@ -10,8 +10,7 @@ from keras import ops
 from numpy.typing import NDArray
 
 from ...core.graph import Table, evaluate
-from ...core.schedule import Schedule
-from ...snapshots.recorder import check_schedule
+from ...core.schedule import Schedule, check_schedule
 from .operations import Operations
 
 

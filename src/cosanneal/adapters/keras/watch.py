@@ -10,6 +10,7 @@ import keras
 
 from ...core.errors import SnapshotError, shown
 from ...core.schedule import Schedule
+from ...snapshots.ending import gone_beyond
 
 
 class Watch:
@@ -42,14 +43,11 @@ class Watch:
             self._first = self._epoch_start = updates
         if self._stands is None and rate is not None:
             self._stands = updates, rate
-        total = self._schedule.total_steps
-        if total is not None and updates > total:
+        beyond = gone_beyond(self._schedule, updates)
+        if beyond is not None:
             self._say(
                 "beyond",
-                f"The run goes on beyond its schedule: it has done {updates} updates of a schedule "
-                f"of {total}. No more snapshots are taken, and the schedule's rate stays at "
-                f"{self._schedule.rate(total)}; make a schedule with more total_steps (the batches "
-                "of an epoch times the epochs)"
+                beyond
                 + "; TensorFlow counts one more in each epoch of a dataset whose size it does not "
                 "know: tell it by tf.data.experimental.assert_cardinality, or give the dataset "
                 "repeat() and fit steps_per_epoch" * self._unsized,

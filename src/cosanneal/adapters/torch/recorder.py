@@ -130,7 +130,9 @@ class SnapshotRecorder(Recorder):
                 earlier snapshot could not be written; or the recorder is closed.
         """
         if not isinstance(self._clock, SchedulerClock):
-            return self.look(metrics)
+            taken = self.look(metrics)
+            self.warn_beyond()  # as a scheduler does of itself
+            return taken
         if metrics is not None:
             raise SnapshotError(
                 "Argument `metrics` must be given to the recorder where it follows a scheduler, "

@@ -13,9 +13,8 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from ...core.difference import difference
 from ...core.errors import ScheduleError
-from ...core.schedule import Schedule
+from ...core.schedule import Schedule, check_schedule
 from ...snapshots.capture import Standing
-from ...snapshots.recorder import check_schedule
 from .groups import initial_rates, nearest, refuse_fewer, warn_of_replaced, watch
 from .restarts import RestartNames, cycle_of
 from .stretch import Stretch, copied, fill, fit_to_fill, rounded, scaled
