@@ -115,12 +115,9 @@ class Schedule:
             f"from {cycle.max_lr:g} to {cycle.min_lr:g}>"
         )
 
-    def __getstate__(self) -> tuple[CycleRule, ...]:
-        return self.rules
-
-    def __setstate__(self, state: tuple[CycleRule, ...]) -> None:
-        object.__setattr__(self, "rules", state)
-        self.__post_init__()
+    def __reduce__(self) -> tuple[type[Schedule], tuple[tuple[CycleRule, ...]]]:
+        # And not by __getstate__, which dataclasses put theirs in the place of before 3.11.4.
+        return type(self), (self.rules,)
 
     @property
     def total_steps(self) -> int | None:
