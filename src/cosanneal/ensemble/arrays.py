@@ -169,6 +169,15 @@ def check_count(name: str, value: object, *, minimum: int = 1) -> int:
     return count
 
 
+def check_share(name: str, value: object) -> float:
+    """`value` as a float strictly between 0 and 1."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
+        raise EnsembleError(
+            f"Argument `{name}` must be a number between 0 and 1. Received: {name}={shown(value)}"
+        )
+    return float(value)
+
+
 def check_class_axis(shape: tuple[int, ...], class_axis: int | None, name: str) -> None:
     """Refuse a shape that has no two classes along the class axis."""
     if class_axis is None:

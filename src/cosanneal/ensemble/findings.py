@@ -18,12 +18,11 @@ from .score.evidence import compare_scores
 from .score.metrics import (
     METRICS,
     brier_score,
-    calibration_error,
     error_rate,
     log_loss,
-    reliability,
     sample_scores,
 )
+from .score.reliability import calibration_error, reliability
 
 
 def scores_of(

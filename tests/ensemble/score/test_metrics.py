@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import math
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -15,22 +14,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.calibration import calibration_curve
-from sklearn.metrics import accuracy_score, brier_score_loss, roc_auc_score, root_mean_squared_error
+from sklearn.metrics import accuracy_score, brier_score_loss, roc_auc_score
 from sklearn.metrics import log_loss as sklearn_log_loss
 from torchmetrics.functional.classification.calibration_error import _ce_compute
 
 import cosanneal as ca
 from cosanneal.ensemble import (
-    adaptive_calibration_error,
     auroc,
     brier_score,
     calibration_error,
-    coverage,
     error_rate,
-    gaussian_nll,
     log_loss,
     reliability,
-    rmse,
     sample_scores,
 )
 
@@ -103,74 +98,6 @@ def test_multi_class_metrics_agree_with_torchmetrics() -> None:
             assert ours == pytest.approx(float(rounded), abs=1e-6)
 
 
-def loop_debiased(p: NDArray[Any], y: NDArray[Any], bins: int) -> float:
-    """Kumar et al. (2019), section 4, with the bins cut by a loop in Fractions."""
-    cells: dict[int, list[tuple[Fraction, int]]] = {}
-    for row, label in zip(p, y, strict=True):
-        best = max(range(len(row)), key=lambda k: row[k])
-        confidence = Fraction(float(row[best]))
-        at = max(math.ceil(confidence * bins) - 1, 0)
-        cells.setdefault(at, []).append((confidence, int(best == label)))
-    total = Fraction(0)
-    for cell in cells.values():
-        n = len(cell)
-        gap = sum((c for c, _ in cell), Fraction()) / n - Fraction(sum(hit for _, hit in cell), n)
-        accuracy = Fraction(sum(hit for _, hit in cell), n)
-        noise = accuracy * (1 - accuracy) / (n - 1) if n > 1 else Fraction(0)
-        total += Fraction(n, len(y)) * (gap**2 - noise)
-    return math.sqrt(max(total, Fraction(0)))
-
-
-def test_the_debiased_calibration_error_is_kumars() -> None:
-    for seed in range(5):
-        p, y = drawn(4, 150, seed)
-        ours = calibration_error(p, y, bins=10, norm="l2", debiased=True)
-        assert ours == pytest.approx(loop_debiased(p, y, 10), abs=EXACT)
-
-
-def test_debiasing_takes_away_what_few_samples_add() -> None:
-    # Perfectly calibrated: what is left of the plain error is chance.
-    random = np.random.default_rng(0)
-    plain, debiased = [], []
-    for _ in range(200):
-        q = random.random(100)
-        hits = (random.random(100) < q).astype(int)
-        plain.append(calibration_error(q, hits, bins=10, norm="l2") ** 2)
-        debiased.append(calibration_error(q, hits, bins=10, norm="l2", debiased=True) ** 2)
-    assert np.mean(debiased) < np.mean(plain) / 3
-
-
-def loop_mass_bins(scores: NDArray[Any], hits: NDArray[Any], bins: int) -> list[tuple[int, float]]:
-    """The count and the gap of each bin of equal mass, by sorting and counting."""
-    order = sorted(float(score) for score in scores)
-    cells: dict[int, list[tuple[float, int]]] = {}
-    for score, hit in zip(scores, hits, strict=True):
-        at = order.index(float(score)) * bins // len(order)
-        cells.setdefault(at, []).append((float(score), int(hit)))
-    return [
-        (
-            len(cell),
-            abs(math.fsum(c for c, _ in cell) / len(cell) - sum(h for _, h in cell) / len(cell)),
-        )
-        for cell in cells.values()
-    ]
-
-
-def test_bins_of_equal_mass_and_the_adaptive_error_are_a_loops() -> None:
-    p, y = drawn(3, 200)
-    p = np.round(p, 3)
-    p[:, 2] = 1 - p[:, 0] - p[:, 1]
-    top = p.argmax(1)
-    cells = loop_mass_bins(p.max(1), top == y, 15)
-    ours = calibration_error(p, y, binning="mass")
-    assert ours == pytest.approx(sum(n * gap for n, gap in cells) / 200, abs=EXACT)
-    gaps = [np.mean([gap for _, gap in loop_mass_bins(p[:, k], y == k, 15)]) for k in range(3)]
-    assert adaptive_calibration_error(p, y) == pytest.approx(np.mean(gaps), abs=EXACT)
-    counts = reliability(drawn(3, 200)[0], y, binning="mass", bins=15).counts
-    assert counts.sum() == 200
-    assert counts.max() - counts.min() <= 1
-
-
 @given(st.permutations(range(12)))
 def test_the_order_of_the_samples_does_not_matter(order: list[int]) -> None:
     q = np.array([0.1, 0.1, 0.2, 0.5, 0.5, 0.5, 0.6, 0.7, 0.7, 0.9, 0.9, 1.0])
@@ -180,20 +107,6 @@ def test_the_order_of_the_samples_does_not_matter(order: list[int]) -> None:
         found = calibration_error(q[order], hits[order], bins=5, binning=binning)
         assert found == pytest.approx(expected, abs=EXACT)
     assert auroc(q[order], hits[order]) == auroc(q, hits)
-
-
-def test_regression_metrics_agree_with_scikit_learn_and_torch() -> None:
-    random = np.random.default_rng(5)
-    m, v, y = random.normal(size=300), random.uniform(0.2, 3, 300), random.normal(size=300)
-    assert rmse(m, y) == pytest.approx(root_mean_squared_error(y, m), abs=EXACT)
-    loss = torch.nn.GaussianNLLLoss(full=True, eps=1e-12)
-    expected = float(loss(torch.tensor(m), torch.tensor(y), torch.tensor(v)))
-    assert gaussian_nll(m, v, y) == pytest.approx(expected, abs=EXACT)
-    normal = torch.distributions.Normal(torch.tensor(m), torch.tensor(v).sqrt())
-    for level in (0.5, 0.9, 0.95):
-        below = normal.cdf(torch.tensor(y))
-        inside = ((below >= (1 - level) / 2) & (below <= (1 + level) / 2)).double().mean()
-        assert coverage(m, v, y, level=level) == pytest.approx(float(inside), abs=EXACT)
 
 
 def test_dense_outputs_and_outcomes_are_scored_label_by_label() -> None:
@@ -258,17 +171,9 @@ def test_bad_arrays_are_refused(p: Any, y: Any, message: str) -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: calibration_error([0.5], [1], norm="l3"), r"`norm` must be 'l1', 'l2' or 'max'"),  # type: ignore[arg-type]
-        (lambda: calibration_error([0.5], [1], debiased=True), r"`debiased`.*give norm='l2'"),
-        (lambda: calibration_error([0.5], [1], bins=0), r"`bins` must be a positive.*bins=0"),
-        (lambda: calibration_error([0.5], [1], binning="x"), r"`binning` must be"),  # type: ignore[arg-type]
         (lambda: sample_scores("auc", [0.5], [1]), r"`metric` must be one of 'log_loss'"),  # type: ignore[arg-type]
         (lambda: auroc([0.5, 0.4], [1, 1]), r"both classes.*2 positives and 0 negatives"),
         (lambda: auroc([0.5, float("inf")], [1, 0]), r"must be finite"),
-        (lambda: rmse(["a"], [1.0]), r"must be arrays of numbers"),
-        (lambda: rmse([1.0], [1.0, 2.0]), r"one shape.*\(1,\), \(2,\)"),
-        (lambda: gaussian_nll([1.0], [0.0], [1.0]), r"`variances` must be positive"),
-        (lambda: coverage([1.0], [1.0], [1.0], level=95), r"`level` must be a number between 0"),
     ],
 )
 def test_bad_arguments_are_refused(call: Any, message: str) -> None:

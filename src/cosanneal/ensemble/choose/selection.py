@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...core.errors import EnsembleError
-from ..arrays import SMALLEST, as_labels, as_numpy, as_rows, check_count
-from ..score.metrics import METRICS, Metric, check_metric, check_share, row_scores
+from ..arrays import SMALLEST, as_labels, as_numpy, as_rows, check_count, check_share
+from ..score.metrics import METRICS, Metric, check_metric, row_scores
 
 Floats = NDArray[np.float64]
 

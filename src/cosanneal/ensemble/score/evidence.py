@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...core.errors import EnsembleError
-from ..arrays import as_floats, check_count
-from .metrics import check_share
+from ..arrays import as_floats, check_count, check_share
 
 # Differences to which every one of the 2**n signs is given, in place of random ones.
 _EXACT: Final = 12

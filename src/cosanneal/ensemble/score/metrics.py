@@ -10,20 +10,15 @@ labels are 0 or 1 and of the same shape. Means are over all labels.
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any, Final, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...core.errors import EnsembleError, shown
-from ..arrays import SMALLEST, Labels, as_floats, as_labels, as_numpy, as_rows, check_count
+from ..arrays import SMALLEST, Labels, as_floats, as_labels, as_numpy, as_rows
 
 Metric: TypeAlias = Literal["log_loss", "brier", "error"]
-Binning: TypeAlias = Literal["width", "mass"]
-Norm: TypeAlias = Literal["l1", "l2", "max"]
 
 METRICS: Final[tuple[Metric, ...]] = get_args(Metric)
 
@@ -123,7 +118,7 @@ def sample_scores(
         >>> sample_scores("error", [[0.9, 0.1], [0.3, 0.7]], [0, 0]).tolist()
         [0.0, 1.0]
     """
-    rows, y = _checked(probabilities, labels, class_axis)
+    rows, y = checked_rows(probabilities, labels, class_axis)
     return y.per_sample(row_scores(check_metric(metric), rows, y))
 
 
@@ -151,195 +146,16 @@ def row_scores(metric: Metric, rows: NDArray[np.float64], y: Labels) -> NDArray[
     return np.asarray(np.einsum("ij,ij->i", away, away))
 
 
-def _checked(p: Any, labels: Any, class_axis: int | None) -> tuple[NDArray[np.float64], Labels]:
+def checked_rows(p: Any, labels: Any, class_axis: int | None) -> tuple[NDArray[np.float64], Labels]:
+    """Probabilities as rows, and their labels."""
     p = as_numpy(p)
     y = as_labels(labels, p.shape, class_axis)
     return as_rows(p, class_axis), y
 
 
 def _mean_score(metric: Metric, p: Any, labels: Any, class_axis: int | None) -> float:
-    rows, y = _checked(p, labels, class_axis)
+    rows, y = checked_rows(p, labels, class_axis)
     return float(row_scores(metric, rows, y).mean())
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Reliability:
-    """The bins of a reliability diagram; empty ones are left out.
-
-    Args:
-        counts: how many predictions are in each bin.
-        confidence: their mean confidence.
-        accuracy: the share of them that came true.
-    """
-
-    counts: NDArray[np.intp]
-    confidence: NDArray[np.float64]
-    accuracy: NDArray[np.float64]
-
-
-def reliability(
-    probabilities: Any,
-    labels: Any,
-    *,
-    bins: int = 15,
-    binning: Binning = "width",
-    class_axis: int | None = -1,
-) -> Reliability:
-    """How often predictions of about one confidence come true.
-
-    Of classes, the confidence is that of the most probable one; of an outcome,
-    it is the outcome's own probability.
-
-    Args:
-        probabilities: shape (samples, classes), or as the module says.
-        labels: the true classes, integers of shape (samples,).
-        bins: the number of bins.
-        binning: "width" cuts [0, 1] into equal parts, each with its upper end;
-            "mass" the sorted predictions into equal counts, where equal
-            confidences stay together.
-        class_axis: the axis of the classes, or None.
-
-    Raises:
-        EnsembleError: no positive number of bins; otherwise as for `error_rate`.
-
-    Example:
-        >>> found = reliability([0.2, 0.3, 0.8, 0.9], [0, 1, 1, 1], bins=2)
-        >>> found.confidence.round(2).tolist(), found.accuracy.tolist()
-        ([0.25, 0.85], [0.5, 1.0])
-
-    Source: Guo et al., "On Calibration of Modern Neural Networks" (2017), section 2;
-    Nguyen & O'Connor (2015) for bins of equal mass.
-    """
-    rows, y = _checked(probabilities, labels, class_axis)
-    if class_axis is None or as_numpy(probabilities).ndim == 1:
-        return _binned(rows[:, 1], y.classes == 1, bins, binning)
-    top = rows.argmax(axis=1)
-    return _binned(rows[np.arange(len(rows)), top], top == y.classes, bins, binning)
-
-
-def calibration_error(
-    probabilities: Any,
-    labels: Any,
-    *,
-    bins: int = 15,
-    binning: Binning = "width",
-    norm: Norm = "l1",
-    debiased: bool = False,
-    class_axis: int | None = -1,
-) -> float:
-    """How far confidence is from accuracy: by default the expected calibration error (ECE).
-
-    Over the bins of `reliability`, with shares `n_b / n` of the predictions:
-
-    - "l1": `sum(n_b / n * |accuracy_b - confidence_b|)`, the ECE;
-    - "l2": `sqrt(sum(n_b / n * (accuracy_b - confidence_b)**2))`;
-    - "max": `max(|accuracy_b - confidence_b|)`.
-
-    The accuracy of few samples is off by chance, and adds to each of them. For
-    "l2", `debiased` subtracts what it adds on average, `accuracy_b * (1 -
-    accuracy_b) / (n_b - 1)` in each bin; a negative remainder counts as 0.
-
-    Args:
-        probabilities: shape (samples, classes), or as the module says.
-        labels: the true classes, integers of shape (samples,).
-        bins: the number of bins.
-        binning: of equal "width" or of equal "mass", as in `reliability`.
-        norm: "l1", "l2" or "max".
-        debiased: for norm="l2".
-        class_axis: the axis of the classes, or None.
-
-    Raises:
-        EnsembleError: a norm that is not known, or that has no debiased form;
-            otherwise as for `reliability`.
-
-    Example:
-        >>> round(calibration_error([0.2, 0.3, 0.8, 0.9], [0, 1, 1, 1], bins=2), 3)
-        0.2
-
-    Source: Naeini et al. (2015); Guo et al. (2017), Eq. 3 and 5; Kumar et al.,
-    "Verified Uncertainty Calibration" (2019), section 4, for the debiased one.
-    """
-    if norm not in get_args(Norm):
-        raise EnsembleError(
-            f"Argument `norm` must be 'l1', 'l2' or 'max'. Received: norm={shown(norm)}"
-        )
-    if debiased and norm != "l2":
-        raise EnsembleError(
-            "Argument `debiased` must be False for a norm without a debiased form. "
-            f"Received: debiased=True, norm={norm!r}; give norm='l2'"
-        )
-    found = reliability(probabilities, labels, bins=bins, binning=binning, class_axis=class_axis)
-    gaps = np.abs(found.accuracy - found.confidence)
-    shares = found.counts / found.counts.sum()
-    if norm == "l1":
-        return float(shares @ gaps)
-    if norm == "max":
-        return float(gaps.max())
-    squares = gaps**2
-    if debiased:
-        # One prediction alone has no variance to subtract.
-        noise = found.accuracy * (1 - found.accuracy) / np.maximum(found.counts - 1, 1)
-        squares = squares - noise
-    return math.sqrt(max(float(shares @ squares), 0.0))
-
-
-def adaptive_calibration_error(
-    probabilities: Any, labels: Any, *, bins: int = 15, class_axis: int | None = -1
-) -> float:
-    """The calibration error of all classes, in bins of equal mass (ACE).
-
-    `1 / (K R) sum_k sum_r |accuracy(r, k) - confidence(r, k)|`
-
-    over the `K` classes, and for each over `R` bins of equally many predictions.
-
-    Args:
-        probabilities: shape (samples, classes), or as the module says.
-        labels: the true classes, integers of shape (samples,).
-        bins: the number of bins, `R`.
-        class_axis: the axis of the classes, or None: then `K` is 1.
-
-    Raises:
-        EnsembleError: as for `reliability`.
-
-    Example:
-        >>> p = [[0.8, 0.2], [0.7, 0.3], [0.2, 0.8], [0.1, 0.9]]
-        >>> round(adaptive_calibration_error(p, [0, 1, 1, 1], bins=2), 3)
-        0.2
-
-    Source: Nixon et al., "Measuring Calibration in Deep Learning" (2019), section 4.2.
-    """
-    rows, y = _checked(probabilities, labels, class_axis)
-    one = class_axis is None or as_numpy(probabilities).ndim == 1
-    errors = []
-    for k in [1] if one else range(rows.shape[1]):
-        found = _binned(rows[:, k], y.classes == k, bins, "mass")
-        errors.append(np.abs(found.accuracy - found.confidence).mean())
-    return float(np.mean(errors))
-
-
-def _binned(
-    confidence: NDArray[np.float64], correct: NDArray[np.bool_], bins: int, binning: str
-) -> Reliability:
-    bins = check_count("bins", bins)
-    if binning == "width":
-        edges = np.linspace(0, 1, bins + 1)
-        at = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
-    elif binning == "mass":
-        # Ranks from 0; equal confidences have the rank of the first of them.
-        ranks = np.searchsorted(np.sort(confidence), confidence, side="left")
-        at = ranks * bins // len(confidence)
-    else:
-        raise EnsembleError(
-            f"Argument `binning` must be 'width' or 'mass'. Received: binning={shown(binning)}"
-        )
-    counts = np.bincount(at, minlength=bins)
-    used = counts > 0
-    counts = counts[used]
-    return Reliability(
-        counts=counts,
-        confidence=np.bincount(at, confidence, minlength=bins)[used] / counts,
-        accuracy=np.bincount(at, correct, minlength=bins)[used] / counts,
-    )
 
 
 def auroc(probabilities: Any, labels: Any) -> float:
@@ -379,102 +195,3 @@ def auroc(probabilities: Any, labels: Any) -> float:
     below = np.searchsorted(negatives, positives, side="left")
     not_above = np.searchsorted(negatives, positives, side="right")
     return int(below.sum() + not_above.sum()) / (2 * len(positives) * len(negatives))
-
-
-def rmse(values: Any, targets: Any) -> float:
-    """The root of the mean squared error of a regression: `sqrt(mean((f - y)**2))`.
-
-    Args:
-        values: the predictions, of any shape.
-        targets: the truth, of the same shape.
-
-    Raises:
-        EnsembleError: shapes that differ, or numbers that are not finite.
-
-    Example:
-        >>> round(rmse([1.0, 2.0], [1.0, 4.0]), 4)
-        1.4142
-    """
-    f, y = _finite(("values", values), ("targets", targets))
-    return math.sqrt(float(np.mean((f - y) ** 2)))
-
-
-def gaussian_nll(means: Any, variances: Any, targets: Any) -> float:
-    """The mean negative log-likelihood of targets under normal distributions, in nats.
-
-    `mean(log(2 pi v) / 2 + (y - m)**2 / (2 v))`
-
-    Args:
-        means: the predicted means, of any shape.
-        variances: the predicted variances, of the same shape; positive.
-        targets: the truth, of the same shape.
-
-    Raises:
-        EnsembleError: shapes that differ, numbers that are not finite, or a
-            variance that is not positive.
-
-    Example:
-        >>> round(gaussian_nll([0.0, 0.0], [1.0, 1.0], [0.0, 1.0]), 4)
-        1.1689
-
-    Source: Lakshminarayanan et al., "Deep Ensembles" (2017), Eq. 1.
-    """
-    m, v, y = _normals(means, variances, targets)
-    return float(np.mean(np.log(2 * np.pi * v) / 2 + (y - m) ** 2 / (2 * v)))
-
-
-def coverage(means: Any, variances: Any, targets: Any, *, level: float = 0.95) -> float:
-    """The share of targets within the central interval of `level` of a normal distribution.
-
-    `mean(|y - m| <= z sqrt(v))` with `z` the quantile of `(1 + level) / 2`. A
-    calibrated prediction covers the share `level`.
-
-    Args:
-        means: the predicted means, of any shape.
-        variances: the predicted variances, of the same shape; positive.
-        targets: the truth, of the same shape.
-        level: the probability of the interval, between 0 and 1.
-
-    Raises:
-        EnsembleError: a level that is none; otherwise as for `gaussian_nll`.
-
-    Example:
-        >>> coverage([0.0, 0.0], [1.0, 1.0], [1.0, 3.0], level=0.95)
-        0.5
-    """
-    m, v, y = _normals(means, variances, targets)
-    z = NormalDist().inv_cdf((1 + check_share("level", level)) / 2)
-    return float(np.mean(np.abs(y - m) <= z * np.sqrt(v)))
-
-
-def check_share(name: str, value: object) -> float:
-    """`value` as a float strictly between 0 and 1."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
-        raise EnsembleError(
-            f"Argument `{name}` must be a number between 0 and 1. Received: {name}={shown(value)}"
-        )
-    return float(value)
-
-
-def _finite(*named: tuple[str, Any]) -> list[NDArray[np.float64]]:
-    """Arrays of one shape, in float64."""
-    arrays = [as_floats(value) for _, value in named]
-    names = ", ".join(f"`{name}`" for name, _ in named)
-    if len({array.shape for array in arrays}) > 1 or arrays[0].size == 0:
-        raise EnsembleError(
-            f"Arguments {names} must have one shape, with at least one number. Received: "
-            + ", ".join(str(array.shape) for array in arrays)
-        )
-    if not all(np.isfinite(array).all() for array in arrays):
-        raise EnsembleError(f"Arguments {names} must be finite. Received: NaN or infinity")
-    return arrays
-
-
-def _normals(means: Any, variances: Any, targets: Any) -> list[NDArray[np.float64]]:
-    arrays = _finite(("means", means), ("variances", variances), ("targets", targets))
-    if not (arrays[1] > 0).all():
-        raise EnsembleError(
-            f"Argument `variances` must be positive. Received: one of {arrays[1].min():.6g}; add "
-            "the variance of the noise to that between the members"
-        )
-    return arrays

@@ -20,7 +20,8 @@ from ..predict.found import FoundOutputs
 from ..predict.modes import outputs_of
 from ..predict.outputs import OutputSpec
 from ..predict.pooling import Pool, ValuePool
-from ..score.metrics import brier_score, error_rate, log_loss, rmse
+from ..score.metrics import brier_score, error_rate, log_loss
+from ..score.regression import rmse
 from .barrier import BARRIER, Interpolation, check_inner, check_tolerance, mean_too_high, too_high
 from .means import average_weights, exponential_weights, greedy_soup, interpolate_weights
 
