@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Generic, TypedDict
+from typing import Any, Generic, TypedDict, Unpack
 
 from ..core.errors import EnsembleError
 from ..snapshots.store import Snapshot, SnapshotStore
 from .arrays import narrow
-from .choose.choice import Choice, Select
+from .choose.choice import Choice, FitOptions
 from .choose.choice import fit as choose
 from .members import CHOICE_NAME, Chosen, Members
 from .model import ArrayT, Model
@@ -26,9 +26,7 @@ from .predict.kept import kept_predictions
 from .predict.modes import Mode, Modes, PoolT, joined, outputs_of
 from .predict.outputs import Auto, Outputs
 from .predict.pooling import Pooling, ValuePool
-from .score.metrics import Metric
-from .weights.averaging import AveragedWeights, Averaging, Recipe, SoupName
-from .weights.barrier import BARRIER
+from .weights.averaging import AveragedWeights, Averaging, Recipe, RecipeOptions
 
 
 class EnsembleOptions(TypedDict, total=False):
@@ -205,14 +203,9 @@ class SnapshotEnsemble(Generic[ArrayT]):
         x_val: Any,
         y_val: Any = None,
         *,
-        select: Select = "last",
-        metric: Metric = "log_loss",
-        temperature: bool = True,
         batch_size: int | None = None,
         keep: str | os.PathLike[str] | None = None,
-        steps: int = 50,
-        bags: int = 0,
-        seed: int = 0,
+        **options: Unpack[FitOptions],
     ) -> Choice:
         """Choose members, weights and a temperature on validation data; `predict` then uses them.
 
@@ -223,17 +216,13 @@ class SnapshotEnsemble(Generic[ArrayT]):
             x_val: the model's input for the validation data, as in `predict`.
             y_val: their true classes; by default what a loader's batches of
                 `(x, y)` hold.
-            select: "last", "greedy" or "weights", as in `cosanneal.ensemble.fit`.
-            metric: "log_loss", "brier" or "error".
-            temperature: also fit one temperature after pooling.
             batch_size: so many samples at a time; by default all at once.
             keep: a file to keep the members' probabilities in, one .npy array
                 with the members along the first axis: float32, or float64 where
                 class_axis is None. Without one, they are in memory, or where
                 they are more than 256 MiB in a temporary file.
-            steps: picks of select="greedy".
-            bags: of select="greedy", as in `select_greedy`.
-            seed: of the bags and the intervals.
+            options: `select`, `metric`, `temperature`, `steps`, `bags` and `seed`, as
+                in `cosanneal.ensemble.fit`.
 
         Returns:
             The choice, which is now `choice`.
@@ -258,15 +247,10 @@ class SnapshotEnsemble(Generic[ArrayT]):
             self.choice = choose(
                 predictions,
                 labels,
-                select=select,
-                metric=metric,
-                temperature=temperature,
                 names=names,
                 class_axis=self._found.spec.class_axis,
-                steps=steps,
-                bags=bags,
-                seed=seed,
                 digests=digests or None,
+                **options,
             )
         return self.choice
 
@@ -276,13 +260,9 @@ class SnapshotEnsemble(Generic[ArrayT]):
         y_val: Any = None,
         *,
         train_data: Any = None,
-        last: int | None = None,
-        soup: SoupName = "uniform",
-        decay: float | None = None,
-        barrier: float = BARRIER,
-        shares: Sequence[float] = (0.25, 0.5, 0.75),
         batch_size: int | None = None,
         train_batch_size: int | None = None,
+        **options: Unpack[RecipeOptions],
     ) -> AveragedWeights:
         """One model from the mean of members' weights, if no barrier parts them.
 
@@ -298,25 +278,11 @@ class SnapshotEnsemble(Generic[ArrayT]):
             train_data: input as in `predict`, from the training data: arrays,
                 or a loader, which may shuffle. Needed where the model has
                 running statistics, and for nothing else.
-            last: of so many of the newest members; by default of all. With
-                soup="uniform" it is the window of latest weight averaging (LAWA).
-            soup: "uniform", where all count the same; "exponential", the moving
-                average with `decay`; or "greedy", which begins with the member of
-                the lowest loss and takes those that do not make it worse, from
-                the best one down. That is a stricter test than the barrier's,
-                which is left out.
-            decay: of soup="exponential", in (0, 1]: a member counts `decay`
-                times as much as the next, as `cosanneal.ensemble.exponential_weights` has it.
-            barrier: by how much the loss may rise, as a share of the mean loss
-                of the ends; 0.1 lets it grow by a tenth. `math.inf` takes the
-                mean all the same, with a warning where 0.1 would refuse it.
-            shares: where to measure between two members, as shares of the way. Each
-                takes a pass over the validation data, and with running statistics
-                one over the training data.
             batch_size: of the validation data, where they are arrays, so many
                 samples at a time; by default all at once.
             train_batch_size: of the training data, at most so many at a time, in
                 batches of about one size.
+            options: `last`, `soup`, `decay`, `barrier` and `shares`: see `RecipeOptions`.
 
         Returns:
             The mean, its members and scores. The model, and `choice`, stay as they are.
@@ -334,9 +300,7 @@ class SnapshotEnsemble(Generic[ArrayT]):
         section 3; Wortsman et al., "Model Soups" (2022), recipe 1; Kaddour, "Latest
         Weight Averaging" (2022); Frankle et al., "Linear Mode Connectivity" (2020).
         """
-        recipe = Recipe.of(
-            len(self), last=last, soup=soup, decay=decay, barrier=barrier, shares=shares
-        )
+        recipe = Recipe.of(len(self), **options)
         averaging = Averaging(
             self.model, self._members, self._found, recipe, train_data, train_batch_size
         )

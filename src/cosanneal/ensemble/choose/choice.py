@@ -8,7 +8,7 @@ import os
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Final, Literal, TypeAlias, cast, get_args
+from typing import Any, Final, Literal, TypeAlias, TypedDict, cast, get_args
 
 from numpy.typing import NDArray
 
@@ -42,6 +42,17 @@ _MOST_AXES: Final = 64
 # With fewer validation samples than this, a choice is said to be noisy: an
 # error rate of 3 % has a standard error of more than half a percent.
 FEW_SAMPLES: Final = 1000
+
+
+class FitOptions(TypedDict, total=False):
+    """How to choose, as `fit` says: what an ensemble's `fit` takes by keyword too."""
+
+    select: Select
+    metric: Metric
+    temperature: bool
+    steps: int
+    bags: int
+    seed: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias, cast, overload
+from typing import Any, Literal, TypeAlias, TypedDict, cast, overload
 
 import numpy as np
 
@@ -26,6 +26,34 @@ from .barrier import BARRIER, Interpolation, check_inner, check_tolerance, mean_
 from .means import average_weights, exponential_weights, greedy_soup, interpolate_weights
 
 SoupName: TypeAlias = Literal["uniform", "greedy", "exponential"]
+
+
+class RecipeOptions(TypedDict, total=False):
+    """Which members are averaged, at which shares, and what barrier is allowed.
+
+    Args:
+        last: of so many of the newest members; by default of all. With
+            soup="uniform" it is the window of latest weight averaging (LAWA).
+        soup: "uniform" (the default), where all count the same; "exponential",
+            the moving average with `decay`; or "greedy", which begins with the
+            member of the lowest loss and takes those that do not make it worse,
+            from the best one down. That is a stricter test than the barrier's,
+            which is left out.
+        decay: of soup="exponential", in (0, 1]: a member counts `decay` times as
+            much as the next, as `cosanneal.ensemble.exponential_weights` has it.
+        barrier: by how much the loss may rise, as a share of the mean loss of
+            the ends; 0.1, the default, lets it grow by a tenth. `math.inf` takes
+            the mean all the same, with a warning where 0.1 would refuse it.
+        shares: where to measure between two members, as shares of the way; by
+            default at a quarter, a half and three quarters. Each takes a pass over
+            the validation data, and with running statistics one over the training data.
+    """
+
+    last: int | None
+    soup: SoupName
+    decay: float | None
+    barrier: float
+    shares: Sequence[float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -157,13 +185,13 @@ class Recipe:
         cls,
         members: int,
         *,
-        last: int | None,
-        soup: SoupName,
-        decay: float | None,
-        barrier: float,
-        shares: Sequence[float],
+        last: int | None = None,
+        soup: SoupName = "uniform",
+        decay: float | None = None,
+        barrier: float = BARRIER,
+        shares: Sequence[float] = (0.25, 0.5, 0.75),
     ) -> Recipe:
-        """The recipe for an ensemble of so many members, from what a user gives.
+        """The recipe for an ensemble of so many members, from what a user gives: `RecipeOptions`.
 
         Raises:
             EnsembleError: arguments that cannot be.
