@@ -324,11 +324,12 @@ def test_progress_is_shown_on_a_terminal_and_nowhere_else(tmp_path: Path) -> Non
         assert "verifying" not in shown.stdout
 
 
-def test_numpy_that_is_missing_is_named_with_its_extra(tmp_path: Path) -> None:
-    done = run_python(BLOCK.format(name="numpy"), "inspect", str(tmp_path))
+@pytest.mark.parametrize("name", ["numpy", "xxhash"])
+def test_a_package_that_is_missing_is_named_with_its_extra(tmp_path: Path, name: str) -> None:
+    done = run_python(BLOCK.format(name=name), "inspect", str(tmp_path))
     assert done.returncode == 2
     assert done.stderr == (
-        "Error: Reading snapshots needs the package 'numpy', which is not installed. "
+        f"Error: Reading snapshots needs the package '{name}', which is not installed. "
         "Install it with: python -m pip install 'cosanneal[cli]'\n"
     )
 

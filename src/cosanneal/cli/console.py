@@ -64,11 +64,11 @@ def _print_to_stderr(text: Text) -> None:
 
 
 @contextlib.contextmanager
-def needs_numpy(needed_by: str) -> Iterator[None]:
-    """Name the extra that a missing numpy comes with."""
+def needs_package(needed_by: str) -> Iterator[None]:
+    """Name the extra that a missing package comes with."""
     try:
         yield
     except ModuleNotFoundError as error:
-        if error.name != "numpy":
+        if error.name not in ("numpy", "xxhash"):
             raise
-        raise MissingExtraError.for_extra("cli", package="numpy", needed_by=needed_by) from error
+        raise MissingExtraError.for_extra("cli", package=error.name, needed_by=needed_by) from error

@@ -22,7 +22,7 @@ from rich.text import Text
 from ..core.documents import open_regular
 from ..core.errors import CosannealError, EnsembleError, plural, shown
 from ..core.paths import local_path
-from .console import needs_numpy, output_console, outside, print_note
+from .console import needs_package, output_console, outside, print_note
 from .report import write_page
 
 if TYPE_CHECKING:
@@ -265,7 +265,7 @@ def _evaluate(
     options: dict[str, Any],
 ) -> tuple[dict[str, Any], Choice | None]:
     # Imported here, so that other commands need no numpy.
-    with needs_numpy("Evaluating predictions"):
+    with needs_package("Evaluating predictions"):
         from ..ensemble import Choice, analyze, fit
     if class_axis == "auto" and chosen is not None:
         class_axis = Choice.load(chosen).class_axis

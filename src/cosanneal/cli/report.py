@@ -10,7 +10,7 @@ import typer
 
 from ..core.errors import CosannealError, EnsembleError, plural
 from ..core.paths import kind_of, local_path
-from .console import needs_numpy, output_console, outside, print_note
+from .console import needs_package, output_console, outside, print_note
 
 
 def report(
@@ -37,7 +37,7 @@ def report(
     folder it shows the schedule, the metrics and the choice that was saved there;
     one that was made among other snapshots is left out, and said to be.
     """
-    with needs_numpy("Reading snapshots"):
+    with needs_package("Reading snapshots"):
         from ..ensemble import read_results
     path = local_path(source)
     kind = kind_of(path)

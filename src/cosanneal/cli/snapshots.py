@@ -21,7 +21,7 @@ from rich.text import Text
 
 from ..core.errors import CosannealError, EnsembleError, SnapshotError, plural
 from ..core.paths import kind_of, local_path
-from .console import needs_numpy, output_console, outside, print_error, print_note, visible
+from .console import needs_package, output_console, outside, print_error, print_note, visible
 
 if TYPE_CHECKING:
     from ..snapshots import Snapshot
@@ -133,7 +133,7 @@ def average(
     """
     wanted = "at least one snapshot" if last is None else f"the {last} snapshots of --last"
     snapshots = _at_least(last or 1, folder, wanted, without or ())
-    with needs_numpy("Reading snapshots"):
+    with needs_package("Reading snapshots"):
         from ..ensemble import average_snapshots
     members = snapshots if last is None else snapshots[-last:]
     with _progress("averaging", map(_size, members)) as advance:
@@ -166,7 +166,7 @@ def average(
 
 
 def _snapshots(folder: Path) -> list[Snapshot]:
-    with needs_numpy("Reading snapshots"):
+    with needs_package("Reading snapshots"):
         from ..snapshots import SnapshotStore
     path = local_path(folder, error=SnapshotError)
     kind = kind_of(path)

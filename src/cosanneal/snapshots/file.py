@@ -3,8 +3,8 @@
 The file is plain safetensors, which any of its readers opens: eight bytes with
 the header's length, the header in JSON, then the tensors' bytes. The header's
 metadata holds two entries more than the writer was given: `digests`, the
-SHA-256 of each tensor's bytes by name (a JSON object), and `digest`, the
-SHA-256 of the header without that entry (as JSON with sorted keys and no
+XXH3-128 of each tensor's bytes by name (a JSON object), and `digest`, the
+XXH3-128 of the header without that entry (as JSON with sorted keys and no
 spaces). So the header vouches for itself, whoever reads no more than that, and
 for each tensor, which can be read alone. A change of any name, shape, dtype,
 offset, metadata or datum is noticed by what reads it.
@@ -17,7 +17,6 @@ that is synced before the rename.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import math
 import os
@@ -27,6 +26,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
+
+from xxhash import xxh3_128
 
 from ..core.atomic import replacing
 from ..core.errors import SnapshotError
@@ -95,7 +96,7 @@ def write_file(path: Path, tensors: Mapping[str, TensorBytes], metadata: Mapping
     layout = {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
     _, order = plan_header(layout, metadata)
     # Digests are all of one length, and so are the headers with and without them.
-    room = _encoded(layout, metadata, dict.fromkeys(order, "0" * 64))
+    room = _encoded(layout, metadata, dict.fromkeys(order, "0" * 32))
     advice = (
         ". The snapshots written before it are untouched; free space or mend the folder, then go "
         "on without this one, or resume from before it"
@@ -160,7 +161,7 @@ def digest_of(header: Mapping[str, Any]) -> str:
         UnicodeEncodeError: (a ValueError) a surrogate without its pair, which is no text.
     """
     canonical = json.dumps(header, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-    return f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()}"
+    return f"xxh3_128:{xxh3_128(canonical.encode()).hexdigest()}"
 
 
 def count_bytes(shape: tuple[int, ...], dtype: str) -> int:
@@ -203,7 +204,7 @@ def _digesting(parts: Mapping[str, memoryview]) -> Iterator[Callable[[], dict[st
     found: list[dict[str, str]] = []
 
     def work() -> None:
-        found.append({name: hashlib.sha256(data).hexdigest() for name, data in parts.items()})
+        found.append({name: xxh3_128(data).hexdigest() for name, data in parts.items()})
 
     def digests() -> dict[str, str]:
         if not found:  # there was no thread to be had

@@ -15,6 +15,7 @@ import pytest
         ("optax", "MissingExtraError optax ModuleNotFoundError"),
         ("safetensors", "MissingExtraError safetensors ModuleNotFoundError"),
         ("filelock", "MissingExtraError filelock ModuleNotFoundError"),
+        ("xxhash", "MissingExtraError xxhash ModuleNotFoundError"),
         ("jax._src.core", "ModuleNotFoundError jax._src.core None"),
     ],
 )

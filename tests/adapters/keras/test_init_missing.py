@@ -18,6 +18,7 @@ EXTRA = {"tensorflow": "tf"}.get(BACKEND, BACKEND)
         ("keras", "MissingExtraError keras ModuleNotFoundError", "tf"),
         ("safetensors", "MissingExtraError safetensors ModuleNotFoundError", "tf"),
         ("filelock", "MissingExtraError filelock ModuleNotFoundError", "tf"),
+        ("xxhash", "MissingExtraError xxhash ModuleNotFoundError", "tf"),
         (BACKEND, f"MissingExtraError {BACKEND} ModuleNotFoundError", EXTRA),
         (f"{BACKEND}.nothing", f"ModuleNotFoundError {BACKEND}.nothing None", ""),
     ],

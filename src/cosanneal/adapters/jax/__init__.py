@@ -9,7 +9,7 @@ try:
     from .recorder import SnapshotRecorder as SnapshotRecorder
     from .schedule import cyclic_cosine_schedule as cyclic_cosine_schedule
 except ModuleNotFoundError as error:
-    if error.name not in ("jax", "jaxlib", "numpy", "optax", "safetensors", "filelock"):
+    if error.name not in ("jax", "jaxlib", "numpy", "optax", "safetensors", "filelock", "xxhash"):
         raise
     raise MissingExtraError.for_extra(
         "jax", package=error.name, needed_by="cosanneal.adapters.jax"

@@ -4,7 +4,7 @@ from ...core.errors import MissingExtraError
 
 # The extra that installs each package, and with it the backend that Keras was told to use.
 _EXTRAS = {
-    **dict.fromkeys(("keras", "numpy", "safetensors", "filelock", "tensorflow"), "tf"),
+    **dict.fromkeys(("keras", "numpy", "safetensors", "filelock", "xxhash", "tensorflow"), "tf"),
     **dict.fromkeys(("jax", "jaxlib"), "jax"),
     "torch": "torch",
 }
@@ -17,7 +17,7 @@ except ModuleNotFoundError as error:
     if error.name not in _EXTRAS:
         raise
     needed_by = "cosanneal.adapters.keras"
-    if error.name not in ("keras", "numpy", "safetensors", "filelock"):
+    if error.name not in ("keras", "numpy", "safetensors", "filelock", "xxhash"):
         needed_by = f"Keras on {error.name}, as KERAS_BACKEND or keras.json has it,"
     raise MissingExtraError.for_extra(
         _EXTRAS[error.name], package=error.name, needed_by=needed_by

@@ -8,7 +8,7 @@ try:
     from .recorder import SnapshotRecorder as SnapshotRecorder
     from .scheduler import CyclicCosineLR as CyclicCosineLR
 except ModuleNotFoundError as error:
-    if error.name not in ("torch", "numpy", "safetensors", "filelock"):
+    if error.name not in ("torch", "numpy", "safetensors", "filelock", "xxhash"):
         raise
     raise MissingExtraError.for_extra(
         "torch", package=error.name, needed_by="cosanneal.adapters.torch"
