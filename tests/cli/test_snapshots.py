@@ -63,6 +63,33 @@ def test_inspect_shows_a_row_for_each_snapshot(tmp_path: Path, monkeypatch: Any)
     ]
 
 
+def test_parts_are_shown_verified_and_averaged_as_parts(tmp_path: Path) -> None:
+    rest = {"base": "0" * 32}
+    record(tmp_path / "runs", 2, rest=rest)
+    text = text_of("inspect", tmp_path / "runs")
+    assert (
+        text.splitlines()[1] == "2 of 3 tensors, a part, of torch 2.13.0: float32 4 kB, int64 8 B"
+    )
+    rows = json.loads(text_of("inspect", tmp_path / "runs", "--json"))["snapshots"]
+    assert [row["left_out"] for row in rows] == [1, 1]
+    assert text_of("verify", tmp_path / "runs").startswith("Whole: 2 of 2")
+    out = tmp_path / "mean.safetensors"
+    text_of("average", tmp_path / "runs", "-o", out)
+    with safetensors.safe_open(out, framework="np") as file:
+        assert json.loads(file.metadata()["rest"]) == rest
+    write(
+        SnapshotStore(tmp_path / "runs"),
+        cycle=2,
+        step=36_000,
+        rest={"base": "1" * 32},
+        arrays={"w": np.full(1000, 1, np.float32), "n": np.array(1)},
+        framework="torch",
+    )
+    message = error_of("average", tmp_path / "runs", "-o", tmp_path / "other.safetensors")
+    assert "leave out the same" in message
+    assert "'base'" in message
+
+
 def test_inspect_as_json_has_everything(tmp_path: Path) -> None:
     snapshots = record(
         tmp_path, 2, metrics={"loss": float("nan"), "per class": [0.5, float("inf")]}
@@ -84,6 +111,7 @@ def test_inspect_as_json_has_everything(tmp_path: Path) -> None:
         "rate": 0.1 / 3,
         "metrics": {"loss": None, "per class": [0.5, None]},
         "tensors": 2,
+        "left_out": None,
         "dtypes": {"float32": 4000, "int64": 8},
         "nonfinite": None,
     }

@@ -14,7 +14,7 @@ import cosanneal as ca
 from cosanneal.ensemble import SnapshotEnsemble, log_loss
 from cosanneal.ensemble.predict.batches import Batches
 from tests.shared.modes import MODES, check_choice, check_loaders, check_memory, check_modes
-from tests.shared.recording import EVERY_STEP, ArrayRecorder
+from tests.shared.recording import EVERY_STEP, ArrayCapture, ArrayRecorder
 
 
 class LinearModel:
@@ -27,6 +27,11 @@ class LinearModel:
 
     def place(self) -> object:
         return None
+
+    def own(self) -> ArrayCapture:
+        own = ArrayCapture()
+        own.weights = drawn(0)
+        return own
 
     def says_outputs(self) -> None: ...
 

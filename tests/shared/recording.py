@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -21,9 +21,26 @@ class ArrayCapture:
     version = np.__version__
     weights: Mapping[str, Any] | None = None
 
-    def tensors(self) -> Mapping[str, Any]:
+    def tensors(
+        self, names: Collection[str] | None = None, *, cut: Callable[[Any], Any] | None = None
+    ) -> Mapping[str, Any]:
         assert self.weights is not None
-        return self.weights
+        found = {
+            name: np.asarray(value)
+            for name, value in self.weights.items()
+            if names is None or name in names
+        }
+        return found if cut is None else {name: cut(value) for name, value in found.items()}
+
+    def chosen(self, which: Any) -> Collection[str]:
+        """What trains has a name that says so."""
+        assert self.weights is not None
+        if which == "trainable":
+            return [name for name in self.weights if name.startswith("train")]
+        return [name for name in self.weights if which(name)]
+
+    def stamps(self, names: Collection[str]) -> Mapping[str, object]:  # noqa: ARG002
+        return {}
 
     def layout(self) -> Layout | None:
         if self.weights is None:

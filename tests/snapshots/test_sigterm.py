@@ -40,7 +40,7 @@ def slow(*args):
 store.write_file = slow
 recorder = ArrayRecorder(folder, EVERY_STEP, install_sigterm=install)
 if where == "taking":
-    def tensors():
+    def tensors(names):
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(0.1)
         return filled(1)

@@ -242,6 +242,7 @@ def _describe(snapshot: Snapshot) -> dict[str, Any]:
         names = ("framework", "versions", "digest", "rate", "metrics", "nonfinite")
         row |= {name: metadata[name] for name in names}
         row["tensors"] = len(layout)
+        row["left_out"] = None if metadata["rest"] is None else len(metadata["rest"])
         sizes: Counter[str] = Counter()
         for shape, dtype in layout.values():
             sizes[dtype] += count_bytes(shape, dtype)
@@ -332,7 +333,10 @@ def _contents(row: dict[str, Any]) -> str:
     framework = row["framework"]
     version = row["versions"].get(framework, "")
     dtypes = ", ".join(f"{name} {_human(size)}" for name, size in row["dtypes"].items())
-    return f"{plural(row['tensors'], 'tensor')} of {framework} {version}: {dtypes}"
+    tensors = plural(row["tensors"], "tensor")
+    if row["left_out"] is not None:
+        tensors = f"{row['tensors']} of {row['tensors'] + row['left_out']} tensors, a part,"
+    return f"{tensors} of {framework} {version}: {dtypes}"
 
 
 def _local(row: dict[str, Any]) -> str:

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from ..core.errors import EnsembleError, shown
-from ..snapshots.file import Layout, count_bytes, first_mismatch
+from ..snapshots.file import Layout, count_bytes
+from ..snapshots.part import part_mismatch
 from ..snapshots.store import Snapshot, SnapshotStore
 from .arrays import check_count
 from .choose.choice import Choice
 from .model import Model, Weights
+from .parts import Parts
 
 CHOICE_NAME: Final = "ensemble.json"
 
@@ -58,6 +60,7 @@ class Members:
                 "a snapshot is written at the end of each cycle"
             )
         self.snapshots = tuple(found if last is None else found[-last:])
+        self._parts = Parts(model)
         # Of those that were read: their tensors, and the digest of those.
         self._layouts: dict[Snapshot, Layout] = {}
         self._verified: dict[Snapshot, str | None] = {}
@@ -89,7 +92,8 @@ class Members:
         """
         if snapshot not in self._layouts:
             self._layouts[snapshot] = snapshot.layout()
-        mismatch = first_mismatch(self._layouts[snapshot], self._model.layout())
+        rest = snapshot.metadata.get("rest") or {}
+        mismatch = part_mismatch(self._layouts[snapshot], rest, self._model.layout())
         if mismatch is not None:
             raise EnsembleError(f"Snapshot {snapshot.path} must fit the model: {mismatch}")
         # A file is compared with its digests once. It does not change under its
@@ -105,15 +109,13 @@ class Members:
                 "The snapshots must stay as the ensemble read them first. Received: another one as "
                 f"{snapshot.path}, by its digest; make a new ensemble"
             )
-        return self._model.load(tensors)
+        loaded = self._model.load(tensors)
+        return self._parts.whole(snapshot, rest, loaded) if rest else loaded
 
     def count_bytes(self, snapshots: Sequence[Snapshot]) -> int:
-        """The size of some members' weights."""
-        return sum(
-            count_bytes(shape, dtype)
-            for snapshot in snapshots
-            for shape, dtype in snapshot.layout().values()
-        )
+        """The size of some members' weights, of parts with what they leave out."""
+        one = sum(count_bytes(shape, dtype) for shape, dtype in self._model.layout().values())
+        return one * len(snapshots)
 
 
 def refuse_nonfinite(snapshot: Snapshot) -> None:

@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, TypeVar
 
+from ..snapshots.capture import Capture
 from ..snapshots.file import Layout
 from .predict.batches import Batches
 from .predict.outputs import Reading
@@ -42,6 +43,9 @@ class Model(Protocol[ArrayT]):
     def place(self) -> object:
         """Where the model is, and in which dtype: weights loaded for another place do not fit."""
 
+    def own(self) -> Capture:
+        """What gives the model's own tensors, where members are parts that leave some out."""
+
     def says_outputs(self) -> Reading | None:
         """What its outputs are, where it says so itself, for certain; None where it does not."""
 
@@ -49,7 +53,8 @@ class Model(Protocol[ArrayT]):
         """Weights for a pass, in the model's place.
 
         Args:
-            tensors: by name, of the layout: a snapshot's, or made of such weights.
+            tensors: by name, of the layout, all of them or some: a snapshot's, or
+                made of such weights.
         """
 
     def running(self) -> AbstractContextManager[Callable[[Weights, Batch], ArrayT]]:

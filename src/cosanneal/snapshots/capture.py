@@ -5,8 +5,8 @@ Each framework brings a `Capture` of its own, and a `Clock` where it has a count
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,12 +63,28 @@ class Capture(Protocol):
     framework: str
     version: str
 
-    def tensors(self) -> Mapping[str, Any]:
+    def tensors(
+        self, names: Collection[str] | None = None, *, cut: Callable[[Any], Any] | None = None
+    ) -> Mapping[str, Any]:
         """The weights as they are now, by name, as the buffers copy them.
+
+        Args:
+            names: of those that are asked for; by default all.
+            cut: takes a piece of each.
 
         Raises:
             SnapshotError: weights that cannot be recorded; with the name of one.
         """
+
+    def chosen(self, which: Literal["trainable"] | Callable[[str], bool]) -> Collection[str]:
+        """The names of the tensors that training moves, or of which a function says so.
+
+        Raises:
+            SnapshotError: it is not known which those are that training moves.
+        """
+
+    def stamps(self, names: Collection[str]) -> Mapping[str, object]:
+        """Of tensors what is another once they were written to, where the framework tells."""
 
     def layout(self) -> Layout | None:
         """The shapes and dtypes that a snapshot would have; None if there are no weights yet."""

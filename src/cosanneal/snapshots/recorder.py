@@ -28,6 +28,7 @@ from .ending import ended_early, gone_beyond
 from .file import TensorBytes
 from .finite import first_nonfinite
 from .notices import Notices, OnError
+from .part import Part, RestDigests, Which
 from .resume import Run
 from .retention import Mode, Retention, check_count
 from .sigterm import FinishOnSigterm
@@ -68,6 +69,12 @@ class RecorderOptions(TypedDict, total=False):
             dict; called at a cycle's end, unless that call brings some.
         install_sigterm: when SIGTERM comes, write what was taken, then go on to
             the handler that was there (by default, the process ends of it).
+        which: which of the model's tensors are recorded: "all"; "trainable"; or
+            a function of a tensor's name that says so, such as
+            `lambda name: "lora_" in name`. What is left out is not copied, and
+            must stay as it is: a snapshot keeps a digest of each such tensor, and
+            an ensemble takes it from the model. It is read once, at the first
+            snapshot (about a second for 8 GB), and looked at with each later one.
     """
 
     resume_from: int | None
@@ -81,6 +88,7 @@ class RecorderOptions(TypedDict, total=False):
     mode: Mode
     metrics: Callable[[], Mapping[str, Any]] | None
     install_sigterm: bool
+    which: Which
 
 
 @dataclass(slots=True, kw_only=True)
@@ -176,11 +184,14 @@ class Recorder:
         self.store = folder if isinstance(folder, SnapshotStore) else SnapshotStore(folder)
         self.schedule = check_schedule(schedule)
         self._capture, self._clock = capture, clock
+        self._part = Part(capture, options.get("which", "all"))
         self._standing = self._started = clock.start()
         self._closed = self._checked = self._warned = False
         self._statistics = Statistics()
         overwrite = options.get("overwrite", False)
-        self._run = Run(self.store, self.schedule, self._retention, overwrite=overwrite)
+        self._run = Run(
+            self.store, self.schedule, self._retention, overwrite=overwrite, part=self._part
+        )
         self._process = os.getpid()
         self._one_at_a_time = threading.RLock()
         self._writer = Writer(
@@ -200,7 +211,8 @@ class Recorder:
                 self.resume(resume_from)
             elif overwrite:
                 self._run.start_over()
-            self._run.compare(capture.layout)
+            self._part.settle()
+            self._run.compare()
             if check_flag("install_sigterm", options.get("install_sigterm", False)):
                 finish = partial(_finish, self._one_at_a_time)
                 self._sigterm = FinishOnSigterm(finish, self._writer)
@@ -261,7 +273,7 @@ class Recorder:
         self._refuse_closed()
         self._writer.wait()
         at = Standing(updates, updates if position is None else position)
-        kept = self._run.go_on(at, self._capture.layout, again=again)
+        kept = self._run.go_on(at, again=again)
         self._standing = self._started = Standing(
             max(at.updates - again, kept.updates, 0), max(at.position - again, kept.position, 0)
         )
@@ -393,7 +405,8 @@ class Recorder:
                     f"{last.updates}; to resume from an earlier step, make a new recorder with "
                     "resume_from=step"
                 )
-            self._run.begin(self._capture.layout)
+            self._part.settle()
+            self._run.begin()
             # A cycle is found by crossing its end. Where several ended at once,
             # only the last has weights to show.
             ended = self.schedule.cycles_completed(last.position, now.position)
@@ -427,7 +440,8 @@ class Recorder:
     def _take(self, cycle: Cycle, metrics: Metrics) -> None:
         values = self._check(metrics() if callable(metrics) else metrics)
         began = time.perf_counter()
-        weights = self._capture.tensors()
+        rest = self._part.rest()
+        weights = self._part.tensors()
         asked = time.perf_counter()
         buffers = self._writer.free_buffers()
         free = time.perf_counter()
@@ -435,10 +449,12 @@ class Recorder:
         copied = time.perf_counter()
         at = self._standing
         self._run.keep(
-            at.updates, {name: (each.shape, each.dtype) for name, each in tensors.items()}
+            at.updates, {name: (each.shape, each.dtype) for name, each in tensors.items()}, rest
         )
         of = self._capture.framework, self._capture.version
-        write = partial(_written, self._tenancy, tensors, cycle, at, self.schedule, of, values)
+        write = partial(
+            _written, self._tenancy, tensors, rest, cycle, at, self.schedule, of, values
+        )
         statistics = self._statistics
         # The job must not know the recorder, which could then not be dropped.
         job = partial(_write, buffers, tensors, write, self._run, statistics, self._notices)
@@ -468,6 +484,7 @@ class Recorder:
 def _written(
     tenancy: Tenancy,
     tensors: Mapping[str, TensorBytes],
+    rest: RestDigests | None,
     cycle: Cycle,
     at: Standing,
     schedule: Schedule,
@@ -491,6 +508,7 @@ def _written(
         },
         metrics=metrics,
         nonfinite=nonfinite,
+        rest=rest,
     )
 
 

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from typing import Final, TypeAlias
+from collections.abc import Sequence
+from typing import Final
 
 from ..core.difference import difference
 from ..core.errors import SnapshotError, shown
 from ..core.schedule import Schedule
 from .capture import Standing
 from .file import Layout, first_mismatch
+from .part import Part, RestDigests, rest_mismatch
 from .retention import Retention
 from .store import Snapshot, SnapshotStore
 
 _log = logging.getLogger(__name__)
-
-# Gives the shapes and dtypes of the run's weights; None where there are none yet.
-Shapes: TypeAlias = Callable[[], Layout | None]
 
 _REMEDY: Final = "record into another folder, or replace what is in this one with overwrite=True"
 
@@ -37,10 +35,17 @@ class Run:
         schedule: the run's schedule.
         retention: which snapshots it keeps.
         overwrite: whether those of another schedule or model are replaced, and not refused.
+        part: what is recorded.
     """
 
     def __init__(
-        self, store: SnapshotStore, schedule: Schedule, retention: Retention, *, overwrite: bool
+        self,
+        store: SnapshotStore,
+        schedule: Schedule,
+        retention: Retention,
+        *,
+        overwrite: bool,
+        part: Part,
     ) -> None:
         if not isinstance(overwrite, bool):
             raise SnapshotError(
@@ -48,13 +53,14 @@ class Run:
                 f"Received: overwrite={shown(overwrite)}"
             )
         self._store, self._schedule, self._retention = store, schedule, retention
-        self._overwrite = overwrite
+        self._overwrite, self._part = overwrite, part
         self._abandoned: list[Snapshot] = []
         # Whether those there are known to be the run's, or to be replaced. A state
         # may yet be loaded, so that it is asked when the first update comes.
         self._claimed = False
-        # Every snapshot has the tensors of the one before: of which, and what they are.
-        self._before: tuple[str, Layout] | None = None
+        # Every snapshot has the tensors of the one before: of which, what they are, and the
+        # digests of those that are left out.
+        self._before: tuple[str, Layout, RestDigests | None] | None = None
         self._compared = False
 
     def start_over(self) -> None:
@@ -62,7 +68,7 @@ class Run:
         self._abandon(self._store.list())
         self._claimed = True
 
-    def begin(self, shapes: Shapes) -> None:
+    def begin(self) -> None:
         """See, at an update, that those there are the run's own; the first time it can be known.
 
         Raises:
@@ -80,14 +86,13 @@ class Run:
                     "folder"
                 )
             self._claimed = True
-        self.compare(shapes)
+        self.compare()
 
-    def go_on(self, at: Standing, shapes: Shapes, *, again: int = 0) -> Standing:
+    def go_on(self, at: Standing, *, again: int = 0) -> Standing:
         """Go on from where the run stood: abandon what came later.
 
         Args:
             at: where.
-            shapes: of the run's weights.
             again: so many updates back, a snapshot that is not there is yet to be taken.
 
         Returns:
@@ -107,7 +112,7 @@ class Run:
             self._retention.excess(kept)  # which may refuse them
             self._abandon([snapshot for snapshot in found if snapshot not in kept])
             self._claimed = True
-        self.compare(shapes)
+        self.compare()
         kept = self._kept(found)
         position, total = max(at.position - again, 0), self._schedule.total_steps
         over = total is not None and position >= total
@@ -123,8 +128,11 @@ class Run:
             )
         return kept[-1].standing if kept else Standing(0, 0)
 
-    def compare(self, shapes: Shapes) -> None:
+    def compare(self, layout: Layout | None = None) -> None:
         """Refuse, or abandon, what is of another model; as soon as the run's weights are known.
+
+        Args:
+            layout: theirs; by default as they are now.
 
         Raises:
             SnapshotError: the tensors differ; with the first that does.
@@ -134,36 +142,67 @@ class Run:
         found = self._store.list()
         # What may be replaced need not fit.
         before = self._kept(found) if self._overwrite else found
-        layout = shapes() if before else None
-        if before and layout is None:
-            return
-        if layout is not None:
-            there = before[-1].layout()
-            mismatch = first_mismatch(there, layout)
-            if mismatch is not None and not self._overwrite:
-                raise SnapshotError(
-                    f"Folder {self._store.folder} must hold snapshots of this model alone. "
-                    f"Received: {before[-1].path}, of another: {mismatch}; {_REMEDY}"
-                )
-            if mismatch is None:
-                self._before = str(before[-1].path), there
+        if before:
+            layout = self._part.layout() if layout is None else layout
+            if layout is None:
+                return
+            there, rest = before[-1].layout(), before[-1].metadata["rest"]
+            refusal = self._unlike(before[-1], there, rest or {}, layout)
+            if refusal is not None and not self._overwrite:
+                raise SnapshotError(f"{refusal}; {_REMEDY}")
+            if refusal is None:
+                self._before = str(before[-1].path), there, rest
             else:
                 self._abandon(found)
         self._compared = True
 
-    def keep(self, step: int, layout: Layout) -> None:
+    def _unlike(
+        self, snapshot: Snapshot, there: Layout, rest: RestDigests, layout: Layout
+    ) -> str | None:
+        """In what the tensors of a snapshot, or those that it leaves out, are not the run's."""
+        left_out = {*self._part.left_out}
+        if rest.keys() != left_out and there.keys() | rest.keys() == layout.keys() | left_out:
+            name = min(rest.keys() ^ left_out)
+            lacks = "is not in it" if name in rest else "is in it"
+            return (
+                f"Folder {self._store.folder} must hold snapshots of one part of the model. "
+                f"Received: {snapshot.path}, of {len(there)} of {len(there) + len(rest)} tensors, "
+                f"where this run's `which` chooses {len(layout)}: {name!r} {lacks}; give the "
+                "`which` of that run"
+            )
+        mismatch = first_mismatch(there, layout)
+        if mismatch is None and rest.keys() != left_out:
+            mismatch = f"of tensors that it leaves out, {min(rest.keys() ^ left_out)!r}"
+        if mismatch is None:
+            return None
+        return (
+            f"Folder {self._store.folder} must hold snapshots of this model alone. "
+            f"Received: {snapshot.path}, of another: {mismatch}"
+        )
+
+    def keep(self, step: int, layout: Layout, rest: RestDigests | None = None) -> None:
         """Refuse weights of another structure than those before.
 
         Args:
             step: the updates that the weights have seen.
             layout: their shapes and dtypes.
+            rest: the digests of what is left out.
 
         Raises:
             SnapshotError: they differ; with the first that does.
         """
-        self.compare(lambda: layout)
+        self.compare(layout)
         if self._before is not None:
-            which, before = self._before
+            which, before, stated = self._before
+            moved = rest_mismatch(stated or {}, rest or {})
+            if moved is not None and self._overwrite:
+                self._abandon(self._store.list())
+            elif moved is not None:
+                raise SnapshotError(
+                    "What `which` leaves out must be what it was at the snapshots that are there. "
+                    f"Received: tensor {moved!r}, which is another than at {which}; begin with the "
+                    f"weights with which that run began, {_REMEDY}"
+                )
             mismatch = first_mismatch(before, layout)
             if mismatch is not None:
                 raise SnapshotError(
@@ -171,7 +210,7 @@ class Run:
                     f"weights unlike those of the snapshot before, {which}: {mismatch}; record "
                     "another model into another folder"
                 )
-        self._before = f"of step {step}", layout
+        self._before = f"of step {step}", layout, rest
 
     def written(self, snapshot: Snapshot) -> None:
         """Now that it is durable, remove those that it replaces, newest first.

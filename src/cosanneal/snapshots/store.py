@@ -17,6 +17,7 @@ from ..core.paths import lasting_path
 from ..core.schedule import Schedule
 from .capture import Standing
 from .file import FORMAT_VERSION, TensorBytes, write_file
+from .part import RestDigests
 from .reader import SnapshotReader
 
 SNAPSHOT_NAME: Final = re.compile(r"cycle-(\d{4,20})-step-(\d{10,20})\.safetensors")
@@ -53,7 +54,9 @@ class Snapshot:
         number, where the scheduler did not move once an update), `rate` (of the
         last update), `schedule` (see `Schedule.to_dict`), `framework`,
         `versions`, `metrics` (the user's own), `nonfinite` (the first tensor
-        that held a NaN or an infinity when it was taken; else None) and `digest`.
+        that held a NaN or an infinity when it was taken; else None), `rest` (of a
+        part of the weights: the digest of each tensor that it leaves out, by name;
+        else None) and `digest`.
 
         Raises:
             SnapshotError: the file is no snapshot that this version reads.
@@ -213,6 +216,7 @@ class SnapshotStore:
         metrics: Mapping[str, Any] | None = None,
         schedule_step: int | None = None,
         nonfinite: str | None = None,
+        rest: RestDigests | None = None,
     ) -> Snapshot:
         """Write one snapshot; when this returns, it is durable.
 
@@ -227,6 +231,7 @@ class SnapshotStore:
             metrics: the user's own numbers, by name.
             schedule_step: the step of the schedule, where it is not `step`.
             nonfinite: the tensor in which a NaN or an infinity was found, if one was.
+            rest: of a part of the weights, the digests of what it leaves out.
 
         Raises:
             SnapshotError: the file cannot be written, or metrics are no plain data.
@@ -242,6 +247,8 @@ class SnapshotStore:
             "metrics": json.dumps(plain_metrics(metrics), sort_keys=True),
             **({} if nonfinite is None else {"nonfinite": nonfinite}),
         }
+        if rest is not None:
+            metadata["rest"] = json.dumps(dict(rest), sort_keys=True, separators=(",", ":"))
         if schedule_step not in (None, step):
             metadata["schedule_step"] = str(schedule_step)
         snapshot = Snapshot(self.folder / _name(cycle, step), cycle=cycle, step=step)
@@ -371,6 +378,7 @@ def _parse_metadata(snapshot: Snapshot, reader: SnapshotReader) -> dict[str, Any
             "versions": _parse_object(raw["versions"], "versions"),
             "metrics": _parse_object(raw["metrics"], "metrics"),
             "nonfinite": raw.get("nonfinite"),
+            "rest": _parse_object(raw["rest"], "rest") if "rest" in raw else None,
             "digest": raw["digest"],
         }
         for name in ("cycle", "step", "schedule_step"):
@@ -378,6 +386,9 @@ def _parse_metadata(snapshot: Snapshot, reader: SnapshotReader) -> dict[str, Any
                 raise ValueError(f"in '{name}': {shown(metadata[name])} is no count of updates")
         if metadata["nonfinite"] is not None and metadata["nonfinite"] not in reader:
             raise ValueError(f"in 'nonfinite': {shown(metadata['nonfinite'])} is no tensor's name")
+        for name, digest in (metadata["rest"] or {}).items():
+            if name in reader or not isinstance(digest, str):
+                raise ValueError(f"in 'rest': {shown(name)} is recorded, or has no digest")
     except (KeyError, ValueError) as error:
         what = f"no {error}" if isinstance(error, KeyError) else error
         raise SnapshotError(

@@ -15,7 +15,7 @@ from keras import layers
 
 import cosanneal as ca
 from cosanneal.adapters.keras import CyclicCosineSchedule, SnapshotRecorder
-from cosanneal.adapters.keras.recorder import ModelCapture
+from cosanneal.adapters.keras.capture import ModelCapture
 from tests.shared.compiling import BACKEND
 from tests.shared.keras_runs import (
     NAMES,

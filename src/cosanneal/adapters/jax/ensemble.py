@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from typing import Any, Unpack
 
+from ...core.errors import SnapshotError
 from ...ensemble.ensemble import EnsembleOptions
 from ...ensemble.ensemble import SnapshotEnsemble as Ensemble
 from ...snapshots.store import Snapshot, SnapshotStore
@@ -24,7 +26,8 @@ class SnapshotEnsemble(Ensemble[Any]):
         like: params of the structure that was recorded; members get its pytree
             type, its devices and its kind of arrays. Only its structure is
             kept, so it may be donated later, and may be what `jax.eval_shape`
-            gives. A buffer knows it.
+            gives; but of snapshots that are a part of the params the rest comes
+            from it, and it is kept. A buffer knows it.
         statistics_fn: for `average_weights`, where the params hold running
             statistics: a function `statistics_fn(params, *x)` that returns the
             params with the statistics moved by the batch `x` as training moves
@@ -115,7 +118,13 @@ class SnapshotEnsemble(Ensemble[Any]):
         if isinstance(folder, SnapshotBuffer):
             folder = HeldSnapshots(folder)
             like = folder.like if like is None else like
-        super().__init__(JaxModel(apply_fn, like, statistics_fn), folder, **options)
+        model = JaxModel(apply_fn, like, statistics_fn)
+        super().__init__(model, folder, **options)
+        for member in self.members:
+            with contextlib.suppress(SnapshotError):  # which is said when it is loaded
+                if member.metadata.get("rest"):
+                    model.keep(like)
+                    break
 
     def params(self, snapshot: Snapshot) -> Any:
         """A member's params, in the structure of `like`.

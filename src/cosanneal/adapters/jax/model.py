@@ -17,6 +17,7 @@ from ...ensemble.arrays import as_numpy
 from ...ensemble.model import Batch, Weights, free_host_memory
 from ...ensemble.predict.batches import Batches
 from ...snapshots.file import Layout
+from .capture import PytreeCapture
 from .layouts import Known
 from .statistics import estimate
 from .tree import Leaf, named_leaves
@@ -49,6 +50,7 @@ class JaxModel:
         self._known = Known.of(like)
         leaves, self._structure = named_leaves(like, EnsembleError)
         self._leaves = {name: Leaf.of(leaf) for name, leaf in leaves.items()}
+        self._own: Any = None
 
     def layout(self) -> Layout:
         return {name: (leaf.shape, leaf.dtype) for name, leaf in self._leaves.items()}
@@ -56,11 +58,29 @@ class JaxModel:
     def place(self) -> object:
         return frozenset(self._devices())
 
+    def keep(self, like: Any) -> None:
+        """Keep the params themselves, from which comes what members that are parts leave out.
+
+        Raises:
+            EnsembleError: some that have no data.
+        """
+        for name, leaf in named_leaves(like, EnsembleError)[0].items():
+            if isinstance(leaf, jax.ShapeDtypeStruct):
+                raise EnsembleError(
+                    "Argument `like` must be params with their data where the snapshots are parts, "
+                    f"which leave the rest to it. Received: {name!r} as a shape alone; give the "
+                    "params with which the run began"
+                )
+        self._own = like
+
+    def own(self) -> PytreeCapture:
+        return PytreeCapture(self._own)
+
     def says_outputs(self) -> None:
         """A function says nothing of itself."""
 
     def load(self, tensors: Mapping[str, Any]) -> Weights:
-        return {name: leaf.restore(tensors[name]) for name, leaf in self._leaves.items()}
+        return {name: self._leaves[name].restore(value) for name, value in tensors.items()}
 
     @contextmanager
     def running(self) -> Iterator[Callable[[Weights, Batch], jax.Array]]:

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator
 from typing import Any, Unpack
-
-import jax
-import jax.numpy as jnp
 
 from ...core.errors import SnapshotError, shown
 from ...core.schedule import Schedule
 from ...snapshots.capture import EachStep, HostBuffers, Standing
-from ...snapshots.file import Layout, check_tensor
 from ...snapshots.recorder import Metrics, Recorder, RecorderOptions
 from ...snapshots.store import SnapshotStore
 from .buffer import SnapshotBuffer
-from .tree import is_key, named_leaves
+from .capture import PytreeCapture
 
 
 class SnapshotRecorder(Recorder):
@@ -35,8 +29,9 @@ class SnapshotRecorder(Recorder):
         folder: the folder of the snapshots; made if it is not there.
         schedule: the schedule of the run.
         options: `resume_from`, `overwrite`, `metrics`, `background`, `max_pending`,
-            `on_error`, `keep_last`, `keep_best`, `metric`, `mode` and
-            `install_sigterm`, as RecorderOptions has them.
+            `on_error`, `keep_last`, `keep_best`, `metric`, `mode`,
+            `install_sigterm` and `which`, as RecorderOptions has them; but params do
+            not say which of them train, so that a part is chosen by the names.
 
     Raises:
         SnapshotError: the folder cannot be written to, or another recorder is
@@ -150,7 +145,7 @@ class SnapshotRecorder(Recorder):
             if snapshot.step != step + 1:
                 continue
             with self._pytree.of(params):
-                tensors = HostBuffers().copy(self._pytree.tensors())
+                tensors = HostBuffers().copy(self._part.tensors())
             with snapshot.open() as recorded:
                 for name, tensor in tensors.items():
                     if b"".join(recorded.chunks(name)) != tensor.data:
@@ -160,86 +155,3 @@ class SnapshotRecorder(Recorder):
                             f"other params, {snapshot.path}; give update(start + i, ...) where a "
                             "loop counts anew"
                         )
-
-
-class PytreeCapture:
-    """The leaves of a pytree, by their paths in it."""
-
-    framework = "jax"
-    version = str(jax.__version__)
-
-    def __init__(self) -> None:
-        self._params: Any = None
-
-    @contextlib.contextmanager
-    def of(self, params: Any) -> Iterator[None]:
-        """Capture these params, which must not live longer for it."""
-        self._params = params
-        try:
-            yield
-        finally:
-            self._params = None
-
-    def check(self) -> dict[str, Any]:
-        """The params as arrays, each of which a snapshot can hold; they are not copied yet.
-
-        Raises:
-            SnapshotError: one cannot be recorded.
-        """
-        leaves, _ = named_leaves(self._params, SnapshotError)
-        arrays = {name: _array(name, leaf) for name, leaf in leaves.items()}
-        for name, array in arrays.items():
-            check_tensor(name, str(array.dtype))
-        return arrays
-
-    def tensors(self) -> dict[str, Any]:
-        """The params as they are."""
-        arrays = self.check()
-        # All are on their way before the first is waited for.
-        for array in arrays.values():
-            if isinstance(array, jax.Array):
-                array.copy_to_host_async()
-        return arrays
-
-    def layout(self) -> Layout | None:
-        """Their shapes and dtypes, within a step."""
-        if self._params is None:
-            return None
-        leaves, _ = named_leaves(self._params, SnapshotError)
-        arrays = {name: _array(name, leaf) for name, leaf in leaves.items()}
-        return {name: (each.shape, each.dtype.name) for name, each in arrays.items()}
-
-    def buffers(self) -> HostBuffers:
-        """Memory of numpy's."""
-        return HostBuffers()
-
-
-def _array(name: str, leaf: Any) -> Any:
-    """A leaf as an array that numpy takes, and has the bytes of."""
-    if isinstance(leaf, jax.core.Tracer):
-        raise SnapshotError(
-            f"The recorder must be stepped outside of jit. Received: {name!r} as a tracer"
-        )
-    if not hasattr(leaf, "shape"):
-        try:
-            leaf = jnp.asarray(leaf)
-        except OverflowError:
-            raise SnapshotError(
-                f"The params must hold numbers that JAX' integers hold. Received: {name!r}, "
-                f"{shown(leaf)}; enable x64, or record it as an array of numpy's"
-            ) from None
-    if is_key(leaf):
-        leaf = jax.random.key_data(leaf)
-    if isinstance(leaf, jax.Array) and leaf.is_deleted():
-        raise SnapshotError(
-            f"The params must be those that the update returned. Received: {name!r}, whose buffer "
-            "was deleted or donated"
-        )
-    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
-        if leaf.is_fully_replicated:  # over processes, each of which has the whole
-            return leaf.addressable_data(0)
-        raise SnapshotError(
-            f"The params must be in this process's reach. Received: {name!r}, sharded over "
-            "several; gather it first"
-        )
-    return leaf

@@ -25,6 +25,7 @@ from ...ensemble.model import Batch, Weights, free_host_memory
 from ...ensemble.predict.batches import Batches
 from ...ensemble.predict.outputs import Reading
 from ...snapshots.file import Layout
+from .capture import ModelCapture
 from .names import array_of, named_weights
 from .outputs import said_outputs
 from .stacked import StackedModel
@@ -78,6 +79,9 @@ class KerasModel:
 
     def place(self) -> object:
         return None  # what is kept of the members lies in the host's memory, or follows Keras
+
+    def own(self) -> ModelCapture:
+        return ModelCapture(self.model)
 
     def says_outputs(self) -> Reading | None:
         return said_outputs(self.model)

@@ -10,16 +10,15 @@ from typing import Any, Self, TypeAlias, Unpack
 
 import keras
 import numpy as np
-from numpy.typing import NDArray
 
 from ...core.difference import difference
 from ...core.errors import ScheduleError, SnapshotError, check_flag, shown
 from ...core.schedule import Schedule
-from ...snapshots.capture import EachStep, HostBuffers, Standing
-from ...snapshots.file import Layout
+from ...snapshots.capture import EachStep, Standing
 from ...snapshots.recorder import Metrics, Recorder, RecorderOptions, Statistics
 from ...snapshots.store import SnapshotStore
-from .names import array_of, named_weights
+from .capture import ModelCapture
+from .names import array_of
 from .schedule import CyclicCosineSchedule
 from .watch import Watch
 
@@ -73,7 +72,10 @@ class SnapshotRecorder(keras.callbacks.Callback):
             restored, by BackupAndRestore or by loading the model: its count is
             gone by), `overwrite`, `metrics` (where the logs do not hold the metric),
             `background`, `max_pending`, `on_error`, `keep_last`, `keep_best`,
-            `metric`, `mode` and `install_sigterm`, as RecorderOptions has them.
+            `metric`, `mode`, `install_sigterm` and `which`, as RecorderOptions has
+            them. Of `which`, "trainable" are the model's trainable weights, and the
+            others of at most one axis (as running statistics have) of layers that
+            are trained: Keras holds those of a frozen BatchNormalization constant.
 
     Raises:
         SnapshotError: the folder cannot be written to, or another recorder is
@@ -314,40 +316,6 @@ class SnapshotRecorder(keras.callbacks.Callback):
         # with it: those weights are here again.
         again = self._pace if self.recorder.metric is None else 0
         self.recorder.resume(updates, again=again)
-
-
-class ModelCapture:
-    """The weights of the model that a callback was given by `fit`."""
-
-    framework = "keras"
-    version = str(keras.__version__)
-
-    def __init__(self) -> None:
-        self.model: keras.Model | None = None
-
-    def tensors(self) -> dict[str, NDArray[Any]]:
-        """The weights as they are."""
-        weights = named_weights(self.model)
-        if not weights:
-            raise SnapshotError(
-                "The model must be built when a snapshot is due. Received: a model without "
-                "weights; call it on a batch, or model.build(input_shape), before training"
-            )
-        return {name: array_of(variable) for name, variable in weights.items()}
-
-    def layout(self) -> Layout | None:
-        """Their shapes and dtypes, once `fit` gave the model."""
-        if self.model is None:
-            return None
-        weights = named_weights(self.model)
-        return {
-            name: (tuple(variable.shape), keras.backend.standardize_dtype(variable.dtype))
-            for name, variable in weights.items()
-        } or None
-
-    def buffers(self) -> HostBuffers:
-        """Memory of numpy's."""
-        return HostBuffers()
 
 
 def _rate(optimizer: Any, schedule: Schedule, updates: int) -> float:

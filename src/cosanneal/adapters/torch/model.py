@@ -19,6 +19,7 @@ from ...ensemble.model import Batch, free_host_memory
 from ...ensemble.predict.batches import Batches
 from ...ensemble.predict.outputs import Reading
 from ...snapshots.file import Layout
+from .capture import ModuleCapture
 from .state import dtype_name, is_shard, plain_name, unwrapped
 from .statistics import estimate, moving_layers
 from .working import WorkingCopy, slots_of
@@ -50,6 +51,7 @@ class TorchModel:
         self._lock = threading.RLock()
         self._present: dict[str, Tensor] | None = None
         self._place: object = None
+        self._source: nn.Module | None = None  # of a function that builds the model
         self._renew()
 
     def layout(self) -> Layout:
@@ -58,6 +60,14 @@ class TorchModel:
 
     def place(self) -> object:
         return tuple((each.device, each.dtype) for each in self._state().values())
+
+    def own(self) -> ModuleCapture:
+        if isinstance(self.model, nn.Module):
+            return ModuleCapture(self.model)
+        if self._source is None:  # the working copy holds members' weights
+            with torch.random.fork_rng(devices=[]):
+                self._source = self.model()
+        return ModuleCapture(self._source)
 
     def says_outputs(self) -> Reading | None:
         model = self.model if isinstance(self.model, nn.Module) else self._copy.module
@@ -179,7 +189,7 @@ class TorchModel:
     def _run(self, weights: dict[str, Tensor], batch: Batch) -> Tensor:
         self._put(weights)
         arguments = tuple(each.to(self._device) for each in batch)
-        return _one_tensor(self._copy.run(arguments, self._own))
+        return _one_tensor(self._copy.run(arguments, lambda: self._own(weights)))
 
     def _put(self, weights: dict[str, Tensor]) -> None:
         if weights is not self._present:
@@ -217,9 +227,15 @@ class TorchModel:
         self._place = self.place()
         self._device = next((each.device for each in self._state().values()), _CPU)
 
-    def _own(self) -> Mapping[str, Any]:
-        """The state of the model that was copied; none of one that is built."""
-        return self._state() if isinstance(self.model, nn.Module) else {}
+    def _own(self, weights: Mapping[str, Tensor]) -> Mapping[str, Any]:
+        """The state of the model that was copied but what some weights share; none of one built."""
+        if not isinstance(self.model, nn.Module):
+            return {}
+        return {
+            name: each
+            for name, each in self._state().items()
+            if name not in weights or weights[name].data_ptr() != each.data_ptr()
+        }
 
     def _state(self) -> dict[str, Tensor]:
         """The tensors of the model's state, by the plain model's names, as they are now."""

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Mapping
 from typing import Any, Unpack
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -15,12 +13,11 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from ...core.errors import ScheduleError, SnapshotError, shown
 from ...core.schedule import Schedule
-from ...snapshots.capture import HostBuffers, Standing
-from ...snapshots.file import Layout, TensorBytes, check_tensor
+from ...snapshots.capture import Standing
 from ...snapshots.recorder import Metrics, Recorder, RecorderOptions
 from ...snapshots.store import SnapshotStore
+from .capture import ModuleCapture
 from .scheduler import CyclicCosineLR
-from .state import dtype_name, is_shard, plain_name, unwrapped
 from .stretch import copied
 from .updates import Follower, is_in_charge, is_left
 
@@ -37,7 +34,11 @@ class SnapshotRecorder(Recorder):
 
     Args:
         folder: the folder of the snapshots; made if it is not there.
-        model: the model. Its whole state is recorded: parameters and buffers.
+        model: the model. Its whole state is recorded, parameters and buffers, or
+            with `which` a part of it: "trainable" are the parameters that require
+            gradients when the recorder is made, and the buffers of at most one
+            axis, as of running statistics, which move in frozen layers too. Tied
+            tensors are recorded all or none.
         schedule: the CyclicCosineLR (or accelerate's wrapper of one). Snapshots
             are then taken within `scheduler.step()`, in the moment in which it
             leaves a cycle: nothing else is to be called, and resuming the
@@ -45,8 +46,8 @@ class SnapshotRecorder(Recorder):
             `recorder.step()` is an update, if an optimizer of the model did one.
         options: `resume_from` (not needed where the scheduler's state is
             loaded), `overwrite`, `metrics`, `background`, `max_pending`,
-            `on_error`, `keep_last`, `keep_best`, `metric`, `mode` and
-            `install_sigterm`, as RecorderOptions has them.
+            `on_error`, `keep_last`, `keep_best`, `metric`, `mode`,
+            `install_sigterm` and `which`, as RecorderOptions has them.
 
     Raises:
         SnapshotError: the folder cannot be written to, or another recorder is
@@ -163,43 +164,6 @@ class SnapshotRecorder(Recorder):
         """The scheduler left a cycle; whether to be told of the next step, too."""
         self.look()
         return self.busy
-
-
-class ModuleCapture:
-    """The state of a module: parameters and buffers, by the plain model's names.
-
-    Raises:
-        SnapshotError: no module, or a state that cannot be recorded; with the tensor's name.
-    """
-
-    framework = "torch"
-    version = str(torch.__version__)
-
-    def __init__(self, model: nn.Module) -> None:
-        if not isinstance(model, nn.Module):
-            raise SnapshotError(
-                f"Argument `model` must be a torch.nn.Module. Received: {type(model).__name__}"
-            )
-        self._model = model
-        # Now, and not at the end of the first cycle.
-        for name, value in self.tensors().items():
-            check_tensor(name, dtype_name(value.dtype))
-
-    def tensors(self) -> dict[str, Tensor]:
-        """The tensors as they are."""
-        state = unwrapped(self._model).state_dict(keep_vars=True)
-        return {plain_name(name): _dense(name, value) for name, value in state.items()}
-
-    def layout(self) -> Layout:
-        """Their shapes and dtypes."""
-        return {
-            name: (tuple(value.shape), dtype_name(value.dtype))
-            for name, value in self.tensors().items()
-        }
-
-    def buffers(self) -> HostBuffers:
-        """Held tensors, pinned where they are for those of CUDA devices."""
-        return _PinnedBuffers()
 
 
 class SchedulerClock:
@@ -332,107 +296,3 @@ class OptimizersClock:
         """Where it stood."""
         self._hook.remove()
         return last
-
-
-class _PinnedBuffers(HostBuffers):
-    """Held tensors; pinned ones, filled by a stream of their own, for those on CUDA devices."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        # By name, with the bytes and whether they are pinned.
-        self._tensors: dict[str, tuple[Tensor, TensorBytes, bool]] = {}
-        self._streams: dict[torch.device, torch.cuda.Stream] = {}
-        self._events: list[torch.cuda.Event] = []
-
-    @torch.inference_mode(mode=False)  # whose tensors nobody could fill again outside of it
-    def copy(self, weights: Mapping[str, Tensor]) -> dict[str, TensorBytes]:
-        for name in self._tensors.keys() - weights.keys():
-            del self._tensors[name]
-        on_device: dict[torch.device, list[str]] = {}
-        for name, value in weights.items():
-            held = self._fitting(name, value)
-            if value.is_cuda:
-                on_device.setdefault(value.device, []).append(name)
-            else:
-                held.copy_(value)
-        for device, names in on_device.items():
-            self._copy_from(device, {name: weights[name] for name in names})
-        return {name: data for name, (_, data, _) in self._tensors.items()}
-
-    def arrive(self) -> None:
-        while self._events:
-            self._events.pop().synchronize()
-
-    def _fitting(self, name: str, value: Tensor) -> Tensor:
-        """The held tensor for another, made anew if there is none that fits."""
-        held, _, pinned = self._tensors.get(name, (None, None, False))
-        if (
-            held is None
-            or (held.shape, held.dtype) != (value.shape, value.dtype)
-            or pinned != value.is_cuda
-        ):
-            dtype = dtype_name(value.dtype)
-            check_tensor(name, dtype)
-            self._tensors.pop(name, None)
-            # On the host, whatever torch.set_default_device says.
-            held = torch.empty(
-                value.shape, dtype=value.dtype, device="cpu", pin_memory=value.is_cuda
-            )
-            flat = held.view(-1)
-            data = flat.view(torch.uint8).numpy().data if flat.numel() else memoryview(b"")
-            described = TensorBytes(dtype, tuple(value.shape), data)
-            self._tensors[name] = held, described, value.is_cuda
-        return held
-
-    def _copy_from(self, device: torch.device, weights: Mapping[str, Tensor]) -> None:
-        """Have a device copy its tensors, without the host waiting.
-
-        On the device, the copy waits for the update that was queued last, and
-        the next update for the copy.
-        """
-        training = torch.cuda.current_stream(device)
-        if device not in self._streams:
-            self._streams[device] = torch.cuda.Stream(device)
-        stream = self._streams[device]
-        stream.wait_stream(training)
-        with torch.cuda.stream(stream):
-            for name, value in weights.items():
-                # Its memory must not be given to others before it was read.
-                value.record_stream(stream)
-                # Conjugated here: after the copy, torch would not wait for it to arrive.
-                plain = value.resolve_conj().resolve_neg()
-                self._tensors[name][0].copy_(plain, non_blocking=True)
-            # A thread that waits for it sleeps, in place of spinning.
-            event = torch.cuda.Event(blocking=True)
-            event.record(stream)
-        training.wait_event(event)
-        self._events.append(event)
-
-
-def _dense(name: str, value: object) -> Tensor:
-    """A tensor of the model's state, which must be one that can be copied as bytes."""
-    if not isinstance(value, Tensor):
-        raise SnapshotError(
-            f"The model's state must consist of tensors. Received: {name!r}, a "
-            f"{type(value).__name__}; keep extra state out of state_dict(), or make it a buffer"
-        )
-    if nn.parameter.is_lazy(value):
-        raise SnapshotError(
-            f"The model must be built before it is recorded. Received: {name!r} is not "
-            "initialized; run a batch through the lazy modules first"
-        )
-    if value.is_meta:
-        raise SnapshotError(
-            f"The model's tensors must have data. Received: {name!r} on the meta device; load or "
-            "initialize the weights first"
-        )
-    if is_shard(value):
-        raise SnapshotError(
-            "The model's tensors must be whole in this process. Received: "
-            f"{name!r}, a shard; record a model that is not sharded, or gather its state first"
-        )
-    if value.layout != torch.strided or value.is_quantized:
-        raise SnapshotError(
-            f"The model's tensors must be dense. Received: {name!r} of layout {value.layout}"
-        )
-    return value.detach()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, TypedDict, cast, overload
 
@@ -321,9 +321,7 @@ class Averaging:
         for pair in pairs if self._batches is not None else ():
             barriers.append(self._between(*pair))
             self._check(too_high(barriers[-1], pair, limit, self._judge.title), tolerance)
-        mean = self._model.load(
-            average_weights(map(self._members.load, self._chosen), weights=mixture)
-        )
+        mean = self._model.load(self._averaged(mixture))
         found = self._finished(
             self._estimated(mean, len(self._chosen)), self._chosen, mixture, barriers
         )
@@ -342,6 +340,22 @@ class Averaging:
                 stacklevel=4,
             )
         return found
+
+    def _averaged(self, mixture: Sequence[float]) -> Weights:
+        """The mean by name; of what all leave out, the model's own, no sum is made."""
+        left_out = set.intersection(
+            *({*(each.metadata.get("rest") or ())} for each in self._chosen)
+        )
+        newest: Weights = {}
+
+        def recorded() -> Iterator[Weights]:
+            nonlocal newest
+            for each in self._chosen:
+                newest = self._members.load(each)
+                yield {name: value for name, value in newest.items() if name not in left_out}
+
+        mean = average_weights(recorded(), weights=mixture)
+        return {name: mean.get(name, value) for name, value in newest.items()}
 
     def _greedy(self) -> AveragedWeights:
         """The mean of those that do not make it worse."""

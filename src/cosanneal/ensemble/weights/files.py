@@ -17,6 +17,7 @@ from ...core.errors import EnsembleError, MissingExtraError
 from ...core.paths import local_path
 from ...snapshots.file import encode_header, first_mismatch, plan_header
 from ...snapshots.finite import all_finite
+from ...snapshots.part import rest_mismatch
 from ...snapshots.reader import numpy_dtype
 from ...snapshots.store import SNAPSHOT_NAME, Snapshot
 
@@ -44,7 +45,8 @@ def average_snapshots(
 
     Args:
         snapshots: at least one; all of the same tensors.
-        path: the file to write. Its metadata say what was averaged.
+        path: the file to write. Its metadata say what was averaged; the mean of
+            parts of the weights is a part, with the digests of what they leave out.
         overwrite: whether it may replace a file.
         progress: called with the number of bytes read since it was last called.
 
@@ -81,6 +83,16 @@ def average_snapshots(
                     f"Snapshots must have the same tensors to be averaged. Received: "
                     f"{snapshot.path}, unlike the newest: {mismatch}; average those of one model"
                 )
+        rest = members[-1].metadata["rest"]
+        for snapshot in members:
+            other = snapshot.metadata["rest"]
+            if other != rest:
+                differing_rest = rest_mismatch({**(other or {}), **(rest or {})}, other or {})
+                raise EnsembleError(
+                    "Snapshots that are parts must leave out the same to be averaged. Received: "
+                    f"{snapshot.path}, unlike the newest in {differing_rest!r}; average those of "
+                    "one run"
+                )
         dtypes = {name: _averaged_dtype(dtype) for name, (_, dtype) in layout.items()}
         averaged = [
             {"name": each.path.name, "step": each.step, "digest": each.metadata["digest"]}
@@ -94,6 +106,7 @@ def average_snapshots(
                 "taken_from_newest": json.dumps(
                     sorted(name for name, dtype in dtypes.items() if dtype is None)
                 ),
+                **({} if rest is None else {"rest": json.dumps(rest)}),
             },
         )
         differing = []
