@@ -71,7 +71,7 @@ def test_the_metadata_are_those_of_the_table(tmp_path: Path) -> None:
     with safetensors.safe_open(snapshot.path, framework="numpy") as file:
         metadata = file.metadata()
     table = DOCUMENT.partition("## The metadata")[2].partition("## ")[0]
-    sometimes = {"schedule_step", "nonfinite"}
+    sometimes = {"schedule_step", "nonfinite", "rest"}
     assert not sometimes & set(metadata)
     assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == sometimes | set(metadata)
     assert metadata["cosanneal"] == str(FORMAT_VERSION)

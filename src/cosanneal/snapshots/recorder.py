@@ -14,7 +14,7 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, Self, TypeAlias, TypedDict, Unpack
 
@@ -32,6 +32,7 @@ from .part import Part, RestDigests, Which
 from .resume import Run
 from .retention import Mode, Retention, check_count
 from .sigterm import FinishOnSigterm
+from .statistics import Statistics
 from .store import Snapshot, SnapshotStore, plain_metrics
 from .tenancy import Tenancy
 from .writer import Writer
@@ -89,39 +90,6 @@ class RecorderOptions(TypedDict, total=False):
     metrics: Callable[[], Mapping[str, Any]] | None
     install_sigterm: bool
     which: Which
-
-
-@dataclass(slots=True, kw_only=True)
-class Statistics:
-    """What recording has done and cost so far.
-
-    Attributes:
-        taken: the snapshots whose weights were copied.
-        durable: those of them that are on the disk.
-        failed: those that were lost, or may be, to an error of the file system
-            or an interrupt.
-        data_bytes: the bytes of the durable ones' weights.
-        held_seconds: how long the training thread was held in all, the metrics
-            aside.
-        waited_seconds: how much of that it waited for an earlier snapshot to
-            become durable; more `max_pending`, or a faster disk, would help.
-        copied_seconds: how much of it the weights were copied.
-        writing_seconds: how long the writing took, in the background or not.
-    """
-
-    taken: int = 0
-    durable: int = 0
-    failed: int = 0
-    data_bytes: int = 0
-    held_seconds: float = 0.0
-    waited_seconds: float = 0.0
-    copied_seconds: float = 0.0
-    writing_seconds: float = 0.0
-
-    @property
-    def pending(self) -> int:
-        """Those that were taken and are not durable yet."""
-        return self.taken - self.durable - self.failed
 
 
 class Recorder:
@@ -189,9 +157,7 @@ class Recorder:
         self._closed = self._checked = self._warned = False
         self._statistics = Statistics()
         overwrite = options.get("overwrite", False)
-        self._run = Run(
-            self.store, self.schedule, self._retention, overwrite=overwrite, part=self._part
-        )
+        self._run = Run(self.store, schedule, self._retention, self._part, overwrite=overwrite)
         self._process = os.getpid()
         self._one_at_a_time = threading.RLock()
         self._writer = Writer(
@@ -211,7 +177,6 @@ class Recorder:
                 self.resume(resume_from)
             elif overwrite:
                 self._run.start_over()
-            self._part.settle()
             self._run.compare()
             if check_flag("install_sigterm", options.get("install_sigterm", False)):
                 finish = partial(_finish, self._one_at_a_time)
@@ -405,7 +370,6 @@ class Recorder:
                     f"{last.updates}; to resume from an earlier step, make a new recorder with "
                     "resume_from=step"
                 )
-            self._part.settle()
             self._run.begin()
             # A cycle is found by crossing its end. Where several ended at once,
             # only the last has weights to show.
@@ -448,9 +412,7 @@ class Recorder:
         tensors = buffers.copy(weights)
         copied = time.perf_counter()
         at = self._standing
-        self._run.keep(
-            at.updates, {name: (each.shape, each.dtype) for name, each in tensors.items()}, rest
-        )
+        self._run.keep(at.updates, tensors, rest)
         of = self._capture.framework, self._capture.version
         write = partial(
             _written, self._tenancy, tensors, rest, cycle, at, self.schedule, of, values

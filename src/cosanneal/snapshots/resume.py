@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from ..core.difference import difference
 from ..core.errors import SnapshotError, shown
 from ..core.schedule import Schedule
 from .capture import Standing
-from .file import Layout, first_mismatch
+from .file import Layout, TensorBytes, first_mismatch
 from .part import Part, RestDigests, rest_mismatch
 from .retention import Retention
 from .store import Snapshot, SnapshotStore
@@ -34,8 +34,8 @@ class Run:
         store: the folder.
         schedule: the run's schedule.
         retention: which snapshots it keeps.
-        overwrite: whether those of another schedule or model are replaced, and not refused.
         part: what is recorded.
+        overwrite: whether those of another schedule or model are replaced, and not refused.
     """
 
     def __init__(
@@ -43,9 +43,9 @@ class Run:
         store: SnapshotStore,
         schedule: Schedule,
         retention: Retention,
+        part: Part,
         *,
         overwrite: bool,
-        part: Part,
     ) -> None:
         if not isinstance(overwrite, bool):
             raise SnapshotError(
@@ -137,6 +137,7 @@ class Run:
         Raises:
             SnapshotError: the tensors differ; with the first that does.
         """
+        self._part.settle()
         if self._compared:
             return
         found = self._store.list()
@@ -180,17 +181,18 @@ class Run:
             f"Received: {snapshot.path}, of another: {mismatch}"
         )
 
-    def keep(self, step: int, layout: Layout, rest: RestDigests | None = None) -> None:
+    def keep(self, step: int, tensors: Mapping[str, TensorBytes], rest: RestDigests | None) -> None:
         """Refuse weights of another structure than those before.
 
         Args:
             step: the updates that the weights have seen.
-            layout: their shapes and dtypes.
+            tensors: they themselves.
             rest: the digests of what is left out.
 
         Raises:
             SnapshotError: they differ; with the first that does.
         """
+        layout = {name: (each.shape, each.dtype) for name, each in tensors.items()}
         self.compare(layout)
         if self._before is not None:
             which, before, stated = self._before

@@ -43,6 +43,28 @@ class Snapshot:
         self.step = step
         self._metadata: dict[str, Any] | None = None
 
+    @classmethod
+    def at(cls, path: str | os.PathLike[str] | Snapshot) -> Snapshot:
+        """The snapshot that a file is; one that is a snapshot already stays as it is.
+
+        Args:
+            path: the file, under the name that it was written under.
+
+        Raises:
+            SnapshotError: no path, or no snapshot's name.
+        """
+        if isinstance(path, Snapshot):
+            return path
+        file = lasting_path(path, error=SnapshotError)
+        match = SNAPSHOT_NAME.fullmatch(file.name)
+        if not match:
+            raise SnapshotError(
+                "Argument `snapshot` must be a Snapshot or the file of one, whose name is such as "
+                f"{_name(3, 12000)}. Received: {shown(str(path))}; a folder's are in "
+                "SnapshotStore(folder).list()"
+            )
+        return cls(file, cycle=int(match[1]), step=int(match[2]))
+
     def __repr__(self) -> str:
         return f"<Snapshot: cycle {self.cycle}, step {self.step}, {str(self.path)!r}>"
 

@@ -57,7 +57,7 @@ def test_what_trains_is_recorded_and_predicts_as_the_whole(
     tmp_path: Path, build: Any, expected: set[str]
 ) -> None:
     for name in ("trainable", "all"):
-        fit(build(), SnapshotRecorder(tmp_path / name, SCHEDULE, which=name))  # type: ignore[arg-type]
+        fit(build(), SnapshotRecorder(tmp_path / name, SCHEDULE, which=name))
     model = build()
     before = model.get_weights()
     ensemble, whole = (SnapshotEnsemble(model, tmp_path / name) for name in ("trainable", "all"))
@@ -89,7 +89,7 @@ def test_the_rest_comes_from_a_model_that_is_lent_too(tmp_path: Path) -> None:
         return model
 
     for which in ("trainable", "all"):
-        recorder = SnapshotRecorder(tmp_path / which, SCHEDULE, set_lr=True, which=which)  # type: ignore[arg-type]
+        recorder = SnapshotRecorder(tmp_path / which, SCHEDULE, set_lr=True, which=which)
         fit(build(), recorder)
     x, _ = data()
     ensemble, whole = (SnapshotEnsemble(build(), tmp_path / each) for each in ("trainable", "all"))

@@ -96,7 +96,7 @@ def test_adapters_are_recorded_and_predict_as_whole_models(tmp_path: Path, which
                 parameter.zero_()
     before = {name: value.clone() for name, value in fresh.state_dict().items()}
     for make in (fresh, adapted, torch.compile(adapted(), backend="eager")):
-        ensemble = SnapshotEnsemble(make, tmp_path)  # type: ignore[arg-type]
+        ensemble = SnapshotEnsemble(make, tmp_path)
         for mode in MODES:
             torch.testing.assert_close(ensemble.predict(x, mode=mode), expected)
     ensemble = SnapshotEnsemble(fresh, tmp_path)
@@ -193,7 +193,7 @@ def test_a_layer_that_trains_and_is_left_out_is_an_error(tmp_path: Path, way: st
         tmp_path, model, EVERY_STEP, which=lambda name: name.startswith("1.")
     ) as recorder:
         recorder.step()
-        weight = model[0].weight
+        weight = next(model.parameters())
         with torch.no_grad():
             if way == "data":  # which torch does not count
                 weight.data.copy_(weight + 1)
@@ -262,7 +262,7 @@ def test_wrapped_and_averaged_models_have_parts(tmp_path: Path) -> None:
     with SnapshotRecorder(tmp_path / "mean", mean, EVERY_STEP, which="trainable") as recorder:
         for _ in range(3):
             with torch.no_grad():
-                model[1].weight += 1  # type: ignore[operator]
+                next(iter(model[1].parameters())).add_(1)
             mean.update_parameters(model)
             recorder.step()
     assert {"n_averaged", "module.1.weight"} <= set(recorder.store.list()[-1].load())
@@ -300,7 +300,7 @@ def test_a_run_of_parts_killed_and_resumed_is_the_one_that_was_not(tmp_path: Pat
                 optimizer.step()
                 scheduler.step()
             recorder.wait()
-            names = {"model": model, "opt": optimizer, "sched": scheduler}
+            names: dict[str, Any] = {"model": model, "opt": optimizer, "sched": scheduler}
             torch.save({name: each.state_dict() for name, each in names.items()}, state)
 
     run(tmp_path / "whole", 6)

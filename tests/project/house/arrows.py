@@ -37,8 +37,9 @@ _ENSEMBLE: dict[str, set[str]] = {
     "choose.choice": {"arrays", "score", "choose", "predict.pooling"},
     # Its questions are put to what was chosen, so that it stands on choosing.
     "score.analysis": {"arrays", "score", "choose"},
+    "parts": {"model"},
     # A member has its weight by a choice.
-    "members": {"arrays", "model", "choose.choice"},
+    "members": {"arrays", "model", "parts", "choose.choice"},
     "predict": {"arrays", "predict.batches", "predict.outputs", "predict.pooling"},
     "predict.modes": {"members", "model", "predict", "predict.batches", "predict.pooling"},
     "weights": {"arrays", "predict.pooling"},

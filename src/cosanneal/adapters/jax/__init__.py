@@ -6,6 +6,8 @@ try:
     from .buffer import SnapshotBuffer as SnapshotBuffer
     from .buffer import snapshot_buffer as snapshot_buffer
     from .ensemble import SnapshotEnsemble as SnapshotEnsemble
+    from .load import export_weights as export_weights
+    from .load import load_snapshot as load_snapshot
     from .recorder import SnapshotRecorder as SnapshotRecorder
     from .schedule import cyclic_cosine_schedule as cyclic_cosine_schedule
 except ModuleNotFoundError as error:
@@ -20,5 +22,7 @@ __all__ = [
     "SnapshotEnsemble",
     "SnapshotRecorder",
     "cyclic_cosine_schedule",
+    "export_weights",
+    "load_snapshot",
     "snapshot_buffer",
 ]

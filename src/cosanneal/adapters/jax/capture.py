@@ -52,6 +52,11 @@ class PytreeCapture:
         arrays = self._arrays(names)
         for name, array in arrays.items():
             check_tensor(name, str(array.dtype))
+            if isinstance(array, jax.ShapeDtypeStruct):
+                raise SnapshotError(
+                    f"The params must have data. Received: {name!r}, a shape alone, as "
+                    "jax.eval_shape gives it"
+                )
         if cut is not None:
             arrays = {name: cut(array) for name, array in arrays.items()}
         # All are on their way before the first is waited for.

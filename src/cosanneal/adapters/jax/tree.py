@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -36,6 +36,11 @@ def named_leaves(
     if not leaves:
         raise error(f"The params must hold at least one array. Received: {shown(tree)}")
     return leaves, structure
+
+
+def tree_of(structure: Any, leaves: Mapping[str, Any]) -> Any:
+    """The pytree of a structure, of leaves in the pytree's order."""
+    return jax.tree_util.tree_unflatten(structure, list(leaves.values()))
 
 
 class Leaf(NamedTuple):

@@ -11,6 +11,8 @@ _EXTRAS = {
 
 try:
     from .ensemble import SnapshotEnsemble as SnapshotEnsemble
+    from .load import export_weights as export_weights
+    from .load import load_snapshot as load_snapshot
     from .recorder import SnapshotRecorder as SnapshotRecorder
     from .schedule import CyclicCosineSchedule as CyclicCosineSchedule
 except ModuleNotFoundError as error:
@@ -23,4 +25,10 @@ except ModuleNotFoundError as error:
         _EXTRAS[error.name], package=error.name, needed_by=needed_by
     ) from error
 
-__all__ = ["CyclicCosineSchedule", "SnapshotEnsemble", "SnapshotRecorder"]
+__all__ = [
+    "CyclicCosineSchedule",
+    "SnapshotEnsemble",
+    "SnapshotRecorder",
+    "export_weights",
+    "load_snapshot",
+]

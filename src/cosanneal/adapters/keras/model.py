@@ -159,6 +159,13 @@ class KerasModel:
         return [weights[names[id(variable)]] for variable in self.model.weights]
 
     @contextmanager
+    def holding(self, weights: Weights) -> Iterator[keras.Model]:
+        """The model, or its copy, as long as it has some weights."""
+        with self._given() as give:
+            give(weights)
+            yield self._target
+
+    @contextmanager
     def _given(self) -> Iterator[Callable[[Weights], None]]:
         """What gives the model some weights; one that is lent has its own again afterwards."""
         with self._lock:
@@ -213,7 +220,8 @@ class _Derived:
     def put(self, weights: Mapping[str, Any]) -> None:
         """Put weights in place, and have derived anew what is derived."""
         for name, variable in named_weights(self._model).items():
-            variable.assign(weights[name])
+            if name in weights:
+                variable.assign(weights[name])
         for layer in self.stateful:
             layer.reset_state()
         values = [array_of(each) for layer in self._finalized for each in layer.weights]
@@ -256,6 +264,13 @@ class _Derived:
             )
         if self._finalized:
             self.put({name: values[0] for name, values in stacked.items()})
+
+
+def put_in_place(model: keras.Model, weights: Mapping[str, Any]) -> None:
+    """Put weights, all or some, into a model of the user's."""
+    derived = _Derived(model)
+    derived.sync()
+    derived.put_back(weights)
 
 
 def _built(build: Callable[[], Any]) -> Any:

@@ -15,7 +15,8 @@ from ...core.difference import difference
 from ...core.errors import ScheduleError, SnapshotError, check_flag, shown
 from ...core.schedule import Schedule
 from ...snapshots.capture import EachStep, Standing
-from ...snapshots.recorder import Metrics, Recorder, RecorderOptions, Statistics
+from ...snapshots.recorder import Metrics, Recorder, RecorderOptions
+from ...snapshots.statistics import Statistics
 from ...snapshots.store import SnapshotStore
 from .capture import ModelCapture
 from .names import array_of

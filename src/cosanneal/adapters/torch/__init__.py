@@ -4,6 +4,8 @@ from ...core.errors import MissingExtraError
 
 try:
     from .ensemble import SnapshotEnsemble as SnapshotEnsemble
+    from .load import export_weights as export_weights
+    from .load import load_snapshot as load_snapshot
     from .migration import from_torch as from_torch
     from .recorder import SnapshotRecorder as SnapshotRecorder
     from .scheduler import CyclicCosineLR as CyclicCosineLR
@@ -14,4 +16,11 @@ except ModuleNotFoundError as error:
         "torch", package=error.name, needed_by="cosanneal.adapters.torch"
     ) from error
 
-__all__ = ["CyclicCosineLR", "SnapshotEnsemble", "SnapshotRecorder", "from_torch"]
+__all__ = [
+    "CyclicCosineLR",
+    "SnapshotEnsemble",
+    "SnapshotRecorder",
+    "export_weights",
+    "from_torch",
+    "load_snapshot",
+]

@@ -85,10 +85,10 @@ class ModuleCapture:
 
     def buffers(self) -> HostBuffers:
         """Held tensors, pinned where they are for those of CUDA devices."""
-        return _PinnedBuffers()
+        return PinnedBuffers()
 
 
-class _PinnedBuffers(HostBuffers):
+class PinnedBuffers(HostBuffers):
     """Held tensors; pinned ones, filled by a stream of their own, for those on CUDA devices."""
 
     def __init__(self) -> None:
@@ -100,6 +100,7 @@ class _PinnedBuffers(HostBuffers):
 
     @torch.inference_mode(mode=False)  # whose tensors nobody could fill again outside of it
     def copy(self, weights: Mapping[str, Tensor]) -> dict[str, TensorBytes]:
+        """Copy the weights, as of `HostBuffers.copy`; a device's are then under way."""
         for name in self._tensors.keys() - weights.keys():
             del self._tensors[name]
         on_device: dict[torch.device, list[str]] = {}
@@ -114,6 +115,7 @@ class _PinnedBuffers(HostBuffers):
         return {name: data for name, (_, data, _) in self._tensors.items()}
 
     def arrive(self) -> None:
+        """Wait for what devices copy."""
         while self._events:
             self._events.pop().synchronize()
 

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -15,11 +14,12 @@ from numpy.typing import NDArray
 from ...core.atomic import replacing
 from ...core.errors import EnsembleError, MissingExtraError
 from ...core.paths import local_path
+from ...snapshots.export import check_target
 from ...snapshots.file import encode_header, first_mismatch, plan_header
 from ...snapshots.finite import all_finite
 from ...snapshots.part import rest_mismatch
 from ...snapshots.reader import numpy_dtype
-from ...snapshots.store import SNAPSHOT_NAME, Snapshot
+from ...snapshots.store import Snapshot
 
 # A multiple of every element's size.
 _CHUNK_BYTES: Final = 1 << 18
@@ -72,7 +72,7 @@ def average_snapshots(
     if not members:
         raise EnsembleError("Argument `snapshots` must hold at least one. Received: none")
     path = local_path(path, error=EnsembleError)
-    _check_target(path, overwrite)
+    check_target(path, overwrite, what="an average", error=EnsembleError)
     with contextlib.ExitStack() as stack:
         readers = [stack.enter_context(snapshot.open()) for snapshot in members]
         layout = readers[-1].layout
@@ -130,7 +130,8 @@ def average_snapshots(
                         progress(sum(map(len, parts)))
                 if differs:
                     differing.append(name)
-            _check_target(path, overwrite)  # it may have come meanwhile
+            # It may have come meanwhile.
+            check_target(path, overwrite, what="an average", error=EnsembleError)
     return tuple(differing)
 
 
@@ -184,16 +185,3 @@ def _averaged_dtype(name: str) -> np.dtype[Any] | None:
             "cli", package="ml_dtypes", needed_by=f"Averaging tensors of {name}"
         )
     return dtype
-
-
-def _check_target(path: Path, overwrite: bool) -> None:
-    if SNAPSHOT_NAME.fullmatch(path.name):
-        raise EnsembleError(
-            f"An average must not bear the name of a snapshot, for it is none. Received: {path}; "
-            "choose another name"
-        )
-    if not overwrite and os.path.lexists(path):
-        raise EnsembleError(
-            f"The file of an average must not be there yet. Received: {path}; choose another "
-            "name, or replace it with overwrite=True"
-        )
