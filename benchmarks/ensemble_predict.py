@@ -9,7 +9,8 @@ softmax is kept: what a person would write for a single model, M times. Then one
 at a time (batch 1), where calls cost more than they compute. "loop" is a loop over M
 models that are all in memory, whose softmaxes are averaged; torch.func.vmap is what its
 documentation writes for an ensemble, over weights that stack_module_state stacked;
-torchensemble is its SnapshotEnsembleClassifier with the same members.
+torchensemble is its SnapshotEnsembleClassifier with the same members. The limit of
+predict_with_uncertainty is predict, of the same loader and streaming too.
 
 Memory is the peak of the resident memory over that before the call, divided by the size
 of one member, for members of 100 MB, each in a process of its own; the others' for M = 5 alone.
@@ -40,7 +41,7 @@ from cosanneal.ensemble.predict.modes import Mode
 
 MEMBERS = (5, 20)
 MODES: tuple[Mode, ...] = ("stream", "resident", "stacked", "auto")
-STREAM, MEMORY = 1.1, 1.1
+STREAM, UNCERTAINTY, MEMORY = 1.1, 1.15, 1.1
 SAMPLES, BATCH, SINGLES = 192, 64, 8
 EVERY_STEP = ca.CyclicCosine(0.1, cycle_steps=1)
 
@@ -171,6 +172,21 @@ def times(members: int, folder: Path, repeats: int) -> Iterator[Figure]:
         for i in range(SINGLES):
             predict(x[i : i + 1])
 
+    found = in_turn(
+        {
+            "limit": lambda: ensemble.predict(loader) is None,
+            "ours": lambda: ensemble.predict_with_uncertainty(loader) is None,
+        },
+        repeats=repeats,
+        per=1e-3,
+    )
+    yield Figure(
+        name=f"loader, uncertainty, M = {members}",
+        unit="ms",
+        ours=found["ours"],
+        limit=found["limit"],
+        goal=UNCERTAINTY,
+    )
     for what, per, call in (
         ("loader", 1e-3, lambda predict: predict(loader) is None),
         ("batch 1", SINGLES * 1e-3, singly),

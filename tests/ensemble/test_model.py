@@ -11,9 +11,16 @@ import numpy as np
 import pytest
 
 import cosanneal as ca
-from cosanneal.ensemble import SnapshotEnsemble, log_loss
+from cosanneal.ensemble import SnapshotEnsemble, ValueUncertainty, log_loss
 from cosanneal.ensemble.predict.batches import Batches
-from tests.shared.modes import MODES, check_choice, check_loaders, check_memory, check_modes
+from tests.shared.modes import (
+    MODES,
+    check_choice,
+    check_loaders,
+    check_memory,
+    check_modes,
+    check_uncertainty,
+)
 from tests.shared.recording import EVERY_STEP, ArrayCapture, ArrayRecorder
 
 
@@ -106,6 +113,26 @@ def test_it_predicts_in_every_mode(ensemble: SnapshotEnsemble[Any]) -> None:
 
 def test_it_is_fitted_and_the_choice_is_applied(ensemble: SnapshotEnsemble[Any]) -> None:
     check_choice(ensemble, *data())
+
+
+def test_it_says_how_sure_it_is(ensemble: SnapshotEnsemble[Any]) -> None:
+    check_uncertainty(ensemble, *data())
+    with pytest.raises(ca.EnsembleError, match=r"for its uncertainty.*pooling='vote'; give"):
+        SnapshotEnsemble(LinearModel(), ensemble.store, pooling="vote").predict_with_uncertainty(
+            object()
+        )
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_of_values_it_says_how_far_they_differ(ensemble: SnapshotEnsemble[Any], mode: Any) -> None:
+    values = SnapshotEnsemble(LinearModel(), ensemble.store, outputs="values")
+    x, _ = data()
+    found = values.predict_with_uncertainty(x, mode=mode, batch_size=7)
+    assert isinstance(found, ValueUncertainty)
+    members = np.stack([x @ w["w"] + w["b"] for w in map(drawn, range(1, 5))]).astype(float)
+    np.testing.assert_allclose(found.mean, members.mean(0), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(found.epistemic, members.var(0), rtol=1e-3, atol=1e-6)
+    assert found.aleatoric is None
 
 
 def test_its_weights_are_averaged(ensemble: SnapshotEnsemble[Any]) -> None:

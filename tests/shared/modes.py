@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 import cosanneal as ca
-from cosanneal.ensemble import SnapshotEnsemble
+from cosanneal.ensemble import SnapshotEnsemble, Uncertainty, uncertainty
 from cosanneal.ensemble.arrays import as_numpy
 from cosanneal.ensemble.predict.modes import Mode
 
@@ -115,3 +116,37 @@ def check_memory(ensemble: SnapshotEnsemble[Any], x: Any, monkeypatch: pytest.Mo
     ensemble.predict(x, mode="auto")
     assert ensemble.measured == {}
     assert ensemble.held == 0
+
+
+def check_uncertainty(ensemble: SnapshotEnsemble[Any], x: Any, y: Any) -> None:
+    """In every mode, what the members' own predictions give; before and after a choice."""
+    names = ("entropy", "expected_entropy", "mutual_information", "variation_ratio")
+    for fitted in (False, True):
+        members = [as_numpy(each) for each in ensemble.member_predictions(x)]
+        weights = None
+        if fitted:
+            with pytest.warns(UserWarning, match="validation samples"):
+                choice = ensemble.fit(x, y)
+            # A member that is left out, and a temperature that changes the prediction alone.
+            weights = (0.0, 0.5, 0.3, 0.2, *[0.0] * (len(members) - 4))
+            ensemble.choice = replace(choice, weights=weights, temperature=1.7)
+        expected = uncertainty(members, weights)
+        assert as_numpy(expected.mutual_information).max() > 1e-3
+        like = ensemble.predict(x)
+        for mode in MODES:
+            for batch_size in (None, 7):
+                found = ensemble.predict_with_uncertainty(x, mode=mode, batch_size=batch_size)
+                assert isinstance(found, Uncertainty)
+                assert type(found.entropy) is type(like)
+                assert found.entropy.dtype == like.dtype
+                theirs = as_numpy(ensemble.predict(x, mode=mode, batch_size=batch_size))
+                np.testing.assert_allclose(as_numpy(found.probabilities), theirs, atol=2e-7)
+                for name in names:
+                    np.testing.assert_allclose(
+                        as_numpy(getattr(found, name)),
+                        as_numpy(getattr(expected, name)),
+                        rtol=1e-4,
+                        atol=2e-6,
+                        err_msg=name,
+                    )
+        ensemble.choice = None

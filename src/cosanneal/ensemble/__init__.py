@@ -19,6 +19,8 @@ from .model import Model as Model
 from .predict.pooling import Pool as Pool
 from .predict.pooling import ValuePool as ValuePool
 from .predict.pooling import pool as pool
+from .predict.uncertainty import UncertaintyPool as UncertaintyPool
+from .predict.uncertainty import uncertainty as uncertainty
 from .results import read_results as read_results
 from .results import write_results as write_results
 from .score.analysis import Equivalent as Equivalent
@@ -41,6 +43,8 @@ from .score.reliability import Reliability as Reliability
 from .score.reliability import adaptive_calibration_error as adaptive_calibration_error
 from .score.reliability import calibration_error as calibration_error
 from .score.reliability import reliability as reliability
+from .score.uncertainty import Uncertainty as Uncertainty
+from .score.uncertainty import ValueUncertainty as ValueUncertainty
 from .weights.averaging import AveragedWeights as AveragedWeights
 from .weights.barrier import Interpolation as Interpolation
 from .weights.barrier import interpolate as interpolate

@@ -26,6 +26,8 @@ from .predict.kept import kept_predictions
 from .predict.modes import Mode, Modes, PoolT, joined, outputs_of
 from .predict.outputs import Auto, Outputs
 from .predict.pooling import Pooling, ValuePool
+from .predict.uncertainty import joined_uncertainty, uncertainty_of, uncertainty_pool
+from .score.uncertainty import Uncertainty, ValueUncertainty
 from .weights.averaging import AveragedWeights, Averaging, Recipe, RecipeOptions
 
 
@@ -166,6 +168,24 @@ class SnapshotEnsemble(Generic[ArrayT]):
                 each.value if choice is None else choice.finish(each) for each in pools
             ]
         return joined(self.model, parts)
+
+    def predict_with_uncertainty(
+        self, x: Any, *, batch_size: int | None = None, mode: Mode = "stream"
+    ) -> Uncertainty[ArrayT] | ValueUncertainty[ArrayT]:
+        """The prediction, how sure it is, and how far its members differ.
+
+        An `Uncertainty` of classes or outcomes, a `ValueUncertainty` of values; both
+        say what is in them. Members and weights, args and errors are as in `predict`,
+        and so is the memory; also another pooling than the mean of probabilities.
+        """
+        finish = None if self.choice is None else self.choice.finish
+        uncertainty_pool(self._found.spec)  # what cannot be is said before anything is run
+        weights = self._weights()
+        with self._pools(
+            lambda: uncertainty_pool(self._found.spec), weights, x, batch_size, mode
+        ) as pools:
+            parts = [uncertainty_of(each, finish) for each in pools]
+        return joined_uncertainty(parts, lambda arrays: joined(self.model, arrays))
 
     def predict_with_variance(
         self, x: Any, *, batch_size: int | None = None, mode: Mode = "stream"

@@ -15,7 +15,14 @@ import pytest
 
 import cosanneal as ca
 from cosanneal.adapters.jax import SnapshotEnsemble, SnapshotRecorder
-from tests.shared.modes import MODES, check_choice, check_loaders, check_memory, check_modes
+from tests.shared.modes import (
+    MODES,
+    check_choice,
+    check_loaders,
+    check_memory,
+    check_modes,
+    check_uncertainty,
+)
 
 EVERY_STEP = ca.CyclicCosine(0.1, cycle_steps=1)
 
@@ -64,6 +71,10 @@ def test_loaders_give_what_arrays_give(ensemble: SnapshotEnsemble) -> None:
 
 def test_a_choice_is_applied_in_every_mode(ensemble: SnapshotEnsemble) -> None:
     check_choice(ensemble, *data())
+
+
+def test_its_uncertainty_is_that_of_the_members(ensemble: SnapshotEnsemble) -> None:
+    check_uncertainty(ensemble, *data())
 
 
 def test_auto_streams_where_the_members_do_not_fit(

@@ -15,7 +15,15 @@ from torch import Tensor, nn
 import cosanneal as ca
 from cosanneal.adapters.torch import SnapshotEnsemble, SnapshotRecorder
 from cosanneal.adapters.torch.model import TorchModel
-from tests.shared.modes import MODES, Loader, check_choice, check_loaders, check_memory, check_modes
+from tests.shared.modes import (
+    MODES,
+    Loader,
+    check_choice,
+    check_loaders,
+    check_memory,
+    check_modes,
+    check_uncertainty,
+)
 
 EVERY_STEP = ca.CyclicCosine(0.1, cycle_steps=1)
 
@@ -78,6 +86,10 @@ def test_loaders_give_what_arrays_give(tmp_path: Path) -> None:
 
 def test_a_choice_is_applied_in_every_mode(tmp_path: Path) -> None:
     check_choice(SnapshotEnsemble(recorded(tmp_path, network()), tmp_path), *data())
+
+
+def test_its_uncertainty_is_that_of_the_members(tmp_path: Path) -> None:
+    check_uncertainty(SnapshotEnsemble(recorded(tmp_path, network()), tmp_path), *data())
 
 
 def test_auto_streams_where_the_members_do_not_fit(

@@ -41,6 +41,8 @@ _ENSEMBLE: dict[str, set[str]] = {
     # A member has its weight by a choice.
     "members": {"arrays", "model", "parts", "choose.choice"},
     "predict": {"arrays", "predict.batches", "predict.outputs", "predict.pooling"},
+    # What it finds are scores too.
+    "predict.uncertainty": {"arrays", "score", "predict.outputs", "predict.pooling"},
     "predict.modes": {"members", "model", "predict", "predict.batches", "predict.pooling"},
     "weights": {"arrays", "predict.pooling"},
     "weights.barrier": {"weights"},

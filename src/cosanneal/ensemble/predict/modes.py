@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar, cast, get_args
+from typing import Any, Final, Generic, Literal, Protocol, TypeAlias, TypeVar, cast, get_args
 
 from ...core.errors import EnsembleError, plural, shown
 from ...snapshots.store import Snapshot
@@ -13,11 +13,21 @@ from ..members import Members
 from ..model import ArrayT, Batch, Model, Weights
 from .batches import Batches
 from .found import FoundOutputs
-from .pooling import Pool, ValuePool
 
 Mode: TypeAlias = Literal["stream", "resident", "stacked", "auto"]
 
-PoolT = TypeVar("PoolT", Pool[Any], ValuePool[Any])
+
+class MemberPool(Protocol):
+    """What takes in the members' outputs for a batch, as `Pool` does."""
+
+    def update(self, output: Any, weight: float, /) -> None:
+        """Take in one member's."""
+
+    def update_stacked(self, outputs: Any, weights: Sequence[float], /) -> None:
+        """Take in several members', along a first axis."""
+
+
+PoolT = TypeVar("PoolT", bound=MemberPool)
 
 # How often `mode="auto"` has a batch predicted by each mode, after once for all that comes first.
 _TRIALS: Final = 3
