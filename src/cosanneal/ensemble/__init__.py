@@ -36,6 +36,11 @@ from .score.metrics import brier_score as brier_score
 from .score.metrics import error_rate as error_rate
 from .score.metrics import log_loss as log_loss
 from .score.metrics import sample_scores as sample_scores
+from .score.ood import aupr as aupr
+from .score.ood import energy as energy
+from .score.ood import fpr95 as fpr95
+from .score.ood import ood_detection as ood_detection
+from .score.ood import ood_scores as ood_scores
 from .score.regression import coverage as coverage
 from .score.regression import gaussian_nll as gaussian_nll
 from .score.regression import rmse as rmse
@@ -43,6 +48,12 @@ from .score.reliability import Reliability as Reliability
 from .score.reliability import adaptive_calibration_error as adaptive_calibration_error
 from .score.reliability import calibration_error as calibration_error
 from .score.reliability import reliability as reliability
+from .score.selective import RiskCoverage as RiskCoverage
+from .score.selective import augrc as augrc
+from .score.selective import aurc as aurc
+from .score.selective import coverage_at_risk as coverage_at_risk
+from .score.selective import risk_at_coverage as risk_at_coverage
+from .score.selective import risk_coverage as risk_coverage
 from .score.uncertainty import Uncertainty as Uncertainty
 from .score.uncertainty import ValueUncertainty as ValueUncertainty
 from .weights.averaging import AveragedWeights as AveragedWeights
