@@ -6,6 +6,9 @@ from .choose.calibration import fit_temperature as fit_temperature
 from .choose.choice import Candidate as Candidate
 from .choose.choice import Choice as Choice
 from .choose.choice import fit as fit
+from .choose.conformal import ConformalPredictor as ConformalPredictor
+from .choose.conformal import set_coverage as set_coverage
+from .choose.conformal import set_size as set_size
 from .choose.selection import HeldOut as HeldOut
 from .choose.selection import Selection as Selection
 from .choose.selection import last_scores as last_scores

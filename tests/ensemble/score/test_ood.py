@@ -97,9 +97,7 @@ def test_the_energy_of_logits() -> None:
 def test_what_cannot_be_is_refused() -> None:
     refused: Any
     for call in (aupr, fpr95):
-        with pytest.raises(
-            ca.EnsembleError, match=r"both classes. Received: 2 positives and 0"
-        ):
+        with pytest.raises(ca.EnsembleError, match=r"both classes. Received: 2 positives and 0"):
             call([0.1, 0.2], [1, 1])
         with pytest.raises(ca.EnsembleError, match="`scores` must be finite"):
             call([0.1, np.nan], [0, 1])

@@ -33,7 +33,7 @@ def expected_risks(losses: list[int], doubts: list[int]) -> list[Fraction]:
         if all(doubts[a] <= doubts[b] for a, b in itertools.pairwise(order))
     ]
     return [
-        sum(Fraction(sum(losses[i] for i in order[:k]), k) for order in orders) / len(orders)
+        Fraction(sum(losses[i] for order in orders for i in order[:k]), k * len(orders))
         for k in range(1, n + 1)
     ]
 
