@@ -171,7 +171,7 @@ def parity(session: nox.Session) -> None:
 
 @nox.session
 def peers(session: nox.Session) -> None:
-    """Every preset beside the library it stands for."""
+    """Every preset, and uncertainty, beside the libraries that have it too."""
     install(session, ".[torch]")
     install(session, group="peers")
     install(session, "--no-deps", group="peers-alone")

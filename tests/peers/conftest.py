@@ -1,4 +1,4 @@
-"""These tests compare presets with the installed peers, and need them.
+"""These tests compare with the installed peers, and need them.
 
 `pytest tests/peers` fails where one is missing; a run over all tests leaves the
 folder out instead, since only the session `peers` installs them.
@@ -19,11 +19,14 @@ PEERS = (
     "ignite",
     "jax",
     "keras",
+    "mapie",
     "mmengine",
     "optax",
     "timm",
     "torch",
+    "torch_uncertainty",
     "torchensemble",
+    "torchmetrics",
     "transformers",
 )
 

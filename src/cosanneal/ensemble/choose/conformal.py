@@ -186,7 +186,7 @@ class ConformalPredictor:
         random = np.random.default_rng([self.seed, 1])
         sets = self.sets(rows, random.random(len(rows)) if self.randomized else None)
         if self.class_axis is None or p.ndim == 1:
-            return sets.reshape(*p.shape, 2)
+            return np.asarray(sets.reshape(*p.shape, 2))
         sites = [size for i, size in enumerate(p.shape) if i != self.class_axis % p.ndim]
         return np.asarray(np.moveaxis(sets.reshape(*sites, self.classes), -1, self.class_axis))
 
