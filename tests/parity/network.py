@@ -12,6 +12,12 @@ HIDDEN: Final = 12
 CLASSES: Final = 5
 MEMBERS: Final = 4
 
+CONFORMAL: Final[tuple[dict[str, Any], ...]] = (
+    {"method": "lac"},
+    {"method": "aps", "randomized": True},
+    {"method": "raps"},
+)
+
 # Kernels of shape (inputs, outputs), by the layer's name.
 Weights = dict[str, dict[str, NDArray[np.float32]]]
 

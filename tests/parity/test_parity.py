@@ -120,6 +120,36 @@ def test_the_same_weights_predict_the_same(framework: str) -> None:
     np.testing.assert_allclose(result["pooled"], expected.mean(axis=0), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("framework", WITH_SNAPSHOTS)
+def test_the_same_weights_are_as_sure(framework: str) -> None:
+    result = found(framework)["uncertainty"]
+    p = network.expected()
+    mean = p.mean(axis=0)
+    entropies = -(p * np.log(p)).sum(axis=-1)
+    entropy = -(mean * np.log(mean)).sum(axis=-1)
+    votes = np.eye(network.CLASSES)[p.argmax(axis=-1)].mean(axis=0)
+    expected = {
+        "probabilities": mean,
+        "entropy": entropy,
+        "expected_entropy": entropies.mean(axis=0),
+        "mutual_information": entropy - entropies.mean(axis=0),
+        "variation_ratio": 1 - votes.max(axis=-1),
+    }
+    assert result.keys() == expected.keys()
+    assert expected["mutual_information"].max() > 0.1
+    for name, theirs in expected.items():
+        np.testing.assert_allclose(result[name], theirs, rtol=0, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("variant", network.CONFORMAL, ids=str)
+def test_every_framework_finds_the_same_sets(variant: dict[str, Any]) -> None:
+    (threshold, sets), *others = (found(each)["sets"][str(variant)] for each in WITH_SNAPSHOTS)
+    for other, same in others:
+        assert other == pytest.approx(threshold, abs=1e-6)
+        assert same == sets
+    assert 1 < np.sum(sets) / len(sets) < network.CLASSES
+
+
 @pytest.mark.parametrize("select", ["last", "greedy", "weights"])
 def test_every_pair_of_frameworks_predicts_and_selects_the_same(select: str) -> None:
     for one, other in itertools.combinations(WITH_SNAPSHOTS, 2):

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -22,6 +23,7 @@ import cosanneal as ca
 from cosanneal.demo.digits import batch_order, split_digits
 from cosanneal.demo.experiment import Config
 from cosanneal.demo.training import Training
+from cosanneal.ensemble import ConformalPredictor
 from cosanneal.snapshots import SnapshotStore
 
 from . import network
@@ -66,10 +68,20 @@ def _recorded(drive: Callable[[str, ca.Schedule], object]) -> dict[str, list[lis
 
 
 def _predicted(ensemble: Any, x: Any, y: Any) -> dict[str, Any]:
+    sure = ensemble.predict_with_uncertainty(x)
     found: dict[str, Any] = {
         "members": [np.asarray(each).tolist() for each in ensemble.member_predictions(x)],
         "pooled": np.asarray(ensemble.predict(x)).tolist(),
+        "uncertainty": {
+            field.name: np.asarray(getattr(sure, field.name)).tolist() for field in fields(sure)
+        },
+        "sets": {},
     }
+    half = len(y) // 2
+    for variant in network.CONFORMAL:
+        predictor = ConformalPredictor.fit(sure.probabilities[:half], y[:half], **variant)
+        sets = predictor.predict(sure.probabilities[half:])
+        found["sets"][str(variant)] = predictor.threshold, sets.tolist()
     for select in ("last", "greedy", "weights"):
         choice = ensemble.fit(x, y, select=select)
         fitted = np.asarray(ensemble.predict(x)).tolist()
