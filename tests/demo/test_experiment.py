@@ -118,8 +118,9 @@ def test_the_results_agree_with_each_other(results: dict[str, Any]) -> None:
         assert seed["averaged"]["members"] in (2, 3)
         # The choice is the best of those that validation saw, by its own record.
         *others, chosen = seed["choice"]["candidates"]
-        assert chosen["log_loss"] == pytest.approx(seed["fitted"]["validation_nll"], rel=1e-6)
-        assert all(chosen["log_loss"] <= each["log_loss"] for each in others)
+        loss = chosen["scores"]["log_loss"]
+        assert loss == pytest.approx(seed["fitted"]["validation_nll"], rel=1e-6)
+        assert all(loss <= each["scores"]["log_loss"] for each in others)
         paired = seed["paired"]["test_error"]
         difference = seed["fitted"]["test_error"] - seed["ensemble"][0]["test_error"]
         assert paired["difference"] == pytest.approx(difference)

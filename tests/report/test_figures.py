@@ -55,7 +55,7 @@ def test_the_figures_of_a_folder(tmp_path: Path) -> None:
     members = drawn(folder_results(folder))["members"]
     plain = [each for each in choice.candidates if "temperature" not in each.name]
     shown = lines(members, 1)["mean of the last m"]
-    assert shown == ([1.0, 2.0, 3.0, 4.0], [each.log_loss for each in plain])
+    assert shown == ([1.0, 2.0, 3.0, 4.0], [each.scores["log_loss"] for each in plain])
 
 
 def test_the_figures_hold_the_numbers(document: dict[str, Any]) -> None:

@@ -41,7 +41,7 @@ def test_the_page_says_what_the_numbers_say(document: dict[str, Any], reported: 
         ]
     (row,) = (row for row in page.rows if row[1].startswith("Chosen: "))
     assert row[4] == f"{chosen['log_loss']:.4f}"
-    best = choice["candidates"][-1]
+    best = choice["candidates"][-1]["scores"]
     considered = page.rows[[row[0] for row in page.rows].index("Candidate") + 1]
     assert considered[1:4] == [
         f"{choice['temperature']:.4g}",

@@ -193,7 +193,7 @@ def _members(analysis: Mapping[str, Any], choice: Mapping[str, Any] | None) -> D
             values = [scale * row[name] for row in rows]
             style = {"color": BLUE, "linewidth": 1.8, "marker": "s", **sizes}
             handles[label] = axes.plot(ms, values, label=label, **style)[0]
-        chosen = analysis.get("chosen") or (choice["candidates"][-1] if choice else None)
+        chosen = analysis.get("chosen") or (choice["candidates"][-1]["scores"] if choice else None)
         if chosen is not None:
             style = {"color": VERMILION, "linestyle": "-.", "linewidth": 1.4}
             handles["the choice"] = axes.axhline(scale * chosen[name], label="the choice", **style)
@@ -243,13 +243,13 @@ def _members(analysis: Mapping[str, Any], choice: Mapping[str, Any] | None) -> D
 def _candidates(
     choice: Mapping[str, Any] | None,
 ) -> tuple[dict[int, Mapping[str, Any]], dict[int, Mapping[str, Any]]]:
-    """The candidates that are the last m, without and with a temperature, by m."""
+    """The scores of the last m, without and with a temperature, by m."""
     plain: dict[int, Mapping[str, Any]] = {}
     tempered: dict[int, Mapping[str, Any]] = {}
     for candidate in choice["candidates"] if choice else ():
         match = _LAST.fullmatch(candidate["name"])
         if match:
-            (tempered if match[2] else plain)[int(match[1])] = candidate
+            (tempered if match[2] else plain)[int(match[1])] = candidate["scores"]
     return plain, tempered
 
 

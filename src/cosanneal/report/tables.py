@@ -147,7 +147,7 @@ def _candidate_table(choice: Mapping[str, Any]) -> Table:
     candidates = choice["candidates"]
     metric = choice["metric"]
     samples = plural(choice["samples"], "validation sample")
-    names = ("error", "log_loss", "brier")
+    names = [name for name in _HEADINGS if all(name in each["scores"] for each in candidates)]
     searched = {
         "last": "Each number m of the last members was tried, and the best one taken.",
         "greedy": "Members were added one after the other, with replacement, while it helped.",
@@ -163,7 +163,11 @@ def _candidate_table(choice: Mapping[str, Any]) -> Table:
         groups=_scored(
             [
                 [
-                    ([name[:1].upper() + name[1:], heat or "none"], each, each is candidates[-1])
+                    (
+                        [name[:1].upper() + name[1:], heat or "none"],
+                        each["scores"],
+                        each is candidates[-1],
+                    )
                     for each in (candidates[-1], *candidates[:-1])
                     for name, _, heat in [each["name"].partition(", temperature ")]
                 ]

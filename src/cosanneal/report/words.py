@@ -116,7 +116,7 @@ def _lead(results: Mapping[str, Any]) -> Iterator[str]:
     if analysis:
         yield from _analysis_lead(analysis)
     elif choice:
-        best = choice["candidates"][-1]
+        best = choice["candidates"][-1]["scores"]
         scale, digits = _SCALES[choice["metric"]]
         between = _interval(choice["interval"], scale, digits, ("lower", "higher"))
         points = ", percentage points" if scale == 100 else ""

@@ -68,7 +68,7 @@ def test_predict_uses_what_was_fitted(tmp_path: Path, select: Select) -> None:
     assert not torch.allclose(after, before)
     fitted = log_loss(ensemble.predict(x), y)
     assert fitted < log_loss(torch.stack(members).mean(0), y)
-    assert fitted == pytest.approx(choice.candidates[-1].log_loss, rel=1e-6)
+    assert fitted == pytest.approx(choice.candidates[-1].scores["log_loss"], rel=1e-6)
 
 
 def test_members_of_no_weight_are_not_run(tmp_path: Path, monkeypatch: Any) -> None:
@@ -258,14 +258,16 @@ def test_a_confident_outcome_counts_as_much_as_its_opposite(tmp_path: Path, sign
     choice = ensemble.fit(x, y)
     plain, *_ = choice.candidates
     # By hand: a tenth is wrong, which costs 20 nats each.
-    assert plain.log_loss == pytest.approx(0.1 * 20, rel=1e-6)
+    assert plain.scores["log_loss"] == pytest.approx(0.1 * 20, rel=1e-6)
     # The best temperature makes 0.9 of it.
     assert choice.temperature == pytest.approx(20 / math.log(9), rel=1e-4)
     found = ensemble.predict(x)
     torch.testing.assert_close(found, torch.full((1000,), 0.9 if sign > 0 else 0.1))
     soup = ensemble.average_weights(x, y)
     assert soup.ensemble_scores is not None
-    assert soup.ensemble_scores["log_loss"] == pytest.approx(choice.candidates[-1].log_loss)
+    assert soup.ensemble_scores["log_loss"] == pytest.approx(
+        choice.candidates[-1].scores["log_loss"]
+    )
 
 
 def test_the_mean_of_logits_is_scored_as_it_is_predicted(tmp_path: Path) -> None:

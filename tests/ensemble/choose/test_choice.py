@@ -79,9 +79,8 @@ def test_the_choice_is_what_the_search_and_the_temperature_found(
         assert [each.name.split(",")[0] for each in others] == [
             f"last {m}" for m in range(1, 5) if m != count
         ]
-        assert all(
-            getattr(choice.candidates[-1], metric) <= getattr(each, metric) for each in others
-        )
+        best = choice.candidates[-1].scores[metric]
+        assert all(best <= each.scores[metric] for each in others)
     else:
         assert choice.weights == found.weights
     assert choice.gap == found.gap
@@ -92,12 +91,12 @@ def test_the_choice_is_what_the_search_and_the_temperature_found(
     assert choice.members == ("0", "1", "2", "3")
     assert (choice.select, choice.metric, choice.samples) == (select, metric, 1200)
     last = choice.candidates[-1]
-    assert last.log_loss == pytest.approx(log_loss(expected, y), rel=1e-12)
-    assert last.brier == pytest.approx(brier_score(expected, y), rel=1e-12)
-    assert last.error == error_rate(expected, y)
+    assert last.scores["log_loss"] == pytest.approx(log_loss(expected, y), rel=1e-12)
+    assert last.scores["brier"] == pytest.approx(brier_score(expected, y), rel=1e-12)
+    assert last.scores["error"] == error_rate(expected, y)
     for m, candidate in enumerate(choice.candidates[:4], start=1):
         assert candidate.name == f"last {m}"
-        assert candidate.log_loss == pytest.approx(log_loss(p[-m:].mean(0), y), rel=1e-12)
+        assert candidate.scores["log_loss"] == pytest.approx(log_loss(p[-m:].mean(0), y), rel=1e-12)
     both = [sample_scores(metric, each, y) for each in (expected, p.mean(0))]
     assert choice.interval == pytest.approx(compare_scores(*both).interval, rel=1e-9)
 
@@ -215,8 +214,24 @@ SPOILS: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     (lambda d: d.update(metric=None), r"in 'metric': must be a string"),
     (lambda d: d.update(metric="auc"), r"in 'metric': must be one of 'log_loss'"),
     (
-        lambda d: d["candidates"][1].update(brier=-1),
-        r"in 'candidates\[1\].brier': must be a",
+        lambda d: d["candidates"][1]["scores"].update(brier=math.inf),
+        r"in 'candidates\[1\].scores.brier': must be a finite number",
+    ),
+    (
+        lambda d: d["candidates"][1].update(scores=[1.0]),
+        r"in 'candidates\[1\].scores': must be a dict",
+    ),
+    (
+        lambda d: d["candidates"][1]["scores"].update(brier="1"),
+        r"in 'candidates\[1\].scores.brier': must be a number",
+    ),
+    (
+        lambda d: d["candidates"][2]["scores"].pop("log_loss"),
+        r"in 'candidates\[2\].scores': must be a dict that has 'log_loss'",
+    ),
+    (
+        lambda d: d["candidates"][2].update(brier=1.0),
+        r"in 'candidates\[2\].brier': no such field is known",
     ),
     (lambda d: d["candidates"][0].pop("name"), r"in 'candidates\[0\].name': the field is missing"),
     (lambda d: d.update(samples=0), r"in 'samples': must be an integer of at least 1"),
@@ -292,14 +307,14 @@ def test_the_last_members_are_chosen_as_they_are_after_the_temperature() -> None
     assert choice.weights == (0.25, 0.25, 0.25, 0.25)
     assert choice.temperature < 0.5
     scores = {each.name.split(",")[0]: each for each in choice.candidates[4:]}
-    assert min(scores, key=lambda name: scores[name].log_loss) == "last 4"
+    assert min(scores, key=lambda name: scores[name].scores["log_loss"]) == "last 4"
     # An oracle: the best temperature of each by a grid, in one dense look.
     for m, name in enumerate(("last 1", "last 2", "last 3", "last 4"), start=1):
         mean = np.mean(members[-m:], axis=0)
         grid = np.linspace(0.1, 1.2, 4001)[:, None]
         logs = np.log(mean)[:, None] / grid
         losses = np.log(np.exp(logs).sum(-1)) - logs[np.arange(3000), :, labels]
-        assert scores[name].log_loss == pytest.approx(losses.mean(0).min(), abs=1e-5)
+        assert scores[name].scores["log_loss"] == pytest.approx(losses.mean(0).min(), abs=1e-5)
     assert fit(members, labels, select="last", temperature=False).weights == (0, 0, 0, 1)
 
 

@@ -61,15 +61,12 @@ class Candidate:
 
     Args:
         name: what it is, such as "last 3".
-        log_loss: in nats.
-        brier: the Brier score.
-        error: the share of errors.
+        scores: each by its name, such as "log_loss", in nats; "brier" and "error".
+            Not to be changed.
     """
 
     name: str
-    log_loss: float
-    brier: float
-    error: float
+    scores: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -273,12 +270,12 @@ def fit(
     names = names_of(len(held_out), names)
     chosen = _select(held_out, select, metric, steps=steps, bags=bags, seed=seed)
     candidates = [
-        Candidate(name=f"last {m}", **scores)
+        Candidate(name=f"last {m}", scores=scores)
         for m, scores in enumerate(last_scores(held_out), start=1)
     ]
     found, rows = 1.0, held_out.pooled(chosen.weights)
     if select != "last":
-        candidates.append(Candidate(name=select, **held_out.scores_of(rows)))
+        candidates.append(Candidate(name=select, scores=held_out.scores_of(rows)))
         if temperature:
             found, rows, candidate = _calibrated(held_out, rows, select)
             candidates.append(candidate)
@@ -288,11 +285,11 @@ def fit(
             (weights, *_calibrated(held_out, held_out.pooled(weights), name))
             for weights, name in every
         ]
-        best = min(tried, key=lambda each: getattr(each[-1], metric))
+        best = min(tried, key=lambda each: each[-1].scores[metric])
         candidates += [each[-1] for each in tried if each is not best]
         weights, found, rows, candidate = best
         candidates.append(candidate)
-        chosen = replace(chosen, weights=weights, score=getattr(candidate, metric))
+        chosen = replace(chosen, weights=weights, score=candidate.scores[metric])
     everyone = held_out.pooled(last_weights(len(held_out), len(held_out)))
     y = held_out.labels
     differences = row_scores(metric, rows, y) - row_scores(metric, everyone, y)
@@ -343,7 +340,7 @@ def _calibrated(
     found = row_temperature(rows, held_out.labels)
     rows = tempered(rows, found, -1)
     scores = held_out.scores_of(rows)
-    return found, rows, Candidate(name=f"{name}, temperature {found:.4g}", **scores)
+    return found, rows, Candidate(name=f"{name}, temperature {found:.4g}", scores=scores)
 
 
 def _select(
@@ -385,15 +382,19 @@ def _read(reader: Reader) -> Choice:
         raise reader.error("members", "a list that has each snapshot once")
     candidates: list[Candidate] = []
     for candidate in reader.items("candidates"):
-        candidate.only("name", *METRICS)
-        scores = {name: candidate.number(name) for name in METRICS}
+        candidate.only("name", "scores")
+        part = candidate.item("scores")
+        scores = {str(name): part.number(name) for name in candidate.value("scores")}
         for name, score in scores.items():
-            if not 0 <= score < math.inf:
-                raise candidate.error(name, "a finite number of at least 0")
-        candidates.append(Candidate(name=candidate.text("name"), **scores))
+            if not math.isfinite(score):
+                raise part.error(name, "a finite number")
+        candidates.append(Candidate(name=candidate.text("name"), scores=scores))
     for field, known_values in (("select", get_args(Select)), ("metric", METRICS)):
         if reader.text(field) not in known_values:
             raise reader.error(field, f"one of {', '.join(map(repr, known_values))}")
+    for candidate in reader.items("candidates"):
+        if reader.text("metric") not in candidate.value("scores"):
+            raise candidate.error("scores", f"a dict that has {reader.text('metric')!r}")
     temperature = reader.number("temperature")
     if not 0 < temperature < math.inf:
         raise reader.error("temperature", "a finite positive number")

@@ -118,11 +118,11 @@ class HeldOut:
             )
         return total
 
-    def scores(self, weights: Sequence[float] | Floats) -> dict[Metric, float]:
+    def scores(self, weights: Sequence[float] | Floats) -> dict[str, float]:
         """The log-loss, the Brier score and the error of `pooled(weights)`."""
         return self.scores_of(self.pooled(weights))
 
-    def scores_of(self, rows: Floats) -> dict[Metric, float]:
+    def scores_of(self, rows: Floats) -> dict[str, float]:
         """The log-loss, the Brier score and the error of rows of probabilities."""
         return {name: float(row_scores(name, rows, self.labels).mean()) for name in METRICS}
 
@@ -145,7 +145,7 @@ class Selection:
     gap: float | None = None
 
 
-def last_scores(held_out: HeldOut) -> list[dict[Metric, float]]:
+def last_scores(held_out: HeldOut) -> list[dict[str, float]]:
     """The scores of the mean of the last 1, 2, ... members, in the paper's order.
 
     Example:
