@@ -17,7 +17,7 @@ from ..core.errors import EnsembleError
 from ..snapshots.store import Snapshot, SnapshotStore
 from .arrays import narrow
 from .choose.choice import Choice, FitOptions
-from .choose.choice import fit as choose
+from .choose.regression import fit_outputs
 from .members import CHOICE_NAME, Chosen, Members
 from .model import ArrayT, Model
 from .predict.batches import Batches
@@ -25,7 +25,7 @@ from .predict.found import FoundOutputs
 from .predict.kept import kept_predictions
 from .predict.modes import Mode, Modes, PoolT, joined, outputs_of
 from .predict.outputs import Auto, Outputs
-from .predict.pooling import Pooling, ValuePool
+from .predict.pooling import Pooling
 from .predict.uncertainty import joined_uncertainty, uncertainty_of, uncertainty_pool
 from .score.uncertainty import Uncertainty, ValueUncertainty
 from .weights.averaging import AveragedWeights, Averaging, Recipe, RecipeOptions
@@ -72,8 +72,10 @@ class SnapshotEnsemble(Generic[ArrayT]):
         members: which snapshots to use: a function of a `Snapshot` that says so, or
             a list of names of files and numbers of cycles; by default all.
         outputs: what the model returns: "logits" (a softmax over the class axis
-            makes probabilities of them), "probabilities", or "values" of a
-            regression, which are averaged; "auto" finds it out: see `EnsembleOptions`.
+            makes probabilities of them), "probabilities", or of a regression "values",
+            which are averaged, or "gaussian": a tuple or a list of means and variances, or
+            a dict with "mean" and "variance", of which `predict` gives the mixture's in
+            that form (`GaussianPool`); "auto" finds it out: see `EnsembleOptions`.
         class_axis: the axis of the classes; None where each number is an
             outcome of its own (binary, multi-label), and a sigmoid makes its
             probability of its logit; "auto" finds it out.
@@ -153,7 +155,7 @@ class SnapshotEnsemble(Generic[ArrayT]):
         Several threads may predict with one ensemble; they take turns.
 
         Returns:
-            Probabilities (or values), in the dtype and on the device of a member's.
+            Probabilities (or values, or a pair), in the dtype and on the device of a member's.
 
         Raises:
             SnapshotError: a snapshot is damaged.
@@ -190,16 +192,23 @@ class SnapshotEnsemble(Generic[ArrayT]):
     def predict_with_variance(
         self, x: Any, *, batch_size: int | None = None, mode: Mode = "stream"
     ) -> tuple[ArrayT, ArrayT]:
-        """The mean of the members' values of a regression, and the variance between them.
+        """The mean and the variance of a regression, as `predict` weighs the members.
 
-        The variance leaves out the noise of the targets, which members that return
-        values only do not know. Args and errors as in `predict`; also outputs that are
-        known to be no values.
+        The variance is that of the mixture (`GaussianPool`), at the scale that `fit` found.
+        Of members that return values only, it is that between them, and the noise of the
+        targets that `fit` found: before, it leaves the noise out. Args and errors as in
+        `predict`; also outputs that are known to be no regression's.
         """
         self._found.expect_values()
-        weights = dict.fromkeys(self.members, 1.0)
-        with self._pools(ValuePool[ArrayT], weights, x, batch_size, mode) as pools:
-            means, variances = zip(*((pool.mean, pool.variance) for pool in pools), strict=True)
+        choice = self.choice
+        with self._pools(
+            lambda: self._found.spec.moments(), self._weights(), x, batch_size, mode
+        ) as pools:
+            both = [
+                (each.mean, each.variance) if choice is None else choice.moments(each)
+                for each in pools
+            ]
+        means, variances = zip(*both, strict=True)
         return joined(self.model, means), joined(self.model, variances)
 
     def member_predictions(self, x: Any, *, batch_size: int | None = None) -> Iterator[ArrayT]:
@@ -229,12 +238,14 @@ class SnapshotEnsemble(Generic[ArrayT]):
     ) -> Choice:
         """Choose members, weights and a temperature on validation data; `predict` then uses them.
 
+        Of a regression: members, weights and the variance.
+
         Every member is run once. Nothing but these data goes into the choice:
         report it on others.
 
         Args:
             x_val: the model's input for the validation data, as in `predict`.
-            y_val: their true classes; by default what a loader's batches of
+            y_val: their true classes (or targets); by default what a loader's batches of
                 `(x, y)` hold.
             batch_size: so many samples at a time; by default all at once.
             keep: a file to keep the members' probabilities in, one .npy array
@@ -242,14 +253,14 @@ class SnapshotEnsemble(Generic[ArrayT]):
                 class_axis is None. Without one, they are in memory, or where
                 they are more than 256 MiB in a temporary file.
             options: `select`, `metric`, `temperature`, `steps`, `bags` and `seed`, as
-                in `cosanneal.ensemble.fit`.
+                in `cosanneal.ensemble.fit`; for a regression as in `fit_regression`.
 
         Returns:
             The choice, which is now `choice`.
 
         Raises:
-            EnsembleError: the outputs are values, or not pooled by the mean of
-                probabilities; or as in `cosanneal.ensemble.fit`.
+            EnsembleError: the outputs are not pooled by the mean of probabilities; or as
+                in `cosanneal.ensemble.fit` and `fit_regression`.
             SnapshotError: a snapshot is damaged.
 
         Warns:
@@ -264,7 +275,8 @@ class SnapshotEnsemble(Generic[ArrayT]):
         outputs = (self._outputs(snapshot, batches) for snapshot in self._members)
         with kept_predictions(outputs, names, self._found, keep) as predictions:
             self._found.check_mean()  # now that it is known what outputs are
-            self.choice = choose(
+            self.choice = fit_outputs(
+                self._found.spec.outputs,
                 predictions,
                 labels,
                 names=names,
@@ -367,6 +379,7 @@ class SnapshotEnsemble(Generic[ArrayT]):
         file = self.store.folder / CHOICE_NAME if path is None else Path(path)
         choice = Choice.load(file)
         members = self._members.among(choice, file)
+        self._found.expect_outputs(choice.outputs, f"The choice in {file}")
         self._found.expect_class_axis(choice.class_axis, f"The choice in {file}")
         self._members.snapshots, self.choice = members, choice
         return choice

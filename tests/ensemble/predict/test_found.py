@@ -230,7 +230,7 @@ def test_of_stacked_outputs_each_member_is_looked_at() -> None:
 def test_what_has_no_samples_settles_nothing() -> None:
     finder = FoundOutputs("auto", "auto", "probabilities", None)
     finder.look(np.ones((0, 3)), ["a member"])
-    assert finder.spec.pool().pooling == "probabilities"
+    assert finder.spec.pooling == "probabilities"
     finder.look(logits(40, 3), ["a member"])
     assert finder.spec == OutputSpec("logits", -1, "probabilities")
 
@@ -248,7 +248,7 @@ def test_values_are_expected_for_a_variance() -> None:
     assert finder.spec == OutputSpec("values", None, "probabilities")
     for outputs, said in (("logits", None), ("auto", Reading("logits", -1))):
         known = FoundOutputs(outputs, "auto", "probabilities", said)  # type: ignore[arg-type]
-        with pytest.raises(ca.EnsembleError, match=r"outputs='values' for a variance.*'logits', s"):
+        with pytest.raises(ca.EnsembleError, match=r"'gaussian' for a variance.*'logits', s"):
             known.expect_values()
 
 

@@ -29,26 +29,38 @@ _ENSEMBLE: dict[str, set[str]] = {
     "score": {"arrays"},
     "predict.batches": {"arrays"},
     "predict.pooling": {"arrays"},
-    "predict.outputs": {"arrays", "predict.pooling"},
+    "predict.gaussian": {"arrays", "predict.pooling"},
+    "predict.outputs": {"arrays", "predict.pooling", "predict.gaussian"},
     "weights.moments": {"arrays"},
     # What a framework is asked for is said in terms of batches and of what outputs are.
     "model": {"arrays", "predict.batches", "predict.outputs"},
     "choose": {"arrays", "score"},
-    "choose.choice": {"arrays", "score", "choose", "predict.pooling"},
+    "choose.choice": {"arrays", "score", "choose", "predict.pooling", "predict.gaussian"},
+    "choose.moments": {"arrays", "score", "choose", "predict.pooling", "predict.gaussian"},
+    # It makes a choice as that of classes is.
+    "choose.regression": {"arrays", "score", "choose", "choose.choice", "choose.moments"},
     # Its questions are put to what was chosen, so that it stands on choosing.
     "score.analysis": {"arrays", "score", "choose"},
     "parts": {"model"},
     # A member has its weight by a choice.
     "members": {"arrays", "model", "parts", "choose.choice"},
-    "predict": {"arrays", "predict.batches", "predict.outputs", "predict.pooling"},
+    "predict": {
+        *("arrays", "predict.batches", "predict.outputs", "predict.pooling", "predict.gaussian"),
+    },
     # What it finds are scores too.
-    "predict.uncertainty": {"arrays", "score", "predict.outputs", "predict.pooling"},
-    "predict.modes": {"members", "model", "predict", "predict.batches", "predict.pooling"},
+    "predict.uncertainty": {
+        *("arrays", "score", "predict.outputs", "predict.pooling", "predict.gaussian"),
+    },
+    "predict.modes": {
+        *("members", "model", "predict"),
+        *("predict.batches", "predict.pooling", "predict.gaussian"),
+    },
     "weights": {"arrays", "predict.pooling"},
     "weights.barrier": {"weights"},
     "weights.averaging": {
         *("arrays", "score", "members", "model", "weights", "weights.barrier"),
         *("predict", "predict.batches", "predict.outputs", "predict.pooling", "predict.modes"),
+        "predict.gaussian",
     },
 }
 # On top, and the document of all of it above.

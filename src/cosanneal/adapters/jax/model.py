@@ -16,6 +16,7 @@ from ...core.errors import EnsembleError
 from ...ensemble.arrays import as_numpy
 from ...ensemble.model import Batch, Weights, free_host_memory
 from ...ensemble.predict.batches import Batches
+from ...ensemble.predict.gaussian import is_pair, mapped, pair_of
 from ...snapshots.file import Layout
 from .capture import PytreeCapture
 from .layouts import Known
@@ -90,7 +91,7 @@ class JaxModel:
         params = [self.export(load()) for load in members]
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
 
-        def one(params: Any, *batch: Any) -> jax.Array:
+        def one(params: Any, *batch: Any) -> Any:
             return _one_array(self.apply_fn(params, *batch))
 
         def every(stacked: Any, *batch: Any) -> Any:
@@ -147,7 +148,7 @@ class JaxModel:
         return ()
 
     def estimate(self, weights: Weights, layers: object, batches: Batches) -> Weights:  # noqa: ARG002
-        def predicted(named: Mapping[str, Any], batch: Batch) -> jax.Array:
+        def predicted(named: Mapping[str, Any], batch: Batch) -> Any:
             return _one_array(self.apply_fn(self.export(named), *batch))
 
         return estimate(weights, self._known, batches, self._moved_by, predicted)
@@ -190,10 +191,12 @@ def _picked(array: Any, places: NDArray[np.intp]) -> Any:
     return (np.asarray(array) if explicit else array).reshape(-1)[places]
 
 
-def _one_array(output: Any) -> jax.Array:
-    if not isinstance(output, jax.Array | np.ndarray):
+def _one_array(output: Any) -> Any:
+    """The output: one array, or a pair of a mean and a variance."""
+    parts = pair_of(output) if is_pair(output) else (output,)
+    if not all(isinstance(part, jax.Array | np.ndarray) for part in parts):
         raise EnsembleError(
             "The model must return one array. Received: "
             f"{type(output).__name__}; let apply_fn return the array to average"
         )
-    return jnp.asarray(output)
+    return mapped(jnp.asarray, output)

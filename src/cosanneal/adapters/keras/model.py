@@ -12,7 +12,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import keras
 import numpy as np
@@ -23,6 +23,7 @@ from ...core.errors import EnsembleError
 from ...ensemble.arrays import as_numpy
 from ...ensemble.model import Batch, Weights, free_host_memory
 from ...ensemble.predict.batches import Batches
+from ...ensemble.predict.gaussian import is_pair, pair_of
 from ...ensemble.predict.outputs import Reading
 from ...snapshots.file import Layout
 from .capture import ModelCapture
@@ -95,7 +96,8 @@ class KerasModel:
 
             def run(weights: Weights, batch: Batch) -> NDArray[Any]:
                 give(weights)
-                return _one_array(self._target.predict_on_batch(_as_input(batch)))
+                output = _one_array(self._target.predict_on_batch(_as_input(batch)))
+                return cast(NDArray[Any], output)
 
             yield run
 
@@ -107,9 +109,7 @@ class KerasModel:
 
         def run(batch: Batch) -> NDArray[Any]:
             outputs = model.predict_on_batch(_as_input(batch))
-            if not isinstance(outputs, np.ndarray):
-                return _one_array(outputs)
-            return np.stack([_one_array(output) for output in outputs])
+            return cast(NDArray[Any], _one_array(outputs))
 
         return run
 
@@ -322,8 +322,10 @@ def _as_input(batch: Batch) -> Any:
     return batch[0] if len(batch) == 1 else batch
 
 
-def _one_array(output: Any) -> NDArray[Any]:
-    if not isinstance(output, np.ndarray):
+def _one_array(output: Any) -> Any:
+    """The output: one array, or a pair of a mean and a variance."""
+    parts = pair_of(output) if is_pair(output) else (output,)
+    if not all(isinstance(part, np.ndarray) for part in parts):
         raise EnsembleError(
             "The model must return one tensor. Received: "
             f"{type(output).__name__}; give a model of a subclass (of a Functional: with the same "

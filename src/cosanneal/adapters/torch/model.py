@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ...core.errors import EnsembleError
 from ...ensemble.model import Batch, free_host_memory
 from ...ensemble.predict.batches import Batches
+from ...ensemble.predict.gaussian import is_pair, mapped, pair_of
 from ...ensemble.predict.outputs import Reading
 from ...snapshots.file import Layout
 from .capture import ModuleCapture
@@ -119,7 +120,7 @@ class TorchModel:
         def one(weights: dict[str, Tensor], *batch: Tensor) -> Tensor:
             # Tied tensors stand in a snapshot under each of their names.
             output = torch.func.functional_call(module, weights, batch, tie_weights=False)
-            return _one_tensor(output)
+            return cast(Tensor, _one_tensor(output))
 
         def run(batch: Batch) -> Tensor:
             nonlocal compared
@@ -129,10 +130,10 @@ class TorchModel:
                 module.train()
                 module.eval()
             every = torch.func.vmap(one, in_dims=(0, *(None for _ in batch)))
-            outputs: Tensor = every(stacked, *batch)
+            outputs = every(stacked, *batch)
             if not compared:
                 # Which also finds weights that are not reached through the modules.
-                _compare(outputs[0], self._run(members[0](), batch))
+                _compare(mapped(lambda each: each[0], outputs), self._run(members[0](), batch))
                 compared = True
             return outputs
 
@@ -189,7 +190,8 @@ class TorchModel:
     def _run(self, weights: dict[str, Tensor], batch: Batch) -> Tensor:
         self._put(weights)
         arguments = tuple(each.to(self._device) for each in batch)
-        return _one_tensor(self._copy.run(arguments, lambda: self._own(weights)))
+        output = self._copy.run(arguments, lambda: self._own(weights))
+        return cast(Tensor, _one_tensor(output))
 
     def _put(self, weights: dict[str, Tensor]) -> None:
         if weights is not self._present:
@@ -247,8 +249,10 @@ def _is_hooked(module: nn.Module) -> bool:
     return bool(module._forward_hooks) or "forward" in vars(module)
 
 
-def _one_tensor(output: Any) -> Tensor:
-    if not isinstance(output, Tensor):
+def _one_tensor(output: Any) -> Any:
+    """The output: one tensor, or a pair of a mean and a variance."""
+    parts = pair_of(output) if is_pair(output) else (output,)
+    if not all(isinstance(part, Tensor) for part in parts):
         raise EnsembleError(
             "The model must return one tensor. Received: "
             f"{type(output).__name__}; wrap the model so that it returns the tensor to average"
@@ -256,8 +260,12 @@ def _one_tensor(output: Any) -> Tensor:
     return output
 
 
-def _compare(stacked: Tensor, alone: Tensor) -> None:
+def _compare(stacked: Any, alone: Any) -> None:
     """Refuse a member's output that is another when it is run with others."""
+    if is_pair(alone):
+        for both in zip(pair_of(stacked), pair_of(alone), strict=True):
+            _compare(*both)
+        return
     away = (stacked.double() - alone.double()).abs().max() if stacked.numel() else 0.0
     # In half precision, rounding alone makes a difference.
     share = max(1e-3, 8 * torch.finfo(alone.dtype).eps if alone.is_floating_point() else 0.0)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Literal, TypeAlias, TypedDict, cast, get_args
 
+import numpy as np
 from numpy.typing import NDArray
 
 from ...core.atomic import replacing
@@ -17,7 +18,8 @@ from ...core.documents import read_document
 from ...core.errors import EnsembleError, plural, shown
 from ...core.records import Reader
 from ..arrays import narrow
-from ..predict.pooling import Pool
+from ..predict.gaussian import GaussianPool, is_pair, pair_in
+from ..predict.pooling import Pool, ValuePool
 from ..score.evidence import bootstrap_interval
 from ..score.metrics import METRICS, TITLES, Metric, check_metric, row_scores
 from .calibration import row_temperature, tempered
@@ -32,6 +34,7 @@ from .selection import (
 )
 
 Select: TypeAlias = Literal["last", "greedy", "weights"]
+Kind: TypeAlias = Literal["probabilities", "values", "gaussian"]
 
 FORMAT: Final = "cosanneal.ensemble"
 VERSION: Final = 1
@@ -45,11 +48,19 @@ FEW_SAMPLES: Final = 1000
 
 
 class FitOptions(TypedDict, total=False):
-    """How to choose, as `fit` says: what an ensemble's `fit` takes by keyword too."""
+    """How to choose, as `fit` says: what an ensemble's `fit` takes by keyword too.
+
+    Of a regression, as `fit_regression` says: `variance` and `quantiles` are of it alone, and
+    so are `sample_weight` and `mask`; `temperature` is of classes.
+    """
 
     select: Select
-    metric: Metric
+    metric: Any
     temperature: bool
+    variance: bool
+    quantiles: Sequence[float]
+    sample_weight: Any
+    mask: Any
     steps: int
     bags: int
     seed: int
@@ -91,6 +102,12 @@ class Choice:
         gap: by how much at most the log-loss of the weights is above the least
             one, for select="weights".
         digests: of the members' snapshots; None for predictions of any origin.
+        outputs: what it is of: "probabilities", or of a regression "values", or "gaussian"
+            for pairs of means and variances; the fields after it are of regressions.
+        variance_scale: by what the pooled variance is multiplied.
+        noise: the variance of the noise that values leave out, one for all targets or one for
+            each; None where none was fitted.
+        quantiles: which the values along the last axis are; None where they are none.
     """
 
     members: tuple[str, ...]
@@ -98,20 +115,24 @@ class Choice:
     temperature: float
     class_axis: int | None
     select: Select
-    metric: Metric
+    metric: str
     candidates: tuple[Candidate, ...]
     samples: int
     interval: tuple[float, float]
     seed: int
     gap: float | None = None
     digests: tuple[str, ...] | None = None
+    outputs: Kind = "probabilities"
+    variance_scale: float = 1.0
+    noise: tuple[float, ...] | None = None
+    quantiles: tuple[float, ...] | None = None
 
     def apply(self, predictions: Iterable[Any]) -> Any:
-        """The chosen ensemble's probabilities.
+        """The chosen ensemble's probabilities, or of a regression its values or its pair.
 
         Args:
-            predictions: the probabilities of every member of `members`, in that
-                order; arrays of any framework, one at a time.
+            predictions: the probabilities (or the outputs) of every member of `members`,
+                in that order; arrays of any framework, one at a time.
 
         Returns:
             Of the kind, dtype and device of the first.
@@ -119,11 +140,13 @@ class Choice:
         Raises:
             EnsembleError: as many predictions as members must come, all of one shape.
         """
-        pool = Pool[Any](class_axis=self.class_axis)
+        pair = self.outputs == "gaussian"
+        pool = GaussianPool[Any]() if pair else Pool[Any](class_axis=self.class_axis)
         count = 0
         for prediction in predictions:
             if count < len(self.weights):
-                pool.update(prediction, self.weights[count])
+                array = pair and not is_pair(prediction)
+                pool.update(pair_in(prediction) if array else prediction, self.weights[count])
             count += 1
         if count != len(self.members):
             raise EnsembleError(
@@ -132,9 +155,24 @@ class Choice:
             )
         return self.finish(pool)
 
-    def finish(self, pool: Pool[Any]) -> Any:
-        """The pooled probabilities at the temperature."""
+    def finish(self, pool: Pool[Any] | GaussianPool[Any]) -> Any:
+        """The pooled probabilities at the temperature; of a pair, the variance at its scale."""
+        if isinstance(pool, GaussianPool):
+            mean, variance = pool.moments
+            return pool.finished(mean, variance * self.variance_scale)
         return narrow(tempered(pool.wide, self.temperature, self.class_axis), pool.like)
+
+    def moments(self, pool: ValuePool[Any] | GaussianPool[Any]) -> tuple[Any, Any]:
+        """The pooled mean of a regression, and its variance with the scale or the noise."""
+        mean, variance = pool.moments
+        variance = variance * self.variance_scale
+        if self.noise is not None:
+            # One for each target lies along the second axis; an output may have one axis more.
+            more = [1] * len(variance.shape[2:]) if len(self.noise) > 1 else []
+            noise = np.array(self.noise).reshape(-1, *more)
+            as_like = variance.new_tensor if hasattr(variance, "new_tensor") else np.asarray
+            variance = variance + as_like(noise)
+        return narrow(mean, pool.like), narrow(variance, pool.like)
 
     def to_dict(self) -> dict[str, Any]:
         """The choice as plain data for JSON."""
@@ -158,6 +196,10 @@ class Choice:
             "interval": list(self.interval),
             "seed": self.seed,
             "gap": self.gap,
+            "outputs": self.outputs,
+            "variance_scale": self.variance_scale,
+            "noise": None if self.noise is None else list(self.noise),
+            "quantiles": None if self.quantiles is None else list(self.quantiles),
         }
 
     @classmethod
@@ -367,6 +409,7 @@ def _read(reader: Reader) -> Choice:
     reader.only(
         *("format", "version", "members", "temperature", "class_axis", "select", "metric"),
         *("candidates", "samples", "interval", "seed", "gap"),
+        *("outputs", "variance_scale", "noise", "quantiles"),
     )
     members = reader.items("members")
     for member in members:
@@ -389,7 +432,14 @@ def _read(reader: Reader) -> Choice:
             if not math.isfinite(score):
                 raise part.error(name, "a finite number")
         candidates.append(Candidate(name=candidate.text("name"), scores=scores))
-    for field, known_values in (("select", get_args(Select)), ("metric", METRICS)):
+    kind = reader.text("outputs")
+    known_fields: list[tuple[str, Sequence[str]]] = [
+        ("outputs", get_args(Kind)),
+        ("select", get_args(Select)),
+    ]
+    if kind == "probabilities":  # a regression's may be the user's own
+        known_fields.append(("metric", METRICS))
+    for field, known_values in known_fields:
         if reader.text(field) not in known_values:
             raise reader.error(field, f"one of {', '.join(map(repr, known_values))}")
     for candidate in reader.items("candidates"):
@@ -417,11 +467,28 @@ def _read(reader: Reader) -> Choice:
         temperature=temperature,
         class_axis=class_axis,
         select=cast(Select, reader.text("select")),
-        metric=cast(Metric, reader.text("metric")),
+        metric=reader.text("metric"),
         candidates=tuple(candidates),
         samples=samples or 0,
         interval=(interval[0], interval[1]),
         seed=seed or 0,
         gap=gap,
         digests=tuple(member.text("digest") for member in members) if known else None,
+        outputs=cast(Kind, kind),
+        **_variance(reader),
     )
+
+
+def _variance(reader: Reader) -> dict[str, Any]:
+    """The fields of a regression."""
+    scale = reader.number("variance_scale")
+    if not 0 < scale < math.inf:
+        raise reader.error("variance_scale", "a finite positive number")
+    found: dict[str, Any] = {"variance_scale": scale}
+    for field, most in (("noise", math.inf), ("quantiles", 1.0)):
+        value = None if reader.value(field) is None else tuple(reader.numbers(field))
+        if value is not None and not (value and all(0 <= each < most for each in value)):
+            below = " below 1" if most == 1 else ""
+            raise reader.error(field, f"null or a list of finite numbers of at least 0{below}")
+        found[field] = value
+    return found

@@ -7,8 +7,6 @@ probabilities, on the simplex: `w >= 0`, `sum(w) = 1`.
 from __future__ import annotations
 
 import math
-import warnings
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...core.errors import EnsembleError
-from ..arrays import SMALLEST, as_labels, as_numpy, as_rows, check_count, check_share
+from ..arrays import SMALLEST, as_labels, as_numpy, as_rows
 from ..score.metrics import METRICS, Metric, check_metric, row_scores
+from .search import Objective, Quadratic, greedy, least_log_loss
 
 Floats = NDArray[np.float64]
 
@@ -27,9 +26,6 @@ _ROWS: Final = 1 << 13
 
 # Numbers of all members at a time: 32 MiB.
 _NUMBERS: Final = 1 << 22
-
-# What a mean of logarithms is rounded by, where it hardly falls any more.
-_ROUNDING: Final = 1e-15
 
 # Likelihoods multiplied before one logarithm is taken: 8 * 126 < 1022 bits.
 _FACTORS: Final = 8
@@ -234,81 +230,20 @@ def select_greedy(
     section 2; the bags are those of section 2.3.
     """
     metric = check_metric(metric)
-    steps = check_count("steps", steps, minimum=0)
-    initial = None if initial is None else check_count("initial", initial, minimum=0)
-    bags = check_count("bags", bags, minimum=0)
-    if initial is not None and initial + steps == 0:
-        raise EnsembleError("There must be a member to pick. Received: initial=0, steps=0")
-    if not bags:
-        everyone = np.arange(len(held_out))
-        weights, path = _pick(_OBJECTIVES[metric](held_out, everyone), steps, initial)
-        return Selection(weights=tuple(weights.tolist()), score=min(path), path=path)
-    size = max(round(check_share("bag_fraction", bag_fraction) * len(held_out)), 1)
-    random = np.random.default_rng(seed)
-    mean = np.zeros(len(held_out))
-    for _ in range(bags):
-        part = np.sort(random.choice(len(held_out), size=size, replace=False))
-        weights, _ = _pick(_OBJECTIVES[metric](held_out, part), steps, initial)
-        mean[part] += weights / bags
-    mean /= mean.sum()
-    return Selection(weights=tuple(mean.tolist()), score=held_out.scores(mean)[metric])
+    weights, path = greedy(
+        lambda members: _OBJECTIVES[metric](held_out, members),
+        len(held_out),
+        steps=steps,
+        initial=initial,
+        bags=bags,
+        bag_fraction=bag_fraction,
+        seed=seed,
+    )
+    score = min(path) if path else held_out.scores(weights)[metric]
+    return Selection(weights=tuple(weights.tolist()), score=score, path=path)
 
 
-def _pick(
-    objective: _Objective, steps: int, initial: int | None
-) -> tuple[Floats, tuple[float, ...]]:
-    """The weights of the best mean on the way, and the scores of the way."""
-    alone = objective.with_each()
-    # Of equal ones the later first.
-    order = np.lexsort((-np.arange(len(alone)), alone))
-    path: list[float] = []
-    picked: list[int] = []
-
-    def add(member: int) -> None:
-        objective.add(member)
-        picked.append(member)
-        path.append(objective.score())
-
-    if initial is None:
-        for member in order:
-            add(int(member))
-        initial = path.index(min(path)) + 1
-        objective.clear()
-        picked.clear()
-        path.clear()
-    for member in order[:initial]:
-        add(int(member))
-    for _ in range(steps):
-        scores = objective.with_each()
-        add(len(scores) - 1 - int(scores[::-1].argmin()))
-    counts = np.bincount(picked[: path.index(min(path)) + 1], minlength=len(alone))
-    return counts / counts.sum(), tuple(path)
-
-
-class _Objective(ABC):
-    """The score of the mean of the members added so far, among some of the members."""
-
-    def __init__(self, members: int) -> None:
-        self.counts = np.zeros(members)
-
-    def add(self, member: int) -> None:
-        """Add a member to the mean."""
-        self.counts[member] += 1
-
-    def clear(self) -> None:
-        """Take all members out."""
-        self.counts[:] = 0
-
-    @abstractmethod
-    def score(self) -> float:
-        """The score of the mean."""
-
-    @abstractmethod
-    def with_each(self) -> Floats:
-        """What the score would be with one member more, for each."""
-
-
-class _LogLoss(_Objective):
+class _LogLoss(Objective):
     """A log-loss needs no more of a member than the likelihood of each label."""
 
     def __init__(self, held_out: HeldOut, members: NDArray[np.intp]) -> None:
@@ -337,25 +272,7 @@ def _log_sums(values: Floats) -> Floats:
     return np.asarray(np.log(products).sum(axis=0))
 
 
-class _Brier(_Objective):
-    """A Brier score is a quadratic form of the weights."""
-
-    def __init__(self, held_out: HeldOut, members: NDArray[np.intp]) -> None:
-        super().__init__(len(members))
-        self.products = held_out.error_products(members)
-
-    def score(self) -> float:
-        shares = self.counts / self.counts.sum()
-        return float(shares @ self.products @ shares)
-
-    def with_each(self) -> Floats:
-        size = self.counts.sum() + 1
-        crossed = self.products @ self.counts
-        sums = self.counts @ crossed + 2 * crossed + self.products.diagonal()
-        return np.asarray(sums / size**2)
-
-
-class _Error(_Objective):
+class _Error(Objective):
     """Errors need every class of every member, in memory: classes along the first axis."""
 
     def __init__(self, held_out: HeldOut, members: NDArray[np.intp]) -> None:
@@ -392,9 +309,9 @@ class _Error(_Objective):
         return wrong / len(self.classes)
 
 
-_OBJECTIVES: Final[dict[Metric, Callable[[HeldOut, NDArray[np.intp]], _Objective]]] = {
+_OBJECTIVES: Final[dict[Metric, Callable[[HeldOut, NDArray[np.intp]], Objective]]] = {
     "log_loss": _LogLoss,
-    "brier": _Brier,
+    "brier": lambda held_out, members: Quadratic(held_out.error_products(members)),
     "error": _Error,
 }
 
@@ -430,75 +347,7 @@ def select_weights(
     Mixture Proportions Using Sequential Quadratic Programming" (2020); the gap
     is that of Lindsay, "The Geometry of Mixture Likelihoods" (1983).
     """
-    # Of one label's likelihoods only the ratios count for the weights.
-    tops = held_out.likelihoods.max(axis=1, keepdims=True)
-    ratios = held_out.likelihoods / tops
-    offset = -float(np.log(tops).mean())
-    samples, members = ratios.shape
-
-    def loss(weights: Floats) -> float:
-        """The log-loss, made minimal at sum(w) = 1 for any w >= 0 by `sum(w) - 1`."""
-        return float(weights.sum() - 1 - np.log(ratios @ weights).mean())
-
-    weights = np.full(members, 1 / members)
-    value, path, gap = loss(weights), [], math.inf
-    best = weights
-    for _ in range(iterations):
-        scaled = ratios / (ratios @ weights)[:, None]
-        gains = scaled.mean(axis=0)  # weights @ gains is 1
-        path.append(value + offset)
-        found = float(gains.max()) - 1
-        if found < gap:
-            gap, best = found, weights
-        if gap <= tolerance:
-            break
-        hessian = scaled.T @ scaled / samples
-        hessian.flat[:: members + 1] += 1e-12 * np.trace(hessian)  # equal members make it singular
-        step = _nonnegative(hessian, hessian @ weights + gains - 1, weights) - weights
-        slope, size = float((1 - gains) @ step), 1.0
-        # The ends of the simplex' faces are left aside, where a logarithm would be of 0.
-        while size > 1e-10:
-            trial = np.maximum(weights + size * step, 0)
-            enough = value + 0.01 * size * slope + _ROUNDING
-            if (ratios @ trial).min() > 0 and loss(trial) <= enough:
-                break
-            size /= 2
-        else:
-            break
-        weights = trial / trial.sum()
-        value = loss(weights)
-    if gap > tolerance:
-        warnings.warn(
-            f"The weights' log-loss may be {gap:.2g} nats above the least, and not "
-            f"{tolerance:.2g}, after {len(path)} iterations",
-            RuntimeWarning,
-            stacklevel=2,
-        )
+    found = least_log_loss(held_out.likelihoods, tolerance=tolerance, iterations=iterations)
     return Selection(
-        weights=tuple(best.tolist()), score=loss(best) + offset, path=tuple(path), gap=max(gap, 0.0)
+        weights=tuple(found.weights.tolist()), score=found.score, path=found.path, gap=found.gap
     )
-
-
-def _nonnegative(hessian: Floats, linear: Floats, start: Floats) -> Floats:
-    """`argmin_p p' H p / 2 - c' p` over `p >= 0`, by Lawson and Hanson's active set (1974)."""
-    p = start.copy()
-    free = p > 0
-    for _ in range(10 * len(p)):
-        while True:
-            target = np.zeros_like(p)
-            target[free] = np.linalg.solve(hessian[np.ix_(free, free)], linear[free])
-            blocked = free & (target <= 0)
-            if not blocked.any():
-                break
-            # As far as the first that would be negative, which is held at 0 from then on.
-            share = (p[blocked] / (p[blocked] - target[blocked])).min()
-            p += share * (target - p)
-            free &= p > 1e-15 * p.max()
-            p[~free] = 0
-        p = target
-        gradient = linear - hessian @ p
-        gradient[free] = 0
-        if gradient.max() <= 1e-14 * np.abs(linear).max():
-            break
-        free[gradient.argmax()] = True
-    return p

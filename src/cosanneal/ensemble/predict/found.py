@@ -16,8 +16,9 @@ import numpy as np
 
 from ...core.errors import EnsembleError
 from ..arrays import as_numpy
-from .outputs import Auto, Outputs, OutputSpec, Reading
-from .pooling import Pooling
+from .gaussian import check_pair_shapes, is_pair, pair_of
+from .outputs import REGRESSIONS, Auto, Outputs, OutputSpec, Reading
+from .pooling import Pooling, negative_variance
 
 # By how much probabilities that were said to be some may leave [0, 1], and their sum 1.
 _SLACK: Final = 1e-2
@@ -68,9 +69,9 @@ class FoundOutputs:
             self._outputs = said.outputs
             if class_axis == "auto":
                 self._axis = said.class_axis
-            elif class_axis is not None and said.outputs == "values":
+            elif class_axis is not None and said.outputs in REGRESSIONS:
                 self._outputs = outputs  # which have no classes
-        if self._outputs == "values" and self._axis == "auto":
+        if self._outputs in REGRESSIONS and self._axis == "auto":
             self._axis = None
         self._settle()
 
@@ -89,11 +90,32 @@ class FoundOutputs:
             if self._outputs == "auto" and self._spec is None and self._axis in ("auto", None):
                 self._spec = OutputSpec("values", None, self._pooling)
             spec = self._spec
-        if spec is None or spec.outputs != "values":
+        if spec is None or spec.outputs not in REGRESSIONS:
             said = self._outputs if spec is None else spec.outputs
             raise EnsembleError(
-                "The ensemble must have outputs='values' for a variance. "
+                "The ensemble must have outputs='values' or 'gaussian' for a variance. "
                 f"Received: outputs={said!r}{self._whence()}"
+            )
+
+    def expect_outputs(self, outputs: str, what: str) -> None:
+        """Take over what a choice is of, if it is not known.
+
+        Args:
+            outputs: "probabilities", of any classes; or what values a regression's are.
+            what: what it is of, for the message.
+
+        Raises:
+            EnsembleError: it is of another kind of outputs.
+        """
+        with self._lock:
+            if outputs in REGRESSIONS and self._outputs == "auto" and self._spec is None:
+                self._outputs, self._axis = ("values" if outputs == "values" else "gaussian"), None
+                self._settle()
+            known = self._outputs if self._spec is None else self._spec.outputs
+        if known != outputs and {known, outputs} & {*REGRESSIONS}:
+            raise EnsembleError(
+                f"{what} must be of the ensemble's outputs, {known!r}. Received: one of "
+                f"{outputs!r}; fit the ensemble again"
             )
 
     def expect_class_axis(self, class_axis: int | None, what: str) -> None:
@@ -140,11 +162,34 @@ class FoundOutputs:
         Warns:
             UserWarning: logits that are probabilities already; once.
         """
+        if is_pair(output) or self._outputs == "gaussian":
+            self._look_at_pair(output, members, stacked=stacked)
+            return
         shape = tuple(output.shape)[1 if stacked else 0 :]
         for i, member in enumerate(members):
             if math.prod(shape) and self._is_due(output, member):
                 self._look(_Numbers(output[i] if stacked else output), member)
         self.spec.check(shape)
+
+    def _look_at_pair(self, output: Any, members: Sequence[str], *, stacked: bool) -> None:
+        """Refuse a pair that is none, or that nobody said is one of a mean and a variance."""
+        if self._outputs != "gaussian":
+            raise EnsembleError(
+                f"The model must return one array. Received: {type(output).__name__} of two; of "
+                'means and variances give outputs="gaussian"; else make it return the one to '
+                "average"
+            )
+        mean, variance = pair_of(output)
+        check_pair_shapes(mean, variance)
+        for i, member in enumerate(members):
+            parts = [each[i] if stacked else each for each in (mean, variance)]
+            if math.prod(parts[0].shape) and self._is_due(mean, member):
+                found = [_Numbers(part) for part in parts]
+                if not all(-math.inf < each.least <= each.most < math.inf for each in found):
+                    raise nonfinite(member)
+                if found[1].least < 0:
+                    raise negative_variance(found[1].least, member)
+                self._looked.add(member)
 
     def _is_due(self, output: Any, member: str) -> bool:
         """Whether a member's output is looked at: on a device, which would be waited for, once."""
@@ -205,7 +250,7 @@ class FoundOutputs:
 
     def _check(self, numbers: _Numbers, spec: OutputSpec) -> None:
         """Refuse numbers that are not what outputs are, or warn where they seem not to be."""
-        if not numbers.ordered or spec.outputs == "values":
+        if not numbers.ordered or spec.outputs in REGRESSIONS:
             return
         axis = spec.class_axis
         if spec.outputs == "logits":

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ...core.errors import EnsembleError, shown
 from ...core.paths import local_path
-from ..arrays import Kind, as_numpy
+from ..arrays import Kind
 from .found import FoundOutputs, nonfinite
 
 # Bytes of predictions beyond which they are kept in a file.
@@ -30,6 +30,8 @@ def kept_predictions(
     file: str | os.PathLike[str] | None,
 ) -> Iterator[NDArray[Any]]:
     """The probabilities of all members in one array, with the members along the first axis.
+
+    Of pairs of means and variances, these lie along the second.
 
     Args:
         outputs: of each member in turn; one is in memory at a time.
@@ -47,7 +49,7 @@ def kept_predictions(
         kept: NDArray[Any] | None = None
         for i, output in enumerate(outputs):
             spec = found.spec  # which is known by now
-            array = as_numpy(spec.wide(output))
+            array = spec.kept(output)
             if not np.isfinite(array).all():
                 raise nonfinite(members[i])
             if kept is None:

@@ -13,6 +13,7 @@ from ..members import Members
 from ..model import ArrayT, Batch, Model, Weights
 from .batches import Batches
 from .found import FoundOutputs
+from .gaussian import is_pair, like_pair, pair_of
 
 Mode: TypeAlias = Literal["stream", "resident", "stacked", "auto"]
 
@@ -49,7 +50,8 @@ def checked(
         members: whose it is; none if it is of other weights than a member's.
         stacked: whether it is of several members, along a first axis.
     """
-    shape = tuple(cast(Any, output).shape)[1 if stacked else 0 :]
+    first = pair_of(output)[0] if is_pair(output) else output
+    shape = tuple(cast(Any, first).shape)[1 if stacked else 0 :]
     samples = len(batch[0])
     if shape[:1] != (samples,):
         raise EnsembleError(
@@ -61,11 +63,14 @@ def checked(
 
 
 def joined(model: Model[ArrayT], parts: Sequence[ArrayT]) -> ArrayT:
-    """The outputs of several batches as one array.
+    """The outputs of several batches as one array, or one pair.
 
     Raises:
         EnsembleError: they differ in more than their rows.
     """
+    if is_pair(parts[0]):
+        pairs = (joined(model, each) for each in zip(*map(pair_of, parts), strict=True))
+        return cast(ArrayT, like_pair(parts[0], *pairs))
     shapes = [tuple(cast(Any, part).shape)[1:] for part in parts]
     for i, shape in enumerate(shapes):
         if shape != shapes[0]:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, TypeAlias, get_args
+from typing import Any, Final, Literal, NamedTuple, TypeAlias, get_args
+
+from numpy.typing import NDArray
 
 from ...core.errors import EnsembleError, shown
-from ..arrays import check_class_axis, probabilities_of, widen
-from .pooling import Pool, Pooling, check_pooling
+from ..arrays import as_numpy, check_class_axis, probabilities_of, widen
+from .gaussian import GaussianPool, kept_pair, wide_pair
+from .pooling import Pool, Pooling, ValuePool, check_pooling
 
-Outputs: TypeAlias = Literal["logits", "probabilities", "values"]
+Outputs: TypeAlias = Literal["logits", "probabilities", "values", "gaussian"]
 Auto: TypeAlias = Literal["auto"]
+
+# Of a regression: numbers, or pairs of them and their variances.
+REGRESSIONS: Final[tuple[Outputs, ...]] = ("values", "gaussian")
 
 
 class Reading(NamedTuple):
@@ -22,7 +28,7 @@ class Reading(NamedTuple):
     @property
     def code(self) -> str:
         """The arguments that say it."""
-        axis = "" if self.outputs == "values" else f", class_axis={self.class_axis}"
+        axis = "" if self.outputs in REGRESSIONS else f", class_axis={self.class_axis}"
         return f'outputs="{self.outputs}"{axis}'
 
 
@@ -41,7 +47,7 @@ class OutputSpec:
     def __post_init__(self) -> None:
         if self.outputs not in get_args(Outputs):
             raise EnsembleError(
-                "Argument `outputs` must be 'logits', 'probabilities' or 'values'. "
+                "Argument `outputs` must be 'logits', 'probabilities', 'values' or 'gaussian'. "
                 f"Received: outputs={self.outputs!r}"
             )
         axis = self.class_axis
@@ -51,10 +57,10 @@ class OutputSpec:
                 f"samples lie, or None. Received: class_axis={shown(axis)}"
             )
         check_pooling(self.pooling)
-        if self.outputs == "values" and self.pooling != "probabilities":
+        if self.outputs in REGRESSIONS and self.pooling != "probabilities":
             raise EnsembleError(
-                "Argument `pooling` must be left out for outputs='values', whose mean is taken. "
-                f"Received: pooling={self.pooling!r}"
+                f"Argument `pooling` must be left out for outputs={self.outputs!r}, whose mean is "
+                f"taken. Received: pooling={self.pooling!r}"
             )
 
     def check(self, shape: tuple[int, ...]) -> None:
@@ -64,20 +70,33 @@ class OutputSpec:
 
     def check_mean(self) -> None:
         """Refuse a choice, which is one of weights of the mean, where none is taken."""
-        if self.outputs == "values" or self.pooling != "probabilities":
+        if self.pooling != "probabilities":
             raise EnsembleError(
                 "An ensemble must pool the mean of probabilities to be fitted. Received: "
                 f"outputs={self.outputs!r}, pooling={self.pooling!r}"
             )
 
-    def pool(self) -> Pool[Any]:
+    def pool(self) -> Pool[Any] | GaussianPool[Any]:
         """What makes one prediction of the members' outputs."""
+        if self.outputs == "gaussian":
+            return GaussianPool()
         inputs: Literal["logits", "probabilities"] = (
             "logits" if self.outputs == "logits" else "probabilities"
         )
         return Pool(self.pooling, inputs=inputs, class_axis=self.class_axis)
 
+    def moments(self) -> ValuePool[Any] | GaussianPool[Any]:
+        """What makes a mean and a variance of the members' outputs."""
+        return GaussianPool() if self.outputs == "gaussian" else ValuePool()
+
     def wide(self, output: Any) -> Any:
-        """The probabilities (or values) of an output in float64, as `widen` makes them."""
+        """The probabilities (or values, or the pair) of an output in float64, as by `widen`."""
+        if self.outputs == "gaussian":
+            return wide_pair(output)
         wide = widen(output)
         return probabilities_of(wide, self.class_axis) if self.outputs == "logits" else wide
+
+    def kept(self, output: Any) -> NDArray[Any]:
+        """What `wide` makes of an output as one array of numpy's; of a pair, stacked."""
+        wide = self.wide(output)
+        return kept_pair(*wide) if self.outputs == "gaussian" else as_numpy(wide)

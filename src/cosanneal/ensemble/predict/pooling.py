@@ -271,7 +271,7 @@ class ValuePool(Generic[ArrayT]):
     with weights `w` that sum to 1, the members' values `m`, and their own
     variances `v` where they predict them: the moments of the mixture. Without
     them it is the variance between the members alone, which leaves out the
-    noise of the targets.
+    noise of the targets. The first part is `epistemic`, the second `aleatoric`.
 
     Example:
         >>> import numpy as np
@@ -286,11 +286,12 @@ class ValuePool(Generic[ArrayT]):
     """
 
     def __init__(self) -> None:
-        self._like: Kind | None = None
+        self.like: Kind | None = None  # of the first values
         self._shape: tuple[int, ...] = ()
         self._weight = 0.0
         self._mean: Any = None
         self._squares: Any = None
+        self._noise: Any = None
 
     def update(
         self, values: ArrayT, weight: float = 1.0, *, variances: ArrayT | None = None
@@ -298,30 +299,33 @@ class ValuePool(Generic[ArrayT]):
         """Take in one member's values, and its variances if it has them.
 
         Raises:
-            EnsembleError: another shape than before, or a weight that is none.
+            EnsembleError: another shape than before, a negative variance, or a weight
+                that is none.
         """
         weight = check_weight(weight)
         wide = widen(values)
         spread = None if variances is None else widen(variances)
-        if self._like is None:
-            self._like, self._shape = Kind.of(values), tuple(wide.shape)
+        if self.like is None:
+            self.like, self._shape = Kind.of(values), tuple(wide.shape)
         for shape in (wide.shape, wide.shape if spread is None else spread.shape):
             if tuple(shape) != self._shape:
                 raise EnsembleError(
                     "The members' values and variances must have one shape. Received: "
                     f"{tuple(shape)} beside {self._shape}"
                 )
+        if spread is not None and bool((spread < 0).any()):
+            raise negative_variance(float(spread.min()))
         if weight == 0:
             return
         self._weight += weight
         if self._mean is None:
             zeros = namespace(wide).zeros_like
-            self._mean, self._squares = zeros(wide), zeros(wide)
+            self._mean, self._squares, self._noise = zeros(wide), zeros(wide), zeros(wide)
         away = wide - self._mean
         self._mean += away * (weight / self._weight)
         self._squares += weight * away * (wide - self._mean)
         if spread is not None:
-            self._squares += weight * spread
+            self._noise += weight * spread
 
     def update_stacked(self, values: Any, weights: Sequence[float]) -> None:
         """Take in several members' values, stacked along a first axis, as one by one."""
@@ -335,16 +339,43 @@ class ValuePool(Generic[ArrayT]):
         Raises:
             EnsembleError: no member has any weight.
         """
-        return cast(ArrayT, narrow(_seen(self._mean), self._like))
+        return cast(ArrayT, narrow(_seen(self._mean), self.like))
 
     @property
     def variance(self) -> ArrayT:
-        """The variance.
+        """The variance: the sum of the two parts.
 
         Raises:
             EnsembleError: no member has any weight.
         """
-        return cast(ArrayT, narrow(_seen(self._squares) / self._weight, self._like))
+        return cast(ArrayT, narrow(self.moments[1], self.like))
+
+    @property
+    def aleatoric(self) -> ArrayT:
+        """The mean of the members' own variances; 0 where they have none.
+
+        Raises:
+            EnsembleError: no member has any weight.
+        """
+        return cast(ArrayT, narrow(_seen(self._noise) / self._weight, self.like))
+
+    @property
+    def epistemic(self) -> ArrayT:
+        """The variance of the members' values.
+
+        Raises:
+            EnsembleError: no member has any weight.
+        """
+        return cast(ArrayT, narrow(_seen(self._squares) / self._weight, self.like))
+
+    @property
+    def moments(self) -> tuple[Any, Any]:
+        """The mean and the variance in float64: tensors of torch, or arrays of numpy's.
+
+        Raises:
+            EnsembleError: no member has any weight.
+        """
+        return _seen(self._mean), (self._squares + self._noise) / self._weight
 
 
 def _seen(total: Any) -> Any:
@@ -357,6 +388,14 @@ def _finite(top: Any) -> Any:
     """What is taken off logarithms before they are raised: the greatest, or of log(0) nothing."""
     xp = namespace(top)
     return xp.where(xp.isfinite(top), top, xp.zeros_like(top))
+
+
+def negative_variance(least: float, member: str = "") -> EnsembleError:
+    """The error for members' variances that are none."""
+    return EnsembleError(
+        f"The members' variances must be at least 0. Received: {least:.6g}"
+        f"{member and f' from {member}'}; if the model gives log-variances, give their exp"
+    )
 
 
 def check_pooling(pooling: object) -> Pooling:

@@ -131,6 +131,10 @@ def quantile_rows(values: Any, y: Targets, quantiles: tuple[float, ...]) -> Floa
 
 def pinball_of(values: Any, y: Targets, quantiles: tuple[float, ...]) -> Floats:
     """The pinball loss of each quantile of some targets, of shape (numbers, quantiles)."""
-    away = y.values[:, None] - quantile_rows(values, y, quantiles)
-    q = np.array(quantiles)
+    return pinball(y.values, quantile_rows(values, y, quantiles), quantiles)
+
+
+def pinball(targets: Floats, rows: Floats, quantiles: tuple[float, ...]) -> Floats:
+    """The pinball loss of rows of quantiles."""
+    away, q = targets[:, None] - rows, np.array(quantiles)
     return np.maximum(q * away, (q - 1) * away)

@@ -67,6 +67,18 @@ class Targets:
             raise EnsembleError(f"Argument `{name}` must be {what}")
         return found
 
+    @property
+    def counted(self) -> int:
+        """How many samples there are with a target that counts."""
+        if self.kept is None:
+            return self.samples
+        return int(self.kept.reshape(self.samples, -1).any(axis=1).sum())
+
+    def columns(self) -> NDArray[np.intp]:
+        """Which target of its sample each number is, of targets of two axes."""
+        kept = np.ones(self.shape, bool) if self.kept is None else self.kept
+        return np.nonzero(kept)[1]
+
     def mean(self, scores: Floats) -> float:
         """The mean of the scores of all numbers, by their weights."""
         return float(np.average(scores, weights=self.weights))

@@ -6,26 +6,30 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias, TypedDict, cast, overload
+from typing import Any, Final, Literal, TypeAlias, TypedDict, cast, overload
 
 import numpy as np
 
 from ...core.errors import EnsembleError, shown
 from ...snapshots.store import Snapshot
-from ..arrays import as_floats, check_count
+from ..arrays import SMALLEST, as_floats, check_count
 from ..members import Members
 from ..model import Model, Weights
 from ..predict.batches import Batches
 from ..predict.found import FoundOutputs
+from ..predict.gaussian import GaussianPool, is_pair, pair_of
 from ..predict.modes import outputs_of
 from ..predict.outputs import OutputSpec
-from ..predict.pooling import Pool, ValuePool
+from ..predict.pooling import Pool
 from ..score.metrics import brier_score, error_rate, log_loss
-from ..score.regression import rmse
+from ..score.regression import gaussian_nll, mse
 from .barrier import BARRIER, Interpolation, check_inner, check_tolerance, mean_too_high, too_high
 from .means import average_weights, exponential_weights, greedy_soup, interpolate_weights
 
 SoupName: TypeAlias = Literal["uniform", "greedy", "exponential"]
+
+# Of outputs other than classes, what the loss is called in scores and in a sentence.
+_LOSSES: Final = {"values": ("mse", "MSE"), "gaussian": ("equivalent_mse", "equivalent MSE")}
 
 
 class RecipeOptions(TypedDict, total=False):
@@ -61,7 +65,9 @@ class AveragedWeights:
     """The mean of some members' weights: one model, at the cost of one.
 
     A mean of weights is a model only where the members lie in one valley of
-    the loss. So the loss (the log-loss, or of values the MSE) on the
+    the loss. So the loss (the log-loss, of values the MSE, or of means and variances
+    the MSE of that normal of one variance that has their Gaussian negative log-likelihood,
+    `exp(2 nll - 1) / (2 pi)`: a share of it means something, for it is positive) on the
     validation data is measured first, on the straight line from each member
     to the next. Where it rises by more than the tolerance above the line
     between its ends, the mean is refused, by an error: a warning would leave
@@ -80,8 +86,9 @@ class AveragedWeights:
     whose statistics are the same in all members (in Keras, one that is not
     trained) was frozen, and keeps them.
 
-    Scores are by name: "log_loss", "brier" and "error", or of values "mse".
-    They are None, and the lists of them empty, where no validation data were given.
+    Scores are by name: "log_loss", "brier" and "error"; of values "mse"; of means and
+    variances "gaussian_nll", "mse", and the loss, "equivalent_mse". They are
+    None, and the lists of them empty, where no validation data were given.
 
     Args:
         weights: the mean, in the framework's own form: for torch what
@@ -118,14 +125,24 @@ class Judge:
 
     def __init__(self, labels: Any, spec: OutputSpec) -> None:
         self._labels = labels
-        self._values, self._class_axis = spec.outputs == "values", spec.class_axis
+        self._outputs, self._class_axis = spec.outputs, spec.class_axis
         # What the loss is called in `scores`, and in a sentence.
-        self.loss_name, self.title = ("mse", "MSE") if self._values else ("log_loss", "log-loss")
+        self.loss_name, self.title = _LOSSES.get(spec.outputs, ("log_loss", "log-loss"))
 
     def scores(self, prediction: Any) -> dict[str, float]:
-        """The scores of probabilities, or of values."""
-        if self._values:
-            return {"mse": rmse(prediction, self._labels) ** 2}
+        """The scores of probabilities, of values, or of a mean and a variance."""
+        if self._outputs == "values":
+            return {"mse": mse(prediction, self._labels)}
+        if self._outputs == "gaussian":
+            means, variances = pair_of(prediction)
+            nll = gaussian_nll(means, np.maximum(as_floats(variances), SMALLEST), self._labels)
+            with np.errstate(over="ignore"):
+                equivalent = float(np.exp(2 * nll - 1) / (2 * np.pi))
+            return {
+                "gaussian_nll": nll,
+                "mse": mse(means, self._labels),
+                "equivalent_mse": equivalent,
+            }
         return {
             "log_loss": log_loss(prediction, self._labels, class_axis=self._class_axis),
             "brier": brier_score(prediction, self._labels, class_axis=self._class_axis),
@@ -134,10 +151,14 @@ class Judge:
 
     def all_scores(self, prediction: Any) -> dict[str, float]:
         """The scores; of a prediction that is not finite, infinity."""
-        if np.isfinite(as_floats(prediction)).all():
+        parts = pair_of(prediction) if is_pair(prediction) else (prediction,)
+        if all(np.isfinite(as_floats(part)).all() for part in parts):
             return self.scores(prediction)
-        names = ("mse",) if self._values else ("log_loss", "brier", "error")
-        return dict.fromkeys(names, math.inf)
+        names = {
+            "values": ("mse",),
+            "gaussian": ("gaussian_nll", "mse", "equivalent_mse"),
+        }
+        return dict.fromkeys(names.get(self._outputs, ("log_loss", "brier", "error")), math.inf)
 
 
 def check_soup(soup: object, decay: float | None, members: int) -> tuple[float, ...] | None:
@@ -263,7 +284,7 @@ class Averaging:
         batches: Batches,
         labels: Any,
         weights: Mapping[Snapshot, float],
-        finish: Callable[[Pool[Any]], Any] | None,
+        finish: Callable[[Pool[Any] | GaussianPool[Any]], Any] | None,
     ) -> None:
         """Score every member to average on validation data, and the ensemble.
 
@@ -274,8 +295,7 @@ class Averaging:
             finish: makes its prediction of the pool; by default as it is.
         """
         self._batches = batches
-        pool: Pool[Any] | None = None
-        value_pool = ValuePool[Any]()
+        pool: Pool[Any] | GaussianPool[Any] | None = None
         for snapshot in self._members:
             weight = weights.get(snapshot, 0.0)
             if weight or snapshot in self._chosen:
@@ -283,12 +303,11 @@ class Averaging:
                 spec = self._found.spec
                 if pool is None:  # it is known now what outputs are
                     pool, self._judge = spec.pool(), Judge(labels, spec)
-                (value_pool if spec.outputs == "values" else pool).update(output, weight)
+                pool.update(output, weight)
                 if snapshot in self._chosen:
                     self._scores[snapshot] = self._judge.scores(spec.wide(output))
-        spec, pool = self._found.spec, cast(Pool[Any], pool)
-        values = spec.outputs == "values"
-        pooled = value_pool.mean if values else pool.wide if finish is None else finish(pool)
+        spec, pool = self._found.spec, cast("Pool[Any] | GaussianPool[Any]", pool)
+        pooled = pool.wide if finish is None else finish(pool)
         if spec.pooling == "log-probabilities":
             pooled = np.exp(as_floats(pooled))
         self._ensemble_scores = self._judge.scores(pooled)

@@ -1,0 +1,272 @@
+"""The best ensemble of a regression that held-out data can tell."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any, Final, Unpack, cast, get_args
+
+import numpy as np
+
+from ...core.errors import EnsembleError, plural, shown
+from ..score.quantiles import check_quantiles
+from ..score.regression import REGRESSION_TITLES, RegressionMetric
+from .choice import FEW_SAMPLES, Candidate, Choice, FitOptions, Select, fit, names_of
+from .moments import Fitted, HeldOutRegression, Regression, Scorer, name_of
+from .search import greedy, least_log_loss, least_quadratic
+from .selection import last_weights
+
+# What select="weights" finds the least of.
+_CONVEX: Final = {("values", "mse"), ("gaussian", "mse"), ("gaussian", "gaussian_nll")}
+
+
+def fit_regression(
+    predictions: Sequence[Any] | Any,
+    targets: Any,
+    *,
+    outputs: Regression = "values",
+    select: Select = "last",
+    metric: RegressionMetric | Scorer | None = None,
+    variance: bool = True,
+    quantiles: Sequence[float] | None = None,
+    sample_weight: Any = None,
+    mask: Any = None,
+    names: Sequence[str] | None = None,
+    steps: int = 50,
+    bags: int = 0,
+    seed: int = 0,
+    digests: Sequence[str] | None = None,
+) -> Choice:
+    """Choose members, weights and a variance for a regression on validation data.
+
+    Nothing else goes into the choice: report it on data that were not given here.
+
+    Args:
+        predictions: the members' outputs for the validation data, oldest member first: a
+            sequence, or one array with the members along its first axis. With
+            outputs="values", of each an array of the targets' shape. With "gaussian", of
+            each a tuple (or a list, or an array) of means and variances, or a dict with
+            "mean" and "variance".
+        targets: the truth, of shape (samples,), or of several targets (samples, ...).
+        outputs: "values", or "gaussian" for pairs of means and variances.
+        select: "last" takes the mean of the last m members, with the best m; "greedy" picks
+            one after the other, with replacement; "weights" takes the best weights: by
+            metric="mse" a quadratic program, exactly; by "gaussian_nll" of pairs those of the
+            least negative log-likelihood of the mixture `sum(w N(m, v))`, which is convex (that
+            of the normal with its mean and variance, by which candidates are scored, is not).
+        metric: by which score to choose: "mse" (by default for values), "mae",
+            "gaussian_nll" (by default for pairs), "crps", or "pinball" (by default for
+            quantiles, and for those alone); or for "last" and "greedy" a function
+            `metric(prediction, targets) -> float`, lower is better, of arrays of numpy's: the
+            values, or a tuple of means and variances.
+        variance: also fit what the pooled variance needs: of pairs a scale, as
+            `fit_variance_scale`; of values the noise that they leave out, as `fit_noise`, which
+            "gaussian_nll" and "crps" of values need.
+        quantiles: where the values along the last axis are quantiles, which they are.
+        sample_weight: how much each target counts, as in `cosanneal.ensemble.score.regression`.
+        mask: True where a target counts; the others may be NaN.
+        names: of the members; by default "0", "1", ...
+        steps: picks of select="greedy".
+        bags: of select="greedy", as in `select_greedy`.
+        seed: of the bags and the interval.
+        digests: of the members, to know them again by.
+
+    Returns:
+        The choice; its `variance_scale` and `noise` are what was fitted. Its `apply` gives the
+        pooled prediction, `predict_with_variance` of an ensemble the predictive variance.
+
+    Raises:
+        EnsembleError: arguments that cannot be, or arrays that do not fit.
+
+    Warns:
+        UserWarning: fewer than 1000 validation samples.
+
+    Example:
+        >>> random = np.random.default_rng(0)
+        >>> y = random.normal(size=2000)
+        >>> members = y + random.normal(size=(3, 2000))
+        >>> choice = fit_regression(members, y, select="weights")
+        >>> [round(weight, 1) for weight in choice.weights]
+        [0.3, 0.3, 0.3]
+        >>> choice.apply(members).shape, round(choice.noise[0], 2) < 0.34
+        ((2000,), True)
+
+    Source: Huang et al., "Snapshot Ensembles" (2017), section 4.3, for the last m; Caruana
+    et al. (2004); Breiman, "Stacked Regressions" (1996), for the weights of least MSE.
+    """
+    if metric is None:
+        plain: RegressionMetric = "mse" if outputs == "values" else "gaussian_nll"
+        metric = plain if quantiles is None else "pinball"
+    levels = None if quantiles is None else check_quantiles(quantiles)
+    _check(outputs, select, metric, levels, variance, sample_weight, mask)
+    held_out = HeldOutRegression(
+        predictions,
+        targets,
+        outputs=outputs,
+        metric=metric,
+        variance=variance,
+        quantiles=levels,
+        sample_weight=sample_weight,
+        mask=mask,
+    )
+    names = names_of(members := len(held_out), names)
+    lasts = list(held_out.last_moments())
+    everyone = lasts[-1]
+    tried = [(last_weights(members, m), f"last {m}", each) for m, each in enumerate(lasts, start=1)]
+    candidates: list[Candidate] = []
+    raw = outputs == "gaussian" and variance  # what has no scale is a candidate too
+    if raw or select != "last":
+        for _, name, each in tried:
+            candidates.append(_candidate(name, held_out.fitted(*each, fit=not raw)))
+    gap = None
+    if select != "last":
+        weights, gap = _searched(held_out, select, steps=steps, bags=bags, seed=seed)
+        tried = [(weights, select, held_out.moments(weights))]
+        if raw:
+            candidates.append(_candidate(select, held_out.fitted(*tried[0][2], fit=False)))
+    fits = [held_out.fitted(*each) for _, _, each in tried]
+    scores = [each.scores[held_out.metric] for each in fits]
+    best = scores.index(min(scores))
+    others = [i for i in range(len(tried)) if i != best]
+    candidates += [_candidate(tried[i][1], fits[i]) for i in (*others, best)]
+    noise = fits[best].noise
+    than = held_out.fitted(*everyone, fit=outputs == "values")
+    choice = Choice(
+        members=tuple(names),
+        weights=tried[best][0],
+        temperature=1.0,
+        class_axis=None,
+        select=select,
+        metric=held_out.metric,
+        candidates=tuple(candidates),
+        samples=held_out.targets.counted,
+        interval=held_out.differences(fits[best], than, seed),
+        seed=seed,
+        gap=gap,
+        digests=None if digests is None else tuple(digests),
+        outputs=outputs,
+        variance_scale=fits[best].scale,
+        noise=None if noise is None else tuple(noise.tolist()),
+        quantiles=levels,
+    )
+    if choice.samples < FEW_SAMPLES:
+        low, high = choice.interval
+        title = REGRESSION_TITLES.get(held_out.metric, held_out.metric)
+        apart = "; it does not tell the two apart" if low <= 0 <= high else ""
+        warnings.warn(
+            f"The ensemble was chosen on {plural(choice.samples, 'validation sample')}, fewer than "
+            f"{FEW_SAMPLES}: its {title} there less that of the mean of all members has a 95 % "
+            f"interval from {low:+.4g} to {high:+.4g}{apart}",
+            UserWarning,
+            stacklevel=2,
+        )
+    return choice
+
+
+def fit_outputs(
+    outputs: str,
+    predictions: Sequence[Any] | Any,
+    truth: Any,
+    *,
+    class_axis: int | None,
+    names: Sequence[str],
+    digests: Sequence[str] | None,
+    **options: Unpack[FitOptions],
+) -> Choice:
+    """What `fit` or `fit_regression` chooses, by what the outputs are.
+
+    Raises:
+        EnsembleError: an option of the other one; or as they.
+    """
+    values = outputs in get_args(Regression)
+    given: dict[str, Any] = {"names": names, "digests": digests, **options}
+    for name in options:
+        if name in (("temperature",) if values else ("variance", "quantiles")):
+            raise EnsembleError(
+                f"Argument `{name}` must be left out for "
+                + ("a regression, whose variance is fitted" if values else "classes")
+                + f". Received: {name}={shown(given[name])}"
+            )
+    if values:
+        return fit_regression(predictions, truth, outputs=cast(Regression, outputs), **given)
+    return fit(predictions, truth, class_axis=class_axis, **given)
+
+
+def _candidate(name: str, found: Fitted) -> Candidate:
+    if found.scale != 1:
+        name += f", variance scale {found.scale:.4g}"
+    if found.noise is not None:
+        name += f", noise {', '.join(f'{each:.4g}' for each in found.noise)}"
+    return Candidate(name=name, scores=found.scores)
+
+
+def _searched(
+    held_out: HeldOutRegression, select: str, *, steps: int, bags: int, seed: int
+) -> tuple[tuple[float, ...], float | None]:
+    """The weights that a search finds, and its gap if it has one."""
+    everyone = np.arange(len(held_out))
+    if select == "greedy":
+        weights, _ = greedy(
+            held_out.objective,
+            len(held_out),
+            steps=steps,
+            initial=None,
+            bags=bags,
+            bag_fraction=0.5,
+            seed=seed,
+        )
+        return tuple(weights.tolist()), None
+    if held_out.metric == "mse":
+        found = least_quadratic(held_out.products(everyone))
+    else:
+        found = least_log_loss(held_out.likelihoods()[0], held_out.targets.weights)
+    return tuple(found.weights.tolist()), found.gap
+
+
+def _check(
+    outputs: object,
+    select: object,
+    metric: RegressionMetric | Scorer,
+    quantiles: tuple[float, ...] | None,
+    variance: bool,
+    sample_weight: Any,
+    mask: Any,
+) -> None:
+    """Refuse arguments that cannot be, or cannot be together."""
+    if outputs not in get_args(Regression):
+        raise EnsembleError(
+            f"Argument `outputs` must be 'values' or 'gaussian'. Received: outputs={shown(outputs)}"
+        )
+    if select not in get_args(Select):
+        raise EnsembleError(
+            "Argument `select` must be 'last', 'greedy' or 'weights'. "
+            f"Received: select={shown(select)}"
+        )
+    name = name_of(metric)
+    if quantiles is not None and outputs == "gaussian":
+        raise EnsembleError(
+            "Argument `quantiles` must be left out for outputs='gaussian'. "
+            f"Received: quantiles={shown(quantiles)}"
+        )
+    if callable(metric):
+        if sample_weight is not None or mask is not None:
+            raise EnsembleError(
+                "Arguments `sample_weight` and `mask` must be left out for a metric that is a "
+                "function, which gets all samples. Received: one of them; leave samples out before"
+            )
+    elif (name == "pinball") != (quantiles is not None):
+        raise EnsembleError(
+            "Argument `metric` must be 'pinball' for quantiles, and `quantiles` must be given for "
+            f"it. Received: metric={name!r}, quantiles={shown(quantiles)}"
+        )
+    elif name in ("gaussian_nll", "crps") and outputs == "values" and not variance:
+        raise EnsembleError(
+            f"Argument `variance` must be True for metric={name!r} of values, which need the noise "
+            "for it. Received: variance=False"
+        )
+    if select == "weights" and (outputs, name) not in _CONVEX:
+        also = " or 'gaussian_nll'" if outputs == "gaussian" else ""
+        raise EnsembleError(
+            f"Argument `metric` must be 'mse'{also} for select='weights', of which the least is "
+            f"found exactly. Received: metric={name!r}; give select='greedy' for it"
+        )
