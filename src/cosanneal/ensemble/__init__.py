@@ -20,7 +20,7 @@ from .choose.selection import last_scores as last_scores
 from .choose.selection import select_greedy as select_greedy
 from .choose.selection import select_last as select_last
 from .choose.selection import select_weights as select_weights
-from .choose.variance import fit_noise as fit_noise
+from .choose.variance import fit_spread as fit_spread
 from .choose.variance import fit_variance_scale as fit_variance_scale
 from .ensemble import SnapshotEnsemble as SnapshotEnsemble
 from .findings import analyze as analyze

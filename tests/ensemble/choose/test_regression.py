@@ -17,8 +17,8 @@ from cosanneal.ensemble import (
     Choice,
     GaussianPool,
     crps,
-    fit_noise,
     fit_regression,
+    fit_spread,
     fit_variance_scale,
     gaussian_nll,
     mae,
@@ -57,21 +57,22 @@ def test_the_last_m_of_values(metric: Any, shape: Any) -> None:
     scores = []
     for last in range(1, 5):
         mean, between = mixture(m[-last:], 0 * m[-last:], [1] * last)
-        noise = fit_noise(mean, y, variances=between)
-        total = between + noise
+        scale, noise = fit_spread(mean, between, y)
+        total = scale * between + noise
         found: dict[str, Any] = {
             "mse": lambda mean=mean, _=total: mse(mean, y),
             "mae": lambda mean=mean, _=total: mae(mean, y),
             "gaussian_nll": lambda mean=mean, v=total: gaussian_nll(mean, v, y),
             "crps": lambda mean=mean, v=total: crps(mean, v, y),
         }
-        scores.append((found[metric](), noise))
+        scores.append((found[metric](), scale, noise))
         row = next(each for each in choice.candidates if each.name.startswith(f"last {last}"))
         assert row.scores[metric] == pytest.approx(scores[-1][0], rel=1e-10)
         assert {"mse", "mae", "gaussian_nll", metric} == row.scores.keys()
     best = min(range(4), key=lambda i: scores[i][0])
     assert choice.weights == (0.0,) * (3 - best) + (1 / (best + 1),) * (best + 1)
-    assert choice.noise == pytest.approx(np.atleast_1d(scores[best][1]), rel=1e-9)
+    assert choice.variance_scale == pytest.approx(scores[best][1], rel=1e-4)
+    assert choice.noise == pytest.approx(scores[best][2], rel=1e-4)
     assert (choice.outputs, choice.metric, choice.samples) == ("values", metric, shape[0])
     assert choice.candidates[-1].scores[metric] == pytest.approx(min(scores)[0], rel=1e-10)
     np.testing.assert_allclose(choice.apply(m), m[-best - 1 :].mean(0), rtol=1e-12)
@@ -180,7 +181,8 @@ def test_greedy_is_the_search_that_tries_every_member(metric: Any, outputs: Any)
         if metric != "gaussian_nll":
             return mse(mean, y) if metric == "mse" else mae(mean, y)
         if outputs == "values":
-            return gaussian_nll(mean, variance + fit_noise(mean, y, variances=variance), y)
+            scale, noise = fit_spread(mean, variance, y)
+            return gaussian_nll(mean, scale * variance + noise, y)
         return gaussian_nll(mean, fit_variance_scale(mean, variance, y) * variance, y)
 
     weights, least = naive_greedy(score, 4, 6)
@@ -199,7 +201,7 @@ def test_quantiles_are_averaged_and_chosen_by_their_pinball_loss() -> None:
     levels = (0.1, 0.5, 0.9)
     q = m[..., None] + np.array([-1.3, 0, 1.3])
     for select in ("last", "greedy"):
-        choice = fit_regression(q, y, quantiles=levels, select=select)  # type: ignore[arg-type]
+        choice = fit_regression(q, y, quantiles=levels, select=select)
         loss = pinball_loss(choice.apply(q), y, levels)
         assert choice.candidates[-1].scores == {"pinball": pytest.approx(loss)}
         assert (choice.metric, choice.quantiles, choice.noise) == ("pinball", levels, None)
@@ -276,9 +278,8 @@ def test_each_targets_noise_is_added_to_it() -> None:
             pool.update((each.reshape(1200, 2, *more), np.zeros((1200, 2, *more))), weight)
         _, variance = choice.moments(pool)
         _, between = pool.moments
-        np.testing.assert_allclose(
-            (variance - between).reshape(1200, 2), np.tile(choice.noise, (1200, 1)), rtol=1e-9
-        )
+        noise = (variance - choice.variance_scale * between).reshape(1200, 2)
+        np.testing.assert_allclose(noise, np.tile(choice.noise, (1200, 1)), rtol=1e-9)
 
 
 def test_a_choice_is_saved_and_loaded(tmp_path: Path) -> None:
@@ -300,7 +301,10 @@ M, V, Y = drawn(2, 5)
     ("change", "message"),
     [
         (lambda d: d.update(outputs="logits"), r"in 'outputs': must be one of 'probabilities'"),
-        (lambda d: d.update(variance_scale=0), r"in 'variance_scale': must be a finite positive"),
+        (
+            lambda d: d.update(variance_scale=-1),
+            r"in 'variance_scale': must be a finite number of at least 0",
+        ),
         (lambda d: d.update(noise=[-1]), r"in 'noise': must be null or a list of finite numbers"),
         (lambda d: d.update(noise=[]), r"in 'noise': must be null or a list"),
         (lambda d: d.update(quantiles=[0.5, 1]), r"in 'quantiles': .* below 1"),

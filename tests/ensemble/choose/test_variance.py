@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize, minimize_scalar
 
 import cosanneal as ca
-from cosanneal.ensemble import fit_noise, fit_variance_scale, gaussian_nll
+from cosanneal.ensemble import fit_spread, fit_variance_scale, gaussian_nll
 
 
 def drawn(seed: int, *shape: int) -> Any:
@@ -33,35 +33,58 @@ def test_the_scale_is_where_scipy_finds_the_least_nll(seed: int) -> None:
         assert loss(np.log(found)) <= exact.fun + 1e-14
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_the_noise_is_the_least_of_a_dense_look(seed: int) -> None:
-    m, v, y = drawn(seed, 100)
-    if seed == 3:  # whose two groups have a minimum each
-        v = np.where(np.arange(100) < 60, 1e-4, 25.0)
-        y = m + np.where(np.arange(100) < 60, 0.01, 5.5)
-    found = float(fit_noise(m, y, variances=v))  # type: ignore[arg-type]
-    tried = np.concatenate([[0], np.geomspace(1e-8, 1e3, 20_000)])
-    losses = [gaussian_nll(m, v + s, y) for s in tried]
-    assert gaussian_nll(m, v + found, y) <= min(losses) + 1e-12
-    assert fit_noise(m, y) == pytest.approx(np.mean((y - m) ** 2), rel=1e-14)
+@pytest.mark.parametrize("seed", range(5))
+def test_the_spread_is_where_scipy_finds_the_least_nll(seed: int) -> None:
+    m, v, y = drawn(seed, 150)
+    if seed == 3:  # members that differ more than they err
+        v = 50 * v
+    if seed == 4:  # and that say nothing of where they err
+        y = m + np.random.default_rng(8).normal(size=150)
+    w = np.random.default_rng(9).uniform(0, 1, 150)
+    for given in ({}, {"sample_weight": w}):
+
+        def loss(logs: Any, given: Any = given, v: Any = v, y: Any = y) -> float:
+            return gaussian_nll(m, np.exp(logs[0]) * v + np.exp(logs[1]), y, **given)
+
+        tries = [
+            minimize(loss, start, method="Nelder-Mead", options={"xatol": 1e-10, "fatol": 1e-13})
+            for start in ((0, 0), (-5, 0), (0, -5), (-10, 1))
+        ]
+        scale, noise = fit_spread(m, v, y, **given)
+        found = gaussian_nll(m, scale * v + noise[0], y, **given)
+        assert found <= min(each.fun for each in tries) + 1e-9
+        assert scale >= 0
+        # The scores are calibrated on average, where neither is at its bound.
+        if scale > 0 and noise[0] > 0 and not given:
+            assert np.mean((y - m) ** 2 / (scale * v + noise[0])) == pytest.approx(1, abs=1e-5)
+    scale, noise = fit_spread(m, 0 * v, y)
+    assert (scale, noise[0]) == (1.0, pytest.approx(np.mean((y - m) ** 2), rel=1e-14))
 
 
-def test_each_target_has_its_own_noise() -> None:
-    m, v, y = drawn(5, 80, 3)
-    y[:, 1] = m[:, 1] + 100 * (y - m)[:, 1]
-    mask = np.random.default_rng(1).random((80, 3)) < 0.7
-    found = fit_noise(m, np.where(mask, y, np.nan), variances=v, mask=mask)
-    alone = [fit_noise(m[:, k], y[:, k], variances=v[:, k], mask=mask[:, k]) for k in range(3)]
-    assert found == pytest.approx(alone, rel=1e-12)
+def test_each_target_has_its_own_noise_in_its_own_unit() -> None:
+    m, v, y = drawn(5, 400, 3)
+    unit = np.array([1.0, 1e4, 1e-3])
+    mask = np.random.default_rng(1).random((400, 3)) < 0.7
+    found = fit_spread(m, v, np.where(mask, y, np.nan), mask=mask)
+    scaled = fit_spread(unit * m, unit**2 * v, np.where(mask, unit * y, np.nan), mask=mask)
+    assert scaled[0] == pytest.approx(found[0], rel=1e-6)
+    np.testing.assert_allclose(scaled[1], unit**2 * found[1], rtol=1e-6)
+
+    def loss(logs: Any) -> float:
+        return gaussian_nll(m, np.exp(logs[0]) * v + np.exp(logs[1:]), y, mask=mask)
+
+    exact = minimize(loss, np.zeros(4), method="BFGS", options={"gtol": 1e-9})
+    here = gaussian_nll(m, found[0] * v + np.array(found[1]), y, mask=mask)
+    assert here <= exact.fun + 1e-9
 
 
 def test_what_the_data_do_not_say() -> None:
     y = np.arange(5.0)
     assert fit_variance_scale(y, np.ones(5), y) == 1
-    assert fit_noise(y, y, variances=np.ones(5)) == 0
-    # More disagreement than error: no noise is left.
-    assert fit_noise(y, y + 0.1, variances=np.ones(5)) == 0
+    assert fit_spread(y, np.ones(5), y) == (1.0, (0.0,))
     with pytest.raises(ca.EnsembleError, match=r"`variances` must be positive"):
         fit_variance_scale(y, np.zeros(5), y)
+    with pytest.raises(ca.EnsembleError, match=r"`variances` must be at least 0. Received: one of"):
+        fit_spread(y, -np.ones(5), y)
     with pytest.raises(ca.EnsembleError, match=r"`variances` and `targets` must have one shape"):
-        fit_noise(y, y, variances=np.ones(4))
+        fit_spread(y, np.ones(4), y)

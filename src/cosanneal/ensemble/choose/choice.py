@@ -104,9 +104,10 @@ class Choice:
         digests: of the members' snapshots; None for predictions of any origin.
         outputs: what it is of: "probabilities", or of a regression "values", or "gaussian"
             for pairs of means and variances; the fields after it are of regressions.
-        variance_scale: by what the pooled variance is multiplied.
-        noise: the variance of the noise that values leave out, one for all targets or one for
-            each; None where none was fitted.
+        variance_scale: by what the pooled variance is multiplied; of values, that between
+            the members in `predict_with_variance`.
+        noise: what is added to it of values, for the noise of the targets: one variance for
+            all, or one for each; None where none was fitted.
         quantiles: which the values along the last axis are; None where they are none.
     """
 
@@ -482,8 +483,8 @@ def _read(reader: Reader) -> Choice:
 def _variance(reader: Reader) -> dict[str, Any]:
     """The fields of a regression."""
     scale = reader.number("variance_scale")
-    if not 0 < scale < math.inf:
-        raise reader.error("variance_scale", "a finite positive number")
+    if not 0 <= scale < math.inf:
+        raise reader.error("variance_scale", "a finite number of at least 0")
     found: dict[str, Any] = {"variance_scale": scale}
     for field, most in (("noise", math.inf), ("quantiles", 1.0)):
         value = None if reader.value(field) is None else tuple(reader.numbers(field))

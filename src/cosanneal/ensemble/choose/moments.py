@@ -24,7 +24,7 @@ from ..score.regression import (
 )
 from ..score.targets import Targets, as_targets
 from .search import Objective, Quadratic
-from .variance import noise_of, row_noise, row_scale
+from .variance import noise_of, row_scale, row_spread
 
 Floats = NDArray[np.float64]
 
@@ -156,8 +156,8 @@ class HeldOutRegression:
             scale = row_scale(mean, variance, y) if fit and self.fits else 1.0
             known = scale * variance
         elif self.quantiles is None and fit and self.fits:
-            noise = row_noise(mean, variance, y)
-            known = variance + noise_of(noise, y)
+            scale, noise = row_spread(mean, variance, y)
+            known = scale * variance + noise_of(noise, y)
         prediction = (mean,) if known is None else (mean, known)
         scores = {name: self.score(name, prediction) for name in self._names(known is not None)}
         return Fitted(prediction=prediction, scale=scale, noise=noise, scores=scores)

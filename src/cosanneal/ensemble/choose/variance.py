@@ -8,15 +8,16 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ...core.errors import EnsembleError
 from ..arrays import SMALLEST
 from ..score.regression import normals
 from ..score.targets import Targets, as_targets
+from .search import nonnegative
 
 Floats = NDArray[np.float64]
 
-# Variances from this share of the mean square on are tried, before the best is refined.
-_LEAST: Final = 1e-6
-_TRIED: Final = 17
+# Fisher's steps; some ten are usual.
+_STEPS: Final = 100
 
 
 def fit_variance_scale(
@@ -50,67 +51,57 @@ def fit_variance_scale(
     return row_scale(*normals(means, variances, y), y)
 
 
-def fit_noise(
-    means: Any,
-    targets: Any,
-    *,
-    variances: Any = None,
-    sample_weight: Any = None,
-    mask: Any = None,
-) -> float | list[float]:
-    """The variance of the noise in the targets that a prediction of values leaves out.
+def fit_spread(
+    means: Any, variances: Any, targets: Any, *, sample_weight: Any = None, mask: Any = None
+) -> tuple[float, tuple[float, ...]]:
+    """What makes a predictive variance of that between members that give values only.
 
-    `argmin_{s >= 0} mean(log(v + s) / 2 + (y - m)**2 / (2 (v + s)))`
+    `argmin_{c, s >= 0} mean(log(c v + s) / 2 + (y - m)**2 / (2 (c v + s)))`
 
-    beside the variance `v` between the members. Without that it is the mean squared error;
-    with it, less, so that the two together are the variance to predict with. Of several
-    targets, of shape (samples, targets), each has its own.
+    The variance `v` between the members leaves the noise of the targets out, `s`; and the
+    mean of members that err each by itself is better than they differ, or worse where they
+    err alike: `c`. Of one member `v` is 0, and `s` its mean squared error.
 
     Args:
         means: the pooled values for held-out data, of the targets' shape.
+        variances: the variances between the members, of that shape; at least 0.
         targets: the truth.
-        variances: the variances between the members, of that shape; by default 0.
         sample_weight: how much each counts, as in `cosanneal.ensemble.score.regression`.
         mask: True where a target counts.
 
     Returns:
-        One variance, or of targets of two axes one for each; in their unit squared.
+        The scale `c`, and the noise `s` in the targets' unit squared: one, or of targets of
+        shape (samples, targets) one for each.
 
     Raises:
-        EnsembleError: as for `mse`.
+        EnsembleError: as for `mse`, or a negative variance.
 
     Example:
-        >>> fit_noise([0.0, 0.0], [1.0, 3.0])
-        5.0
-        >>> round(fit_noise([0.0, 0.0], [1.0, 3.0], variances=[1.0, 1.0]), 6)
-        4.0
+        >>> fit_spread([0.0, 0.0], [0.0, 0.0], [1.0, 3.0])
+        (1.0, (5.0,))
+        >>> scale, noise = fit_spread(np.zeros(4), [0, 0, 1, 1], [1, -1, 2, -2])
+        >>> round(scale, 6), round(noise[0], 6)
+        (3.0, 1.0)
+
+    Source: Gneiting et al., "Calibrated Probabilistic Forecasting Using Ensemble Model Output
+    Statistics and Minimum CRPS Estimation" (2005), section 2.a, for the form; found as a gamma
+    model with identity link, by Fisher's scoring: McCullagh & Nelder, "Generalized Linear
+    Models" (1989), chapter 8.
     """
     y = as_targets(targets, sample_weight=sample_weight, mask=mask)
-    m = y.numbers(means, "means")
-    v = np.zeros_like(m) if variances is None else y.numbers(variances, "variances")
-    found = row_noise(m, v, y)
-    return found.tolist() if len(y.shape) == 2 else float(found[0])
+    m, v = y.numbers(means, "means"), y.numbers(variances, "variances")
+    if not (v >= 0).all():
+        raise EnsembleError(
+            f"Argument `variances` must be at least 0. Received: one of {v.min():.6g}"
+        )
+    scale, noise = row_spread(m, v, y)
+    return scale, tuple(noise.tolist())
 
 
 def row_scale(m: Floats, v: Floats, y: Targets) -> float:
     """The scale of variances, for the numbers of some targets."""
     found = y.mean((y.values - m) ** 2 / np.maximum(v, SMALLEST))
     return found if 0 < found < math.inf else 1.0
-
-
-def row_noise(m: Floats, v: Floats, y: Targets) -> Floats:
-    """The noise for the numbers of some targets: one, or of targets of two axes one for each."""
-    squares = (y.values - m) ** 2
-    weights = np.ones_like(m) if y.weights is None else y.weights
-    if len(y.shape) != 2:
-        return np.array([_least(squares, v, weights)])
-    column = y.columns()
-    return np.array(
-        [
-            _least(squares[column == k], v[column == k], weights[column == k])
-            for k in range(y.shape[1])
-        ]
-    )
 
 
 def noise_of(noise: Floats, y: Targets) -> Floats | float:
@@ -120,33 +111,48 @@ def noise_of(noise: Floats, y: Targets) -> Floats | float:
     return np.asarray(noise[y.columns()])
 
 
-def _least(squares: Floats, v: Floats, weights: Floats) -> float:
-    """The `s` of the least `mean(log(v + s) + squares / (v + s))`."""
-    if not len(squares) or not squares.max() > 0:
-        return 0.0  # a target that never counts, or that is always met
-    shares = weights / weights.sum()
-    mean = float(shares @ squares)
-    if not v.any():
-        return mean
+def row_spread(m: Floats, v: Floats, y: Targets) -> tuple[float, Floats]:
+    """The scale and the noise for the numbers of some targets, as `fit_spread` says.
 
-    def loss(s: float) -> float:
-        total = np.maximum(v + s, SMALLEST)
-        return float(shares @ (np.log(total) + squares / total))
+    Each target's numbers are taken in units of its own mean squared error.
+    """
+    squares = (y.values - m) ** 2
+    weights = np.ones_like(m) if y.weights is None else y.weights
+    several = len(y.shape) == 2
+    column = y.columns() if several else np.zeros(len(m), np.intp)
+    count = y.shape[1] if several else 1
+    sums = np.bincount(column, weights * squares, minlength=count)
+    totals = np.bincount(column, weights, minlength=count)
+    units = np.divide(sums, totals, out=np.zeros(count), where=totals > 0)
+    met = units[column] > 0  # of a target that is always met nothing is known
+    if not (v[met] > 0).any():
+        return 1.0, units
+    column, shares = column[met], weights[met] / weights[met].sum()
+    r, b = squares[met] / units[column], v[met] / units[column]
+    middle = float(shares @ b)
+    b /= middle
 
-    # It may have several minima: the lowest of some is refined. Above the greatest square it grows.
-    most = float(squares.max())
-    tried = [0.0, *np.geomspace(_LEAST * mean, most, _TRIED).tolist()]
-    best = int(np.argmin([loss(s) for s in tried]))
-    low, high = tried[max(best - 1, 0)], tried[min(best + 1, len(tried) - 1)]
-    s, before = tried[best], math.inf
-    for _ in range(100):
-        total = np.maximum(v + s, SMALLEST)
-        slope = float(shares @ ((total - squares) / total**2))
-        curvature = float(shares @ ((2 * squares - total) / total**3))
-        low, high = (s, high) if slope < 0 else (low, s)
-        step = -slope / curvature if curvature > 0 else math.inf
-        if abs(step) <= 4e-16 * s or before <= abs(step) <= 1e-12 * s or high <= low:
+    def loss(theta: Floats) -> float:
+        total = np.maximum(theta[0] * b + theta[1:][column], SMALLEST)
+        return float(shares @ (np.log(total) + r / total))
+
+    theta = np.concatenate([[0.0], np.where(units > 0, 1.0, 0.0)])
+    least = loss(theta)
+    for _ in range(_STEPS):
+        total = np.maximum(theta[0] * b + theta[1:][column], SMALLEST)
+        w = shares / total**2
+        hessian = np.diag([float(w @ b**2), *np.bincount(column, w, minlength=count)])
+        hessian[0, 1:] = hessian[1:, 0] = np.bincount(column, w * b, minlength=count)
+        linear = np.array([float(w @ (b * r)), *np.bincount(column, w * r, minlength=count)])
+        hessian[np.diag_indices(count + 1)] += 1e-13 * np.trace(hessian)
+        step = nonnegative(hessian, linear, np.maximum(theta, 1e-9)) - theta
+        size = 1.0
+        while size > 1e-8 and not loss(theta + size * step) < least:
+            size /= 2
+        if size <= 1e-8:
             break
-        before = abs(step)
-        s = s + step if low < s + step < high else (low + high) / 2
-    return float(s if loss(s) <= loss(tried[best]) else tried[best])
+        theta = np.maximum(theta + size * step, 0)
+        before, least = least, loss(theta)
+        if before - least <= 1e-14:
+            break
+    return float(theta[0]) / middle, theta[1:] * units
