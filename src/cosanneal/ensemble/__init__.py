@@ -55,7 +55,6 @@ from .score.ood import ood_scores as ood_scores
 from .score.quantiles import pinball_loss as pinball_loss
 from .score.quantiles import quantile_coverage as quantile_coverage
 from .score.quantiles import quantile_crossing as quantile_crossing
-from .score.regression import coverage as coverage
 from .score.regression import crps as crps
 from .score.regression import gaussian_nll as gaussian_nll
 from .score.regression import interval_coverage as interval_coverage

@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, TypeVar
 
+from ..core.errors import EnsembleError
 from ..snapshots.capture import Capture
 from ..snapshots.file import Layout
 from .predict.batches import Batches
@@ -19,8 +20,14 @@ from .predict.outputs import Reading
 
 ArrayT = TypeVar("ArrayT")
 
-# A model's arguments for some samples.
-Batch: TypeAlias = tuple[Any, ...]
+# What a model is given for some samples, as `Batches` makes it: a tuple of its arguments,
+# each an array or a structure of arrays, which stand in their order; or a dict of them
+# by name. Where the user's own function runs the model (`forward`), a `Whole`: a loader's
+# batch as it came, of any kind.
+Batch: TypeAlias = Any
+ModelT = TypeVar("ModelT")
+# How a user has a model run on a loader's batch: `forward(model, batch)` gives its output.
+Forward: TypeAlias = Callable[[ModelT, Any], Any]
 # Weights as `Model.load` makes them: a mapping from a snapshot's names to arrays.
 Weights: TypeAlias = Any
 
@@ -107,6 +114,16 @@ class Model(Protocol[ArrayT]):
 
     def export(self, weights: Weights) -> Any:
         """Weights in the form in which the framework's users have them."""
+
+
+def check_forward(forward: Forward[ModelT] | None) -> Forward[ModelT] | None:
+    """A function of a model and a batch, or none; refused where it is neither."""
+    if forward is not None and not callable(forward):
+        raise EnsembleError(
+            "Argument `forward` must be a function of the model and a batch. "
+            f"Received: {type(forward).__name__}"
+        )
+    return forward
 
 
 def free_host_memory() -> int | None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import cosanneal as ca
-from cosanneal.ensemble.predict.batches import Batches
+from cosanneal.ensemble.predict.batches import BATCH_SIZE, Batches
 from tests.shared.modes import Loader
 
 
@@ -92,6 +92,27 @@ def test_training_data_are_cut_evenly(samples: int, size: int, expected: list[in
 
     assert sizes(True) == expected
     assert sizes(False) == [size] * (samples // size) + [samples % size]
+
+
+@pytest.mark.parametrize("samples", [0, 1, BATCH_SIZE, BATCH_SIZE + 1, 1000])
+def test_large_arrays_are_cut_into_batches_of_about_one_size(samples: int) -> None:
+    parts = [batch for (batch,) in batches_of(np.arange(samples))]
+    assert np.concatenate(parts).tolist() == list(range(samples))
+    sizes = [len(part) for part in parts]
+    assert len(sizes) == max(-(-samples // BATCH_SIZE), 1)
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_training_data_and_what_has_no_usual_size_come_at_once() -> None:
+    for options in ({"training": True}, {"usual_size": None}):
+        batches = Batches(
+            np.arange(1000),
+            batch_size=None,
+            arrays=np.ndarray,
+            convert=np.asarray,
+            **options,  # type: ignore[arg-type]
+        )
+        assert [len(batch) for (batch,) in batches] == [1000]
 
 
 def test_labels_of_other_lengths_than_the_first_are_refused() -> None:

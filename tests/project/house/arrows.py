@@ -26,8 +26,9 @@ PARTS: dict[str, set[str]] = {
 # it may import every room, and no room may import it.
 _ENSEMBLE: dict[str, set[str]] = {
     "arrays": set(),
+    "structure": set(),
     "score": {"arrays"},
-    "predict.batches": {"arrays"},
+    "predict.batches": {"arrays", "structure"},
     "predict.pooling": {"arrays"},
     "predict.gaussian": {"arrays", "predict.pooling"},
     "predict.outputs": {"arrays", "predict.pooling", "predict.gaussian"},

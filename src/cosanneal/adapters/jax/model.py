@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from ...core.errors import EnsembleError
 from ...ensemble.arrays import as_numpy
 from ...ensemble.model import Batch, Weights, free_host_memory
-from ...ensemble.predict.batches import Batches
+from ...ensemble.predict.batches import BATCH_SIZE, Batches
 from ...ensemble.predict.gaussian import is_pair, mapped, pair_of
+from ...ensemble.structure import leaves
 from ...snapshots.file import Layout
 from .capture import PytreeCapture
 from .layouts import Known
@@ -28,9 +29,9 @@ class JaxModel:
     """A function of params, into whose pytree members are put; see `cosanneal.ensemble.Model`.
 
     Args:
-        apply_fn: `apply_fn(params, *x)`.
+        apply_fn: `apply_fn(params, *x)`; of a dict, `apply_fn(params, batch)`.
         like: params of the structure, which is all that is kept of them.
-        statistics_fn: `statistics_fn(params, *x)`, where there are running statistics.
+        statistics_fn: the same of `statistics_fn`, where there are running statistics.
 
     Raises:
         EnsembleError: no functions, or params that are no pytree of arrays.
@@ -85,26 +86,23 @@ class JaxModel:
 
     @contextmanager
     def running(self) -> Iterator[Callable[[Weights, Batch], jax.Array]]:
-        yield lambda weights, batch: _one_array(self.apply_fn(self.export(weights), *batch))
+        yield lambda weights, batch: _one_array(_run(self.apply_fn, self.export(weights), batch))
 
     def stack(self, members: Sequence[Callable[[], Weights]]) -> Callable[[Batch], jax.Array]:
         params = [self.export(load()) for load in members]
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
 
-        def one(params: Any, *batch: Any) -> Any:
-            return _one_array(self.apply_fn(params, *batch))
-
-        def every(stacked: Any, *batch: Any) -> Any:
-            return jax.vmap(one, (0, *(None for _ in batch)))(stacked, *batch)
+        def every(stacked: Any, batch: Batch) -> Any:
+            return jax.vmap(lambda params: _one_array(_run(self.apply_fn, params, batch)))(stacked)
 
         compiled = jax.jit(every)
-        return lambda batch: cast(jax.Array, compiled(stacked, *batch))
+        return lambda batch: cast(jax.Array, compiled(stacked, batch))
 
     def batches(
         self, x: Any, batch_size: int | None, *, training: bool = False, name: str = "x"
     ) -> Batches:
-        given = x if isinstance(x, tuple) else (x,)
-        if any(isinstance(each, jax.core.Tracer) for each in given):
+        arrays = [each for each in leaves(x) if isinstance(each, jax.Array)]
+        if any(isinstance(each, jax.core.Tracer) for each in arrays):
             raise EnsembleError(
                 f"An ensemble must be called outside of jit. Received: {name} as a tracer; jit the "
                 "function of the params instead, apply_fn"
@@ -117,6 +115,9 @@ class JaxModel:
             training=training,
             name=name,
             pick=_picked,
+            cut=_cut,
+            # What was laid out over several devices is left so.
+            usual_size=None if any(map(_is_laid_out, arrays)) else BATCH_SIZE,
         )
 
     def join(self, outputs: Sequence[jax.Array]) -> jax.Array:
@@ -149,7 +150,7 @@ class JaxModel:
 
     def estimate(self, weights: Weights, layers: object, batches: Batches) -> Weights:  # noqa: ARG002
         def predicted(named: Mapping[str, Any], batch: Batch) -> Any:
-            return _one_array(self.apply_fn(self.export(named), *batch))
+            return _one_array(_run(self.apply_fn, self.export(named), batch))
 
         return estimate(weights, self._known, batches, self._moved_by, predicted)
 
@@ -163,7 +164,7 @@ class JaxModel:
 
     def _moved_by(self, named: Mapping[str, Any], batch: Batch) -> dict[str, Any]:
         statistics_fn = cast(Callable[..., Any], self.statistics_fn)
-        result = statistics_fn(self.export(named), *batch)
+        result = _run(statistics_fn, self.export(named), batch)
         if any(getattr(leaf, "is_deleted", bool)() for leaf in named.values()):
             raise EnsembleError(
                 "Function `statistics_fn` must leave the params that it is given as they are. "
@@ -183,12 +184,42 @@ class JaxModel:
         return found or {jnp.zeros(()).devices().pop()}
 
 
+def _run(function: Callable[..., Any], params: Any, batch: Batch) -> Any:
+    """What a function of the params gives for a batch: several arguments, or a dict as one."""
+    return function(params, *batch) if isinstance(batch, tuple) else function(params, batch)
+
+
 def _picked(array: Any, places: NDArray[np.intp]) -> Any:
     """Numbers of an array; by numpy where it has explicit axes, along which JAX picks none."""
+    return (np.asarray(array) if _has_explicit_axes(array) else array).reshape(-1)[places]
+
+
+def _cut(array: Any, start: int, end: int) -> Any:
+    """Samples of an array; by numpy where it has explicit axes, along which JAX cuts none.
+
+    Raises:
+        EnsembleError: so many samples cannot lie as the array does.
+    """
+    if not _has_explicit_axes(array):
+        return array[start:end]
+    try:
+        return jax.device_put(np.asarray(array)[start:end], array.sharding)
+    except ValueError as error:
+        raise EnsembleError(
+            "Argument `batch_size` must be a multiple of the devices that samples with explicit "
+            f"axes lie over. Received: a batch of {end - start} samples, and {array.sharding}; "
+            "leave it out for all at once"
+        ) from error
+
+
+def _has_explicit_axes(array: Any) -> bool:
     sharding = getattr(array, "sharding", None)
     kinds = getattr(sharding.mesh, "axis_types", ()) if isinstance(sharding, NamedSharding) else ()
-    explicit = any(getattr(kind, "name", "") == "Explicit" for kind in kinds)
-    return (np.asarray(array) if explicit else array).reshape(-1)[places]
+    return any(getattr(kind, "name", "") == "Explicit" for kind in kinds)
+
+
+def _is_laid_out(array: jax.Array) -> bool:
+    return len(array.sharding.device_set) > 1
 
 
 def _one_array(output: Any) -> Any:

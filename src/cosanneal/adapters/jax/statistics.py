@@ -5,6 +5,7 @@ What they are is not known beforehand: any leaf that a batch moves is one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
@@ -14,13 +15,13 @@ from numpy.typing import NDArray
 
 from ...core.errors import EnsembleError
 from ...ensemble.arrays import as_floats, narrow
-from ...ensemble.predict.batches import Batches
+from ...ensemble.model import Batch
+from ...ensemble.predict.batches import Batches, arrays_of
 from ...ensemble.weights.means import has_mean
 from ...ensemble.weights.moments import Moments
 from .layouts import Average, Known
 
 Named: TypeAlias = Mapping[str, Any]
-Batch: TypeAlias = tuple[Any, ...]
 Values: TypeAlias = dict[str, NDArray[np.float64]]
 
 # The params by name, as training moves them by a batch; and the predictions with them.
@@ -57,7 +58,8 @@ def estimate(
             means = known.mean_of(moving.momenta)
             shares = {**moving.shares(batch, predicted), **moving.hidden_shares(batch)}
             found = {name: Moments() for name in moving.momenta}
-        size = batch[0].size
+        # Positions count too, as in padded sequences of several lengths.
+        size = next((math.prod(each.shape) for each in arrays_of(batch)), 1)
         if not size:
             continue
         values = moving.statistics_of(batch)

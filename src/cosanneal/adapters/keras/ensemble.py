@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ...ensemble.ensemble import EnsembleOptions
 from ...ensemble.ensemble import SnapshotEnsemble as Ensemble
+from ...ensemble.model import Forward
 from ...snapshots.store import SnapshotStore
 from .model import KerasModel
 
@@ -29,6 +30,15 @@ class SnapshotEnsemble(Ensemble[NDArray[Any]]):
         model: a model of the kind that was recorded, built; or a function that
             builds one.
         folder: the folder of the snapshots.
+        forward: how the model is run: `forward(model, batch)`, with a model that has a
+            member's weights, and a batch whole, as the loader gives it, with its labels
+            (or a cut through an `x` of arrays); arrays of other frameworks are numpy's
+            by then. It is run eagerly, so that it may do anything, in inference mode
+            (`training=False` need not be said), and without gradients. Where speed
+            counts, let it call `model.predict_on_batch(...)`, which is compiled.
+            By default a dict goes in as it is, but for labels ("labels", "label" or "y",
+            if the model has no input of that name), a tuple or list as several
+            inputs, and of `(x, y)` what stands first.
         options: `last`, `members`, `outputs`, `class_axis` and `pooling`, as
             `cosanneal.ensemble.SnapshotEnsemble` has them.
 
@@ -55,6 +65,14 @@ class SnapshotEnsemble(Ensemble[NDArray[Any]]):
         >>> found = ensemble.average_weights(np.zeros((5, 2)), np.arange(5) % 3)
         >>> model.set_weights(found.weights)
 
+        With a model of several outputs, of which one is averaged:
+
+        >>> def predicted(model, folder, x):
+        ...     ensemble = SnapshotEnsemble(
+        ...         model, folder, forward=lambda model, batch: model(batch)["classes"]
+        ...     )
+        ...     return ensemble.predict(x)
+
     Source: Huang et al., "Snapshot Ensembles" (2017), section 3.
     """
 
@@ -62,6 +80,8 @@ class SnapshotEnsemble(Ensemble[NDArray[Any]]):
         self,
         model: keras.Model | Callable[[], keras.Model],
         folder: str | os.PathLike[str] | SnapshotStore,
+        *,
+        forward: Forward[keras.Model] | None = None,
         **options: Unpack[EnsembleOptions],
     ) -> None:
-        super().__init__(KerasModel(model), folder, **options)
+        super().__init__(KerasModel(model, forward), folder, **options)

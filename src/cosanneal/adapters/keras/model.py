@@ -8,10 +8,11 @@ weights during a pass, and afterwards their own again.
 from __future__ import annotations
 
 import random
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any, Final, cast
 
 import keras
@@ -21,13 +22,15 @@ from numpy.typing import NDArray
 
 from ...core.errors import EnsembleError
 from ...ensemble.arrays import as_numpy
-from ...ensemble.model import Batch, Weights, free_host_memory
-from ...ensemble.predict.batches import Batches
+from ...ensemble.model import Batch, Forward, Weights, check_forward, free_host_memory
+from ...ensemble.predict.batches import BATCH_SIZE, LABEL_NAMES, Batches, Whole
 from ...ensemble.predict.gaussian import is_pair, pair_of
 from ...ensemble.predict.outputs import Reading
+from ...ensemble.structure import map_leaves
 from ...snapshots.file import Layout
+from .calls import noting_calls
 from .capture import ModelCapture
-from .names import array_of, named_weights
+from .names import array_of, input_names, named_weights
 from .outputs import said_outputs
 from .stacked import StackedModel
 from .statistics import estimate, moving_layers
@@ -43,6 +46,8 @@ class KerasModel:
     Args:
         model: the model, built; or a function that builds one, which the
             members are then loaded into.
+        forward: runs the model on a batch as it comes; by default its input is taken
+            out of the batch, as `Batches` says.
 
     Raises:
         EnsembleError: neither.
@@ -50,7 +55,12 @@ class KerasModel:
 
     framework = "numpy"
 
-    def __init__(self, model: keras.Model | Callable[[], keras.Model]) -> None:
+    def __init__(
+        self,
+        model: keras.Model | Callable[[], keras.Model],
+        forward: Forward[keras.Model] | None = None,
+    ) -> None:
+        self.forward = check_forward(forward)
         lent = isinstance(model, keras.Model)
         source = model if lent or not callable(model) else _built(model)
         if not isinstance(source, keras.Model) or not source.built:
@@ -59,6 +69,7 @@ class KerasModel:
                 f"one. Received: {type(source).__name__}; build a model by calling it on a batch"
             )
         self.model = source
+        self._is_checked = forward is None  # whether forward runs what it is given
         copied = _copied(source) if lent else source
         self.lent = copied is None
         self._target = source if copied is None else copied
@@ -96,8 +107,7 @@ class KerasModel:
 
             def run(weights: Weights, batch: Batch) -> NDArray[Any]:
                 give(weights)
-                output = _one_array(self._target.predict_on_batch(_as_input(batch)))
-                return cast(NDArray[Any], output)
+                return cast(NDArray[Any], _one_array(self._run(batch)))
 
             yield run
 
@@ -105,10 +115,10 @@ class KerasModel:
         weights = [load() for load in members]
         stacked = {name: np.stack([each[name] for each in weights]) for name in weights[0]}
         self._derived.refuse_stacked(stacked)
-        model = StackedModel(self._target, stacked)
+        model = StackedModel(self._target, stacked, self.forward)
 
         def run(batch: Batch) -> NDArray[Any]:
-            outputs = model.predict_on_batch(_as_input(batch))
+            outputs = model.predict_on_batch(self._input(batch))
             return cast(NDArray[Any], _one_array(outputs))
 
         return run
@@ -125,6 +135,10 @@ class KerasModel:
             convert=as_numpy,
             training=training,
             name=name,
+            whole=self.forward is not None,
+            label_names=[each for each in LABEL_NAMES if each not in input_names(self.model)],
+            lists=True,
+            usual_size=self._usual_size(),
         )
 
     def join(self, outputs: Sequence[NDArray[Any]]) -> NDArray[Any]:
@@ -141,15 +155,20 @@ class KerasModel:
 
     def estimate(self, weights: Weights, layers: Sequence[str], batches: Batches) -> Weights:
         # Not as compiled before, which knows the layers as they were.
+        forward = self.forward or (lambda model, x: model(x, training=False))
         with self._given() as give:
             give(weights)
-            return estimate(
-                self._target,
-                weights,
-                layers,
-                batches,
-                lambda batch: self._target(_as_input(batch), training=False),
-            )
+            self._target.predict_function = None  # which forward may call
+            try:
+                return estimate(
+                    self._target,
+                    weights,
+                    layers,
+                    batches,
+                    lambda batch: forward(self._target, self._input(batch)),
+                )
+            finally:
+                self._target.predict_function = None
 
     def same_randomness(self) -> AbstractContextManager[object]:
         return nullcontext()
@@ -157,6 +176,43 @@ class KerasModel:
     def export(self, weights: Weights) -> list[Any]:
         names = {id(variable): name for name, variable in named_weights(self.model).items()}
         return [weights[names[id(variable)]] for variable in self.model.weights]
+
+    def _input(self, batch: Batch) -> Any:
+        """A batch as the model takes it, or `forward`."""
+        if isinstance(batch, Whole):  # in containers of its own, which forward may write to
+            return map_leaves(lambda leaf: leaf, batch.given)
+        return batch[0] if isinstance(batch, tuple) and len(batch) == 1 else batch
+
+    def _run(self, batch: Batch) -> Any:
+        if self.forward is None:
+            return self._target.predict_on_batch(self._input(batch))
+        no_gradients = nullcontext()
+        if keras.backend.backend() == "torch":
+            no_gradients = sys.modules["torch"].no_grad()
+        with ExitStack() as stack:
+            stack.enter_context(no_gradients)
+            called = (
+                None
+                if self._is_checked or self.lent
+                else stack.enter_context(noting_calls(self._target))
+            )
+            output = self.forward(self._target, self._input(batch))
+        if called == []:
+            raise EnsembleError(
+                "Argument `forward` must run the model that it is given, which has a member's "
+                "weights. Received: a function that runs none of its layers; let it call its first "
+                "argument, and no other model"
+            )
+        self._is_checked = True
+        return keras.tree.map_structure(_as_array, output)
+
+    def _usual_size(self) -> int | None:
+        """So many samples at a time where nothing is said: as many as the model is made for."""
+        fixed = [each.shape[0] for each in getattr(self.model, "inputs", None) or ()]
+        if fixed and fixed[0] is not None:
+            return int(fixed[0])
+        # The state goes on from one batch to the next.
+        return None if self._derived.stateful else BATCH_SIZE
 
     @contextmanager
     def holding(self, weights: Weights) -> Iterator[keras.Model]:
@@ -318,8 +374,9 @@ class _Sequence:
         return (self._dataset[i] for i in range(len(self._dataset)))
 
 
-def _as_input(batch: Batch) -> Any:
-    return batch[0] if len(batch) == 1 else batch
+def _as_array(output: Any) -> Any:
+    """What `forward` returns, or a part of it, as `predict_on_batch` would give it."""
+    return ops.convert_to_numpy(output) if ops.is_tensor(output) else output
 
 
 def _one_array(output: Any) -> Any:
@@ -328,7 +385,7 @@ def _one_array(output: Any) -> Any:
     if not all(isinstance(part, np.ndarray) for part in parts):
         raise EnsembleError(
             "The model must return one tensor. Received: "
-            f"{type(output).__name__}; give a model of a subclass (of a Functional: with the same "
-            "input and output) whose call picks the tensor to average: so the names stay"
+            f"{type(output).__name__}; give what runs it as forward=, a function of the model and "
+            "a batch that returns the tensor to average"
         )
     return output

@@ -62,3 +62,10 @@ def array_of(variable: Any) -> NDArray[Any]:
         # Keras asks for the array in a way that numpy has deprecated.
         warnings.simplefilter("ignore", DeprecationWarning)
         return np.array(ops.convert_to_numpy(variable), order="C")
+
+
+def input_names(model: keras.Model) -> set[str]:
+    """By which names a model's inputs may be given, where it says so."""
+    names = {each.name for each in getattr(model, "inputs", None) or ()}
+    given = getattr(model, "input", None)
+    return names | set(given if isinstance(given, dict) else ())

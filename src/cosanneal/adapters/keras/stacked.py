@@ -9,6 +9,7 @@ import keras
 from keras import ops
 from numpy.typing import NDArray
 
+from ...ensemble.model import Forward
 from .names import named_weights
 
 
@@ -19,7 +20,12 @@ class StackedModel(keras.Model):
     backend does.
     """
 
-    def __init__(self, model: keras.Model, stacked: dict[str, NDArray[Any]]) -> None:
+    def __init__(
+        self,
+        model: keras.Model,
+        stacked: dict[str, NDArray[Any]],
+        forward: Forward[keras.Model] | None = None,
+    ) -> None:
         super().__init__(name="stacked_members")
         names = {id(variable): name for name, variable in named_weights(model).items()}
         # What is no weight, such as a random state, stays the model's own.
@@ -27,10 +33,17 @@ class StackedModel(keras.Model):
             [names.get(id(variable)) for variable in variables]
             for variables in (model.trainable_variables, model.non_trainable_variables)
         ]
+
         # In functions, for Keras would take the model's weights for its own.
-        self._run: Callable[..., Any] = lambda *lists: model.stateless_call(*lists, training=False)[
-            0
-        ]
+        def run(trainable: list[Any], others: list[Any], x: Any) -> Any:
+            if forward is None:
+                return model.stateless_call(trainable, others, x, training=False)[0]
+            variables = [*model.trainable_variables, *model.non_trainable_variables]
+            mapping = zip(variables, [*trainable, *others], strict=True)
+            with keras.StatelessScope(state_mapping=list(mapping)):
+                return forward(model, x)
+
+        self._run: Callable[..., Any] = run
         self._own: Callable[[], Any] = lambda: (
             model.trainable_variables,
             model.non_trainable_variables,

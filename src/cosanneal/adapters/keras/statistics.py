@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from typing import Any
 
 import keras
@@ -11,8 +10,10 @@ import numpy as np
 
 from ...core.errors import EnsembleError
 from ...ensemble.arrays import as_floats, narrow
+from ...ensemble.model import Batch
 from ...ensemble.predict.batches import Batches
 from ...ensemble.weights.moments import Moments
+from .calls import calls_replaced
 from .names import array_of, free_name, named_weights
 
 
@@ -33,7 +34,7 @@ def estimate(
     weights: Mapping[str, Any],
     layers: Sequence[str],
     batches: Batches,
-    run: Callable[[tuple[Any, ...]], object],
+    run: Callable[[Batch], object],
 ) -> dict[str, Any]:
     """Weights with the running statistics of the data, as if all had come in one batch.
 
@@ -48,11 +49,7 @@ def estimate(
     found = {known[name]: Moments() for name in layers}
     blind: list[str] = []
     try:
-        with ExitStack() as stack:
-            for layer, moments in found.items():
-                stack.callback(_put_call, layer, vars(layer).get("call"))
-                # What the model calls, and no attribute that Keras would track.
-                vars(layer)["call"] = _looking(layer, moments, blind)
+        with calls_replaced(found, lambda layer, call: _looking(layer, call, found[layer], blind)):
             for batch in batches:
                 run(batch)
     except Exception as error:
@@ -86,20 +83,13 @@ def _normalizations(model: keras.Model) -> dict[str, Any]:
     }
 
 
-def _put_call(layer: Any, call: Any) -> None:
-    """Give a layer back the call of its own that a user set, or none."""
-    if call is None:
-        vars(layer).pop("call", None)
-    else:
-        vars(layer)["call"] = call
-
-
-def _looking(layer: Any, moments: Moments, blind: list[str]) -> Callable[..., Any]:
+def _looking(
+    layer: Any, call: Callable[..., Any], moments: Moments, blind: list[str]
+) -> Callable[..., Any]:
     """A layer's `call` that takes in its input's moments, and normalizes by them.
 
     Its name is left in `blind` where the input has no numbers yet.
     """
-    call = layer.call
 
     def look(inputs: Any, *args: Any, **kwargs: Any) -> Any:
         mask = kwargs.get("mask")

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ...ensemble.ensemble import EnsembleOptions
 from ...ensemble.ensemble import SnapshotEnsemble as Ensemble
+from ...ensemble.model import Forward
 from ...snapshots.store import SnapshotStore
 from .model import TorchModel
 
@@ -29,8 +30,17 @@ class SnapshotEnsemble(Ensemble[Tensor]):
         model: a model of the kind that was recorded, on the device to use; or a
             function that builds one, for a model that cannot be copied.
         folder: the folder of the snapshots.
+        forward: how the model is run: `forward(model, batch)`, with the copy that has a
+            member's weights, and a batch whole, as the loader gives it, with its labels
+            (or a cut through an `x` of arrays); what is in it is moved to the model's
+            device. By default a dict goes in by keyword without its labels ("labels",
+            "label" or "y"), a tuple or list as several arguments, and of `(x, y)` what
+            stands first.
         options: `last`, `members`, `outputs`, `class_axis` and `pooling`, as
             `cosanneal.ensemble.SnapshotEnsemble` has them.
+
+    Arrays of numpy, and nested lists of numbers, are made tensors: of their floats such
+    of the model's own floating dtype. Tensors stay in theirs.
 
     Raises:
         EnsembleError: an argument that cannot be, or fewer snapshots than asked for.
@@ -53,6 +63,14 @@ class SnapshotEnsemble(Ensemble[Tensor]):
         >>> model.load_state_dict(found.weights)
         <All keys matched successfully>
 
+        With a model of transformers, of which batches are dicts with the labels in them:
+
+        >>> def fitted(model, folder, validation_loader):
+        ...     ensemble = SnapshotEnsemble(
+        ...         model, folder, forward=lambda model, batch: model(**batch).logits
+        ...     )
+        ...     return ensemble.fit(validation_loader)
+
     Source: Huang et al., "Snapshot Ensembles" (2017), section 3.
     """
 
@@ -60,6 +78,8 @@ class SnapshotEnsemble(Ensemble[Tensor]):
         self,
         model: nn.Module | Callable[[], nn.Module],
         folder: str | os.PathLike[str] | SnapshotStore,
+        *,
+        forward: Forward[nn.Module] | None = None,
         **options: Unpack[EnsembleOptions],
     ) -> None:
-        super().__init__(TorchModel(model), folder, **options)
+        super().__init__(TorchModel(model, forward), folder, **options)

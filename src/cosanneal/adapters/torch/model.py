@@ -6,19 +6,24 @@ has a member's, and without one one number for each tensor.
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from ...core.errors import EnsembleError
-from ...ensemble.model import Batch, free_host_memory
-from ...ensemble.predict.batches import Batches
+from ...ensemble.arrays import as_numpy
+from ...ensemble.model import Batch, Forward, check_forward, free_host_memory
+from ...ensemble.predict.batches import Batches, Whole, samples_of
 from ...ensemble.predict.gaussian import is_pair, mapped, pair_of
 from ...ensemble.predict.outputs import Reading
+from ...ensemble.structure import map_leaves
 from ...snapshots.file import Layout
 from .capture import ModuleCapture
 from .state import dtype_name, is_shard, plain_name, unwrapped
@@ -34,6 +39,8 @@ class TorchModel:
     Args:
         model: the module, whose tensors and place the members must fit; or a
             function that builds one, for a module that cannot be copied.
+        forward: runs the module on a batch as it comes; by default its arguments are
+            taken out of the batch, as `Batches` says.
 
     Raises:
         EnsembleError: neither, or a module that cannot be copied.
@@ -41,12 +48,15 @@ class TorchModel:
 
     framework = "pt"
 
-    def __init__(self, model: nn.Module | Callable[[], nn.Module]) -> None:
+    def __init__(
+        self, model: nn.Module | Callable[[], nn.Module], forward: Forward[nn.Module] | None = None
+    ) -> None:
         if not callable(model):
             raise EnsembleError(
                 "Argument `model` must be a torch.nn.Module, or a function that builds one. "
                 f"Received: {type(model).__name__}"
             )
+        self.forward = check_forward(forward)
         self.model = model
         # There is one copy, which has a member at a time.
         self._lock = threading.RLock()
@@ -107,30 +117,31 @@ class TorchModel:
         self, members: Sequence[Callable[[], dict[str, Tensor]]]
     ) -> Callable[[Batch], Tensor]:
         copied, module = self._copy, self._copy.module
+        called = _Called(module, self._call)
         stacked: dict[str, Tensor] = {}
         for i, load in enumerate(members):
             self._put(load())
             # As they stand in the copy, where a layer may have merged some into others.
-            for name, value in module.state_dict().items():
+            for name, value in called.state_dict().items():
                 if name not in stacked:
                     stacked[name] = value.new_empty((len(members), *value.shape))
                 stacked[name][i].copy_(value)
         compared = False
 
-        def one(weights: dict[str, Tensor], *batch: Tensor) -> Tensor:
-            # Tied tensors stand in a snapshot under each of their names.
-            output = torch.func.functional_call(module, weights, batch, tie_weights=False)
-            return cast(Tensor, _one_tensor(output))
-
         def run(batch: Batch) -> Tensor:
             nonlocal compared
-            batch = tuple(each.to(self._device) for each in batch)
+            given = _moved(batch, self._device)  # which forward may write to
+
+            def one(weights: dict[str, Tensor]) -> Any:
+                # Tied tensors stand in a snapshot under each of their names.
+                output = torch.func.functional_call(called, weights, (given,), tie_weights=False)
+                return _one_tensor(output)
+
             if copied.derives:  # what was kept of the call before is forgotten
                 self._present = None
                 module.train()
                 module.eval()
-            every = torch.func.vmap(one, in_dims=(0, *(None for _ in batch)))
-            outputs = every(stacked, *batch)
+            outputs = torch.func.vmap(one)(stacked)
             if not compared:
                 # Which also finds weights that are not reached through the modules.
                 _compare(mapped(lambda each: each[0], outputs), self._run(members[0](), batch))
@@ -146,9 +157,10 @@ class TorchModel:
             x,
             batch_size=batch_size,
             arrays=Tensor,
-            convert=torch.as_tensor,
+            convert=self._converted,
             training=training,
             name=name,
+            whole=self.forward is not None,
         )
 
     def join(self, outputs: Sequence[Tensor]) -> Tensor:
@@ -189,9 +201,34 @@ class TorchModel:
 
     def _run(self, weights: dict[str, Tensor], batch: Batch) -> Tensor:
         self._put(weights)
-        arguments = tuple(each.to(self._device) for each in batch)
-        output = self._copy.run(arguments, lambda: self._own(weights))
+        batch = _moved(batch, self._device)
+        unwatched = self._copy.watched or samples_of(batch) == 0
+        own = None if unwatched else lambda: self._own(weights)
+        output = self._copy.run(lambda module: self._call(module, batch), own)
         return cast(Tensor, _one_tensor(output))
+
+    def _call(self, module: nn.Module, batch: Batch) -> Any:
+        if isinstance(batch, Whole):
+            return cast(Forward[nn.Module], self.forward)(module, batch.given)
+        return module(**batch) if isinstance(batch, Mapping) else module(*batch)
+
+    def _converted(self, array: Any) -> Any:
+        """An array of another kind as a tensor: floats in the model's dtype.
+
+        numpy makes float64 of what has no dtype of its own; tensors have the one that
+        their owner gave them.
+        """
+        values = as_numpy(array)
+        if values.dtype.kind == "V" and values.dtype.isbuiltin == 2:  # of ml_dtypes
+            values = values.astype(np.float32)
+        if values.dtype.kind not in "biufc":
+            return array
+        # Of one that must not be written to, torch would warn.
+        tensor = torch.from_numpy(values if values.flags.writeable else values.copy())
+        if not tensor.is_floating_point():
+            return tensor
+        own = (held[key] for held, key in self._slots.values())
+        return tensor.to(next((each.dtype for each in own if each.is_floating_point()), None))
 
     def _put(self, weights: dict[str, Tensor]) -> None:
         if weights is not self._present:
@@ -249,13 +286,51 @@ def _is_hooked(module: nn.Module) -> bool:
     return bool(module._forward_hooks) or "forward" in vars(module)
 
 
+class _Called(nn.Module):
+    """A function of a module and a batch as a module, whose tensors torch.func exchanges."""
+
+    def __init__(self, module: nn.Module, call: Callable[[nn.Module, Any], Any]) -> None:
+        super().__init__()
+        self.module, self.call = module, call
+
+    def forward(self, batch: Any) -> Any:
+        """What the function gives."""
+        return self.call(self.module, batch)
+
+
+def _moved(batch: Batch, device: torch.device) -> Batch:
+    """A batch with its tensors, and all else that can be moved, on a device."""
+
+    def moved(leaf: Any) -> Any:
+        if isinstance(leaf, Tensor):
+            return leaf.to(device)
+        if not callable(getattr(leaf, "to", None)):
+            return leaf
+        # Some are moved in place, such as a graph, and the loader may hold it.
+        own: Any = leaf if _is_packed(leaf) else copy.copy(leaf)
+        return own.to(device)
+
+    if type(batch) is tuple:  # of several arguments, most of which are tensors
+        return tuple(
+            each.to(device) if isinstance(each, Tensor) else map_leaves(moved, each, _is_packed)
+            for each in batch
+        )
+    return map_leaves(moved, batch, _is_packed)
+
+
+def _is_packed(node: Any) -> bool:
+    """Whether it is packed sequences, a named tuple that knows what to move of itself."""
+    return isinstance(node, PackedSequence)
+
+
 def _one_tensor(output: Any) -> Any:
     """The output: one tensor, or a pair of a mean and a variance."""
     parts = pair_of(output) if is_pair(output) else (output,)
     if not all(isinstance(part, Tensor) for part in parts):
         raise EnsembleError(
             "The model must return one tensor. Received: "
-            f"{type(output).__name__}; wrap the model so that it returns the tensor to average"
+            f"{type(output).__name__}; give what runs it as forward=, a function of the model and "
+            "a batch that returns the tensor to average"
         )
     return output
 

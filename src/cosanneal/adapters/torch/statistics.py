@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ...core.errors import EnsembleError
 from ...ensemble.arrays import narrow, widen
+from ...ensemble.model import Batch
 from ...ensemble.predict.batches import Batches
 from ...ensemble.weights.moments import Moments
 from .state import eager, plain_name
@@ -50,7 +51,7 @@ def estimate(
     weights: Mapping[str, Tensor],
     layers: Sequence[str],
     batches: Batches,
-    run: Callable[[tuple[Any, ...]], object],
+    run: Callable[[Batch], object],
 ) -> dict[str, Tensor]:
     """Weights with the running statistics of the data, as if all had come in one batch.
 

@@ -40,7 +40,7 @@ class WorkingCopy:
             self.names[plain_name(name)] = name
         self.derives = any(map(may_derive, module.modules()))
         self._empty = {name: _empty(value) for name, (_, _, value) in self._slots.items()}
-        self._watched = False
+        self.watched = False  # whether it was looked at what the copy reaches
         self.drop()
 
     @classmethod
@@ -147,31 +147,34 @@ class WorkingCopy:
             for name, (_, _, tensor) in self._slots.items():
                 tensor.data = self._empty[name]
 
-    def run(self, batch: tuple[Any, ...], own: Callable[[], Mapping[str, Any]]) -> Any:
-        """The output for a batch.
+    def run(
+        self, call: Callable[[nn.Module], Any], own: Callable[[], Mapping[str, Any]] | None
+    ) -> Any:
+        """What a function of the module gives.
 
         Args:
-            batch: the arguments.
+            call: the function.
             own: the state of the model that was copied, at which the copy must not
-                look; it is watched on the first batch.
+                look; it is watched at the first call that has it.
 
         Raises:
             EnsembleError: it does.
         """
-        if self._watched or not all(map(len, batch)):
-            return self.module(*batch)
+        if self.watched or own is None:
+            return call(self.module)
         tensors = [*own().values(), *self._stale]
         watch = _Watch({_storage(each) for each in tensors if isinstance(each, Tensor)} - {0})
         with eager(self.module) or nullcontext(), watch:
-            output = self.module(*batch)
+            output = call(self.module)
         if watch.seen is not None:
             raise EnsembleError(
                 "The model must reach its weights through its modules alone, for a copy to have "
                 f"others. Received: {watch.seen} on the model's own weights, or on what it once "
                 "made of them, in the copy: through a function's closure, a global, a hook or a "
-                f"plain attribute; {_REMEDY}"
+                "plain attribute. A function given as forward= must run the module that it is "
+                f"given; else {_REMEDY}"
             )
-        self._watched = True
+        self.watched = True
         return output
 
 

@@ -11,7 +11,7 @@ from ...core.errors import EnsembleError, plural, shown
 from ...snapshots.store import Snapshot
 from ..members import Members
 from ..model import ArrayT, Batch, Model, Weights
-from .batches import Batches
+from .batches import Batches, arrays_of, samples_of
 from .found import FoundOutputs
 from .gaussian import is_pair, like_pair, pair_of
 
@@ -45,18 +45,19 @@ def checked(
 
     Args:
         output: of the model, for a batch.
-        batch: the model's arguments.
+        batch: what the model was given.
         found: what outputs are.
         members: whose it is; none if it is of other weights than a member's.
         stacked: whether it is of several members, along a first axis.
     """
     first = pair_of(output)[0] if is_pair(output) else output
     shape = tuple(cast(Any, first).shape)[1 if stacked else 0 :]
-    samples = len(batch[0])
-    if shape[:1] != (samples,):
+    samples = samples_of(batch)
+    if not shape or (samples is not None and shape[0] != samples):
+        there = "a batch" if samples is None else plural(samples, "sample")
         raise EnsembleError(
             "The model must return a row for each sample of a batch, along the first axis. "
-            f"Received: an output of shape {shape} for {plural(samples, 'sample')}"
+            f"Received: an output of shape {shape} for {there}"
         )
     found.look(output, [each.path.name for each in members], stacked=stacked)
     return output
@@ -231,7 +232,7 @@ class Modes(Generic[ArrayT]):
         batch: Batch,
     ) -> Mode:
         """The mode that takes less time for batches of this shape."""
-        key = tuple(weights), self._place, tuple(tuple(each.shape) for each in batch)
+        key = tuple(weights), self._place, tuple(tuple(each.shape) for each in arrays_of(batch))
         if key in self._fastest:
             return self._fastest[key]
         ways: dict[Mode, Callable[[], object]] = {
