@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import cosanneal as ca
@@ -34,6 +35,9 @@ class LoRA(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.base_layer(x) + self.lora_B["default"](self.lora_A["default"](x))
         return out
+
+
+EXAMPLE = Path(__file__).parents[3] / "examples" / "torch_lora.py"
 
 
 def adapted(seed: int = 0, width: int = 256) -> nn.Sequential:
@@ -312,3 +316,14 @@ def test_a_run_of_parts_killed_and_resumed_is_the_one_that_was_not(tmp_path: Pat
     )
     assert len(first) == 3
     assert first == second
+
+
+def test_the_example_runs_and_records_its_adapters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code = EXAMPLE.read_text(encoding="utf-8").replace("500", "50")
+    assert len(code.splitlines()) <= 60
+    exec(compile(code, str(EXAMPLE), "exec"), {"__name__": "__main__"})  # noqa: S102 - our own
+    assert "36,0" in capsys.readouterr().out
+    assert all("lora_" in name for name in load_file(tmp_path / "runs" / "adapter.safetensors"))

@@ -25,6 +25,10 @@ def check_equal(model: nn.Module, state: dict[str, Any]) -> None:
         assert torch.equal(value, state[name])
 
 
+def compiled(model: nn.Module) -> Any:
+    return torch.compile(model, backend="eager")
+
+
 def test_a_snapshot_is_loaded_in_place(tmp_path: Path) -> None:
     model = small_net(3)
     (snapshot,) = record_once(tmp_path, model).list()
@@ -34,14 +38,14 @@ def test_a_snapshot_is_loaded_in_place(tmp_path: Path) -> None:
         load_snapshot(other, given)
         check_equal(other, clone(model))
         assert held == {name: value.data_ptr() for name, value in other.state_dict().items()}
-    for wrapped in (torch.compile(small_net(4), backend="eager"), nn.DataParallel(small_net(4))):
-        load_snapshot(wrapped, snapshot)  # type: ignore[arg-type]
-        inner = wrapped._orig_mod if hasattr(wrapped, "_orig_mod") else wrapped.module  # type: ignore[union-attr]
-        check_equal(inner, clone(model))  # type: ignore[arg-type]
-    inside = nn.Sequential(torch.compile(small_net(4), backend="eager"))  # type: ignore[arg-type]
+    wrapped: Any
+    for wrapped in (compiled(small_net(4)), nn.DataParallel(small_net(4))):
+        load_snapshot(wrapped, snapshot)
+        check_equal(getattr(wrapped, "_orig_mod", None) or wrapped.module, clone(model))
+    inside = nn.Sequential(compiled(small_net(4)))
     (outer,) = record_once(tmp_path / "inside", nn.Sequential(model)).list()
     load_snapshot(inside, outer)
-    check_equal(inside[0]._orig_mod, clone(model))  # type: ignore[arg-type]
+    check_equal(getattr(inside[0], "_orig_mod"), clone(model))  # noqa: B009 - for mypy's sake
 
 
 @pytest.mark.parametrize(
@@ -102,7 +106,8 @@ def test_what_a_layer_makes_of_its_weights_is_made_anew(tmp_path: Path) -> None:
 def test_torch_opens_an_export(tmp_path: Path) -> None:
     model = small_net(3)
     (snapshot,) = record_once(tmp_path, model).list()
-    for i, weights in enumerate((snapshot, str(snapshot.path), model.state_dict())):
+    every: list[Any] = [snapshot, str(snapshot.path), model.state_dict()]
+    for i, weights in enumerate(every):
         export_weights(weights, tmp_path / f"{i}.pt", format="torch")
         other = small_net(4)
         other.load_state_dict(torch.load(tmp_path / f"{i}.pt", weights_only=True))
@@ -137,9 +142,10 @@ def test_no_file_is_replaced_or_left_half_written(tmp_path: Path) -> None:
     content = bytearray(snapshot.path.read_bytes())
     content[-3] ^= 1
     snapshot.path.write_bytes(content)
-    for format in ("safetensors", "torch"):  # noqa: A001
+    formats: list[Any] = ["safetensors", "torch"]
+    for each in formats:
         with pytest.raises(ca.SnapshotError, match="is damaged"):
-            export_weights(snapshot, tmp_path / "other", format=format)  # type: ignore[arg-type]
+            export_weights(snapshot, tmp_path / "other", format=each)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.safetensors", "runs"]
 
 
