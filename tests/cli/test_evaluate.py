@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from cosanneal.ensemble import (
     Choice,
     analyze,
+    analyze_uncertainty,
     brier_score,
     calibration_error,
     compare_scores,
@@ -94,6 +95,7 @@ def test_the_choice_is_made_on_the_validation_data_alone(data: Data, select: Any
     assert document["choice"] == expected.to_dict()
     assert Choice.load("choice.json") == expected
     shown = analyze(p, y, choice=expected)
+    shown["uncertainty"] = analyze_uncertainty(p, y, choice=expected, held_out=data["val"])
     for row, name in zip(shown["members"], names, strict=True):
         row["file"] = str(Path("test") / f"{name}.npy")
     assert document == shown

@@ -18,16 +18,23 @@ from cosanneal import CosannealError
 from cosanneal.core.errors import EnsembleError, SnapshotError
 from cosanneal.ensemble import (
     Choice,
+    ConformalPredictor,
     analyze,
+    analyze_uncertainty,
     apply_temperature,
     calibration_error,
     compare_scores,
     fit,
     folder_results,
+    ood_detection,
     pool,
     read_results,
     reliability,
+    risk_coverage,
     sample_scores,
+    set_coverage,
+    set_size,
+    uncertainty,
     write_results,
 )
 from cosanneal.ensemble.results import check_results
@@ -101,6 +108,79 @@ def test_dense_outputs_and_outcomes(class_axis: int | None) -> None:
     check_results(bare(analysis=found))
 
 
+def test_the_uncertainty_is_what_the_functions_say() -> None:
+    p, y = members_of(4, 2000)
+    choice = fit(p[:, :1000], y[:1000], select="weights")
+    assert choice.temperature != 1
+    held_out, strange = (p[:, :1000], y[:1000]), members_of(4, 300, seed=3)[0][:, :, ::-1] ** 0.2
+    strange = strange / strange.sum(-1, keepdims=True)
+    p, y = p[:, 1000:], y[1000:]
+    found = analyze_uncertainty(
+        p, y, choice=choice, held_out=held_out, ood=strange, risk=0.03, coverage=0.7, alpha=0.2
+    )
+    check_results(bare(uncertainty=found))
+    assert (found["samples"], found["members"]) == (1000, 4)
+    parts = uncertainty(p, choice.weights)
+    for name in ("entropy", "expected_entropy", "mutual_information", "variation_ratio"):
+        assert found[name] == pytest.approx(getattr(parts, name).mean(), rel=1e-12)
+    selective = found["selective"]
+    assert (selective["risk"], selective["coverage"]) == (0.03, 0.7)
+    for row, name, each in zip(
+        selective["rows"], ("prediction", "last"), (choice.apply(p), p[-1]), strict=True
+    ):
+        curve = risk_coverage(each, y)
+        assert row["model"] == name
+        assert (row["aurc"], row["augrc"]) == (curve.aurc, curve.augrc)
+        assert row["coverage_at_risk"] == curve.coverage_at_risk(0.03)
+        assert row["risk_at_coverage"] == curve.risk_at_coverage(0.7)
+        assert len(row["risks"]) == 200
+        assert (row["coverages"][0], row["coverages"][-1]) == (0.001, 1)
+        assert row["risks"][-1] == curve.risk[-1]
+    assert [row["method"] for row in found["conformal"]] == ["lac", "aps", "raps"]
+    for row in found["conformal"]:
+        made = ConformalPredictor.fit(
+            choice.apply(held_out[0]), held_out[1], 0.2, method=row["method"]
+        )
+        sets = made.predict(choice.apply(p))
+        assert row["coverage"] == set_coverage(sets, y)
+        assert row["size"] == set_size(sets)
+        assert (row["alpha"], row["labels"]) == (0.2, made.labels)
+    outside = uncertainty(strange, choice.weights)
+    detected = ood_detection(parts.mutual_information, outside.mutual_information)
+    assert found["ood"]["samples"] == 300
+    (row,) = (row for row in found["ood"]["rows"] if row["score"] == "mutual_information")
+    assert row == {"score": "mutual_information", **detected}
+    sure = -choice.apply(p).max(-1), -choice.apply(strange).max(-1)
+    assert found["ood"]["rows"][0] == {"score": "max_probability", **ood_detection(*sure)}
+
+
+@pytest.mark.parametrize("samples", [1, 8, 9, 44, 45])
+def test_few_samples_calibrate_what_they_can(samples: int) -> None:
+    p, y = members_of(2, samples)
+    found = analyze_uncertainty(p, y, held_out=(p, y))
+    check_results(bare(uncertainty=found))
+    methods = [row["method"] for row in found["conformal"]]
+    assert methods == ["lac", "aps", "raps"][: 0 if samples < 9 else 2 if samples < 45 else 3]
+    alone = analyze_uncertainty(p[:1], y)
+    check_results(bare(uncertainty=alone))
+    assert alone["mutual_information"] == 0
+    assert [row["model"] for row in alone["selective"]["rows"]] == ["prediction"]
+
+
+@pytest.mark.parametrize("class_axis", [1, None])
+def test_the_uncertainty_of_dense_outputs_and_outcomes(class_axis: int | None) -> None:
+    p, y = members_of(3, 400)
+    if class_axis is None:
+        p, y = p[..., 0], (y == 0).astype(int)
+    else:
+        p, y = np.moveaxis(p.reshape(3, 80, 5, 4), -1, 2), y.reshape(80, 5)
+    found = analyze_uncertainty(p, y, class_axis=class_axis, held_out=(p, y), ood=p[:, :7])
+    check_results(bare(uncertainty=found))
+    assert len(found["conformal"]) == 3
+    if class_axis is None:  # one axis holds outcomes, whatever the class axis
+        assert analyze_uncertainty(p, y, held_out=(p, y), ood=p[:, :7]) == found
+
+
 def test_arguments_that_do_not_fit_are_refused() -> None:
     p, y = members_of(3, 2000)
     with pytest.raises(EnsembleError, match="at least one member"):
@@ -171,6 +251,23 @@ WRONG: list[tuple[str, Any, str]] = [
     ("analysis.disagreement", [], "in 'analysis.disagreement': must be a list of 5 lists"),
     ("analysis.reliability.before.count", [], "must be a list of as many as 'count'"),
     ("analysis.reliability.after.ece", "x", "in 'analysis.reliability.after.ece': must be a fin"),
+    ("uncertainty.samples", 0, "in 'uncertainty.samples': must be an integer of at least 1"),
+    ("uncertainty.entropy", None, "in 'uncertainty.entropy': must be a finite number"),
+    ("uncertainty.mutual_information", -1e-9, "mutual_information': must be .* of at least 0"),
+    ("uncertainty.variation_ratio", 1.1, "variation_ratio': must be a finite number from 0 to 1"),
+    ("uncertainty.more", 1, "in 'uncertainty.more': no such field is known"),
+    ("uncertainty.selective", [], "in 'uncertainty.selective': must be a dict"),
+    ("uncertainty.selective.rows", [], "selective.rows': must be a list of at least one row"),
+    ("uncertainty.selective.rows.0.model", "last", "rows': must be those of 'prediction' and"),
+    ("uncertainty.members", 1, "rows': must be those of 'prediction' and, of several members"),
+    ("uncertainty.selective.rows.1.aurc", 2, r"rows\[1\].aurc': must be .* from 0 to 1"),
+    ("uncertainty.selective.rows.0.risks", [0.1], r"rows\[0\].risks': must be a list of as many"),
+    ("uncertainty.selective.rows.0.coverages.3", 0, r"coverages\[3\]': must be greater than the"),
+    ("uncertainty.selective.rows.0.coverages", [], r"rows\[0\].risks': must be a list of as"),
+    ("uncertainty.conformal.0.method", "top", r"conformal\[0\].method': must be one of 'lac', "),
+    ("uncertainty.conformal.1.coverage", 1.5, r"conformal\[1\].coverage': must be .* from 0 to 1"),
+    ("uncertainty.ood.rows", [], "in 'uncertainty.ood.rows': must be a list of at least one row"),
+    ("uncertainty.ood.rows.0.fpr95", None, r"rows\[0\].fpr95': must be a finite number from 0"),
     ("interpolations.0.losses", [1], r"in 'interpolations\[0\].losses': must be a list of as"),
     ("interpolations.0.shares", [1], r"in 'interpolations\[0\].shares': must be a list of at"),
     ("interpolations.0.statistics", 1, r"interpolations\[0\].statistics': must be true or false"),

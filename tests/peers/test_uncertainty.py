@@ -88,7 +88,7 @@ def test_torch_uncertainty_has_the_same_risks() -> None:
 
 @pytest.mark.filterwarnings("ignore:Metric `FPR95` will save")
 def test_torch_uncertainty_tells_what_is_out_of_distribution_alike() -> None:
-    stand_in = {"MutualInformation": object, "VariationRatio": object}
+    stand_in: dict[str, object] = {"MutualInformation": object, "VariationRatio": object}
     peer = bare("torch_uncertainty.ood_criteria", torch_uncertainty__metrics=stand_in)
     p, _ = drawn(300)
     found = ood_scores(uncertainty(p))
@@ -165,7 +165,8 @@ def test_mapie_finds_the_same_sets(
 @pytest.mark.parametrize(("rank", "penalty"), [(1, 0.1), (2, 0.02), (0, 0.3)])
 def test_raps_has_torch_uncertaintys_scores(rank: int, penalty: float) -> None:
     """MAPIE's takes no penalty and no rank, and tunes with the penalty in the rank's place."""
-    stand_in = {"TemperatureScaler": torch.nn.Module, "PostProcessing": torch.nn.Module}
+    module: type = torch.nn.Module
+    stand_in: dict[str, object] = {"TemperatureScaler": module, "PostProcessing": module}
     peer = bare(
         "torch_uncertainty.post_processing.conformal.raps",
         torch_uncertainty__post_processing=stand_in,

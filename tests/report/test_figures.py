@@ -15,8 +15,8 @@ from cosanneal import CyclicCosine
 from cosanneal.ensemble import fit, folder_results
 from cosanneal.report.figures import NAMES, draw_results
 from cosanneal.snapshots import SnapshotStore
-from tests.shared.documents import bare, members_of, record_folder, whole
-from tests.shared.reading import drawn, lines, page_of, values
+from tests.shared.documents import bare, members_of, record_folder, uncertainty_of, whole
+from tests.shared.reading import draw, drawn, line, lines, page_of, values
 
 
 def test_the_figures_of_a_folder(tmp_path: Path) -> None:
@@ -84,6 +84,26 @@ def test_the_figures_hold_the_numbers(document: dict[str, Any]) -> None:
     assert paths == [path["losses"] for path in document["interpolations"]]
     ends = figures["training"].axes[1].lines[-1]
     assert values(ends.get_xdata()) == document["run"]["cycle_ends"]
+
+
+def test_the_risks_are_drawn_against_the_coverage() -> None:
+    part = uncertainty_of(3)
+    axes = drawn(bare(uncertainty=part))["risk_coverage"].axes[0]
+    for row in part["selective"]["rows"]:
+        who = "the prediction" if row["model"] == "prediction" else "the last member alone"
+        curve = line(axes, f"{who}, AURC {100 * row['aurc']:.2f} %")
+        assert values(curve.get_xdata()) == [100 * each for each in row["coverages"]]
+        assert values(curve.get_ydata()) == [100 * each for each in row["risks"]]
+    # Predictions without an error have a level line, and no wanted rate in sight.
+    perfect = copy.deepcopy(part)
+    for row in perfect["selective"]["rows"]:
+        row |= {"risks": [0.0] * len(row["risks"]), "aurc": 0.0, "coverage_at_risk": 1.0}
+    (figure,) = (each for each in draw_results(bare(uncertainty=perfect)))
+    assert "dotted" not in figure.caption
+    draw(figure.figure)
+    one = uncertainty_of(1)
+    one["selective"]["rows"][0] |= {"coverages": [1.0], "risks": [1.0]}
+    draw(drawn(bare(uncertainty=one))["risk_coverage"])
 
 
 def test_many_paths_and_values_that_are_not_finite(tmp_path: Path) -> None:

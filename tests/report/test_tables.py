@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cosanneal.ensemble import fit
-from tests.shared.documents import analysis_of, bare, members_of, whole
+from tests.shared.documents import analysis_of, bare, members_of, uncertainty_of, whole
 from tests.shared.reading import page_of
 
 
@@ -62,3 +62,27 @@ def test_a_files_suffix_is_no_part_of_a_members_name(tmp_path: Path) -> None:
             "cycle-2",
         ]
         assert not [text for _, text in page.texts if ".safetensors" in text]
+
+
+def test_the_uncertainty_has_its_tables(tmp_path: Path) -> None:
+    part = uncertainty_of(3)
+    rows = {row[0]: row[1:] for row in page_of(bare(uncertainty=part), tmp_path).rows}
+    assert rows["Entropy, nats"][:2] == [f"{part['entropy']:.4f}", ""]
+    assert rows["Mutual information, nats"][0] == f"{part['mutual_information']:.4f}"
+    curves = part["selective"]["rows"]
+    for title, name in (
+        ("AURC, %", "aurc"),
+        ("Coverage at 5 % error, %", "coverage_at_risk"),
+        ("Error at 80 % coverage, %", "risk_at_coverage"),
+    ):
+        assert rows[title][:2] == [f"{100 * row[name]:.2f}" for row in curves]
+    for row in part["conformal"]:
+        shares = ["90.0", f"{100 * row['coverage']:.2f}", f"{row['size']:.2f}"]
+        assert rows[row["method"].upper()] == shares
+    row = part["ood"]["rows"][0]
+    shares = [f"{100 * row[name]:.2f}" for name in ("auroc", "aupr", "fpr95")]
+    assert rows["highest probability"] == shares
+    page = page_of(bare(uncertainty=uncertainty_of(1, outside=False)), tmp_path)
+    assert page.text_of("h2")[:2] == ["How sure it is", "Sets of classes"]
+    assert page.rows[0] == ["Measure", "Prediction", "What it says"]
+    assert "Out of distribution" not in page.text_of("h2")

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from cosanneal.ensemble import analyze, fit
-from tests.shared.documents import analysis_of, bare, members_of, whole
+from cosanneal.report.words import OOD_SCORES
+from tests.shared.documents import analysis_of, bare, members_of, uncertainty_of, whole
 from tests.shared.reading import Page, page_of
 
 
@@ -60,16 +61,17 @@ def test_what_is_of_the_first_seed_is_said_to_be(tmp_path: Path, seeds: int) -> 
     del results["study"]
     page = page_of(results, tmp_path)
     several = seeds > 1
-    lead, average, compared = page.text_of("p")[:3]
+    lead, sure, average, compared = page.text_of("p")[:4]
     assert lead.startswith("The first of 5 seeds: the run of 600 updates" if several else "The run")
+    assert sure.startswith("The first seed: where the" if several else "Where the prediction")
     assert average.startswith("The first seed: the mean of the weights" if several else "The mean")
     assert compared.startswith("Over 5 seeds" if several else "Over 1 seed, ")
     captions = page.text_of("figcaption")
-    assert len(captions) == 4 + 6
-    assert sum(each.startswith("The first seed. ") for each in captions[:4]) == (
-        3 if several else 0
+    assert len(captions) == 7 + 7
+    assert sum(each.startswith("The first seed. ") for each in captions[:7]) == (
+        6 if several else 0
     )
-    assert captions[3].endswith("the best of each column is bold. m was 2 with every seed.")
+    assert captions[6].endswith("the best of each column is bold. m was 2 with every seed.")
     assert ("All of the first seed." in page.text_of("p")) == several
     results["study"] = whole(3)["study"]
     notes = page_of(results, tmp_path).text_of("p")
@@ -264,3 +266,28 @@ def test_one_is_no_plural(tmp_path: Path) -> None:
             r"(?<![0-9.,])1 (validation samples|samples|snapshots|updates|pairs|more stand)\b",
             " ".join(texts),
         )
+
+
+def test_how_sure_the_prediction_is_is_said(tmp_path: Path) -> None:
+    part = uncertainty_of(3)
+    lead, *_ = page_of(bare(uncertainty=part), tmp_path).text_of("p")
+    row = part["selective"]["rows"][0]
+    share = 100 * part["mutual_information"] / part["entropy"]
+    sets = part["conformal"][0]
+    best = max(part["ood"]["rows"], key=lambda each: each["auroc"])
+    assert lead == (
+        "Where the prediction is the surest, of 80 % of all, "
+        f"{100 * row['risk_at_coverage']:.2f} % are wrong; an error rate of at most 5 % can be "
+        f"kept for {100 * row['coverage_at_risk']:.2f} % of all. {share:.0f} % of its entropy "
+        "comes from members that differ; the rest each of them has by itself. Sets of classes "
+        "that promise to hold the true one in 90 % of all cases held it in "
+        f"{100 * sets['coverage']:.2f} %, with {sets['size']:.2f} classes on average. 300 samples "
+        f"from out of distribution are told best by the {OOD_SCORES[best['score']]}, with an AUROC "
+        f"of {100 * best['auroc']:.2f} %."
+    )
+    alone = uncertainty_of(1, outside=False)
+    lead, *_ = page_of(bare(uncertainty=alone), tmp_path).text_of("p")
+    assert "members that differ" not in lead
+    assert "out of distribution" not in lead
+    missing = page_of(bare(analysis=analysis_of(2)), tmp_path).text_of("code")
+    assert "cosanneal.ensemble.analyze_uncertainty" in missing

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import cosanneal as ca
-from cosanneal.ensemble import analyze, fit
+from cosanneal.ensemble import Choice, analyze, analyze_uncertainty, fit
 from cosanneal.ensemble.results import FORMAT, VERSION
 from tests.shared.recording import ArrayRecorder
 
@@ -33,6 +33,19 @@ def analysis_of(count: int = 5, *, names: list[str] | None = None, **options: An
     p, y = members_of(count, 2200)
     choice = fit(p[:, :1200], y[:1200], names=names, **options)
     return analyze(p[:, 1200:], y[1200:], choice=choice)
+
+
+def uncertainty_of(count: int = 5, *, choice: Choice | None = None, outside: bool = True) -> Any:
+    """How sure the members of `analysis_of` are, with data from elsewhere or without."""
+    p, y = members_of(count, 2200)
+    strange = np.roll(members_of(count, 300, seed=7)[0], np.arange(count), axis=-1)
+    return analyze_uncertainty(
+        p[:, 1200:],
+        y[1200:],
+        choice=choice,
+        held_out=(p[:, :1200], y[:1200]),
+        ood=(strange**0.3 / (strange**0.3).sum(-1, keepdims=True)) if outside else None,
+    )
 
 
 def bare(**parts: Any) -> dict[str, Any]:
@@ -75,6 +88,7 @@ def whole(count: int = 5, *, names: list[str] | None = None, **options: Any) -> 
     return bare(
         run={"rate": rates, "loss": losses, "cycle_ends": schedule.cycle_ends()},
         analysis=analysis,
+        uncertainty=uncertainty_of(count, choice=Choice.from_dict(analysis["choice"])),
         interpolations=paths,
         average={
             "members": names[-3:],

@@ -24,6 +24,7 @@ from ..core.errors import CosannealError, EnsembleError, plural, shown
 from ..core.paths import local_path
 from .console import needs_package, output_console, outside, print_note
 from .report import write_page
+from .uncertainty import Alpha, Elsewhere, Risk, check_elsewhere, show_uncertainty
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -154,6 +155,9 @@ def evaluate(
     temperature: _Temperature = True,
     seed: _Seed = 0,
     chosen: _Chosen = None,
+    ood: Elsewhere = None,
+    risk: Risk = 0.05,
+    alpha: Alpha = 0.1,
     save: _Save = None,
     report: _Report = None,
     as_json: _AsJson = False,
@@ -161,8 +165,9 @@ def evaluate(
     """Score the predictions of several models, and the ensembles of the last of them.
 
     With predictions for validation data too, an ensemble is chosen and
-    calibrated on those alone, and scored like the others. Arrays may come from
-    any framework; each file holds one member's, of shape (samples, classes).
+    calibrated on those alone, and scored like the others. What the members say of
+    their uncertainty is scored too. Arrays may come from any framework; each file
+    holds one member's, of shape (samples, classes).
     """
     if context.args:
         others = f" and {len(context.args) - 1} more after it" if len(context.args) > 1 else ""
@@ -203,8 +208,10 @@ def evaluate(
                 _matching(validation_predictions or [], "--validation-predictions"),
                 validation_labels,
                 chosen,
+                _matching(ood or [], "--ood"),
                 logits=logits,
                 class_axis=None if outcomes else "auto" if class_axis is None else class_axis,
+                wanted={"risk": risk, "alpha": alpha},
                 options={
                     "select": select.value,
                     "metric": metric.value,
@@ -259,14 +266,16 @@ def _evaluate(
     validation_files: Sequence[Path],
     validation_labels: Path | None,
     chosen: Path | None,
+    ood: Sequence[Path],
     *,
     logits: bool,
     class_axis: int | Auto | None,
+    wanted: dict[str, float],
     options: dict[str, Any],
 ) -> tuple[dict[str, Any], Choice | None]:
     # Imported here, so that other commands need no numpy.
     with needs_package("Evaluating predictions"):
-        from ..ensemble import Choice, analyze, fit
+        from ..ensemble import Choice, analyze, analyze_uncertainty, fit
     if class_axis == "auto" and chosen is not None:
         class_axis = Choice.load(chosen).class_axis
     elif class_axis == "auto":
@@ -275,6 +284,10 @@ def _evaluate(
     names = [file.stem for file in files]
     if len(set(names)) < len(names):
         names = [str(file) for file in files]
+    strange = _read(ood, None, logits=logits, class_axis=class_axis)[0] if ood else None
+    if strange is not None:
+        check_elsewhere(members, strange, class_axis)
+    held_out: tuple[Any, Any] | None = None
     choice = None
     if chosen is not None:
         choice, names = _chosen(chosen, names, class_axis)
@@ -291,15 +304,22 @@ def _evaluate(
                 "Options --predictions and --validation-predictions must match the same members. "
                 f"Received: {len(files)} files and {len(validation_files)}"
             )
-        held_out, truth = _read(
-            validation_files, validation_labels, logits=logits, class_axis=class_axis
-        )
-        choice = fit(held_out, truth, names=names, class_axis=class_axis, **options)
+        held_out = _read(validation_files, validation_labels, logits=logits, class_axis=class_axis)
+        choice = fit(*held_out, names=names, class_axis=class_axis, **options)
     document = analyze(
         members, labels, names=names, choice=choice, class_axis=class_axis, seed=options["seed"]
     )
     for row, file in zip(document["members"], files, strict=True):
         row["file"] = str(file)
+    document["uncertainty"] = analyze_uncertainty(
+        *(members, labels),
+        choice=choice,
+        class_axis=class_axis,
+        held_out=held_out,
+        ood=strange,
+        seed=options["seed"],
+        **wanted,
+    )
     return document, choice
 
 
@@ -339,15 +359,15 @@ def _chosen(file: Path, names: list[str], class_axis: int | None) -> tuple[Choic
 
 
 def _read(
-    files: Sequence[Path], labels_file: Path, *, logits: bool, class_axis: int | None
-) -> tuple[list[NDArray[Any]], NDArray[Any]]:
-    """The members' probabilities and the labels, checked; an error names the file."""
+    files: Sequence[Path], labels_file: Path | None, *, logits: bool, class_axis: int | None
+) -> tuple[list[NDArray[Any]], Any]:
+    """The members' probabilities and the labels, if any, checked; an error names the file."""
     from ..ensemble import pool
     from ..ensemble.arrays import as_labels, as_rows, check_class_axis
     from ..ensemble.predict.found import FoundOutputs
 
     found = FoundOutputs("logits", class_axis, "probabilities", None)
-    labels = _load(labels_file)
+    labels = None if labels_file is None else _load(labels_file)
     members: list[NDArray[Any]] = []
     for file in files:
         member = _load(file)
@@ -366,7 +386,8 @@ def _read(
             raise EnsembleError(f"{file}: {error}") from error
         members.append(member)
     try:
-        as_labels(labels, members[0].shape, class_axis)
+        if labels is not None:
+            as_labels(labels, members[0].shape, class_axis)
     except EnsembleError as error:
         raise EnsembleError(f"{labels_file}, for {files[0]}: {error}") from error
     return members, labels
@@ -414,6 +435,8 @@ _OUR_WORDS = {
     "Arguments `probabilities` and `labels`": "Probabilities and labels",
     "Argument `probabilities`": "The probabilities",
     "Argument `labels`": "The labels",
+    "Argument `alpha`": "Option --alpha",
+    "alpha=": "--alpha=",
 }
 
 
@@ -435,7 +458,9 @@ def _report(analysis: dict[str, Any], page: Path) -> str:
 
     samples = plural(analysis["samples"], "sample", ",")
     title = f"{plural(len(analysis['members']), 'member')} on {samples}"
-    results = {"format": FORMAT, "version": VERSION, "title": title, "analysis": analysis}
+    parts = {"analysis": {**analysis}, "uncertainty": analysis["uncertainty"]}
+    del parts["analysis"]["uncertainty"]
+    results = {"format": FORMAT, "version": VERSION, "title": title, **parts}
     return write_page(results, page)
 
 
@@ -467,6 +492,7 @@ def _show(console: Console, document: dict[str, Any]) -> None:
     console.print(table)
     for sentence in _sentences(document):
         console.print(outside(sentence))
+    show_uncertainty(console, document["uncertainty"])
 
 
 def _title(choice: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ from .choose.choice import Candidate as Candidate
 from .choose.choice import Choice as Choice
 from .choose.choice import fit as fit
 from .choose.conformal import ConformalPredictor as ConformalPredictor
+from .choose.conformal import labels_needed as labels_needed
 from .choose.conformal import set_coverage as set_coverage
 from .choose.conformal import set_size as set_size
 from .choose.intervals import ConformalInterval as ConformalInterval
@@ -24,6 +25,7 @@ from .choose.variance import fit_spread as fit_spread
 from .choose.variance import fit_variance_scale as fit_variance_scale
 from .ensemble import SnapshotEnsemble as SnapshotEnsemble
 from .findings import analyze as analyze
+from .findings import analyze_uncertainty as analyze_uncertainty
 from .findings import folder_results as folder_results
 from .model import Model as Model
 from .predict.gaussian import GaussianPool as GaussianPool

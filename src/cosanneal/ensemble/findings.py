@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, get_args
+
+import numpy as np
 
 from ..core.errors import EnsembleError, SnapshotError, shown
 from ..snapshots.store import SnapshotStore, without_nan
 from .choose.choice import Choice, names_of
+from .choose.conformal import ConformalPredictor, Method, labels_needed, set_coverage, set_size
 from .members import CHOICE_NAME, members_of
-from .predict.pooling import Pool
+from .predict.pooling import Pool, pool
+from .predict.uncertainty import uncertainty
 from .results import FORMAT, VERSION
 from .score.analysis import correlation, disagreement
 from .score.evidence import compare_scores
@@ -22,7 +26,12 @@ from .score.metrics import (
     log_loss,
     sample_scores,
 )
+from .score.ood import ood_detection, ood_scores
 from .score.reliability import calibration_error, reliability
+from .score.selective import RiskCoverage, risk_coverage
+
+# Of a curve of risks, no more points are kept.
+_POINTS = 200
 
 
 def scores_of(
@@ -144,6 +153,133 @@ def analyze(
         "correlation": without_nan(correlation(members).tolist()),
         "disagreement": disagreement(members, class_axis=class_axis).tolist(),
         "reliability": diagrams,
+    }
+
+
+def analyze_uncertainty(
+    predictions: Sequence[Any] | Any,
+    labels: Any,
+    *,
+    choice: Choice | None = None,
+    class_axis: int | None = -1,
+    held_out: tuple[Sequence[Any] | Any, Any] | None = None,
+    ood: Sequence[Any] | Any | None = None,
+    risk: float = 0.05,
+    coverage: float = 0.8,
+    alpha: float = 0.1,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """How sure members are together, as the part `uncertainty` of a results document.
+
+    Args:
+        predictions: the members' probabilities, as `analyze` takes them.
+        labels: the true classes.
+        choice: what `fit` chose among these members; by default all count the same.
+        class_axis: the axis of the classes in one member's array, or None.
+        held_out: the same members' probabilities for other data, and their labels:
+            to calibrate conformal sets on. They promise what they say where these
+            had no part in the choice either.
+        ood: the same members' probabilities for data from out of distribution.
+        risk: the coverage at this error rate is told.
+        coverage: the error rate at this coverage is told.
+        alpha: the share of conformal sets that may miss.
+        seed: of the sets' draws.
+
+    Returns:
+        Plain data for JSON: the number of `samples` and `members`; the means of
+        `entropy`, `expected_entropy`, `mutual_information` and `variation_ratio` over all
+        labels; `selective`, with the curve and the scores of the `prediction` and,
+        of several members, of the `last` one; `conformal` with `held_out`, a row for each
+        method that has labels enough; and `ood`, a row for each score.
+
+    Raises:
+        EnsembleError: arrays or arguments that do not fit.
+
+    Example:
+        >>> members = [[[0.9, 0.1], [0.4, 0.6]], [[0.6, 0.4], [0.7, 0.3]]]
+        >>> found = analyze_uncertainty(members, [0, 1])
+        >>> round(found["mutual_information"], 3), found["selective"]["rows"][0]["aurc"]
+        (0.053, 0.25)
+    """
+    members = list(predictions)
+    weights = None if choice is None else choice.weights
+
+    def pooled(of: Sequence[Any]) -> Any:
+        return pool(of, class_axis=class_axis) if choice is None else choice.apply(of)
+
+    def scores(of: Sequence[Any], p: Any) -> dict[str, Any]:
+        found = uncertainty(of, weights, class_axis=class_axis)
+        return ood_scores(replace(found, probabilities=p), class_axis=class_axis)
+
+    best = pooled(members)
+    inside = scores(members, best)
+    names = ("entropy", "expected_entropy", "mutual_information", "variation_ratio")
+    rows = [("prediction", best), ("last", members[-1])][: len(members)]
+    results: dict[str, Any] = {
+        "samples": len(labels),
+        "members": len(members),
+        **{name: float(inside[name].mean()) for name in names},
+        "selective": {
+            "risk": risk,
+            "coverage": coverage,
+            "rows": [
+                {
+                    "model": name,
+                    **_selective(risk_coverage(p, labels, class_axis=class_axis), risk, coverage),
+                }
+                for name, p in rows
+            ],
+        },
+    }
+    if held_out is not None:
+        calibration = pooled(list(held_out[0]))
+        results["conformal"] = [
+            {"method": method, "labels": made.labels, "alpha": alpha, **_sets(made, best, labels)}
+            for method in get_args(Method)
+            if np.size(held_out[1]) >= labels_needed(alpha, method)
+            for made in [
+                ConformalPredictor.fit(
+                    *(calibration, held_out[1], alpha),
+                    method=method,
+                    class_axis=class_axis,
+                    seed=seed,
+                )
+            ]
+        ]
+    if ood is not None:
+        strange = list(ood)
+        outside = scores(strange, pooled(strange))
+        results["ood"] = {
+            "samples": len(strange[0]),
+            "rows": [
+                {"score": name, **ood_detection(inside[name], outside[name])} for name in inside
+            ],
+        }
+    return results
+
+
+def _selective(found: RiskCoverage, risk: float, coverage: float) -> dict[str, Any]:
+    """The scores of a curve, and some of its points."""
+    n = len(found.risk)
+    some = np.unique(np.linspace(1, n, min(n, _POINTS)).round().astype(int)) - 1
+    return {
+        "aurc": found.aurc,
+        "augrc": found.augrc,
+        "coverage_at_risk": found.coverage_at_risk(risk),
+        "risk_at_coverage": found.risk_at_coverage(coverage),
+        "coverages": found.coverage[some].tolist(),
+        "risks": found.risk[some].tolist(),
+    }
+
+
+def _sets(made: ConformalPredictor, p: Any, labels: Any) -> dict[str, float]:
+    """What sets are worth on labels that they were not calibrated on."""
+    sets, axis = made.predict(p), made.class_axis
+    if np.ndim(p) == 1:
+        axis = None
+    return {
+        "coverage": set_coverage(sets, labels, class_axis=axis),
+        "size": set_size(sets, class_axis=axis),
     }
 
 

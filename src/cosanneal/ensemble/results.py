@@ -10,6 +10,7 @@ score is a dict of `error` and `log_loss`, and mostly `brier` and `ece`.
 - `snapshots`: of each its `name`, `cycle`, `step`, `rate` and `metrics`.
 - `choice`: what was chosen on validation data, as `Choice.to_dict` gives it.
 - `analysis`: what `analyze` returns.
+- `uncertainty`: what `analyze_uncertainty` returns.
 - `interpolations`: the fields of `Interpolation` and the names of the `first`
   and the `second` member. There may be `errors` along the path, and
   `statistics`: whether the running statistics of normalization layers were
@@ -37,9 +38,9 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar, get_args
 
 from ..core.atomic import replacing
 from ..core.documents import read_document
@@ -48,6 +49,7 @@ from ..core.records import Reader
 from ..core.schedule import Schedule
 from ..snapshots.store import without_nan
 from .choose.choice import Choice
+from .choose.conformal import Method
 from .score.metrics import METRICS
 
 FORMAT: Final = "cosanneal.results"
@@ -265,9 +267,12 @@ def _check_square(part: Reader, name: str, each: _Number, size: int) -> None:
             each.check(part, f"{name}[{i}][{j}]", value)
 
 
-def _check_metric(row: Reader, name: str) -> None:
-    if row.value(name) not in METRICS:
-        raise row.error(name, f"one of {', '.join(map(repr, METRICS))}")
+def _one_of(values: Sequence[str]) -> _Check:
+    def check(reader: Reader, name: str) -> None:
+        if reader.value(name) not in values:
+            raise reader.error(name, f"one of {', '.join(map(repr, values))}")
+
+    return check
 
 
 def _check_interval(row: Reader, name: str) -> None:
@@ -296,6 +301,24 @@ def _check_interpolations(results: Reader, name: str) -> None:
                 raise path.error(field, "a list of as many as 'shares'")
 
 
+def _check_uncertainty(results: Reader, name: str) -> None:
+    part = results.item(name)
+    _check_fields(part, _UNCERTAINTY)
+    selective = part.item("selective")
+    _check_fields(selective, _SELECTIVE)
+    models = [row.text("model") for row in selective.items("rows")]
+    if models != ["prediction", "last"][: min(part.value("members"), 2)]:
+        raise selective.error("rows", "those of 'prediction' and, of several members, 'last'")
+    for row in selective.items("rows"):
+        before = 0.0
+        for i, coverage in enumerate(row.list("coverages")):
+            if not before < coverage:
+                raise row.error(f"coverages[{i}]", "greater than the one before")
+            before = coverage
+        if not before or len(row.list("risks")) != len(row.list("coverages")):
+            raise row.error("risks", "a list of as many as 'coverages', at least one")
+
+
 def _check_average(results: Reader, name: str) -> None:
     part = results.item(name)
     fields: dict[str, _Check] = {
@@ -316,7 +339,7 @@ def _check_average(results: Reader, name: str) -> None:
 
 _COMPARISONS: Final = _dicts(
     {
-        "metric": _check_metric,
+        "metric": _one_of(METRICS),
         "difference": _Number(),
         "interval": _check_interval,
         "level": _Number(0, 1),
@@ -346,6 +369,46 @@ _ANALYSIS: Final[dict[str, _Check]] = {
     **{f"{name}?": Reader.list for name in _SQUARES},
     "reliability?": _dict({"before": _check_diagram, "after?": _check_diagram}),
 }
+_SHARE: Final = _Number(0, 1)
+_SELECTIVE: Final[dict[str, _Check]] = {
+    "risk": _Number(0),
+    "coverage": _SHARE,
+    "rows": _dicts(
+        {
+            "model": Reader.text,
+            **dict.fromkeys(("aurc", "augrc", "coverage_at_risk", "risk_at_coverage"), _SHARE),
+            "coverages": _numbers(0, 1),
+            "risks": _numbers(0, 1),
+        },
+        at_least_one="row",
+    ),
+}
+_UNCERTAINTY: Final[dict[str, _Check]] = {
+    "samples": _count(1),
+    "members": _count(1),
+    # By rounding, and of probabilities whose sum is 1 but for theirs.
+    **dict.fromkeys(("entropy", "expected_entropy"), _Number(-_SLACK)),
+    "mutual_information": _Number(0),
+    "variation_ratio": _SHARE,
+    "selective": Reader.item,
+    "conformal?": _dicts(
+        {
+            "method": _one_of(get_args(Method)),
+            "labels": _count(1),
+            **dict.fromkeys(("alpha", "coverage"), _SHARE),
+            "size": _Number(0),
+        }
+    ),
+    "ood?": _dict(
+        {
+            "samples": _count(1),
+            "rows": _dicts(
+                {"score": Reader.text, **dict.fromkeys(("auroc", "aupr", "fpr95"), _SHARE)},
+                at_least_one="row",
+            ),
+        }
+    ),
+}
 _INTERPOLATION: Final[dict[str, _Check]] = {
     "first": Reader.text,
     "second": Reader.text,
@@ -369,6 +432,7 @@ _PARTS: Final[dict[str, _Check]] = {
     ),
     "choice": _check_choice,
     "analysis": _check_analysis,
+    "uncertainty": _check_uncertainty,
     "interpolations": _check_interpolations,
     "average": _check_average,
     "comparison": _dict(

@@ -53,7 +53,7 @@ _LAST = re.compile(r"last (\d+)(, temperature .*)?")
 # The name of every figure there can be, in the order in which they come.
 NAMES: Final = (
     *("training", "metrics", "members", "correlation", "disagreement"),
-    *("reliability", "interpolation", "study"),
+    *("reliability", "risk_coverage", "interpolation", "study"),
 )
 
 
@@ -84,6 +84,8 @@ def draw_results(results: Mapping[str, Any]) -> Iterator[Drawn]:
             yield _matrix(name, analysis[name])
     if "reliability" in analysis:
         yield _reliability(analysis["reliability"], choice)
+    if "uncertainty" in results:
+        yield _risk_coverage(results["uncertainty"])
     if results.get("interpolations"):
         named = next(filter(None, (analysis.get("members"), results.get("snapshots"))), ())
         yield _interpolation(results["interpolations"], [member["name"] for member in named])
@@ -385,6 +387,50 @@ def _reliability(diagrams: Mapping[str, Any], choice: Mapping[str, Any] | None) 
         "width; on the dotted line they are as sure as they may be, below it they promise too "
         "much, above it too little. Underneath: how many predictions are in each bin; a small mark "
         "is a bin of few. ECE is the mean distance to the line, by predictions.",
+        figure=figure,
+    )
+
+
+def _risk_coverage(part: Mapping[str, Any]) -> Drawn:
+    """The error rate of the surest, against the share of them."""
+    selective = part["selective"]
+    risk = selective["risk"]
+    figure, (axes,) = new_panels(2.8, legend=0.55)
+    labels = {"prediction": "the prediction", "last": "the last member alone"}
+    styles: tuple[dict[str, Any], ...] = (
+        {"color": BLUE, "linewidth": 1.8},
+        {"color": VERMILION, "linestyle": "--", "linewidth": 1.4},
+    )
+    handles: list[Any] = []
+    for row, style in zip(selective["rows"], styles, strict=False):
+        label = f"{labels[row['model']]}, AURC {100 * row['aurc']:.2f} %"
+        coverages, risks = ([100 * each for each in row[name]] for name in ("coverages", "risks"))
+        handles += axes.plot(coverages, risks, label=label, **style)
+        at = 100 * row["coverage_at_risk"]
+        if 1 < at < 100:  # not the very first, right by chance
+            axes.plot([at], [100 * risk], marker="o", color=style["color"], zorder=4)
+    highest = 100 * max(max(row["risks"][len(row["risks"]) // 20 :]) for row in selective["rows"])
+    if 100 * risk <= highest:
+        axes.axhline(100 * risk, color=GREY, linestyle=":", linewidth=1.2)
+    axes.set_xlim(0, 102)
+    # What the very surest do by chance would leave no room for the others.
+    axes.set_ylim(0, 1.08 * highest if highest else 1)
+    axes.set_title("error (%)")
+    axes.set_xlabel("coverage: how many are predicted, the surest first (%)")
+    tidy(axes)
+    legend_below(figure, handles, columns=1)
+    first = selective["rows"][0]
+    reached = f"{100 * first['coverage_at_risk']:.3g} %"
+    return Drawn(
+        name="risk_coverage",
+        title="Errors against coverage",
+        alt=f"The error rate of the surest predictions against how many they are; at most "
+        f"{100 * risk:.3g} % errors for {reached} of them.",
+        caption="What is wrong where only the surest are predicted and the others are left to "
+        "somebody else. A curve that rises from 0 knows where its errors are; a level one does "
+        f"not. At most {100 * risk:.3g} % errors"
+        + (" (dotted)" if 100 * risk <= highest else "")
+        + f" are made for {reached} of all.",
         figure=figure,
     )
 

@@ -13,10 +13,12 @@ from ..ensemble.results import SCORES
 from ..ensemble.score.metrics import TITLES
 from .words import (
     MINUS,
+    OOD_SCORES,
     barrier,
     choice_of,
     listed,
     member_title,
+    number,
     plural,
     score,
     seeds_of,
@@ -80,6 +82,8 @@ def _tables_of_a_seed(results: Mapping[str, Any]) -> Iterator[Table]:
         )
     if choice:
         yield _candidate_table(choice)
+    if "uncertainty" in results:
+        yield from _uncertainty_tables(results["uncertainty"])
     if "average" in results and results["average"]["refused"] is None:
         yield _average_table(results["average"])
 
@@ -224,6 +228,121 @@ def _cell(value: object) -> str:
         return f"{value:.4g}".replace("-", MINUS)
     text = value if isinstance(value, str) else shown(value)
     return text if len(text) <= 60 else f"{text[:59]}…"
+
+
+def _uncertainty_tables(part: Mapping[str, Any]) -> Iterator[Table]:
+    """How sure the prediction is; the sets of classes; and what is told from elsewhere."""
+    rows = part["selective"]["rows"]
+    yield Table(
+        title="How sure it is",
+        caption=f"On {plural(part['samples'], 'sample')}"
+        + (
+            ", of the prediction of all that are reported and of the last member alone."
+            if len(rows) > 1
+            else "."
+        ),
+        columns=["Measure", *["Prediction", "Last member"][: len(rows)], "What it says"],
+        texts=("Measure", "What it says"),
+        groups=[[Row(cells=cells) for cells in _measures(part)]],
+    )
+    if conformal := part.get("conformal"):
+        alpha = conformal[0]["alpha"]
+        yield Table(
+            title="Sets of classes",
+            caption="Sets that hold the true class in as many cases as promised, whatever the "
+            f"model: calibrated on {plural(conformal[0]['labels'], 'label')} of other data. The "
+            "ensemble was chosen on these too, which takes a little from the promise. The "
+            "smaller the sets, the more they say.",
+            columns=["Method", "Promised, %", "Held it, %", "Mean size"],
+            texts=("Method",),
+            groups=[
+                [
+                    Row(
+                        cells=[
+                            row["method"].upper(),
+                            number(1 - alpha, 100, 1),
+                            number(row["coverage"], 100),
+                            number(row["size"]),
+                        ]
+                    )
+                    for row in conformal
+                ]
+            ],
+        )
+    if ood := part.get("ood"):
+        names = ("auroc", "aupr", "fpr95")
+        best = [max(row["auroc"] for row in ood["rows"]), max(row["aupr"] for row in ood["rows"])]
+        best.append(min(row["fpr95"] for row in ood["rows"]))
+        yield Table(
+            title="Out of distribution",
+            caption="How well data from out of distribution "
+            f"({plural(ood['samples'], 'sample')}) are told from those that are reported, by how "
+            "unsure the prediction is. The areas are best at 100 %, and the false alarms, where 95 "
+            "% are found, at 0. The best of each column is bold.",
+            columns=["Told by the", "AUROC, %", "AUPR, %", "False alarms, %"],
+            texts=("Told by the",),
+            groups=[
+                [
+                    Row(
+                        cells=[
+                            OOD_SCORES.get(row["score"], row["score"]),
+                            *(number(row[name], 100) for name in names),
+                        ],
+                        best=frozenset(
+                            i for i, name in enumerate(names, 1) if row[name] == best[i - 1]
+                        ),
+                    )
+                    for row in ood["rows"]
+                ]
+            ],
+        )
+
+
+def _measures(part: Mapping[str, Any]) -> Iterator[list[str]]:
+    """The rows of what is known of the uncertainty, with what they say in plain words."""
+    selective = part["selective"]
+    rows = selective["rows"]
+    last = [""] * (len(rows) - 1)
+    if part["members"] > 1:
+        yield [
+            "Entropy, nats",
+            number(part["entropy"], digits=4),
+            *last,
+            "How unsure it is on average; 0 is sure.",
+        ]
+        yield [
+            "Expected entropy, nats",
+            number(part["expected_entropy"], digits=4),
+            *last,
+            "The part that each member has by itself: noise in the data.",
+        ]
+        yield [
+            "Mutual information, nats",
+            number(part["mutual_information"], digits=4),
+            *last,
+            "The part by which the members differ: what the data leave open.",
+        ]
+        yield [
+            "Variation ratio, %",
+            number(part["variation_ratio"], 100),
+            *last,
+            "The share of members that vote against the class of the most votes.",
+        ]
+    told = (
+        ("AURC, %", "aurc", "The mean error rate over all shares of the surest; 0 is best."),
+        (
+            f"Coverage at {100 * selective['risk']:.3g} % error, %",
+            "coverage_at_risk",
+            "How many can be predicted with at most so many errors.",
+        ),
+        (
+            f"Error at {100 * selective['coverage']:.3g} % coverage, %",
+            "risk_at_coverage",
+            "What is wrong among the surest so many.",
+        ),
+    )
+    for title, name, says in told:
+        yield [title, *(number(row[name], 100) for row in rows), says]
 
 
 def _average_table(average: Mapping[str, Any]) -> Table:

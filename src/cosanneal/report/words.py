@@ -13,6 +13,15 @@ _SCALES: Final = {"error": (100, 2), "log_loss": (1, 4), "brier": (1, 4), "ece":
 # Of the scores that sentences tell: the name, the word and the unit.
 _ALONE: Final = (("error", "error", " %"), ("log_loss", "log-loss", ""))
 
+# By what samples are told from out of distribution.
+OOD_SCORES: Final = {
+    "max_probability": "highest probability",
+    "entropy": "entropy",
+    "expected_entropy": "members' own entropy",
+    "mutual_information": "mutual information",
+    "variation_ratio": "variation ratio",
+}
+
 MINUS: Final = "\N{MINUS SIGN}"
 
 
@@ -79,10 +88,11 @@ def barrier(height: float | None) -> str:
 
 
 def paragraphs(results: Mapping[str, Any]) -> list[str]:
-    """What the numbers say: of the members and the choice, of averaged weights, of all seeds."""
+    """What the numbers say: of members and choice, uncertainty, averaged weights, all seeds."""
     seeds = seeds_of(results)
     return [
         _of_first(" ".join(_lead(results)), f"The first of {seeds} seeds", seeds),
+        _of_first(" ".join(_uncertainty_lead(results)), "The first seed", seeds),
         _of_first(" ".join(_average_lead(results)), "The first seed", seeds),
         " ".join(_comparison_lead(results)),
     ]
@@ -189,6 +199,41 @@ def _interval(interval: Sequence[float], scale: float, digits: int, words: tuple
     return f"{told}, which leaves open which is better"
 
 
+def _uncertainty_lead(results: Mapping[str, Any]) -> Iterator[str]:
+    """What is known of how sure the prediction is."""
+    if "uncertainty" not in results:
+        return
+    part = results["uncertainty"]
+    selective = part["selective"]
+    row = selective["rows"][0]
+    yield (
+        f"Where the prediction is the surest, of {100 * selective['coverage']:.3g} % of all, "
+        f"{number(row['risk_at_coverage'], 100)} % are wrong; an error rate of at most "
+        f"{100 * selective['risk']:.3g} % can be kept for {number(row['coverage_at_risk'], 100)} % "
+        "of all."
+    )
+    if part["members"] > 1 and part["entropy"] > 0:
+        share = part["mutual_information"] / part["entropy"]
+        yield (
+            f"{number(share, 100, 0)} % of its entropy comes from members that differ; the rest "
+            "each of them has by itself."
+        )
+    for sets in part.get("conformal", ())[:1]:
+        yield (
+            f"Sets of classes that promise to hold the true one in "
+            f"{number(1 - sets['alpha'], 100, 0)} % of all cases held it in "
+            f"{number(sets['coverage'], 100)} %, with {number(sets['size'])} classes on average."
+        )
+    if "ood" in part:
+        best = max(part["ood"]["rows"], key=lambda row: row["auroc"])
+        yield (
+            f"{plural(part['ood']['samples'], 'sample')} from out of distribution "
+            f"{'is' if part['ood']['samples'] == 1 else 'are'} told best by the "
+            f"{OOD_SCORES.get(best['score'], best['score'])}, with an AUROC of "
+            f"{number(best['auroc'], 100)} %."
+        )
+
+
 def _average_lead(results: Mapping[str, Any]) -> Iterator[str]:
     """What averaged weights are worth."""
     if "average" not in results:
@@ -281,6 +326,11 @@ def missing(results: Mapping[str, Any]) -> str:
             "the members' scores on test data, their correlation and reliability (`cosanneal "
             "evaluate --predictions 'test/*.npy' --labels y.npy --report page.html`, or "
             "`cosanneal.ensemble.analyze`)"
+        )
+    if "uncertainty" not in results:
+        found.append(
+            "how sure the prediction is (`cosanneal evaluate` too, or "
+            "`cosanneal.ensemble.analyze_uncertainty`)"
         )
     if choice_of(results) is None:
         found.append(

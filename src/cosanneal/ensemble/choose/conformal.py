@@ -205,7 +205,7 @@ class ConformalPredictor:
         own = sorted_p if draws is None else draws[:, None] * sorted_p
         ranks = np.arange(1, rows.shape[1] + 1) - (draws is None)
         sums = np.cumsum(sorted_p, axis=1) - own + self.penalty * np.maximum(ranks - self.rank, 0)
-        found = np.empty_like(sums)
+        found: Floats = np.empty_like(sums)
         np.put_along_axis(found, order, sums, axis=1)
         return found
 
@@ -313,6 +313,16 @@ def _rows_of(sets: Any, class_axis: int | None) -> NDArray[np.bool_]:
     return np.ascontiguousarray(moved).reshape(-1, moved.shape[-1])
 
 
+def labels_needed(alpha: float, method: Method = "lac") -> int:
+    """How many labels calibrate sets of which the share `alpha` may miss: `ceil(1 / alpha) - 1`.
+
+    With fewer, every set would have to hold every class. RAPS, without a penalty and
+    a rank, tunes them on a fifth, and needs five times as many.
+    """
+    share = _TUNED_ON if method == "raps" else 1
+    return math.ceil((1 / Fraction(repr(check_share("alpha", alpha))) - 1) / share)
+
+
 def _check_options(method: object, randomized: object, penalty: object, rank: object) -> None:
     if method not in get_args(Method):
         raise EnsembleError(
@@ -354,7 +364,7 @@ def _position(labels: int, alpha: float, *, share: Fraction = Fraction(1)) -> in
     wanted = Fraction(repr(float(alpha)))
     k = math.ceil((labels + 1) * (1 - wanted))
     if k > labels:
-        least = math.ceil((1 / wanted - 1) / share)
+        least = labels_needed(alpha, "lac" if share == 1 else "raps")
         tuned = "" if share == 1 else f" ({labels} of them to tune on), or give penalty and rank"
         raise EnsembleError(
             f"There must be at least {least} labels for alpha={alpha:g}; with fewer, every set "
