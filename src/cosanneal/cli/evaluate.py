@@ -19,10 +19,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..core.documents import open_regular
 from ..core.errors import CosannealError, EnsembleError, plural, shown
 from ..core.paths import local_path
+from .arrays import load_array
 from .console import needs_package, output_console, outside, print_note
+from .regression import check_regression, evaluate_regression, show_regression
 from .report import write_page
 from .uncertainty import Alpha, Elsewhere, Risk, check_elsewhere, show_uncertainty
 
@@ -56,6 +57,11 @@ class _Metric(StrEnum):
     LOG_LOSS = "log_loss"
     BRIER = "brier"
     ERROR = "error"
+    MSE = "mse"
+    MAE = "mae"
+    GAUSSIAN_NLL = "gaussian_nll"
+    CRPS = "crps"
+    PINBALL = "pinball"
 
 
 # A pattern that the shell has matched leaves arguments over, to be refused with what to do.
@@ -71,7 +77,9 @@ _Predictions = Annotated[
         show_default=False,
     ),
 ]
-_Labels = Annotated[Path, _data(help="The true classes, a .npy file.", show_default=False)]
+_Labels = Annotated[
+    Path, _data(help="The true classes (or targets), a .npy file.", show_default=False)
+]
 _ValidationPredictions = Annotated[
     list[str] | None,
     _data(
@@ -101,6 +109,22 @@ _Outcomes = Annotated[
         "labels are 0 or 1.",
     ),
 ]
+_Regression = Annotated[
+    bool,
+    _data(
+        "--regression",
+        help="The files hold values of a regression, of the targets' shape, or means and "
+        "variances, along a first axis more.",
+    ),
+]
+_Quantiles = Annotated[
+    str | None,
+    _data(
+        help="With --regression: which quantiles lie along the last axis, such as 0.1,0.5,0.9.",
+        metavar="Q,Q,...",
+        show_default=False,
+    ),
+]
 _SelectBy = Annotated[
     _Select,
     _choice(
@@ -110,9 +134,17 @@ _SelectBy = Annotated[
     ),
 ]
 _MetricToUse = Annotated[
-    _Metric, _choice(help="By which score to choose: log_loss, brier or error.", metavar="SCORE")
+    _Metric | None,
+    _choice(
+        help="By which score to choose: log_loss (by default), brier or error; of a regression "
+        "mse, mae, gaussian_nll, crps or pinball.",
+        metavar="SCORE",
+        show_default=False,
+    ),
 ]
-_Temperature = Annotated[bool, _choice(help="Fit one temperature after pooling.")]
+_Temperature = Annotated[
+    bool, _choice(help="Fit one temperature after pooling; of a regression, the variance.")
+]
 _Seed = Annotated[int, _choice(min=0, help="Of the intervals.", metavar="N")]
 _Chosen = Annotated[
     Path | None,
@@ -150,8 +182,10 @@ def evaluate(
     logits: _Logits = False,
     class_axis: _ClassAxis = None,
     outcomes: _Outcomes = False,
+    regression: _Regression = False,
+    quantiles: _Quantiles = None,
     select: _SelectBy = _Select.LAST,
-    metric: _MetricToUse = _Metric.LOG_LOSS,
+    metric: _MetricToUse = None,
     temperature: _Temperature = True,
     seed: _Seed = 0,
     chosen: _Chosen = None,
@@ -192,6 +226,7 @@ def evaluate(
             "Option --save must be given with --validation-predictions and --validation-labels, "
             "on which the choice is made. Received: neither of them"
         )
+    check_regression(regression, quantiles, logits or outcomes or class_axis is not None)
     # What is wrong with these is said before anything is computed.
     if save is not None:
         local_path(save)
@@ -202,23 +237,30 @@ def evaluate(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         try:
-            document, choice = _evaluate(
+            inputs = (
                 _matching(predictions, "--predictions"),
                 labels,
                 _matching(validation_predictions or [], "--validation-predictions"),
                 validation_labels,
                 chosen,
-                _matching(ood or [], "--ood"),
-                logits=logits,
-                class_axis=None if outcomes else "auto" if class_axis is None else class_axis,
-                wanted={"risk": risk, "alpha": alpha},
-                options={
-                    "select": select.value,
-                    "metric": metric.value,
-                    "temperature": temperature,
-                    "seed": seed,
-                },
             )
+            options: dict[str, Any] = {"select": select.value, "seed": seed}
+            if regression:
+                options |= {"metric": metric and metric.value, "variance": temperature}
+                document, choice = evaluate_regression(
+                    *inputs, quantiles=quantiles, options=options
+                )
+            else:
+                chosen_by = (metric or _Metric.LOG_LOSS).value
+                options |= {"metric": chosen_by, "temperature": temperature}
+                document, choice = _evaluate(
+                    *inputs,
+                    _matching(ood or [], "--ood"),
+                    logits=logits,
+                    class_axis=None if outcomes else "auto" if class_axis is None else class_axis,
+                    wanted={"risk": risk, "alpha": alpha},
+                    options=options,
+                )
         except EnsembleError as error:
             raise CosannealError(_in_options(str(error))) from error
     if choice is not None and save is not None:
@@ -229,7 +271,7 @@ def evaluate(
     if as_json:
         typer.echo(json.dumps(document, indent=2))
     else:
-        _show(output_console(), document)
+        (show_regression if regression else _show)(output_console(), document)
     if wrote is not None:
         print_note(wrote)
 
@@ -325,7 +367,7 @@ def _evaluate(
 
 def _last_axis(file: Path, *, logits: bool) -> int:
     """The axis of the classes where none is given; any axis of logits has a softmax."""
-    shape = _load(file).shape
+    shape = load_array(file).shape
     if logits and len(shape) > 2:
         raise CosannealError(
             "Option --class-axis must be given for logits of more than two axes. Received: "
@@ -367,10 +409,10 @@ def _read(
     from ..ensemble.predict.found import FoundOutputs
 
     found = FoundOutputs("logits", class_axis, "probabilities", None)
-    labels = None if labels_file is None else _load(labels_file)
+    labels = None if labels_file is None else load_array(labels_file)
     members: list[NDArray[Any]] = []
     for file in files:
-        member = _load(file)
+        member = load_array(file)
         if members and member.shape != members[0].shape:
             raise CosannealError(
                 f"The members' predictions must have one shape. Received: {member.shape} in "
@@ -391,35 +433,6 @@ def _read(
     except EnsembleError as error:
         raise EnsembleError(f"{labels_file}, for {files[0]}: {error}") from error
     return members, labels
-
-
-def _load(file: Path) -> NDArray[Any]:
-    import numpy as np
-
-    path = local_path(file)
-    try:
-        with open_regular(path, remedy="give the array's own file") as opened:
-            start = opened.read(6)
-        # numpy advises to trust, as a pickle, whatever else it finds.
-        if start.startswith(b"PK"):
-            raise CosannealError(
-                f"{file} must be a .npy file of one array. Received: a .npz archive; save each "
-                "member with numpy.save"
-            )
-        if start != b"\x93NUMPY":
-            received = "another kind of file" if start else "an empty file"
-            raise CosannealError(
-                f"{file} must be a .npy file of numbers. Received: {received}; save the array "
-                "with numpy.save"
-            )
-        found: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except OSError as error:
-        raise CosannealError(f"{file} could not be read: {error.strerror or error}") from error
-    except (ValueError, OverflowError, EOFError) as error:
-        raise CosannealError(
-            f"{file} could not be read as a .npy file of numbers: {error}"
-        ) from error
-    return found
 
 
 # The words of the library for what is an option, or a file, here; longer ones first.
@@ -458,8 +471,10 @@ def _report(analysis: dict[str, Any], page: Path) -> str:
 
     samples = plural(analysis["samples"], "sample", ",")
     title = f"{plural(len(analysis['members']), 'member')} on {samples}"
-    parts = {"analysis": {**analysis}, "uncertainty": analysis["uncertainty"]}
-    del parts["analysis"]["uncertainty"]
+    part = "regression" if "outputs" in analysis else "analysis"
+    parts = {part: {**analysis}}
+    if "uncertainty" in analysis:
+        parts["uncertainty"] = parts[part].pop("uncertainty")
     results = {"format": FORMAT, "version": VERSION, "title": title, **parts}
     return write_page(results, page)
 

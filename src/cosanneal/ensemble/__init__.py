@@ -34,6 +34,7 @@ from .predict.pooling import ValuePool as ValuePool
 from .predict.pooling import pool as pool
 from .predict.uncertainty import UncertaintyPool as UncertaintyPool
 from .predict.uncertainty import uncertainty as uncertainty
+from .regression import analyze_regression as analyze_regression
 from .results import read_results as read_results
 from .results import write_results as write_results
 from .score.analysis import Equivalent as Equivalent

@@ -11,6 +11,7 @@ score is a dict of `error` and `log_loss`, and mostly `brier` and `ece`.
 - `choice`: what was chosen on validation data, as `Choice.to_dict` gives it.
 - `analysis`: what `analyze` returns.
 - `uncertainty`: what `analyze_uncertainty` returns.
+- `regression`: what `analyze_regression` returns.
 - `interpolations`: the fields of `Interpolation` and the names of the `first`
   and the `second` member. There may be `errors` along the path, and
   `statistics`: whether the running statistics of normalization layers were
@@ -51,6 +52,7 @@ from ..snapshots.store import without_nan
 from .choose.choice import Choice
 from .choose.conformal import Method
 from .score.metrics import METRICS
+from .score.regression import REGRESSION_METRICS
 
 FORMAT: Final = "cosanneal.results"
 VERSION: Final = 1
@@ -256,6 +258,33 @@ def _check_analysis(results: Reader, name: str) -> None:
             _check_square(part, field, each, len(members))
 
 
+def _check_regression(results: Reader, name: str) -> None:
+    part = results.item(name)
+    _check_fields(part, _REGRESSION)
+    if part.value("outputs") not in ("values", "gaussian"):
+        raise part.error("outputs", "'values' or 'gaussian'")
+    quantiles = part.value("quantiles")
+    told = len(part.list("levels") if quantiles is None else part.list("quantiles"))
+    members = tuple(member.text("name") for member in part.items("members"))
+    for i, row in enumerate(part.items("ensembles"), start=2):
+        if row.value("last") != i or i > len(members):
+            raise row.error("last", f"{i}, and at most the number of members")
+    if (part.value("choice") is None) != (part.value("chosen") is None):
+        raise part.error("chosen", "there where 'choice' is, and null where it is null")
+    scored = [*part.items("members"), *part.items("ensembles")]
+    if part.value("choice") is not None:
+        choice = _check_choice(part, "choice")
+        if choice.members != members or choice.outputs != part.value("outputs"):
+            raise part.error("choice", "one among the members of 'members', of these outputs")
+        scored.append(part.item("chosen"))
+    for row in scored:
+        if ("pinball" in row) != (quantiles is not None) or ("rmse" in row) == ("pinball" in row):
+            raise row.error("rmse", "there, or 'pinball' where there are quantiles")
+        for field in ("coverage", "width"):
+            if field in row and len(row.list(field)) != told:
+                raise row.error(field, f"a list of {told} numbers, one for each level or quantile")
+
+
 def _check_square(part: Reader, name: str, each: _Number, size: int) -> None:
     rows = part.list(name)
     if len(rows) != size:
@@ -337,15 +366,13 @@ def _check_average(results: Reader, name: str) -> None:
         raise part.error("members", "a list of names")
 
 
-_COMPARISONS: Final = _dicts(
-    {
-        "metric": _one_of(METRICS),
-        "difference": _Number(),
-        "interval": _check_interval,
-        "level": _Number(0, 1),
-        "p_value": _Number(0, 1),
-    }
-)
+_COMPARED: Final[dict[str, _Check]] = {
+    "difference": _Number(),
+    "interval": _check_interval,
+    "level": _Number(0, 1),
+    "p_value": _Number(0, 1),
+}
+_COMPARISONS: Final = _dicts({"metric": _one_of(METRICS), **_COMPARED})
 _SQUARES: Final = {
     "correlation": _Number(-1, 1, null=True),
     "disagreement": _Number(0, 1, null=True),
@@ -409,6 +436,32 @@ _UNCERTAINTY: Final[dict[str, _Check]] = {
         }
     ),
 }
+_REGRESSION_SCORE: Final[dict[str, _Check]] = {
+    "rmse?": _Number(0),
+    "mae?": _Number(0),
+    "gaussian_nll?": _Number(),
+    "calibration?": _Number(0, 1),
+    "pinball?": _Number(0),
+    "coverage?": _numbers(0, 1),
+    "width?": _numbers(0),
+    "crossing?": _Number(0, 1),
+}
+_REGRESSION: Final[dict[str, _Check]] = {
+    "samples": _count(1),
+    "outputs": Reader.text,
+    "quantiles": _or_null(_numbers(0, 1)),
+    "levels": _numbers(0, 1),
+    "members": _dicts(
+        {"name": Reader.text, **_REGRESSION_SCORE, "file?": Reader.value}, at_least_one="member"
+    ),
+    "ensembles": _dicts({"last": _count(), **_REGRESSION_SCORE}),
+    "choice": Reader.value,
+    "chosen": _or_null(_dict(_REGRESSION_SCORE)),
+    **{
+        name: _dicts({"metric": _one_of(REGRESSION_METRICS), **_COMPARED})
+        for name in ("comparisons", "comparisons_with_mean")
+    },
+}
 _INTERPOLATION: Final[dict[str, _Check]] = {
     "first": Reader.text,
     "second": Reader.text,
@@ -433,6 +486,7 @@ _PARTS: Final[dict[str, _Check]] = {
     "choice": _check_choice,
     "analysis": _check_analysis,
     "uncertainty": _check_uncertainty,
+    "regression": _check_regression,
     "interpolations": _check_interpolations,
     "average": _check_average,
     "comparison": _dict(

@@ -20,6 +20,7 @@ from ..core.paths import local_path
 from ..core.version import __version__
 from ..ensemble.results import check_results
 from .figures import NAMES, draw_results
+from .regression import regression_paragraph, regression_tables
 from .style import BLUE, COLOURS, GREEN, GREY, VERMILION, Drawn, save_figure
 from .tables import tables_of
 from .words import figures_note, missing, paragraphs, seeds_of
@@ -90,8 +91,8 @@ def write_report(results: Mapping[str, Any], path: str | os.PathLike[str]) -> li
     """
     path = check_page(path)
     results = check_results(results)
-    lead = paragraphs(results)
-    tables = list(tables_of(results))
+    lead = [*paragraphs(results), regression_paragraph(results)]
+    tables = [*tables_of(results), *regression_tables(results)]
     drawn = list(draw_results(results))
     if not tables and not drawn and not any(lead):
         raise CosannealError(

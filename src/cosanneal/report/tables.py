@@ -20,6 +20,7 @@ from .words import (
     member_title,
     number,
     plural,
+    regression_choice_of,
     score,
     seeds_of,
     spread,
@@ -61,7 +62,7 @@ def tables_of(results: Mapping[str, Any]) -> Iterator[Table]:
 def _tables_of_a_seed(results: Mapping[str, Any]) -> Iterator[Table]:
     analysis, choice = results.get("analysis"), choice_of(results)
     if "snapshots" in results:
-        yield _snapshot_table(results["snapshots"], choice)
+        yield _snapshot_table(results["snapshots"], choice or regression_choice_of(results))
     if analysis:
         yield _member_table(analysis, choice)
     elif choice and "snapshots" not in results:

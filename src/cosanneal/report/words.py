@@ -63,9 +63,17 @@ def seeds_of(results: Mapping[str, Any]) -> int:
 
 
 def choice_of(results: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """What was chosen: as it was analyzed, or as it stands in a folder."""
+    """What was chosen of classes: as it was analyzed, or as it stands in a folder."""
     analysis: Mapping[str, Any] = results.get("analysis") or {}
-    return analysis.get("choice") or results.get("choice")
+    found = analysis.get("choice") or results.get("choice")
+    return found if found and found["outputs"] == "probabilities" else None
+
+
+def regression_choice_of(results: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """What was chosen of a regression: as it was analyzed, or as it stands in a folder."""
+    part: Mapping[str, Any] = results.get("regression") or {}
+    found = part.get("choice") or results.get("choice")
+    return found if found and found["outputs"] != "probabilities" else None
 
 
 def what_was_chosen(choice: Mapping[str, Any]) -> str:
@@ -78,7 +86,9 @@ def what_was_chosen(choice: Mapping[str, Any]) -> str:
         if used == count:
             return f"the mean of all {count}"
         return "the last one alone" if used == 1 else f"the mean of the last {used}"
-    how = "found greedily" if choice["select"] == "greedy" else "of the least log-loss"
+    least = {"mse": "mean squared error", "gaussian_nll": "negative log-likelihood"}
+    how = f"of the least {least.get(choice['metric'], 'log-loss')}"
+    how = "found greedily" if choice["select"] == "greedy" else how
     return f"a mean of {used} with the weights {how}"
 
 
@@ -136,7 +146,7 @@ def _lead(results: Mapping[str, Any]) -> Iterator[str]:
             f"{TITLES[choice['metric']]} is {between} (95 % interval{points}). "
             "New data will show less of what it gains."
         )
-    elif "snapshots" in results:
+    elif "snapshots" in results and regression_choice_of(results) is None:
         yield "No ensemble was chosen among them yet."
 
 
@@ -321,18 +331,18 @@ def missing(results: Mapping[str, Any]) -> str:
         found.append("the rate of the run (`cosanneal report FOLDER`, of its snapshots)")
     elif results["run"]["loss"] is None:
         found.append("the training loss (a results document takes it in its part `run`)")
-    if "analysis" not in results:
+    if "analysis" not in results and "regression" not in results:
         found.append(
             "the members' scores on test data, their correlation and reliability (`cosanneal "
             "evaluate --predictions 'test/*.npy' --labels y.npy --report page.html`, or "
             "`cosanneal.ensemble.analyze`)"
         )
-    if "uncertainty" not in results:
+    if "uncertainty" not in results and "regression" not in results:
         found.append(
             "how sure the prediction is (`cosanneal evaluate` too, or "
             "`cosanneal.ensemble.analyze_uncertainty`)"
         )
-    if choice_of(results) is None:
+    if choice_of(results) is None and regression_choice_of(results) is None:
         found.append(
             "a choice of members (`--validation-predictions` and `--validation-labels` of "
             "`cosanneal evaluate`, or `fit` and `save` of a SnapshotEnsemble)"

@@ -162,6 +162,20 @@ class HeldOutRegression:
         scores = {name: self.score(name, prediction) for name in self._names(known is not None)}
         return Fitted(prediction=prediction, scale=scale, noise=noise, scores=scores)
 
+    def plain(self, mean: Floats, variance: Floats) -> tuple[Floats, ...]:
+        """A mean and a variance as a prediction, of which values have none of their own."""
+        return (mean, variance) if self.outputs == "gaussian" else (mean,)
+
+    def chosen(
+        self, mean: Floats, variance: Floats, scale: float, noise: tuple[float, ...] | None
+    ) -> tuple[Floats, ...]:
+        """The prediction with the scale and the noise of a choice."""
+        if self.outputs == "gaussian":
+            return mean, scale * variance
+        if noise is None:
+            return (mean,)
+        return mean, scale * variance + noise_of(np.array(noise), self.targets)
+
     def _names(self, with_variance: bool) -> list[str]:
         names = ["pinball"] if self.quantiles is not None else ["mse", "mae"]
         if with_variance:

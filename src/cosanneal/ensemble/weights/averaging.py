@@ -153,7 +153,8 @@ class Judge:
         """The scores; of a prediction that is not finite, infinity."""
         parts = pair_of(prediction) if is_pair(prediction) else (prediction,)
         if all(np.isfinite(as_floats(part)).all() for part in parts):
-            return self.scores(prediction)
+            with np.errstate(over="ignore"):
+                return self.scores(prediction)
         names = {
             "values": ("mse",),
             "gaussian": ("gaussian_nll", "mse", "equivalent_mse"),
