@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
 from .curve import evaluator, half_cosine
@@ -175,6 +175,39 @@ def fill(out: Any, segment: Segment, start: int, xp: Any) -> None:
         weight = half_cosine(share, xp.sin) if segment.curve == "cosine" else share
         # Rounding may have carried it above the peak.
         xp.minimum(low + (high - low) * weight, high, out=chunk)
+
+
+def fill_range(
+    out: Any,
+    lookups: Sequence[Lookup],
+    ends: Sequence[int],
+    start: int,
+    segments: Callable[[int, int], Iterable[Segment]],
+    xp: Any,
+) -> None:
+    """Set `out` to the rates of the steps from `start` on, as far as there are cycles.
+
+    Args:
+        out: a writable array of float64.
+        lookups: of the schedule's rules.
+        ends: the step at which each rule's cycles end.
+        start: the step of the array's first rate.
+        segments: the schedule's rows between two steps.
+        xp: the array's namespace: numpy.
+    """
+    stop = start + len(out)
+    for lookup, rule_end in zip(lookups, ends, strict=True):
+        begin, end = max(lookup.boundary(0), start), min(rule_end, stop)
+        if begin >= end:
+            continue
+        # After so many steps the rates come again: cycles of p/q steps after p, for q of them.
+        period = lookup.rule.length.numerator if lookup.rule.alike else end - begin
+        once = min(end, begin + period)
+        for segment in segments(begin, once):
+            first = max(segment.start, begin)
+            last = once if segment.stop is None else min(segment.stop, once)
+            fill(out[first - start : last - start], segment, first, xp)
+        repeat(out[begin - start : end - start], once - begin)
 
 
 def repeat(out: Any, period: int) -> None:

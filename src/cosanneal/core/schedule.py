@@ -17,8 +17,9 @@ from fractions import Fraction
 from typing import Any, overload
 
 from .errors import ScheduleError, plural, shown
+from .extension import extended
 from .lookup import Lookup, lookups
-from .rates import fill, rate_of, repeat
+from .rates import fill_range, rate_of
 from .records import rules_from_dict, rules_to_dict
 from .rules import CycleRule
 from .segment import Segment
@@ -219,21 +220,10 @@ class Schedule:
             rate = self.rate
             return [rate(step) for step in range(start, stop)]
         out = xp.empty(stop - start, dtype=xp.float64)
-        ends = [*self._starts[1:], stop if self._total is None else self._total]
-        for lookup, begin, end in zip(self._lookups, self._starts, ends, strict=True):
-            begin, end = max(begin, start), min(end, stop)
-            if begin >= end:
-                continue
-            # After so many steps the rates come again: cycles of p/q steps after p, for q of them.
-            period = lookup.rule.length.numerator if lookup.rule.alike else end - begin
-            once = min(end, begin + period)
-            for segment in self._segments(begin, once):
-                first = max(segment.start, begin)
-                last = once if segment.stop is None else min(segment.stop, once)
-                fill(out[first - start : last - start], segment, first, xp)
-            repeat(out[begin - start : end - start], once - begin)
         if self._total is not None and stop > self._total:
             out[max(self._total - start, 0) :] = self._floor
+        ends = [*self._starts[1:], stop if self._total is None else self._total]
+        fill_range(out, self._lookups, ends, start, self._segments, xp)
         return out
 
     def segments(self, start: int = 0, stop: int | None = None) -> Iterator[Segment]:
@@ -341,6 +331,46 @@ class Schedule:
             found.append(cycle)
             before = cycle.stop
         return tuple(found)
+
+    def extended(
+        self,
+        *,
+        num_cycles: int | None = None,
+        total_steps: int | None = None,
+        at: int | None = None,
+        max_lr: float | None = None,
+        restart_warmup_steps: int | None = None,
+    ) -> Schedule:
+        """The same schedule up to a cycle's end, and other cycles after it.
+
+        So a run is made longer, or goes on with other updates in an epoch. In full,
+        with the equation and the errors: `cosanneal.core.extension`.
+
+        Args:
+            num_cycles: how many NEW cycles; by default those left after `at`.
+            total_steps: the new end, counted from step 0, which they fill exactly.
+            at: the end of the last cycle that stays; by default the schedule's end.
+            max_lr: the peak of the first new cycle; by default peaks go on.
+            restart_warmup_steps: of each new cycle; by default as they would be.
+
+        Example:
+            >>> import cosanneal as ca
+            >>> schedule = ca.CyclicCosine(max_lr=0.2, total_steps=600, num_cycles=6)
+            >>> schedule.extended(num_cycles=2).total_steps
+            800
+            >>> schedule.extended(at=300, total_steps=450).cycle_ends()  # twice the workers
+            [99, 199, 299, 349, 399, 449]
+        """
+        return extended(
+            self._lookups,
+            self._total,
+            type(self),
+            num_cycles=num_cycles,
+            total_steps=total_steps,
+            at=at,
+            max_lr=max_lr,
+            restart_warmup_steps=restart_warmup_steps,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The whole table as plain data for JSON; exact, and read back by `from_dict`."""
