@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import cosanneal as ca
-from cosanneal.core.difference import difference
+from cosanneal.core.difference import agree, difference
 
 BASE: dict[str, Any] = {"max_lr": 0.1, "total_steps": 600, "num_cycles": 6}
 
@@ -73,3 +73,63 @@ def test_schedules_without_end_are_compared_too() -> None:
     later = ca.CyclicCosine(0.1, cycle_steps=[*listed, 13, 7])
     said = difference(late.to_dict(), later, there="there", here="here")
     assert said == "rules[1].length is 7 there, 13 here"
+
+
+SIX = ca.CyclicCosine(**BASE)
+AGREE: list[tuple[ca.Schedule, ca.Schedule, int]] = [
+    # As far as the two agree: up to and with that step's update.
+    (SIX, SIX.extended(num_cycles=2), 600),
+    (SIX, SIX.extended(at=300, total_steps=450), 300),
+    (SIX, SIX.extended(at=300, num_cycles=1), 400),
+    (SIX, ca.CyclicCosine(0.1, total_steps=1200, num_cycles=12), 600),
+    (SIX, ca.CyclicCosine(0.1, cycle_steps=100), 600),
+    (SIX, ca.CyclicCosine(0.1, cycle_steps=[100, 100, 50]), 200),
+    (SIX, ca.CyclicCosine(0.1, cycle_steps=100, cycle_mult=2), 100),
+    (SIX, ca.CyclicCosine(0.1, cycle_steps=100, cycle_decay=0.5, num_cycles=6), 100),
+    (SIX, ca.CyclicCosine(0.1, cycle_steps=100, restart_warmup_steps=5), 100),
+    (SIX, ca.CyclicCosine(0.1, cycle_steps=100, min_lr=0.01), 0),
+    (SIX, ca.CyclicCosine(0.2, cycle_steps=100), 0),
+    (SIX, ca.CyclicCosine(0.1, cycle_steps=100, warmup_steps=5), 0),
+    (SIX, ca.CyclicCosine(0.1, cycle_steps=101), 0),
+    # Cut into fractions of a step, or listed: the same boundaries by other rules.
+    (
+        ca.CyclicCosine(0.1, total_steps=100, num_cycles=3),
+        ca.CyclicCosine(0.1, cycle_steps=[33, 33, 34, 5]),
+        100,
+    ),
+]
+
+
+@pytest.mark.parametrize(("first", "second", "until"), AGREE)
+def test_a_run_may_go_on_as_far_as_every_cycle_begun_is_the_same(
+    first: ca.Schedule, second: ca.Schedule, until: int
+) -> None:
+    for a, b in ((first, second), (second, first)):
+        # Row by row, and with no rule looked at.
+        assert a.rates(0, until) == b.rates(0, until)
+        for done in {0, min(1, until), until // 2, until}:
+            assert agree(a, b, done), done
+            if done:
+                assert difference(a.to_dict(), b, there="there", done=done) is None
+        for done in (until + 1, until + 50, 10**6):
+            assert not agree(a, b, done), done
+            assert difference(a.to_dict(), b, there="there", done=done) is not None
+        # Of a run that has not begun, nothing was done by which it would be known.
+        assert difference(a.to_dict(), b, there="there", done=0) is not None
+
+
+def test_a_schedule_agrees_with_itself_for_ever_and_past_its_end() -> None:
+    endless = ca.CyclicCosine(0.1, cycle_steps=1, cycle_mult=1.5)
+    assert agree(endless, endless, 10**30)
+    assert agree(SIX, ca.CyclicCosine(**BASE), 10**30)
+    listed = ca.CyclicCosine(0.1, cycle_steps=[100] * 6)
+    assert agree(SIX, listed, 10**30)
+    assert not agree(SIX, SIX.extended(num_cycles=1), 601)
+
+
+def test_comparing_does_not_go_on_for_ever() -> None:
+    # The same cycles by rules that cannot be compared, of one step each.
+    ones = ca.CyclicCosine(0.1, cycle_steps=1)
+    nearly = ca.CyclicCosine(0.1, total_steps=2**62 + 1, num_cycles=2**62)
+    assert agree(ones, nearly, 1000)
+    assert not agree(ones, nearly, 2**61)

@@ -4,8 +4,9 @@
 
 Each line of the input is a JSON object: `root`, a folder; `delay`, the seconds
 after which the child is killed, or null; `at`, the call of the file system before
-which it kills itself, or null; `stop`, the updates after which it ends; `options` of
-the recorder. Each line of the output is the child's exit code, which is -9 where it
+which it kills itself, or null; `stop`, the updates after which it ends; `schedule`, the
+run's description, or null for the usual one; `options` of the recorder. Each line of
+the output is the child's exit code, which is -9 where it
 was killed. A child is forked from this process, which has imported everything, so that it costs
 milliseconds. It goes on from the checkpoint in `root`, records into `root/run`,
 and appends to `root/report` each step whose snapshot the recorder calls durable.
@@ -51,7 +52,7 @@ def kill_at(number: int) -> None:
         setattr(Path, name, counted(getattr(Path, name)))
 
 
-def train(root: Path, stop: int, options: dict[str, Any]) -> None:
+def train(root: Path, stop: int, schedule: ca.Schedule, options: dict[str, Any]) -> None:
     checkpoint = root / "checkpoint.npz"
     done = 0
     weights = {f"block/{i}": np.zeros((64, 50 * i + 1), np.float32) for i in range(12)}
@@ -62,7 +63,7 @@ def train(root: Path, stop: int, options: dict[str, Any]) -> None:
     report = os.open(root / "report", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     taken: list[int] = []
     reported = 0
-    with ArrayRecorder(root / "run", SCHEDULE, resume_from=done, **options) as recorder:
+    with ArrayRecorder(root / "run", schedule, resume_from=done, **options) as recorder:
         for step in range(done, stop):
             noise = np.random.default_rng(step)
             for each in weights.values():
@@ -89,7 +90,9 @@ def main() -> None:
         if not child:
             if order["at"] is not None:
                 kill_at(order["at"])
-            train(Path(order["root"]), order["stop"], order["options"])
+            given = order["schedule"]
+            schedule = SCHEDULE if given is None else ca.Schedule.from_dict(given)
+            train(Path(order["root"]), order["stop"], schedule, order["options"])
             sys.exit(0)
         if order["delay"] is not None:
             time.sleep(order["delay"])

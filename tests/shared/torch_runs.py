@@ -35,14 +35,14 @@ def clone(model: nn.Module) -> dict[str, Tensor]:
 class Training:
     """A run with everything that a checkpoint must carry."""
 
-    def __init__(self, folder: Path, *, lr: float = 1.0) -> None:
+    def __init__(self, folder: Path, *, lr: float = 1.0, schedule: ca.Schedule = SCHEDULE) -> None:
         self.model = small_net()
         groups: list[dict[str, Any]] = [
             {"params": [*self.model[0].parameters()], "lr": lr / 4},
             {"params": [*self.model[1:].parameters()]},
         ]
         self.optimizer = torch.optim.SGD(groups, lr=lr, momentum=0.9)
-        self.scheduler = CyclicCosineLR(self.optimizer, SCHEDULE)
+        self.scheduler = CyclicCosineLR(self.optimizer, schedule)
         self.recorder = SnapshotRecorder(
             folder, self.model, self.scheduler, metrics=lambda: {"seen": self.scheduler.last_epoch}
         )

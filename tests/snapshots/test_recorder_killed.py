@@ -15,8 +15,10 @@ from typing import Any
 
 import pytest
 
+import cosanneal as ca
 from cosanneal.snapshots import SnapshotStore
 from cosanneal.snapshots.lock import LOCK_NAME
+from tests.shared.killed_run import SCHEDULE
 from tests.shared.recording import contents
 
 OPTIONS: list[dict[str, Any]] = [
@@ -47,19 +49,22 @@ class Runs:
         delay: float | None = None,
         at: int | None = None,
         stop: int = 60,
+        schedule: ca.Schedule | None = None,
     ) -> int:
         """Run until the end, or so many seconds or calls of the file system; the exit code."""
         root.mkdir(exist_ok=True)
         (root / "report").write_text("")
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        print(
-            json.dumps(
-                {"root": str(root), "delay": delay, "at": at, "stop": stop, "options": options}
-            ),
-            file=self.process.stdin,
-            flush=True,
-        )
+        order = {
+            "root": str(root),
+            "delay": delay,
+            "at": at,
+            "stop": stop,
+            "schedule": None if schedule is None else schedule.to_dict(),
+            "options": options,
+        }
+        print(json.dumps(order), file=self.process.stdin, flush=True)
         return int(self.process.stdout.readline())
 
 
@@ -153,3 +158,42 @@ def test_a_resumed_run_killed_at_every_phase_is_never_without_snapshots(
         phases += 1
     assert contents(root / "run") == whole
     assert phases > 15
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL and fork are not there")
+@pytest.mark.parametrize("options", [{}, {"keep_last": 3, "max_pending": 2}], ids=str)
+def test_a_run_killed_across_an_extension_ends_as_one_that_had_it_all_along(
+    tmp_path: Path, runs: Runs, options: dict[str, Any]
+) -> None:
+    """It comes to step 30 of 60, and goes on from there with other cycles, killed all the way."""
+    longer = SCHEDULE.extended(at=30, num_cycles=4, total_steps=58)
+    whole = tmp_path / "whole"
+    began = time.perf_counter()
+    assert runs.run(whole, options, stop=58, schedule=longer) == 0
+    seconds = time.perf_counter() - began
+    draws, kills = random.Random(1), 0
+    for chain in range(4):
+        root = tmp_path / str(chain)
+        for stop, schedule in ((30, SCHEDULE), (58, longer)):
+            limit = seconds / 3
+            while (
+                code := runs.run(root, options, draws.uniform(0, limit), None, stop, schedule)
+            ) != 0:
+                assert code == -9
+                kills += 1
+                limit *= 1.05
+                store = SnapshotStore(root / "run")
+                assert store.verify() == len(store.list())
+        ours, theirs = (SnapshotStore(each / "run").list() for each in (root, whole))
+        assert [each.path.name for each in ours] == [each.path.name for each in theirs]
+        for each, other in zip(ours, theirs, strict=True):
+            loaded, expected = each.load(), other.load()
+            assert all(loaded[name].tobytes() == expected[name].tobytes() for name in expected)
+            if each.step > 30:
+                assert each.path.read_bytes() == other.path.read_bytes()
+            else:
+                assert each.schedule == SCHEDULE
+        checkpoints = (each / "checkpoint.npz" for each in (root, whole))
+        first, second = (each.read_bytes() for each in checkpoints)
+        assert first == second
+    assert kills > 8

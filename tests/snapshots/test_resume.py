@@ -149,3 +149,70 @@ def test_what_overwrite_must_be(tmp_path: Path) -> None:
     options: dict[str, Any] = {"overwrite": 1}
     with pytest.raises(ca.SnapshotError, match=r"`overwrite` must be True or False.*overwrite=1"):
         ArrayRecorder(tmp_path, TENS, **options)
+
+
+SIX = ca.CyclicCosine(0.1, total_steps=60, num_cycles=6)
+EXTENDED = [
+    (SIX, SIX.extended(num_cycles=2, max_lr=0.3), 60),
+    (SIX, SIX.extended(at=30, total_steps=45), 30),
+    (TENS, TENS.extended(at=30, num_cycles=2, total_steps=37), 30),
+    (SIX.extended(at=30, num_cycles=1), TENS, 40),  # and shortened, or made endless
+]
+
+
+@pytest.mark.parametrize("resume_from", ["cut", 25, 30])
+@pytest.mark.parametrize(("old", "new", "at"), EXTENDED)
+def test_a_folder_goes_on_under_a_schedule_extended_from_its_own(
+    tmp_path: Path, old: ca.Schedule, new: ca.Schedule, at: int, resume_from: Any
+) -> None:
+    done = at if resume_from == "cut" else resume_from
+    run(tmp_path / "a", 60 if old.total_steps is None else old.total_steps, old)
+    before = contents(tmp_path / "a")
+    end = new.total_steps or 50
+    # The old ones after the cut are another run's, once it is known that this one goes on.
+    ArrayRecorder(tmp_path / "a", new, resume_from=done).close(unfinished=True)
+    assert contents(tmp_path / "a") == before
+    store = run(tmp_path / "a", end, new, resume_from=done)
+    assert steps(store) == [step + 1 for step in new.cycle_ends(end)]
+    assert store.verify() == len(store.list())
+    whole = run(tmp_path / "whole", end, new)
+    for each, other in zip(store.list(), whole.list(), strict=True):
+        assert each.path.name == other.path.name
+        ours, theirs = each.metadata, other.metadata
+        if each.step <= done:
+            assert before[each.path.name] == each.path.read_bytes()
+            assert each.schedule == old
+            assert {**ours, "schedule": 0, "digest": 0} == {**theirs, "schedule": 0, "digest": 0}
+        else:
+            assert each.schedule == new
+            assert each.path.read_bytes() == other.path.read_bytes()
+        assert each.load()["w"].tobytes() == other.load()["w"].tobytes()
+
+
+def test_what_was_trained_beyond_the_common_part_is_refused(tmp_path: Path) -> None:
+    run(tmp_path, 60, SIX)
+    before = contents(tmp_path)
+    new = SIX.extended(at=30, total_steps=45)
+    message = (
+        r"or with one that has the same cycles up to there\. Received: another, for .*extended"
+    )
+    for resume_from in (0, 40, 60):
+        with pytest.raises(ca.SnapshotError, match=message):
+            ArrayRecorder(tmp_path, new, resume_from=resume_from)
+    other = ca.CyclicCosine(0.1, total_steps=120, num_cycles=11)
+    with pytest.raises(ca.SnapshotError, match=message):
+        ArrayRecorder(tmp_path, other, resume_from=30)
+    assert contents(tmp_path) == before
+
+
+def test_a_recorders_state_loads_into_one_of_the_extended_schedule(tmp_path: Path) -> None:
+    with ArrayRecorder(tmp_path, SIX) as recorder:
+        for step in range(60):
+            recorder.step(filled(step, 100))
+        state = recorder.state_dict()
+    longer = SIX.extended(num_cycles=1)
+    with ArrayRecorder(tmp_path, longer, keep_last=3) as recorder:
+        recorder.load_state_dict(state)
+        for step in range(60, 70):
+            recorder.step(filled(step, 100))
+    assert steps(recorder.store) == [50, 60, 70]

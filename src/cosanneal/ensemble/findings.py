@@ -9,8 +9,10 @@ from typing import Any, get_args
 
 import numpy as np
 
+from ..core.difference import difference
 from ..core.errors import EnsembleError, SnapshotError, shown
-from ..snapshots.store import SnapshotStore, without_nan
+from ..core.schedule import Schedule
+from ..snapshots.store import Snapshot, SnapshotStore, without_nan
 from .choose.choice import Choice, names_of
 from .choose.conformal import ConformalPredictor, Method, labels_needed, set_coverage, set_size
 from .members import CHOICE_NAME, members_of
@@ -283,6 +285,12 @@ def _sets(made: ConformalPredictor, p: Any, labels: Any) -> dict[str, float]:
     }
 
 
+def _on(snapshot: Snapshot, schedule: Schedule) -> bool:
+    """Whether a snapshot was taken on a schedule's curve."""
+    there, done = snapshot.metadata["schedule"], snapshot.standing.position
+    return difference(there, schedule, there="", done=done) is None
+
+
 def folder_results(folder: str | os.PathLike[str], *, choice: bool = True) -> dict[str, Any]:
     """What a folder of snapshots says of its run, as a results document.
 
@@ -313,19 +321,17 @@ def folder_results(folder: str | os.PathLike[str], *, choice: bool = True) -> di
             f"Folder {store.folder} must hold at least one snapshot. Received: none{hint}"
         )
     newest = snapshots[-1]
-    recorded = newest.metadata["schedule"]
+    schedule = newest.schedule
     results: dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,
         "title": f"Snapshots in {store.folder.resolve().name}",
         "run": {
-            "schedule": newest.schedule.to_dict(),
+            "schedule": schedule.to_dict(),
             "updates": newest.step,
             "loss": None,
-            # Those of an earlier schedule do not lie on this one's curve.
-            "cycle_ends": [
-                each.step - 1 for each in snapshots if each.metadata["schedule"] == recorded
-            ],
+            # Those of an earlier schedule lie on this one's curve if it was extended to this.
+            "cycle_ends": [each.step - 1 for each in snapshots if _on(each, schedule)],
         },
         "snapshots": [
             {

@@ -52,6 +52,7 @@ class RecorderOptions(TypedDict, total=False):
             until the run's next snapshot is durable, and goes then at once.
         overwrite: replace in that way also the snapshots of another schedule or
             model, which are refused otherwise. Without `resume_from`, start over.
+            (One that was `extended` is not another: up to there its cycles are the same.)
         background: False writes, and raises errors, within the call that takes it.
         max_pending: so many snapshots are in flight at most, each with held
             memory for one copy of the weights. The next one waits.

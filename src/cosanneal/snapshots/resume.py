@@ -107,7 +107,7 @@ class Run:
         if not updates and self._overwrite:
             self.start_over()
         else:
-            own = self._of_the_schedule(found)
+            own = self._of_the_schedule(found, at)
             kept = [snapshot for snapshot in found if own and snapshot.step <= updates]
             self._retention.excess(kept)  # which may refuse them
             self._abandon([snapshot for snapshot in found if snapshot not in kept])
@@ -227,18 +227,21 @@ class Run:
         if not self._retention.keeps_all:
             self._store.delete(*self._retention.excess(self._store.list()))
 
-    def _of_the_schedule(self, found: Sequence[Snapshot]) -> bool:
-        """Whether all are of the run's schedule."""
+    def _of_the_schedule(self, found: Sequence[Snapshot], at: Standing) -> bool:
+        """Whether all are of the run's schedule, or of one that agrees as far as the run came."""
         # Also those to be removed: they may be another run's.
         for snapshot in found:
             there = f"in snapshot {snapshot.path}"
-            differing = difference(snapshot.metadata["schedule"], self._schedule, there=there)
+            done = min(snapshot.standing.position, at.position)
+            schedule = snapshot.metadata["schedule"]
+            differing = difference(schedule, self._schedule, there=there, done=done)
             if differing is not None:
                 if self._overwrite:
                     return False
                 raise SnapshotError(
-                    "A run must be resumed with the schedule it began with. Received: another, for "
-                    f"{differing}; give that schedule, {_REMEDY}"
+                    "A run must be resumed with the schedule it began with, or with one that has "
+                    f"the same cycles up to there. Received: another, for {differing}; give that "
+                    f"schedule, make this one of it by schedule.extended(...), {_REMEDY}"
                 )
         return True
 

@@ -139,6 +139,37 @@ def test_a_run_in_pieces_is_recorded_in_pieces(tmp_path: Path) -> None:
         assert recorder.updates == 20
 
 
+def test_a_buffer_and_its_folder_go_on_under_an_extended_schedule(tmp_path: Path) -> None:
+    whole = SCHEDULE.total_steps or STEPS
+    longer = SCHEDULE.extended(num_cycles=2, total_steps=whole + 9)
+    params = net()
+    params, buffer = in_scan(params, snapshot_buffer(SCHEDULE, params, 9), 0, whole)
+    with SnapshotRecorder(tmp_path / "a", SCHEDULE) as recorder:
+        recorder.record(buffer)
+    # The buffer as it was, then the same one under the new schedule.
+    with SnapshotRecorder(tmp_path / "a", longer, resume_from=whole) as recorder:
+        assert recorder.record(buffer) == 0
+        _, buffer = in_scan(params, buffer.extended(longer), whole, whole + 9)
+        assert recorder.record(buffer) == 2
+    params = net()
+    _, other = in_scan(params, snapshot_buffer(longer, params, 9), 0, whole + 9)
+    with SnapshotRecorder(tmp_path / "b", longer) as recorder:
+        recorder.record(other)
+    folders = [SnapshotStore(tmp_path / name).list() for name in ("a", "b")]
+    assert [each.step for each in folders[0]] == [end + 1 for end in longer.cycle_ends()]
+    for ours, theirs in zip(*folders, strict=True):
+        assert ours.path.name == theirs.path.name
+        loaded, expected = ours.load(), theirs.load()
+        assert all(loaded[name].tobytes() == x.tobytes() for name, x in expected.items())
+    with pytest.raises(ca.SnapshotError, match=rf"as far as it came, {whole + 9} updates"):
+        buffer.extended(SCHEDULE)
+    with (
+        SnapshotRecorder(tmp_path / "c", SCHEDULE) as recorder,
+        pytest.raises(ca.SnapshotError, match="must have the recorder's schedule"),
+    ):
+        recorder.record(buffer)
+
+
 def apply(params: Any, x: Any) -> Any:
     return x @ params["hidden"]["kernel"] / 50 + params["hidden"]["bias"].astype(x.dtype)
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cosanneal.snapshots import SnapshotStore
+
 # Trains, with a checkpoint as npz after every few updates, and dies without a
 # word after so many. The optimizer's state has the schedule's count and rate.
 SCRIPT = """
@@ -20,6 +22,8 @@ from cosanneal.adapters.jax import SnapshotRecorder, cyclic_cosine_schedule
 
 home, every, dies = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 schedule = ca.CyclicCosine(0.1, total_steps=23, num_cycles=4, warmup_steps=2, cycle_decay=0.9)
+if sys.argv[4] == "extended":
+    schedule = schedule.extended(at=17, num_cycles=3, total_steps=31, max_lr=0.15)
 tx = optax.inject_hyperparams(optax.sgd)(cyclic_cosine_schedule(schedule), momentum=0.9)
 keys = jax.random.split(jax.random.key(0))
 params = {
@@ -57,7 +61,7 @@ def save(path, step):
     os.replace(home / "next.npz", path)
 
 with SnapshotRecorder(home / "snapshots", schedule, resume_from=start) as recorder:
-    for step in range(start, 23):
+    for step in range(start, schedule.total_steps):
         state, rate = update(state, step)
         rates.append(float(rate))
         recorder.step(state[0])
@@ -66,13 +70,13 @@ with SnapshotRecorder(home / "snapshots", schedule, resume_from=start) as record
             save(checkpoint, step + 1)
         if step + 1 == dies:
             os._exit(9)
-save(home / "end.npz", 23)
+save(home / "end.npz", schedule.total_steps)
 """
 
 
-def train(home: Path, *, every: int, dies: int = 0) -> int:
+def train(home: Path, *, every: int, dies: int = 0, extended: bool = False) -> int:
     home.mkdir(exist_ok=True)
-    given = [sys.executable, "-c", SCRIPT, str(home), str(every), str(dies)]
+    given = [sys.executable, "-c", SCRIPT, str(home), str(every), str(dies), "extended" * extended]
     return subprocess.run(given, check=False, timeout=120).returncode
 
 
@@ -104,3 +108,26 @@ def test_a_killed_process_resumed_is_one_that_was_not(
     )
     assert len(files) == 4
     assert files == theirs
+
+
+def test_a_run_killed_and_extended_is_one_that_had_the_new_schedule_all_along(
+    tmp_path: Path,
+) -> None:
+    home, whole = tmp_path / "killed", tmp_path / "whole"
+    assert train(whole, every=100, extended=True) == 0
+    assert train(home, every=17, dies=20) == 9  # after cycle 2, where a checkpoint is
+    assert train(home, every=4, dies=23, extended=True) == 9
+    assert train(home, every=4, extended=True) == 0
+    with np.load(whole / "end.npz") as expected, np.load(home / "end.npz") as got:
+        assert set(expected) == set(got)
+        for name in expected:
+            assert expected[name].tobytes() == got[name].tobytes()
+        assert len(expected["rates"]) == 31
+        assert expected["rates"][17] == np.float32(0.15)
+    ours, theirs = (SnapshotStore(each / "snapshots").list() for each in (home, whole))
+    assert [each.path.name for each in ours] == [each.path.name for each in theirs]
+    assert [each.step for each in ours] == [5, 11, 17, 21, 26, 31]
+    for each, other in zip(ours, theirs, strict=True):
+        loaded, expected_tensors = each.load(), other.load()
+        assert all(loaded[name].tobytes() == x.tobytes() for name, x in expected_tensors.items())
+        assert (each.path.read_bytes() == other.path.read_bytes()) is (each.step > 17)

@@ -12,9 +12,10 @@ import torch
 from torch import nn
 
 import cosanneal as ca
-from cosanneal.adapters.torch import CyclicCosineLR, SnapshotRecorder
+from cosanneal.adapters.torch import CyclicCosineLR, SnapshotEnsemble, SnapshotRecorder
+from cosanneal.ensemble import folder_results
 from cosanneal.snapshots import SnapshotStore
-from tests.shared.torch_runs import SCHEDULE, Training, clone, record_once, small_net
+from tests.shared.torch_runs import SCHEDULE, Training, clone, data, record_once, small_net
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -53,6 +54,52 @@ def test_a_killed_run_resumed_from_a_checkpoint_is_the_run_that_was_not(
         assert torch.equal(value, resumed.model.state_dict()[name]), name
     assert contents(tmp_path / "whole") == contents(tmp_path / "broken")
     assert len(contents(tmp_path / "whole")) == 4
+
+
+LONGER = SCHEDULE.extended(at=10, num_cycles=3, total_steps=22)
+
+
+@pytest.mark.parametrize("saved", [7, 10])
+def test_a_run_extended_and_resumed_is_one_that_had_the_new_schedule_all_along(
+    tmp_path: Path, saved: int
+) -> None:
+    torch.manual_seed(0)
+    whole = Training(tmp_path / "whole", schedule=LONGER)
+    for _ in range(22):
+        whole.update()
+
+    torch.manual_seed(0)
+    short = Training(tmp_path / "short")
+    for step in range(16):  # with a snapshot that the longer run will not have
+        if step == saved:
+            short.save(tmp_path / "checkpoint.pt")
+        short.update()
+    short.recorder.close(unfinished=True)
+
+    torch.manual_seed(999)
+    resumed = Training(tmp_path / "short", lr=0.5, schedule=LONGER)
+    resumed.load(tmp_path / "checkpoint.pt")
+    for _ in range(saved, 22):
+        resumed.update()
+    for run in (whole, resumed):
+        run.recorder.close()
+
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[name]), name
+    folders = whole.recorder.store, resumed.recorder.store
+    assert [each.step for each in folders[0].list()] == [5, 10, 14, 18, 22]
+    for ours, theirs in zip(folders[1].list(), folders[0].list(), strict=True):
+        assert ours.path.name == theirs.path.name
+        expected = theirs.load(framework="pt")
+        assert all(torch.equal(expected[name], x) for name, x in ours.load(framework="pt").items())
+        assert ours.schedule == (SCHEDULE if ours.step <= saved else LONGER)
+    # Members of both schedules are one ensemble, and one curve in a report.
+    x, _ = data()
+    ensembles = [SnapshotEnsemble(whole.model, each) for each in folders]
+    assert torch.equal(ensembles[0].predict(x), ensembles[1].predict(x))
+    run = folder_results(folders[1].folder)["run"]
+    assert run["schedule"] == LONGER.to_dict()
+    assert run["cycle_ends"] == [4, 9, 13, 17, 21]
 
 
 def test_snapshots_are_the_weights_after_each_cycles_last_update(tmp_path: Path) -> None:

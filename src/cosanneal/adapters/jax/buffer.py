@@ -16,6 +16,7 @@ from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 from numpy.typing import NDArray
 
+from ...core.difference import agree
 from ...core.errors import EnsembleError, SnapshotError, check_steps
 from ...core.graph import Ends, is_cycle_end
 from ...core.schedule import Schedule, check_schedule
@@ -82,6 +83,24 @@ class SnapshotBuffer:
     def schedule(self) -> Schedule:
         """The schedule of the run."""
         return self._clock.schedule
+
+    def extended(self, schedule: Schedule) -> SnapshotBuffer:
+        """The buffer with its members, under a schedule extended from its own; not inside of jit.
+
+        Args:
+            schedule: one with the same cycles as far as the buffer came, such as
+                `buffer.schedule.extended(num_cycles=2)`.
+
+        Raises:
+            SnapshotError: another schedule.
+        """
+        done = int(self.latest) + 1
+        if not agree(self.schedule, check_schedule(schedule), done):
+            raise SnapshotError(
+                "Argument `schedule` must have the same cycles as the buffer's as far as it came, "
+                f"{done} updates. Received: {schedule!r}, not {self.schedule!r} extended"
+            )
+        return replace(self, _clock=_Clock(schedule))
 
     def __len__(self) -> int:
         """The number of members that it holds; not inside of jit."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any, Unpack
 
+from ...core.difference import agree
 from ...core.errors import SnapshotError, shown
 from ...core.schedule import Schedule
 from ...snapshots.capture import EachStep, HostBuffers, Standing
@@ -102,7 +103,9 @@ class SnapshotRecorder(Recorder):
         further, and recorded again.
 
         Args:
-            buffer: see `snapshot_buffer`; its schedule must be the recorder's.
+            buffer: see `snapshot_buffer`; its schedule must be the recorder's, or
+                have the same cycles as far as the buffer came, as one that was
+                extended to the recorder's.
 
         Returns:
             How many snapshots were recorded.
@@ -117,7 +120,10 @@ class SnapshotRecorder(Recorder):
                 "Argument `buffer` must be what snapshot_buffer(...) gave. "
                 f"Received: {shown(buffer)}; params are recorded by step(params)"
             )
-        if buffer.schedule != self.schedule:
+        done = int(buffer.latest) + 1 if not jnp.ndim(buffer.latest) else 0
+        if buffer.schedule != self.schedule and not (
+            done and agree(buffer.schedule, self.schedule, done)
+        ):
             raise SnapshotError(
                 "Argument `buffer` must have the recorder's schedule. "
                 f"Received: one with {buffer.schedule!r}, not {self.schedule!r}"
@@ -129,7 +135,6 @@ class SnapshotRecorder(Recorder):
                     recorded += self.advance(Standing(step + 1, step + 1))
         if members and not recorded:
             self._refuse_others(*members[-1])
-        done = int(buffer.latest) + 1
         self.advance(Standing(done, done))
         self.warn_beyond()
         return recorded

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
+import weakref
 from types import TracebackType
 from typing import Any, Self, TypeAlias, Unpack
 
@@ -25,6 +26,10 @@ from .watch import Watch
 
 Logs: TypeAlias = "dict[str, Any] | None"
 
+# The rates with which models trained last. A compiled step has its schedule's constants,
+# and would go on with them where the optimizer was given another.
+_compiled_with: weakref.WeakKeyDictionary[keras.Model, Any] = weakref.WeakKeyDictionary()
+
 
 class SnapshotRecorder(keras.callbacks.Callback):
     """Records the model's weights at the end of every cycle; a callback for `fit`.
@@ -39,6 +44,12 @@ class SnapshotRecorder(keras.callbacks.Callback):
     With `steps_per_execution` above 1, Keras shows the weights only between two
     executions. A cycle that ends inside of one is recorded after it, and the
     snapshot's step is the number of updates that its weights have seen.
+
+    To make a run longer, give its optimizer the extended schedule, and a new recorder too:
+    `model.optimizer.learning_rate = CyclicCosineSchedule(longer)`, also of a model that was
+    loaded. The optimizer counts on, and the folder goes on. (Without this recorder, a
+    model that was trained already must be compiled anew, or by
+    `model.make_train_function(force=True)`: its step has the old schedule in it.)
 
     In a loop of your own, over `train_on_batch`, call it as Keras does:
     `set_model` and `on_train_begin`, then `on_train_batch_begin` before each
@@ -200,6 +211,9 @@ class SnapshotRecorder(keras.callbacks.Callback):
                 f"rate is set between two executions. Received: steps_per_execution={pace}; "
                 "compile the optimizer with CyclicCosineSchedule(schedule) and leave set_lr out"
             )
+        if _compiled_with.get(model, rate) is not rate:
+            model.make_train_function(force=True)
+        _compiled_with[model] = rate
         self._logs_rate = self.set_lr or isinstance(rate, CyclicCosineSchedule)
         unsized = "steps" in (self.params or {}) and self.params["steps"] is None
         self._watch.begin(unsized=unsized and keras.backend.backend() == "tensorflow")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import warnings
 import weakref
@@ -12,6 +13,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ...core.errors import ScheduleError
+from ...snapshots.capture import Standing
 from .updates import Followers, KeepsPace, is_left, register
 
 
@@ -20,15 +22,23 @@ class Watches(KeepsPace, Protocol):
 
     base_lrs: list[float | Tensor]
     followers: Followers
+    loaded: Standing
+    applied: bool
 
     def take_in_groups(self) -> None:
         """Take them in, at the rate that is theirs now."""
+
+    def apply(self) -> None:
+        """Set the rates of the step at which it stands."""
 
 
 def watch(scheduler: Watches) -> None:
     """Before each update, have late groups taken in, and followers told if the scheduler is left.
 
-    As long as the scheduler is alive.
+    And where the optimizer's state is loaded after the scheduler's, have the rates
+    set again: that state has those of the schedule under which it was saved, which
+    may be the floor after its end where another, extended from it, has a peak. As
+    long as the scheduler is alive.
     """
     held = weakref.ref(scheduler)
 
@@ -41,8 +51,17 @@ def watch(scheduler: Watches) -> None:
         if scheduler.pace.waits_at(scheduler.last_epoch) and is_left(scheduler):
             scheduler.followers.tell()
 
+    def after_load(_: Optimizer) -> None:
+        scheduler = held()
+        # Only if a state was loaded, and nothing was stepped since.
+        at = scheduler.loaded.position if scheduler is not None and scheduler.applied else None
+        if scheduler is not None and scheduler.last_epoch == at:
+            scheduler.apply()
+
     # Where there are no hooks, the next step takes them in.
     register(scheduler.optimizer, "pre", before_update)
+    with contextlib.suppress(AttributeError, TypeError):
+        scheduler.optimizer.register_load_state_dict_post_hook(after_load)
 
 
 def initial_rates(optimizer: Optimizer, *, ratios: bool) -> list[float]:

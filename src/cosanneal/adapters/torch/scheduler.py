@@ -120,10 +120,9 @@ class CyclicCosineLR(RestartNames, LRScheduler):
         self.chainable = chainable
         self._factors = [1.0] * len(groups)  # what other schedulers multiplied each rate by
         self._own: list[float] = []  # the rates of our own making, before those factors
-        # How often a state was loaded, and at which step: a recorder that
-        # follows the scheduler must not take the jump for a training run.
-        self.loads = 0
-        self.loaded = Standing(0, 0)
+        # How often a state was loaded, where it stood, and whether it set the rates: a
+        # recorder that follows the scheduler must not take the jump for a training run.
+        self.loads, self.loaded, self.applied = 0, Standing(0, 0), False
         self._stretch: Stretch | None = None
         self._last: list[float | Tensor] | None = None
         # What is told of each step that leaves a cycle, and of others on request.
@@ -346,9 +345,9 @@ class CyclicCosineLR(RestartNames, LRScheduler):
         """Go on from a state, on this or on a fresh optimizer; the rates are set at once.
 
         Args:
-            state_dict: what `state_dict` returned.
-            strict: False takes over the step from a run under another
-                schedule; this scheduler's own schedule stays.
+            state_dict: what `state_dict` returned, under a schedule with the same
+                cycles up to there: this one, or one that was `extended` to it.
+            strict: False takes over the step alone, from a run under any schedule.
 
         Raises:
             ScheduleError: not a state of this class; one of another schedule
@@ -370,17 +369,18 @@ class CyclicCosineLR(RestartNames, LRScheduler):
         self.loads += 1
         self.pace.align(math.floor(self.last_epoch), state_dict["updates"])
         self.loaded = self.pace.standing(self.last_epoch)
-        if state_dict["in_charge"]:
-            self._apply()
+        self.applied = state_dict["in_charge"]
+        if self.applied:
+            self.apply()
 
     def stand_at(self, step: float, *, step_count: int) -> None:
         """Go on from a step, as after so many calls of `step()`; the rates are set at once."""
         self.last_epoch = step  # type: ignore[assignment]
         self._step_count = step_count
         self.pace.align(math.floor(step), math.floor(step))
-        self._apply()
+        self.apply()
 
-    def _apply(self) -> None:
+    def apply(self) -> None:
         """Set the groups' rates to those of `last_epoch`."""
         self._adopt_groups()
         self._own = self._rates()
@@ -424,12 +424,14 @@ def _check_state(
             "Argument `state_dict` must be the state of a CyclicCosineLR. Received: a dict "
             f"without {missing}"
         )
-    differing = _differing(state_dict["schedules"], schedules) if strict else None
+    done = math.ceil(state_dict["last_epoch"])
+    differing = _differing(state_dict["schedules"], schedules, done) if strict else None
     if differing is not None:
         raise ScheduleError(
-            "The state must be of the same schedule as this scheduler's. Received: another, "
-            f"for {differing}; to go on under this schedule from the state's step, give "
-            "strict=False"
+            "The state must be of the same schedule as this scheduler's, or of one with the same "
+            f"cycles up to the state's step, {done}. Received: another, for {differing}; to go on "
+            "with other cycles from one's end, make the schedule by schedule.extended(...); to go "
+            "on under this one from the state's step, give strict=False"
         )
     if len(state_dict["base_lrs"]) > groups:
         raise ScheduleError(
@@ -439,14 +441,14 @@ def _check_state(
         )
 
 
-def _differing(theirs: object, ours: Sequence[Schedule]) -> str | None:
-    """Where the schedules of a state differ from a scheduler's."""
+def _differing(theirs: object, ours: Sequence[Schedule], done: int) -> str | None:
+    """Where the schedules of a state differ from a scheduler's, of which it did so many steps."""
     there, here = "in the state", "here"
     theirs = theirs if isinstance(theirs, list | tuple) else []
     if len(theirs) != len(ours):
         return f"the number of schedules is {len(theirs)} {there}, {len(ours)} {here}"
     for number, (each, own) in enumerate(zip(theirs, ours, strict=True)):
-        differing = difference(each, own, there=there, here=here)
+        differing = difference(each, own, there=there, here=here, done=done)
         if differing is not None:
             which = f"in the schedule of group {number}, " if len(theirs) > 1 else ""
             return which + differing
