@@ -32,6 +32,9 @@ class LinearModel:
     def layout(self) -> dict[str, Any]:
         return {"w": ((4, 3), "float32"), "b": ((3,), "float32")}
 
+    def same_as(self, other: object) -> bool:
+        return other is self
+
     def place(self) -> object:
         return None
 
@@ -172,7 +175,7 @@ class DoublingModel(LinearModel):
 def test_an_output_of_other_rows_than_samples_is_refused(
     ensemble: SnapshotEnsemble[Any], mode: Any
 ) -> None:
-    doubling = SnapshotEnsemble(DoublingModel(), ensemble.store)
+    doubling = SnapshotEnsemble(DoublingModel(), ensemble.stores[0])
     x, y = data()
     message = r"row for each sample.*an output of shape \(80, 3\) for 40 samples"
     for call in (
@@ -197,7 +200,7 @@ class SteppingModel(LinearModel):
 def test_batches_of_other_lengths_than_the_first_are_refused(
     ensemble: SnapshotEnsemble[Any], mode: Any
 ) -> None:
-    stepping = SnapshotEnsemble(SteppingModel(), ensemble.store, class_axis=-1)
+    stepping = SnapshotEnsemble(SteppingModel(), ensemble.stores[0], class_axis=-1)
     batches = [(np.ones((4, 5), np.float32), 0), (np.ones((4, 7), np.float32), 0)]
     message = r"rows of shape \(7, 3\) for batch 1, after \(5, 3\); pad the batches"
 

@@ -8,17 +8,18 @@ weights are averaged stand in rooms of their own.
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
-from collections.abc import Callable, Generator, Iterator, Mapping
-from pathlib import Path
-from typing import Any, Generic, TypedDict, Unpack
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from typing import Any, Generic, Self, TypedDict, Unpack, cast
 
 from ..core.errors import EnsembleError
+from ..snapshots.sources import Source
 from ..snapshots.store import Snapshot, SnapshotStore
 from .arrays import narrow
 from .choose.choice import Choice, FitOptions
 from .choose.regression import fit_outputs
-from .members import CHOICE_NAME, Chosen, Members
+from .members import Chosen, Members, Picked, check_alike
 from .model import ArrayT, Model
 from .predict.batches import Batches
 from .predict.found import FoundOutputs
@@ -61,16 +62,19 @@ class SnapshotEnsemble(Generic[ArrayT]):
 
     Attributes:
         model: what the members are loaded into.
-        store: their folder.
         choice: what `fit` chose or `load` read, and `predict` goes by; None for
             all members at the same weight.
 
     Args:
         model: the model, as its framework's adapter makes it.
-        folder: the folder of the snapshots.
-        last: how many of the newest to use; by default all. With `members`, of those.
+        folder: the folder of the snapshots, a file of one, a `Snapshot`, or a list of
+            these: of several runs, say. The members are in the list's order, and those
+            of a folder oldest first.
+        last: how many of the last to use, in that order and of all together; by default
+            all. With `members`, of those. (Of each folder: add two ensembles.)
         members: which snapshots to use: a function of a `Snapshot` that says so, or
-            a list of names of files and numbers of cycles; by default all.
+            a list of names of files (`run1/cycle-...`, where two folders have one of
+            that name) and numbers of cycles; by default all.
         outputs: what the model returns: "logits" (a softmax over the class axis
             makes probabilities of them), "probabilities", or of a regression "values",
             which are averaged, or "gaussian": a tuple or a list of means and variances, or
@@ -84,13 +88,14 @@ class SnapshotEnsemble(Generic[ArrayT]):
             logarithm of the mean probabilities) or "vote", as in `Pool`.
 
     Raises:
-        EnsembleError: an argument that cannot be, or fewer snapshots than asked for.
+        EnsembleError: an argument that cannot be, fewer snapshots than asked for, or
+            one that is a member twice.
     """
 
     def __init__(
         self,
         model: Model[ArrayT],
-        folder: str | os.PathLike[str] | SnapshotStore,
+        folder: Source | Sequence[Source],
         *,
         last: int | None = None,
         members: Chosen | None = None,
@@ -98,24 +103,43 @@ class SnapshotEnsemble(Generic[ArrayT]):
         class_axis: int | Auto | None = "auto",
         pooling: Pooling = "probabilities",
     ) -> None:
-        self.model = model
-        self.store = folder if isinstance(folder, SnapshotStore) else SnapshotStore(folder)
+        self.model, self._settings = model, (outputs, class_axis, pooling)
         self._found = FoundOutputs(outputs, class_axis, pooling, model.says_outputs())
-        self._members = Members(self.store, model, last, members)
-        self._modes = Modes(model, self._members, self._found)
-        self.choice: Choice | None = None
+        self._begin(Members(model, Picked.of(folder, last, members)))
+
+    def _begin(self, members: Members) -> None:
+        self._members, self.choice = members, cast(Choice | None, None)
+        self._modes = Modes(self.model, members, self._found)
+
+    def __add__(self, other: Self) -> Self:
+        """The ensemble of both's members, this one's first, without what either chose.
+
+        Both must be of the very same model, with the same outputs, class_axis and pooling.
+        """
+        if not isinstance(other, SnapshotEnsemble):
+            return NotImplemented
+        check_alike(self.model, other.model, self._settings, other._settings)
+        added = copy.copy(self)
+        added._found = FoundOutputs(*self._settings, self.model.says_outputs())
+        added._begin(self._members + other._members)
+        return added
 
     def __len__(self) -> int:
         return len(self._members)
 
     def __repr__(self) -> str:
         steps = ", ".join(str(snapshot.step) for snapshot in self._members)
-        return f"<{type(self).__name__} of {len(self)} snapshots of {self.store.folder}: {steps}>"
+        return f"<{type(self).__name__} of {len(self)} snapshots of {self._members.where}: {steps}>"
 
     @property
     def members(self) -> tuple[Snapshot, ...]:
-        """The snapshots of the ensemble, oldest first."""
+        """The snapshots of the ensemble, in its order: of a folder, oldest first."""
         return self._members.snapshots
+
+    @property
+    def stores(self) -> tuple[SnapshotStore, ...]:
+        """The folders that were given, in order."""
+        return self._members.stores
 
     @property
     def measured(self) -> Mapping[str, float]:
@@ -267,11 +291,11 @@ class SnapshotEnsemble(Generic[ArrayT]):
             UserWarning: fewer than 1000 validation samples.
         """
         self._found.check_mean()
-        # Members that are no files have none, and a choice among them is one of arrays.
+        # Members that are no files have none, and a choice among some is one of arrays.
         digests = [each.metadata["digest"] for each in self._members if "digest" in each.metadata]
         batches = self.model.batches(x_val, batch_size)
         labels = batches.labels() if y_val is None else y_val
-        names = [snapshot.path.name for snapshot in self._members]
+        names = self._members.names
         outputs = (self._outputs(snapshot, batches) for snapshot in self._members)
         with kept_predictions(outputs, names, self._found, keep) as predictions:
             self._found.check_mean()  # now that it is known what outputs are
@@ -281,7 +305,7 @@ class SnapshotEnsemble(Generic[ArrayT]):
                 labels,
                 names=names,
                 class_axis=self._found.spec.class_axis,
-                digests=digests or None,
+                digests=digests if len(digests) == len(self) else None,
                 **options,
             )
         return self.choice
@@ -348,7 +372,7 @@ class SnapshotEnsemble(Generic[ArrayT]):
         """Write the choice as a small JSON file.
 
         Args:
-            path: the file; by default `ensemble.json` beside the snapshots.
+            path: the file; by default `ensemble.json` beside the snapshots of one folder.
 
         Raises:
             EnsembleError: nothing was fitted, or the file cannot be written.
@@ -359,13 +383,13 @@ class SnapshotEnsemble(Generic[ArrayT]):
             raise EnsembleError(
                 "Argument `path` must be given where the members are no files. Received: none"
             )
-        self.choice.save(self.store.folder / CHOICE_NAME if path is None else path)
+        self.choice.save(self._members.beside(path))
 
     def load(self, path: str | os.PathLike[str] | None = None) -> Choice:
         """Take over a choice that was saved: its members, weights and temperature.
 
         Args:
-            path: the file; by default `ensemble.json` beside the snapshots.
+            path: the file; by default `ensemble.json` beside the snapshots of one folder.
 
         Returns:
             The choice, which is now `choice`.
@@ -376,7 +400,7 @@ class SnapshotEnsemble(Generic[ArrayT]):
                 or there are newer ones, among which it was not made.
         """
         self._found.check_mean()
-        file = self.store.folder / CHOICE_NAME if path is None else Path(path)
+        file = self._members.beside(path)
         choice = Choice.load(file)
         members = self._members.among(choice, file)
         self._found.expect_outputs(choice.outputs, f"The choice in {file}")

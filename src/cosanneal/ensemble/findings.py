@@ -347,6 +347,6 @@ def folder_results(folder: str | os.PathLike[str], *, choice: bool = True) -> di
     file = store.folder / CHOICE_NAME
     if choice and file.exists():
         saved = Choice.load(file)
-        members_of(saved, store, file)
+        members_of(saved, snapshots, file, where=f"folder {store.folder}")
         results["choice"] = saved.to_dict()
     return results

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import operator
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from ..core.errors import EnsembleError, shown
 from ..snapshots.file import Layout, count_bytes
 from ..snapshots.part import part_mismatch
+from ..snapshots.sources import Source, Sources, is_named, names_of
 from ..snapshots.store import Snapshot, SnapshotStore
 from .arrays import check_count
 from .choose.choice import Choice
@@ -26,41 +29,83 @@ _MOST_NAMES: Final = 8  # in an error
 Chosen: TypeAlias = Callable[[Snapshot], bool] | Iterable[str | int]
 
 
-class Members:
-    """Some snapshots of a folder, oldest first, for one model.
+@dataclass(frozen=True, slots=True)
+class Picked:
+    """Some snapshots of some sources.
 
     Args:
-        store: the folder.
+        sources: the folders and files.
+        last: how many of the newest, of all sources together, in their order; by default all.
+        chosen: which of those there are to be at all; see `choose_members`.
+    """
+
+    sources: Sources
+    last: int | None = None
+    chosen: Chosen | None = None
+
+    @classmethod
+    def of(
+        cls, folder: Source | Sequence[Source], last: int | None, chosen: Chosen | None
+    ) -> Picked:
+        """What a user asked for.
+
+        Raises:
+            EnsembleError: arguments that cannot be.
+        """
+        sources = Sources(folder, error=EnsembleError)
+        # An iterator would be over when a choice is loaded.
+        chosen = chosen if chosen is None or callable(chosen) else _listed(chosen)
+        return cls(sources, None if last is None else check_count("last", last), chosen)
+
+    def candidates(self) -> list[Snapshot]:
+        """Those that may be members."""
+        found = self.sources.list()
+        if self.chosen is None:
+            return found
+        return choose_members(found, self.chosen, where=self.sources.where)
+
+    def snapshots(self) -> list[Snapshot]:
+        """Those that are members.
+
+        Raises:
+            EnsembleError: fewer than asked for.
+        """
+        found, last = self.candidates(), self.last
+        if not found or (last is not None and last > len(found)):
+            wanted = "at least one snapshot" if last is None else f"the {last} snapshots asked for"
+            by = "" if self.chosen is None else " among those of members="
+            where = self.sources.where
+            raise EnsembleError(
+                f"{where[0].upper()}{where[1:]} must hold {wanted}{by}. Received: {len(found)}; "
+                "a snapshot is written at the end of each cycle"
+            )
+        return found if last is None else found[-last:]
+
+
+class Members:
+    """Some snapshots, in an order, for one model.
+
+    Args:
         model: what they are loaded into.
-        last: how many of the newest; by default all.
-        chosen: which of the folder's there are to be at all; see `choose_members`.
+        picked: which of which folders; several, where ensembles were added.
+        snapshots: those themselves, where they are known.
 
     Raises:
-        EnsembleError: fewer snapshots than asked for.
+        EnsembleError: fewer snapshots than asked for, or one that came twice.
     """
 
     def __init__(
         self,
-        store: SnapshotStore,
         model: Model[Any],
-        last: int | None,
-        chosen: Chosen | None = None,
+        *picked: Picked,
+        snapshots: Sequence[Snapshot] | None = None,
     ) -> None:
-        self._model, self._store = model, store
-        # An iterator would be over when a choice is loaded.
-        self._chosen = chosen if chosen is None or callable(chosen) else _listed(chosen)
-        found = self._candidates()
-        if last is not None:
-            last = check_count("last", last)
-        if not found or (last is not None and last > len(found)):
-            wanted = "at least one snapshot" if last is None else f"the {last} snapshots asked for"
-            by = "" if chosen is None else " among those of members="
-            raise EnsembleError(
-                f"Folder {store.folder} must hold {wanted}{by}. Received: {len(found)}; "
-                "a snapshot is written at the end of each cycle"
-            )
-        self.snapshots = tuple(found if last is None else found[-last:])
+        self._model, self._picked = model, picked
         self._parts = Parts(model)
+        if snapshots is None:
+            snapshots = [one for each in picked for one in each.snapshots()]
+        self.snapshots = tuple(snapshots)
+        _refuse_copies(self.snapshots)
         # Of those that were read: their tensors, and the digest of those.
         self._layouts: dict[Snapshot, Layout] = {}
         self._verified: dict[Snapshot, str | None] = {}
@@ -71,16 +116,44 @@ class Members:
     def __iter__(self) -> Iterator[Snapshot]:
         return iter(self.snapshots)
 
+    def __add__(self, other: Members) -> Members:
+        snapshots = [*self.snapshots, *other.snapshots]
+        return Members(self._model, *self._picked, *other._picked, snapshots=snapshots)
+
+    @property
+    def stores(self) -> tuple[SnapshotStore, ...]:
+        """Their folders."""
+        return tuple(store for each in self._picked for store in each.sources.stores)
+
+    @property
+    def where(self) -> str:
+        """What they are of, for a sentence."""
+        return " and ".join(each.sources.where for each in self._picked)
+
+    @property
+    def names(self) -> list[str]:
+        """Their names, which tell those of several folders apart."""
+        return list(names_of(self.snapshots).values())
+
+    def beside(self, path: str | os.PathLike[str] | None) -> Path:
+        """The file of a choice among them: by default beside the snapshots of their one folder.
+
+        Raises:
+            EnsembleError: no path, where they are not of one folder.
+        """
+        folder = self._picked[0].sources.folder if len(self._picked) == 1 else None
+        if path is None and folder is None:
+            raise EnsembleError(
+                "Argument `path` must be given where the ensemble is not of one folder, beside "
+                f"whose snapshots the choice would be. Received: none, for {self.where}"
+            )
+        return Path(folder / CHOICE_NAME if path is None and folder is not None else path or "")
+
     def among(self, choice: Choice, file: Path) -> tuple[Snapshot, ...]:
         """The snapshots among which a choice was made; see `members_of`."""
-        candidates = None if self._chosen is None else self._candidates()
-        return members_of(choice, self._store, file, candidates)
-
-    def _candidates(self) -> list[Snapshot]:
-        found = self._store.list()
-        if self._chosen is None:
-            return found
-        return choose_members(found, self._chosen, where=f"folder {self._store.folder}")
+        candidates = [one for each in self._picked for one in each.candidates()]
+        chosen = any(each.chosen is not None for each in self._picked)
+        return members_of(choice, candidates, file, where=self.where, left_out=chosen)
 
     def load(self, snapshot: Snapshot) -> Weights:
         """A member's weights, for the model where it is now.
@@ -132,12 +205,13 @@ def refuse_nonfinite(snapshot: Snapshot) -> None:
 def choose_members(
     snapshots: Sequence[Snapshot], members: Chosen, *, where: str, name: str = "Argument `members`"
 ) -> list[Snapshot]:
-    """Those of some snapshots that are asked for, oldest first.
+    """Those of some snapshots that are asked for, in the snapshots' order.
 
     Args:
-        snapshots: of one folder, oldest first.
+        snapshots: of one folder, oldest first; or of several.
         members: a function of a snapshot that says whether it is taken; or, in
-            any order, names of files (with or without `.safetensors`) and
+            any order, names of files (with or without `.safetensors`; after
+            folders, `run1/cycle-...`, where several have one of that name) and
             numbers of cycles.
         where: what holds the snapshots, for the messages.
         name: what these call the argument.
@@ -151,14 +225,12 @@ def choose_members(
     taken: dict[Snapshot, object] = {}
     for each in _listed(members, name):
         if isinstance(each, str):
-            wanted = each.removesuffix(".safetensors")
-            found = [
-                one for one in snapshots if one.path.name.removesuffix(".safetensors") == wanted
-            ]
+            found = [one for one in snapshots if is_named(one, each)]
         else:
             found = [one for one in snapshots if one.cycle == each]
         if len(found) != 1:
-            names = ", ".join(one.path.name for one in (found or snapshots)[-_MOST_NAMES:])
+            told = names_of(snapshots)
+            names = ", ".join(told[one] for one in (found or snapshots)[-_MOST_NAMES:])
             there = (
                 f"{len(found)}, {names}: give their names"
                 if found
@@ -195,15 +267,24 @@ def _listed(members: Iterable[str | int], name: str = "Argument `members`") -> l
 
 
 def members_of(
-    choice: Choice, store: SnapshotStore, file: Path, candidates: Sequence[Snapshot] | None = None
+    choice: Choice,
+    candidates: Sequence[Snapshot],
+    file: Path,
+    *,
+    where: str,
+    left_out: bool = False,
 ) -> tuple[Snapshot, ...]:
     """The snapshots among which a choice was made, all of them as they were then.
 
+    They are known by their names, and in several folders, or where these were
+    moved, by their digests.
+
     Args:
         choice: the choice.
-        store: their folder.
+        candidates: those that may be members: of each folder oldest first.
         file: where the choice was read, for the messages.
-        candidates: those of the folder that may be members; by default all.
+        where: what holds the snapshots, for these too.
+        left_out: whether some were left out by members=.
 
     Raises:
         EnsembleError: a choice of other predictions; a snapshot that is missing
@@ -215,27 +296,84 @@ def members_of(
         raise EnsembleError(
             f"The choice in {file} must be of snapshots. Received: one of arrays{REMEDY}"
         )
-    snapshots = store.list() if candidates is None else candidates
-    found = {snapshot.path.name: snapshot for snapshot in snapshots}
+    holder = where[0].upper() + where[1:]
+    named = {name: each for each, name in names_of(candidates).items()}
+    by_digest: dict[str, Snapshot] = {}
+    members: list[Snapshot] = []
     for name, digest in zip(choice.members, choice.digests, strict=True):
-        if name not in found:
-            left_out = " among those of members=" * (candidates is not None)
+        found = named.get(name)
+        if found is None or found.metadata["digest"] != digest:
+            by_digest = by_digest or {each.metadata["digest"]: each for each in candidates}
+            if found is not None and digest not in by_digest:
+                raise EnsembleError(
+                    f"Snapshot {found.path} must be the one that the choice in {file} was made "
+                    f"among. Received: another, by its digest{REMEDY}"
+                )
+            found = by_digest.get(digest)
+        if found is None:
             raise EnsembleError(
-                f"Folder {store.folder} must hold the snapshots that the choice in {file} was made "
-                f"among. Received: no {name}{left_out}{REMEDY}"
+                f"{holder} must hold the snapshots that the choice in {file} was made "
+                f"among. Received: no {name}{' among those of members=' * left_out}{REMEDY}"
             )
-        if found[name].metadata["digest"] != digest:
+        members.append(found)
+    for newer in reversed(_after(members, candidates)):
+        if newer.metadata.get("nonfinite") is None:
             raise EnsembleError(
-                f"Snapshot {found[name].path} must be the one that the choice in {file} was made "
-                f"among. Received: another, by its digest{REMEDY}"
+                f"{holder} must hold no newer snapshots than the choice in {file} was made among. "
+                f"Received: {names_of(candidates)[newer]}{REMEDY}, or leave it out by members="
             )
-    members = tuple(found[name] for name in choice.members)
-    for newest in reversed(snapshots):
-        if newest.step <= members[-1].step:
-            break
-        if newest.metadata.get("nonfinite") is None:
+    return tuple(members)
+
+
+def _after(members: Sequence[Snapshot], candidates: Sequence[Snapshot]) -> list[Snapshot]:
+    """Those newer than the newest member of their folder; all of a folder that comes after them."""
+    newest: dict[Path, int] = {}
+    for each in members:
+        folder = each.path.parent
+        newest[folder] = max(each.step, newest.get(folder, 0))
+    places = [i for i, each in enumerate(candidates) if each in members]
+    return [
+        each
+        for i, each in enumerate(candidates)
+        if each.step > newest.get(each.path.parent, -1 if i > places[-1] else each.step)
+    ]
+
+
+def check_alike(
+    model: Model[Any], other: Model[Any], settings: Sequence[object], others: Sequence[object]
+) -> None:
+    """Refuse to add ensembles that are not of one model, or read its outputs in two ways.
+
+    Raises:
+        EnsembleError: they are, or do.
+    """
+    if not model.same_as(other):
+        raise EnsembleError(
+            "Ensembles must be of one model to be added: the very same object, or function. "
+            "Received: two; give both the same model, or average their predictions"
+        )
+    for name, ours, theirs in zip(
+        ("outputs", "class_axis", "pooling"), settings, others, strict=True
+    ):
+        if ours != theirs:
             raise EnsembleError(
-                f"Folder {store.folder} must hold no newer snapshots than the choice in {file} was "
-                f"made among. Received: {newest.path.name}{REMEDY}, or leave it out by members="
+                f"Ensembles must have the same `{name}` to be added. "
+                f"Received: {name}={shown(ours)} and {name}={shown(theirs)}"
             )
-    return members
+
+
+def _refuse_copies(snapshots: Sequence[Snapshot]) -> None:
+    """Refuse a snapshot that is a member twice: the same one, or a copy in another folder."""
+    seen: dict[object, Snapshot] = {}
+    several = len({each.path.parent for each in snapshots}) > 1
+    for each in snapshots:
+        keys: list[object] = [os.path.realpath(each.path)]
+        if several and "digest" in each.metadata:
+            keys.append(each.metadata["digest"])
+        for key in keys:
+            if key in seen:
+                raise EnsembleError(
+                    "An ensemble must have each snapshot once. Received: "
+                    f"{each.path}, and {seen[key].path}, which is the same; leave one of them out"
+                )
+        seen.update(dict.fromkeys(keys, each))

@@ -47,6 +47,9 @@ class Model(Protocol[ArrayT]):
     def layout(self) -> Layout:
         """The shape and the dtype's name of each tensor that a member must have, by name."""
 
+    def same_as(self, other: Any) -> bool:
+        """Whether another was made of the very same model: ensembles over both can be added."""
+
     def place(self) -> object:
         """Where the model is, and in which dtype: weights loaded for another place do not fit."""
 

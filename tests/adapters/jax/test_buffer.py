@@ -195,7 +195,8 @@ def test_an_ensemble_of_a_buffer_is_that_of_its_folder(tmp_path: Path) -> None:
             for one, other in zip(jax.tree.leaves(old), jax.tree.leaves(new), strict=True):
                 assert (one.dtype, one.shape) == (other.dtype, other.shape)
                 assert bool(jnp.all(one == other))
-    assert "3 snapshots of (a buffer): 11, 17, 23" in repr(SnapshotEnsemble(apply, buffer))
+    shown = repr(SnapshotEnsemble(apply, buffer))
+    assert re.search(r"3 snapshots of folder \(buffer \d+\): 11, 17, 23", shown)
     with pytest.raises(ca.EnsembleError, match=r"the 4 snapshots asked for\. Received: 3"):
         SnapshotEnsemble(apply, buffer, last=4)
     empty = snapshot_buffer(SCHEDULE, params=net(), num_members=2)
@@ -222,7 +223,7 @@ def test_an_ensemble_of_a_buffer_is_fitted_as_that_of_its_folder(tmp_path: Path)
         held.save()
     held.save(tmp_path / "choice.json")
     assert (tmp_path / "choice.json").exists()
-    assert not Path("(a buffer)").exists()
+    assert not list(Path().glob("(buffer*"))
 
 
 def test_several_runs_at_once() -> None:
@@ -339,3 +340,36 @@ def test_buffers_that_cannot_be(tmp_path: Path) -> None:
         recorder.record(params)  # type: ignore[arg-type]
     recorder.close()
     assert SnapshotStore(tmp_path).list() == []
+
+
+def test_buffers_and_folders_are_one_ensemble(tmp_path: Path) -> None:
+    params = net()
+    _, buffer = in_scan(params, snapshot_buffer(SCHEDULE, params, 3), 0, STEPS)
+    other = {**net(), "hidden": jax.tree.map(lambda leaf: leaf - 1, net()["hidden"])}
+    _, second = in_scan(other, snapshot_buffer(SCHEDULE, other, 2), 0, STEPS)
+    with SnapshotRecorder(tmp_path / "a", SCHEDULE) as recorder:
+        recorder.record(buffer)
+    x = np.random.default_rng(0).normal(size=(11, 4)).astype(np.float32)
+    held = [SnapshotEnsemble(apply, each) for each in (buffer, second)]
+    written = SnapshotEnsemble(apply, tmp_path / "a", like=net())
+    parts = [written.predict(x) * 3, held[1].predict(x) * 2]
+    expected = np.sum(np.asarray(parts, float), axis=0) / 5
+    lists: list[Any] = [[tmp_path / "a", second], [buffer, second]]
+    for ensemble in (
+        *(SnapshotEnsemble(apply, each) for each in lists),
+        held[0] + held[1],
+        written + held[1],
+    ):
+        assert len(ensemble) == 5
+        np.testing.assert_allclose(ensemble.predict(x), expected, rtol=1e-5)
+        assert ensemble.params(ensemble.members[4])["out"][0].shape == (3,)
+    # Members of a buffer are no files: a choice among them is one of arrays.
+    for several in (held[0] + held[1], written + held[1]):
+        with pytest.warns(UserWarning, match="validation samples"):
+            found = several.fit(np.tile(x, (4, 1)), np.arange(44) % 2)
+        assert len(set(found.members)) == 5
+        assert found.digests is None
+    with pytest.raises(ca.EnsembleError, match=r"snapshot once\."):
+        held[0] + held[0]
+    with pytest.raises(ca.EnsembleError, match="of one model to be added"):
+        held[0] + SnapshotEnsemble(jax.jit(apply), tmp_path / "a", like=net())

@@ -11,9 +11,10 @@ import pytest
 from keras import layers
 
 import cosanneal as ca
-from cosanneal.adapters.keras import SnapshotEnsemble
+from cosanneal.adapters.keras import SnapshotEnsemble, SnapshotRecorder
 from cosanneal.snapshots import SnapshotStore
-from tests.shared.keras_runs import data, record_once, small_net, trained, wider
+from tests.shared.keras_runs import SCHEDULE, data, fit, record_once, small_net, trained, wider
+from tests.shared.modes import MODES
 
 
 def softmax(logits: Any) -> Any:
@@ -100,3 +101,18 @@ def test_a_damaged_member_is_not_predicted_with(tmp_path: Path) -> None:
     snapshot.path.write_bytes(content)
     with pytest.raises(ca.SnapshotError, match=r"is damaged.*does not match its digest"):
         SnapshotEnsemble(model, tmp_path, last=1).predict(data(2)[0])
+
+
+def test_two_runs_are_one_ensemble_by_a_list_or_a_sum(tmp_path: Path) -> None:
+    model = trained(tmp_path / "a")
+    other = small_net(seed=3)
+    fit(other, SnapshotRecorder(tmp_path / "b", SCHEDULE))
+    x, _ = data()
+    first, second = (SnapshotEnsemble(model, tmp_path / name) for name in "ab")
+    expected = (first.predict(x).astype(float) + second.predict(x)) / 2
+    for each in (SnapshotEnsemble(model, [tmp_path / "a", tmp_path / "b"]), first + second):
+        assert len(each) == 8
+        for mode in MODES:
+            np.testing.assert_allclose(each.predict(x, mode=mode), expected, atol=1e-6)
+    with pytest.raises(ca.EnsembleError, match="of one model to be added"):
+        first + SnapshotEnsemble(other, tmp_path / "b")

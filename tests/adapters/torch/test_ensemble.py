@@ -14,7 +14,8 @@ import cosanneal as ca
 from cosanneal.adapters.torch import SnapshotEnsemble, SnapshotRecorder
 from cosanneal.ensemble.predict.pooling import Pooling
 from cosanneal.snapshots import SnapshotStore
-from tests.shared.torch_runs import data, record_once, small_net, trained
+from tests.shared.modes import MODES
+from tests.shared.torch_runs import Training, data, record_once, small_net, trained
 
 
 def test_the_prediction_is_the_mean_of_the_members_softmax(tmp_path: Path) -> None:
@@ -181,3 +182,26 @@ def test_a_damaged_member_is_not_predicted_with(tmp_path: Path) -> None:
     snapshot.path.write_bytes(content)
     with pytest.raises(ca.SnapshotError, match=r"is damaged.*does not match its digest"):
         SnapshotEnsemble(model, tmp_path).predict(torch.zeros(2, 4))
+
+
+def test_two_runs_are_one_ensemble_by_a_list_or_a_sum(tmp_path: Path) -> None:
+    model = trained(tmp_path / "a")
+    run = Training(tmp_path / "b")
+    with torch.no_grad():  # or it would be the same run, whose snapshots are the same
+        next(run.model.parameters()).mul_(-1)
+    for _ in range(20):
+        run.update()
+    run.recorder.close()
+    x, _ = data()
+    first, second = (SnapshotEnsemble(model, tmp_path / name) for name in "ab")
+    both = SnapshotEnsemble(model, [tmp_path / "a", tmp_path / "b"])
+    expected = (first.predict(x).double() + second.predict(x).double()) / 2
+    for each in (both, first + second):
+        assert isinstance(each, SnapshotEnsemble)
+        assert len(each) == 8
+        for mode in MODES:
+            torch.testing.assert_close(each.predict(x, mode=mode).double(), expected)
+    chosen = SnapshotEnsemble(model, [second.members[3].path, first.members[1]])
+    assert [each.path.parent.name for each in chosen.members] == ["b", "a"]
+    with pytest.raises(ca.EnsembleError, match="of one model to be added"):
+        first + SnapshotEnsemble(small_net(), tmp_path / "b")

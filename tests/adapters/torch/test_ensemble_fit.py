@@ -139,7 +139,7 @@ def test_a_saved_choice_is_taken_over_beside_its_snapshots(tmp_path: Path) -> No
     assert (tmp_path / "ensemble.json").is_file()
     x, _ = data(20, 3)
     other = SnapshotEnsemble(model, tmp_path)
-    assert len(other.store.list()) == 5  # the file is no snapshot
+    assert len(other.stores[0].list()) == 5  # the file is no snapshot
     assert other.load() == choice == other.choice
     assert [snapshot.path for snapshot in other.members] == [
         snapshot.path for snapshot in ensemble.members

@@ -27,7 +27,8 @@ from ...snapshots.store import Snapshot, SnapshotStore
 from .operations import Operations
 from .tree import is_key, key_kind, named_leaves, sharding_of
 
-_HELD: Final = Path("(a buffer)")
+# Which tell the buffers of a process apart, where files have their folders.
+_NUMBERS: Final = itertools.count(1)
 
 
 class _Clock:
@@ -300,8 +301,8 @@ class _HeldSnapshot(Snapshot):
 
     __slots__ = ("_params",)
 
-    def __init__(self, step: int, params: Any, schedule: Schedule) -> None:
-        path = _HELD / f"step-{step + 1}"
+    def __init__(self, step: int, params: Any, schedule: Schedule, folder: Path) -> None:
+        path = folder / f"step-{step + 1}"
         super().__init__(path, cycle=schedule.cycle_at(step).index, step=step + 1)
         self._params = params
         self._metadata = {
@@ -343,12 +344,20 @@ class HeldSnapshots(SnapshotStore):
     """
 
     def __init__(self, buffer: SnapshotBuffer) -> None:
-        super().__init__(_HELD)
-        self.folder = _HELD  # and no such file beside the script
+        name = f"(buffer {next(_NUMBERS)})"
+        super().__init__(name)
+        self.folder = Path(name)  # and no such file beside the script
         self.like = jax.tree.map(_slot, buffer.params)
         self._found = [
-            _HeldSnapshot(step, params, buffer.schedule) for step, params in buffer.in_order()
+            _HeldSnapshot(step, params, buffer.schedule, self.folder)
+            for step, params in buffer.in_order()
         ]
+
+    @classmethod
+    def among(cls, sources: Any) -> list[Any]:
+        """Sources of members, one or a list, with these in the place of buffers."""
+        listed = sources if isinstance(sources, list | tuple) else [sources]
+        return [cls(each) if isinstance(each, SnapshotBuffer) else each for each in listed]
 
     def list(self) -> list[Snapshot]:
         """The members, oldest first."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Unpack
 
 from ...core.errors import SnapshotError
 from ...ensemble.ensemble import EnsembleOptions
 from ...ensemble.ensemble import SnapshotEnsemble as Ensemble
-from ...snapshots.store import Snapshot, SnapshotStore
+from ...snapshots.sources import Source
+from ...snapshots.store import Snapshot
 from .buffer import HeldSnapshots, SnapshotBuffer
 from .model import JaxModel
 
@@ -22,7 +22,7 @@ class SnapshotEnsemble(Ensemble[Any]):
         apply_fn: the model as a function `apply_fn(params, *x)`, jitted for
             speed. It should predict as in evaluation: no dropout.
         folder: the folder of the snapshots, or a buffer that holds some (see
-            `snapshot_buffer`).
+            `snapshot_buffer`); or a list of folders, files, snapshots and buffers.
         like: params of the structure that was recorded; members get its pytree
             type, its devices and its kind of arrays. Only its structure is
             kept, so it may be donated later, and may be what `jax.eval_shape`
@@ -109,17 +109,19 @@ class SnapshotEnsemble(Ensemble[Any]):
     def __init__(
         self,
         apply_fn: Callable[..., Any],
-        folder: str | os.PathLike[str] | SnapshotStore | SnapshotBuffer,
+        folder: Source | SnapshotBuffer | Sequence[Source | SnapshotBuffer],
         like: Any = None,
         *,
         statistics_fn: Callable[..., Any] | None = None,
         **options: Unpack[EnsembleOptions],
     ) -> None:
-        if isinstance(folder, SnapshotBuffer):
-            folder = HeldSnapshots(folder)
-            like = folder.like if like is None else like
+        held = HeldSnapshots.among(folder)
+        buffers = [each for each in held if isinstance(each, HeldSnapshots)]
+        if like is None and buffers:
+            like = buffers[0].like
+        source = held if isinstance(folder, list | tuple) else held[0]
         model = JaxModel(apply_fn, like, statistics_fn)
-        super().__init__(model, folder, **options)
+        super().__init__(model, source, **options)
         for member in self.members:
             with contextlib.suppress(SnapshotError):  # which is said when it is loaded
                 if member.metadata.get("rest"):

@@ -57,6 +57,14 @@ class JaxModel:
     def layout(self) -> Layout:
         return {name: (leaf.shape, leaf.dtype) for name, leaf in self._leaves.items()}
 
+    def same_as(self, other: Any) -> bool:
+        return (
+            isinstance(other, JaxModel)
+            and other.apply_fn is self.apply_fn
+            and other.statistics_fn is self.statistics_fn
+            and (other._structure, other.layout()) == (self._structure, self.layout())
+        )
+
     def place(self) -> object:
         return frozenset(self._devices())
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any, Unpack
 
+import jax.numpy as jnp
+
 from ...core.difference import agree
 from ...core.errors import SnapshotError, shown
 from ...core.schedule import Schedule
@@ -21,7 +23,10 @@ class SnapshotRecorder(Recorder):
     They are copied when the cycle ends, and written in the background: see
     `cosanneal.snapshots.recorder.Recorder`.
 
-    A run that goes on beyond its schedule is said to by a UserWarning, once.
+    A run that goes on beyond its schedule is said to by a UserWarning, once. To make
+    it longer, make the optimizer and the recorder anew with the extended schedule, as
+    in `optax.sgd(cyclic_cosine_schedule(longer))`: the optimizer's state fits, and
+    with `resume_from` the folder goes on.
 
     A tensor's name is its path in the pytree: `params["dense"]["kernel"]` is
     `dense.kernel`.

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Unpack
 
 import keras
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from ...ensemble.ensemble import EnsembleOptions
 from ...ensemble.ensemble import SnapshotEnsemble as Ensemble
 from ...ensemble.model import Forward
-from ...snapshots.store import SnapshotStore
+from ...snapshots.sources import Source
 from .model import KerasModel
 
 
@@ -29,7 +28,7 @@ class SnapshotEnsemble(Ensemble[NDArray[Any]]):
     Args:
         model: a model of the kind that was recorded, built; or a function that
             builds one.
-        folder: the folder of the snapshots.
+        folder: the folder of the snapshots, or a list of folders, files and snapshots.
         forward: how the model is run: `forward(model, batch)`, with a model that has a
             member's weights, and a batch whole, as the loader gives it, with its labels
             (or a cut through an `x` of arrays); arrays of other frameworks are numpy's
@@ -79,7 +78,7 @@ class SnapshotEnsemble(Ensemble[NDArray[Any]]):
     def __init__(
         self,
         model: keras.Model | Callable[[], keras.Model],
-        folder: str | os.PathLike[str] | SnapshotStore,
+        folder: Source | Sequence[Source],
         *,
         forward: Forward[keras.Model] | None = None,
         **options: Unpack[EnsembleOptions],

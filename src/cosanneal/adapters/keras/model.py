@@ -68,7 +68,7 @@ class KerasModel:
                 "Argument `model` must be a keras.Model that is built, or a function that builds "
                 f"one. Received: {type(source).__name__}; build a model by calling it on a batch"
             )
-        self.model = source
+        self.model, self.given = source, model
         self._is_checked = forward is None  # whether forward runs what it is given
         copied = _copied(source) if lent else source
         self.lent = copied is None
@@ -88,6 +88,9 @@ class KerasModel:
             name: (tuple(variable.shape), keras.backend.standardize_dtype(variable.dtype))
             for name, variable in named_weights(self.model).items()
         }
+
+    def same_as(self, other: Any) -> bool:
+        return isinstance(other, KerasModel) and other.given is self.given
 
     def place(self) -> object:
         return None  # what is kept of the members lies in the host's memory, or follows Keras

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Unpack
 
 from torch import Tensor, nn
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from ...ensemble.ensemble import EnsembleOptions
 from ...ensemble.ensemble import SnapshotEnsemble as Ensemble
 from ...ensemble.model import Forward
-from ...snapshots.store import SnapshotStore
+from ...snapshots.sources import Source
 from .model import TorchModel
 
 
@@ -29,7 +28,7 @@ class SnapshotEnsemble(Ensemble[Tensor]):
     Args:
         model: a model of the kind that was recorded, on the device to use; or a
             function that builds one, for a model that cannot be copied.
-        folder: the folder of the snapshots.
+        folder: the folder of the snapshots, or a list of folders, files and snapshots.
         forward: how the model is run: `forward(model, batch)`, with the copy that has a
             member's weights, and a batch whole, as the loader gives it, with its labels
             (or a cut through an `x` of arrays); what is in it is moved to the model's
@@ -77,7 +76,7 @@ class SnapshotEnsemble(Ensemble[Tensor]):
     def __init__(
         self,
         model: nn.Module | Callable[[], nn.Module],
-        folder: str | os.PathLike[str] | SnapshotStore,
+        folder: Source | Sequence[Source],
         *,
         forward: Forward[nn.Module] | None = None,
         **options: Unpack[EnsembleOptions],

@@ -69,6 +69,9 @@ class TorchModel:
         state = self._state()
         return {name: (tuple(each.shape), dtype_name(each.dtype)) for name, each in state.items()}
 
+    def same_as(self, other: Any) -> bool:
+        return isinstance(other, TorchModel) and other.model is self.model
+
     def place(self) -> object:
         return tuple((each.device, each.dtype) for each in self._state().values())
 
@@ -146,7 +149,7 @@ class TorchModel:
                 # Which also finds weights that are not reached through the modules.
                 _compare(mapped(lambda each: each[0], outputs), self._run(members[0](), batch))
                 compared = True
-            return outputs
+            return cast(Tensor, outputs)
 
         return run
 

@@ -59,7 +59,8 @@ def checked(
             "The model must return a row for each sample of a batch, along the first axis. "
             f"Received: an output of shape {shape} for {there}"
         )
-    found.look(output, [each.path.name for each in members], stacked=stacked)
+    # By their paths: two folders may have files of one name.
+    found.look(output, [str(each.path) for each in members], stacked=stacked)
     return output
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ...core.errors import EnsembleError, shown
+from ...snapshots.sources import names_of
 from ...snapshots.store import Snapshot
 from .means import interpolate_weights
 
@@ -116,7 +117,7 @@ def too_high(
     ends = (found.losses[0] + found.losses[-1]) / 2
     if found.barrier <= tolerance * ends:
         return None
-    first, second = (member.path.name for member in members)
+    first, second = names_of(members).values()
     start, end = found.losses[0], found.losses[-1]
     _, top, share = max(
         (loss - (1 - share) * start - share * end, loss, share)

@@ -19,6 +19,7 @@ from ...snapshots.file import encode_header, first_mismatch, plan_header
 from ...snapshots.finite import all_finite
 from ...snapshots.part import rest_mismatch
 from ...snapshots.reader import numpy_dtype
+from ...snapshots.sources import names_of
 from ...snapshots.store import Snapshot
 
 # A multiple of every element's size.
@@ -95,8 +96,8 @@ def average_snapshots(
                 )
         dtypes = {name: _averaged_dtype(dtype) for name, (_, dtype) in layout.items()}
         averaged = [
-            {"name": each.path.name, "step": each.step, "digest": each.metadata["digest"]}
-            for each in members
+            {"name": name, "step": each.step, "digest": each.metadata["digest"]}
+            for each, name in names_of(members).items()
         ]
         header, order = plan_header(
             layout,
