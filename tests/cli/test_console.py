@@ -99,7 +99,7 @@ def test_a_folder_whose_name_is_no_text(tmp_path: Path) -> None:
         assert r"run\udcff" in done.stdout
     missing = run_python(MAIN, "inspect", os.fsdecode(folder) + "/none")
     assert missing.returncode == 2
-    assert missing.stderr.startswith("Error: Argument FOLDER must be a folder. Received: ")
+    assert missing.stderr.startswith("Error: Argument FOLDER must be a folder, or the file")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="folders have Unicode names there")

@@ -95,11 +95,12 @@ def test_inspect_as_json_has_everything(tmp_path: Path) -> None:
         tmp_path, 2, metrics={"loss": float("nan"), "per class": [0.5, float("inf")]}
     )
     found = json.loads(text_of("inspect", tmp_path, "--json"), parse_constant=pytest.fail)
-    assert found["folder"] == str(tmp_path)
+    assert found["folders"] == [str(tmp_path)]
     assert [row["name"] for row in found["snapshots"]] == [s.path.name for s in snapshots]
     row = found["snapshots"][1]
     assert row.pop("written").endswith("+00:00")
     assert row == {
+        "folder": str(tmp_path),
         "name": "cycle-0001-step-0000024000.safetensors",
         "cycle": 1,
         "step": 24_000,
@@ -205,9 +206,8 @@ def test_a_folder_without_snapshots_says_so(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", [["inspect"], ["verify"], ["average", "-o", "x.safetensors"]])
 def test_what_is_no_folder_is_refused(tmp_path: Path, command: list[str]) -> None:
-    assert "Argument FOLDER must be a folder. Received: nowhere, no such folder" in error_of(
-        *command, "nowhere"
-    )
+    message = "Argument FOLDER must be a folder, or the file of a snapshot. Received: nowhere, no"
+    assert message in error_of(*command, "nowhere")
     assert "n could not be read: File name too long" in error_of(*command, "n" * 300)
     (tmp_path / "file").touch()
     assert "file, a file" in error_of(*command, tmp_path / "file")
@@ -406,3 +406,58 @@ def test_inspect_of_many_is_short_in_a_terminal_and_whole_in_a_pipe(
     assert seen.exit_code == 1
     assert first.path.name in seen.stderr.replace("\n", "")
     assert "12000 " in call("inspect", tmp_path, "--last", 130).stdout
+
+
+def test_inspect_shows_several_folders_and_files(tmp_path: Path) -> None:
+    for name in "ab":
+        record(tmp_path / name, 3)
+    one = record(tmp_path / "c", 2)[1]
+    given = ["inspect", tmp_path / "a", tmp_path / "b", one.path]
+    lines = text_of(*given, "--last", "2").splitlines()
+    counts = ("2 of 3 snapshots", "2 of 3 snapshots", "1 snapshot")
+    for line, name, count in zip([x for x in lines if "snapshot" in x], "abc", counts, strict=True):
+        assert line.startswith(f"{count} in {tmp_path / name}, ")
+    found = json.loads(text_of(*given, "--json"))
+    assert found["folders"] == [str(tmp_path / name) for name in "abc"]
+    assert [Path(row["folder"]).name for row in found["snapshots"]] == [*"aaabbbc"]
+    assert found["snapshots"][-1]["name"] == one.path.name
+
+
+def test_verify_takes_several_folders_and_names_what_is_damaged(tmp_path: Path) -> None:
+    record(tmp_path / "a", 2)
+    damage(record(tmp_path / "b", 2)[1], -1)
+    result = call("verify", tmp_path / "a", tmp_path / "b")
+    assert result.exit_code == 1
+    assert f"Whole: 3 of 4 snapshots in {tmp_path / 'a'} and {tmp_path / 'b'}" in result.output
+    result = call("verify", tmp_path / "a", tmp_path / "b", "--json")
+    rows = json.loads(result.stdout)["snapshots"]
+    assert [row["name"].split("/")[0] for row in rows] == [*"aabb"]
+    assert [row["error"] is None for row in rows] == [True, True, True, False]
+
+
+def test_average_takes_several_folders_and_leaves_one_out(tmp_path: Path) -> None:
+    a, b = record(tmp_path / "a", 3), record(tmp_path / "b", 2, arrays={"w": np.full(4, 9.0)})
+    for each in a:
+        each.path.unlink()
+    a = record(tmp_path / "a", 3, arrays={"w": np.arange(4.0)})
+    given = ["average", tmp_path / "a", tmp_path / "b", "-o", tmp_path / "mean.safetensors"]
+    left_out = f"b/{b[0].path.name}"
+    found = json.loads(text_of(*given, "--last", "3", "--without", left_out, "--json"))
+    expected = [f"a/{each.path.name}" for each in a[1:]] + [f"b/{b[1].path.name}"]
+    assert found["averaged"] == expected
+    mean = safetensors.numpy.load_file(tmp_path / "mean.safetensors")["w"]
+    np.testing.assert_array_equal(mean, (2 * np.arange(4.0) + 9) / 3)
+    assert "of which there is 2" in error_of(*given, "--force", "--without", "1")
+    assert "must hold the 9 snapshots of --last" in error_of(*given, "--force", "--last", "9")
+
+
+def test_several_folders_that_cannot_be_are_said(tmp_path: Path) -> None:
+    record(tmp_path / "a", 1)
+    (tmp_path / "empty").mkdir()
+    for command in (["inspect"], ["verify"], ["average", "-o", tmp_path / "x.safetensors"]):
+        for other, message in (
+            ("a", "must name each snapshot once"),
+            ("empty", "must name folders that hold snapshots"),
+            ("none", "no such folder"),
+        ):
+            assert message in error_of(*command, tmp_path / "a", tmp_path / other)

@@ -20,7 +20,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from ..core.errors import CosannealError, EnsembleError, SnapshotError, plural
-from ..core.paths import kind_of, local_path
+from ..core.paths import kind_of, lasting_path, local_path
 from .console import needs_package, output_console, outside, print_error, print_note, visible
 
 if TYPE_CHECKING:
@@ -31,55 +31,78 @@ _GAP = 3  # characters between two columns of a table
 _MOST_STEPS = 5
 _MOST_ROWS = 100  # of a table in a terminal, unless more are asked for
 
-Folder = Annotated[Path, typer.Argument(help="The folder of the snapshots.", show_default=False)]
+Folders = Annotated[
+    list[Path],
+    typer.Argument(
+        help="The folder of the snapshots, or several; or files of single ones.",
+        metavar="FOLDER...",
+        show_default=False,
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def inspect(
-    folder: Folder,
+    folders: Folders,
     last: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help=f"Look at the newest so many; by default all, of which a terminal shows the "
-            f"newest {_MOST_ROWS}.",
+            help=f"Look at the newest so many of each folder; by default all, of which a terminal "
+            f"shows the newest {_MOST_ROWS}.",
             metavar="N",
             show_default=False,
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the snapshots of a folder: their steps, sizes, metrics and tensors.
+    """Show the snapshots of folders: their steps, sizes, metrics and tensors.
 
     Only the headers are read, each of which is compared with its digest; see
     `verify` for the tensors. A snapshot whose header cannot be read is named,
     and the exit code is 1. One of weights that were not finite is marked.
     """
-    snapshots = _snapshots(folder)
-    rows = [_describe(snapshot) for snapshot in snapshots[-(last or len(snapshots)) :]]
+    found: dict[Path, list[Snapshot]] = {folder: [] for folder in map(_folder_of, folders)}
+    for snapshot in _snapshots(folders):
+        found[snapshot.path.parent].append(snapshot)
+    shown = {_folder_of(folder): _shown(folder) for folder in folders}
+    described = {
+        folder: [_describe(each) for each in snapshots[-(last or len(snapshots)) :]]
+        for folder, snapshots in found.items()
+    }
+    rows = [row for each in described.values() for row in each]
     if as_json:
         from ..snapshots.store import without_nan
 
-        typer.echo(json.dumps({"folder": str(folder), "snapshots": without_nan(rows)}, indent=2))
+        whole = [
+            {"folder": str(shown[folder]), **row}
+            for folder, each in described.items()
+            for row in each
+        ]
+        document = {"folders": list(map(str, shown.values())), "snapshots": without_nan(whole)}
+        typer.echo(json.dumps(document, indent=2))
     else:
         console = output_console()
-        most = _MOST_ROWS if last is None and console.is_terminal else len(rows)
-        _show(rows, folder, console, most=most, there=len(snapshots))
+        for folder, each in described.items():
+            most = _MOST_ROWS if last is None and console.is_terminal else len(each)
+            _show(each, shown[folder], console, most=most, there=len(found[folder]))
     _exit_if_any(row["error"] for row in rows)
 
 
-def verify(folder: Folder, as_json: AsJson = False) -> None:
-    """Read the snapshots of a folder to the last byte and compare them with their digests.
+def verify(folders: Folders, as_json: AsJson = False) -> None:
+    """Read the snapshots of folders to the last byte and compare them with their digests.
 
     Those that are not what was written are named, and the exit code is 1. Named
     are also those with a NaN or an infinity: whole, but of no use to an ensemble.
     A folder without snapshots is refused.
     """
-    snapshots = _at_least(1, folder, "at least one snapshot")
+    snapshots = _at_least(1, folders, "at least one snapshot")
+    from ..snapshots.sources import names_of
+
     rows: list[dict[str, Any]] = []
     with _progress("verifying", map(_size, snapshots)) as advance:
-        for snapshot in snapshots:
-            rows.append({"name": snapshot.path.name, "error": None, "nonfinite": None})
+        for snapshot, name in names_of(snapshots).items():
+            rows.append({"name": name, "error": None, "nonfinite": None})
             try:
                 snapshot.verify(advance)
                 # Also of those that were written before it was noted.
@@ -88,7 +111,7 @@ def verify(folder: Folder, as_json: AsJson = False) -> None:
                 rows[-1]["error"] = str(error)
     damaged = [row["error"] for row in rows if row["error"] is not None]
     if as_json:
-        typer.echo(json.dumps({"folder": str(folder), "snapshots": rows}, indent=2))
+        typer.echo(json.dumps({"folders": list(map(str, folders)), "snapshots": rows}, indent=2))
     else:
         for message in damaged:
             print_error(message)
@@ -99,12 +122,12 @@ def verify(folder: Folder, as_json: AsJson = False) -> None:
                     f"{row['nonfinite']!r}. It is whole, but an ensemble or an average refuses it."
                 )
         whole = f"{len(snapshots) - len(damaged)} of {plural(len(snapshots), 'snapshot')}"
-        output_console().print(outside(f"Whole: {whole} in {folder}"), soft_wrap=True)
+        output_console().print(outside(f"Whole: {whole} in {_joined(folders)}"), soft_wrap=True)
     _exit_if_any(row["error"] for row in rows)
 
 
 def average(
-    folder: Folder,
+    folders: Folders,
     out: Annotated[
         Path, typer.Option("--out", "-o", help="The safetensors file to write.", show_default=False)
     ],
@@ -124,15 +147,16 @@ def average(
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write the mean of a folder's snapshots as one safetensors file of weights.
+    """Write the mean of the snapshots of folders as one safetensors file of weights.
 
-    A piece of each is in memory at a time. Sums are in float64. Integers and
-    bools have no mean: the newest snapshot's are taken. Running statistics
-    (BatchNorm) are averaged like weights: re-estimate them on training data. A
-    snapshot with a NaN or an infinity is refused.
+    Of several folders, the newest are the last ones in the order given. A piece of
+    each is in memory at a time. Sums are in float64. Integers and bools have no
+    mean: the newest snapshot's are taken. Running statistics (BatchNorm) are
+    averaged like weights: re-estimate them on training data. A snapshot with a NaN
+    or an infinity is refused.
     """
     wanted = "at least one snapshot" if last is None else f"the {last} snapshots of --last"
-    snapshots = _at_least(last or 1, folder, wanted, without or ())
+    snapshots = _at_least(last or 1, folders, wanted, without or ())
     with needs_package("Reading snapshots"):
         from ..ensemble import average_snapshots
     members = snapshots if last is None else snapshots[-last:]
@@ -144,10 +168,12 @@ def average(
             message = message.replace("leave it out of `snapshots`", "leave it out by --without")
             raise EnsembleError(message) from error
     if as_json:
+        from ..snapshots.sources import names_of
+
         document = {
             "out": str(out),
             "bytes": local_path(out).stat().st_size,
-            "averaged": [snapshot.path.name for snapshot in members],
+            "averaged": list(names_of(members).values()),
             "taken_from_newest_though_different": list(differing),
         }
         typer.echo(json.dumps(document, indent=2))
@@ -165,30 +191,51 @@ def average(
         )
 
 
-def _snapshots(folder: Path) -> list[Snapshot]:
+def _snapshots(folders: Sequence[Path]) -> list[Snapshot]:
     with needs_package("Reading snapshots"):
-        from ..snapshots import SnapshotStore
-    path = local_path(folder, error=SnapshotError)
-    kind = kind_of(path)
-    if kind != "folder":
-        what = "no such folder" if kind is None else "a file"
-        raise CosannealError(f"Argument FOLDER must be a folder. Received: {folder}, {what}")
-    return SnapshotStore(path).list()
+        from ..snapshots.sources import Sources
+    for folder in folders:
+        if kind_of(local_path(folder, error=SnapshotError)) is None:
+            raise CosannealError(
+                "Argument FOLDER must be a folder, or the file of a snapshot. "
+                f"Received: {folder}, no such folder"
+            )
+    given = folders[0] if len(folders) == 1 else folders
+    return Sources(given, name="Argument FOLDER", error=CosannealError).list()
 
 
-def _at_least(count: int, folder: Path, wanted: str, without: Sequence[str] = ()) -> list[Snapshot]:
-    snapshots = _snapshots(folder)
+def _folder_of(path: Path) -> Path:
+    """The folder that a path is, or whose file it is."""
+    path = lasting_path(path, error=SnapshotError)
+    return path.parent if kind_of(path) == "file" else path
+
+
+def _shown(path: Path) -> Path:
+    """The same, as it was given."""
+    return path.parent if kind_of(local_path(path)) == "file" else path
+
+
+def _joined(folders: Sequence[Path]) -> str:
+    return " and ".join(map(str, folders))
+
+
+def _at_least(
+    count: int, folders: Sequence[Path], wanted: str, without: Sequence[str] = ()
+) -> list[Snapshot]:
+    snapshots = _snapshots(folders)
+    several = "s" if len(folders) > 1 else ""
     if without:
         from ..ensemble.members import choose_members
 
         names = [int(each) if re.fullmatch(r"[0-9]{1,20}", each) else each for each in without]
-        left_out = choose_members(
-            snapshots, names, where=f"folder {folder}", name="Option --without"
-        )
+        where = f"folder{several} {_joined(folders)}"
+        left_out = choose_members(snapshots, names, where=where, name="Option --without")
         snapshots = [snapshot for snapshot in snapshots if snapshot not in left_out]
         wanted += " beside those of --without"
     if len(snapshots) < count:
-        raise CosannealError(f"Folder {folder} must hold {wanted}. Received: {len(snapshots)}")
+        raise CosannealError(
+            f"Folder{several} {_joined(folders)} must hold {wanted}. Received: {len(snapshots)}"
+        )
     return snapshots
 
 
