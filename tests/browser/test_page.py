@@ -22,7 +22,7 @@ PHONE, DESK = 390, 1280
 FIGURES = {
     "whole": [
         *("training", "members", "correlation", "disagreement", "reliability"),
-        *("interpolation", "study"),
+        *("risk_coverage", "interpolation", "study"),
     ],
     "many": ["members", "correlation", "disagreement", "reliability"],
     "one": ["reliability"],

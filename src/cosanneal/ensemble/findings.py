@@ -201,7 +201,7 @@ def analyze_uncertainty(
         >>> members = [[[0.9, 0.1], [0.4, 0.6]], [[0.6, 0.4], [0.7, 0.3]]]
         >>> found = analyze_uncertainty(members, [0, 1])
         >>> round(found["mutual_information"], 3), found["selective"]["rows"][0]["aurc"]
-        (0.053, 0.25)
+        (0.055, 0.25)
     """
     members = list(predictions)
     weights = None if choice is None else choice.weights
