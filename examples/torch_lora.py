@@ -14,8 +14,7 @@ torch.manual_seed(0)
 digits = load_digits()
 x = torch.tensor(digits.data / 16, dtype=torch.float32)
 y = torch.tensor(digits.target)
-rows = torch.randperm(len(x))
-train, test = rows[:900], rows[900:]
+train, test = torch.randperm(len(x)).tensor_split([900])
 
 
 class LoRA(nn.Module):
