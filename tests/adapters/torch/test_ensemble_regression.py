@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import copy
 import math
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -223,6 +227,25 @@ def test_a_member_that_gives_nan_is_named(tmp_path: Path, mode: Any) -> None:
         ensemble = SnapshotEnsemble(Bad(make), tmp_path, outputs="gaussian")
         with pytest.raises(ca.EnsembleError, match=r"must be finite. Received: NaN.*from cycle"):
             ensemble.predict(data(5)[0], mode=mode)
+
+
+def test_the_example_runs(tmp_path: Path) -> None:
+    script = Path(__file__).parents[3] / "examples" / "torch_regression.py"
+    assert len(script.read_text().splitlines()) < 60
+    # Of so small a network, threads only wait for each other.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    told = subprocess.run(
+        [sys.executable, "-W", "error", str(script)],
+        cwd=tmp_path,
+        env=environment,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    (covered,) = re.findall(r"([0-9.]+) % of targets in the 90 % intervals", told)
+    assert abs(float(covered) - 90) < 4
+    (error,) = re.findall(r"RMSE ([0-9.]+)", told)
+    assert float(error) < 0.35
 
 
 def test_options_of_the_other_kind_are_refused(tmp_path: Path) -> None:
