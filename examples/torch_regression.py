@@ -27,6 +27,7 @@ class Heads(nn.Module):
         self.mean, self.variance = nn.Linear(64, 1), nn.Linear(64, 1)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The two for each row."""
         hidden = self.body(x)
         return self.mean(hidden), nn.functional.softplus(self.variance(hidden)) + 1e-4
 
