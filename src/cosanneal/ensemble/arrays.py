@@ -239,11 +239,13 @@ class Labels:
 
     Args:
         classes: integers of shape (rows,).
-        samples: how many samples there are; each has the same number of rows.
+        samples: how many samples there are.
+        counts: how many rows each sample has; None where all have as many.
     """
 
     classes: NDArray[np.intp]
     samples: int
+    counts: NDArray[np.intp] | None = None
 
     def likelihoods(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
         """The probability of each row's class."""
@@ -251,9 +253,39 @@ class Labels:
         return found
 
     def per_sample(self, scores: NDArray[Any]) -> NDArray[np.float64]:
-        """The mean of the rows' scores over each sample."""
-        rows = np.asarray(scores, np.float64).reshape(self.samples, -1)
-        return np.asarray(rows.mean(axis=1))
+        """The mean of the rows' scores over each sample; their mean is that of all rows.
+
+        Of samples with differing numbers of rows, `n_i` of a mean `n`, it is `m + (m_i -
+        m) * n_i / n`: by how much a sample's mean `m_i` moves the mean `m` of all.
+
+        Source: Cochran, "Sampling Techniques" (1977), section 6.4, for the ratio of sums.
+        """
+        rows = np.asarray(scores, np.float64)
+        if self.counts is None:
+            return np.asarray(rows.reshape(self.samples, -1).mean(axis=1))
+        mean = rows.mean()
+        samples = np.repeat(np.arange(self.samples), self.counts)
+        away = np.bincount(samples, rows - mean, minlength=self.samples)
+        return np.asarray(mean + away * (self.samples / len(rows)))
+
+    def counted(self, counts: Any) -> Labels:
+        """These, where samples have differing numbers of rows.
+
+        Args:
+            counts: how many each has; those without any are left out.
+
+        Raises:
+            EnsembleError: they are not as many in all as there are rows.
+        """
+        known = as_numpy(counts)
+        integers = known.dtype.kind in "iu" and known.ndim == 1
+        if not integers or (known < 0).any() or known.sum() != len(self.classes):
+            raise EnsembleError(
+                "Argument `counts` must be the number of labels of each sample: integers whose sum "
+                f"is {len(self.classes)}. Received: {shown(counts)}"
+            )
+        known = known[known > 0].astype(np.intp)
+        return Labels(self.classes, len(known), known)
 
 
 def as_labels(labels: Any, shape: tuple[int, ...], class_axis: int | None = -1) -> Labels:

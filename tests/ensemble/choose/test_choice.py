@@ -333,3 +333,40 @@ def test_a_choice_is_read_from_a_regular_file_only(tmp_path: Path) -> None:
     for name in ("pipe.json", "zero.json"):
         with pytest.raises(ca.EnsembleError, match=rf"{name} could not be read: it is no regular"):
             Choice.load(tmp_path / name)
+
+
+def test_labels_of_one_sample_are_one_sample_for_the_interval() -> None:
+    """By resampling whole samples in a loop, with their sums and their numbers of labels."""
+    random = np.random.default_rng(5)
+    counts = np.concatenate([random.integers(1, 4, 150), random.integers(20, 40, 50)])
+    labels = np.repeat(random.integers(2, size=200), counts)  # alike within a sample
+    hard = np.repeat(random.normal(size=(2, 200)), counts, axis=1)
+    p = 1 / (1 + np.exp(-(2 * (2 * labels - 1) + hard + 0.1 * random.normal(size=hard.shape))))
+    members = np.stack([1 - p, p], axis=-1)
+    with pytest.warns(UserWarning, match="200 validation samples"):
+        choice = fit(members, labels, counts=counts, select="weights", temperature=False)
+    assert choice.samples == 200
+    pooled = np.tensordot(choice.weights, members, 1)
+    rows = [-np.log(each[np.arange(len(labels)), labels]) for each in (pooled, members.mean(0))]
+    ends = np.cumsum(counts)
+    sums = np.array(
+        [(rows[0] - rows[1])[e - n : e].sum() for e, n in zip(ends, counts, strict=True)]
+    )
+    taken = random.integers(200, size=(4000, 200))
+    low, high = np.quantile(sums[taken].sum(1) / counts[taken].sum(1), [0.025, 0.975])
+    assert choice.interval == pytest.approx((low, high), abs=0.15 * (high - low))
+    # By labels, as if each were a sample, it would be far narrower.
+    alone = fit(members, labels, select="weights", temperature=False).interval
+    assert alone[1] - alone[0] < 0.5 * (high - low)
+    for wrong in (counts[:-1], counts - 2, counts / 2, [counts]):
+        with pytest.raises(ca.EnsembleError, match="`counts` must"):
+            fit(members, labels, counts=wrong)
+
+
+def test_samples_of_as_many_labels_are_those_of_an_axis() -> None:
+    p, y = drawn(samples=4800, members=3)
+    rows = fit(p, y, counts=np.full(1200, 4))
+    axis = fit(p.reshape(3, 1200, 4, 3), y.reshape(1200, 4))
+    assert (rows.weights, rows.temperature) == (axis.weights, axis.temperature)
+    assert rows.interval == pytest.approx(axis.interval, rel=1e-9)
+    assert rows.samples == axis.samples == 1200

@@ -260,6 +260,7 @@ def fit(
     bags: int = 0,
     seed: int = 0,
     digests: Sequence[str] | None = None,
+    counts: Any = None,
 ) -> Choice:
     """Choose members, weights and a temperature on validation data.
 
@@ -284,6 +285,9 @@ def fit(
         bags: of select="greedy", as in `select_greedy`.
         seed: of the bags and the intervals.
         digests: of the members, to know them again by.
+        counts: where the first axis has the labels of all samples one after the
+            other (sequences of different lengths): how many of them each sample has.
+            The interval is over samples.
 
     Raises:
         EnsembleError: arguments that cannot be, or arrays that do not fit.
@@ -309,7 +313,7 @@ def fit(
     Caruana et al. (2004); Rahaman & Thiery (2021) for the temperature after pooling.
     """
     metric = check_metric(metric)
-    held_out = HeldOut(predictions, labels, class_axis=class_axis)
+    held_out = HeldOut(predictions, labels, class_axis=class_axis, counts=counts)
     names = names_of(len(held_out), names)
     chosen = _select(held_out, select, metric, steps=steps, bags=bags, seed=seed)
     candidates = [

@@ -40,6 +40,7 @@ class HeldOut:
             one array with the members along its first axis.
         labels: the true classes, as `cosanneal.ensemble.metrics` says.
         class_axis: the axis of the classes in one member's array, or None.
+        counts: how many labels each sample has, where that differs.
 
     Raises:
         EnsembleError: no members, shapes that differ or do not fit, labels that
@@ -53,7 +54,12 @@ class HeldOut:
     """
 
     def __init__(
-        self, predictions: Sequence[Any] | Any, labels: Any, *, class_axis: int | None = -1
+        self,
+        predictions: Sequence[Any] | Any,
+        labels: Any,
+        *,
+        class_axis: int | None = -1,
+        counts: Any = None,
     ) -> None:
         self._members = [as_numpy(member) for member in predictions]
         shapes = {member.shape for member in self._members}
@@ -66,6 +72,8 @@ class HeldOut:
         self.shape = shapes.pop()
         self.class_axis = class_axis
         self.labels = as_labels(labels, self.shape, class_axis)
+        if counts is not None:
+            self.labels = self.labels.counted(counts)
         # One row for each label, one column for each member. A mean of so many
         # numbers of at least 2**-126 is at least that too.
         self.likelihoods: Floats = np.empty((len(self.labels.classes), len(self)))
@@ -82,16 +90,17 @@ class HeldOut:
         return self.labels.samples
 
     def rows(self, member: int, samples: slice = slice(None)) -> Floats:
-        """A member's probabilities for some of the samples, one row for each label."""
+        """A member's probabilities for some of its first axis, one row for each label."""
         return as_rows(self._members[member][samples], self.class_axis)
 
     def error_products(self, members: NDArray[np.intp]) -> Floats:
         """`mean(sum_k (p_a - y)_k (p_b - y)_k)` for every two of some members."""
         products = np.zeros((len(members), len(members)))
-        numbers = math.prod(self.shape) // self.samples * len(members)
+        length = self.shape[0]
+        numbers = math.prod(self.shape) // length * len(members)
         at_once = max(_NUMBERS // numbers, 1)
-        classes = self.labels.classes.reshape(self.samples, -1)
-        for start in range(0, self.samples, at_once):
+        classes = self.labels.classes.reshape(length, -1)
+        for start in range(0, length, at_once):
             at = slice(start, start + at_once)
             errors = np.stack([self.rows(int(member), at) for member in members])
             labels = classes[at].reshape(-1)
