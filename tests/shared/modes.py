@@ -98,6 +98,7 @@ def check_loaders(ensemble: SnapshotEnsemble[Any], x: Any, y: Any) -> None:
     with pytest.raises(ca.EnsembleError, match="`mode` must be"):
         ensemble.predict(x, mode="fast")  # type: ignore[arg-type]
     refused: Callable[[Any], Any] = ensemble.predict
+    nothing: Any
     for nothing in ({"x": "x"}, "x", 5, {}, (), [], iter([{"x": 1}]), iter([3.0])):
         with pytest.raises(ca.EnsembleError, match="`x` must"):
             refused(nothing)

@@ -353,7 +353,7 @@ def check_alike(
             "Received: two; give both the same model, or average their predictions"
         )
     for name, ours, theirs in zip(
-        ("outputs", "class_axis", "pooling"), settings, others, strict=True
+        ("outputs", "class_axis", "pooling", "output"), settings, others, strict=True
     ):
         if ours != theirs:
             raise EnsembleError(

@@ -28,6 +28,8 @@ Batch: TypeAlias = Any
 ModelT = TypeVar("ModelT")
 # How a user has a model run on a loader's batch: `forward(model, batch)` gives its output.
 Forward: TypeAlias = Callable[[ModelT, Any], Any]
+# What takes the arrays that are meant out of what the model returns, as `Taken.pick` does.
+Pick: TypeAlias = Callable[[Any], Any]
 # Weights as `Model.load` makes them: a mapping from a snapshot's names to arrays.
 Weights: TypeAlias = Any
 
@@ -56,8 +58,18 @@ class Model(Protocol[ArrayT]):
     def own(self) -> Capture:
         """What gives the model's own tensors, where members are parts that leave some out."""
 
-    def says_outputs(self) -> Reading | None:
-        """What its outputs are, where it says so itself, for certain; None where it does not."""
+    def is_array(self, thing: object) -> bool:
+        """Whether something is an array of the framework."""
+
+    def output_names(self) -> Sequence[str]:
+        """The names of several outputs that it returns as a list or a tuple, where it has some."""
+
+    def says_outputs(self, output: Any = None) -> Reading | None:
+        """What its output is, where it says so itself, for certain; None where it does not.
+
+        Args:
+            output: the key, the name or the place of one of several.
+        """
 
     def load(self, tensors: Mapping[str, Any]) -> Weights:
         """Weights for a pass, in the model's place.
@@ -67,22 +79,23 @@ class Model(Protocol[ArrayT]):
                 made of such weights.
         """
 
-    def running(self) -> AbstractContextManager[Callable[[Weights, Batch], ArrayT]]:
+    def running(self, pick: Pick) -> AbstractContextManager[Callable[[Weights, Batch], Any]]:
         """What runs the model with some weights on a batch: for one pass, in one thread at a time.
 
         The model predicts in evaluation mode and without gradients. Weights that
         were given in the call before, the very same mapping, need not be put in
         place again. At the end of the pass they are let go of.
 
-        Raises:
-            EnsembleError: (the function) an output that is not one array.
+        Args:
+            pick: makes what the function returns of what the model does.
         """
 
-    def stack(self, members: Sequence[Callable[[], Weights]]) -> Callable[[Batch], ArrayT]:
+    def stack(self, members: Sequence[Callable[[], Weights]], pick: Pick) -> Callable[[Batch], Any]:
         """What runs all members on a batch at once, and stacks what they would give one by one.
 
         Args:
             members: each loads one.
+            pick: as in `running`; it is traced with the model.
         """
 
     def batches(

@@ -158,8 +158,8 @@ def test_ensembles_that_cannot_be_are_refused(tmp_path: Path) -> None:
         SnapshotEnsemble(apply, tmp_path, {"hidden": params["hidden"]}).predict(x)
     with pytest.raises(ca.EnsembleError, match=r"the model's tensor 'more' is not in it"):
         SnapshotEnsemble(apply, tmp_path, {**params, "more": jnp.ones(1)}).predict(x)
-    with pytest.raises(ca.EnsembleError, match=r"must return one array\. Received: tuple"):
-        SnapshotEnsemble(lambda _, x: (x,), tmp_path, params).predict(x)
+    with pytest.raises(ca.EnsembleError, match=r"must return one array.* a dict with 'a' and 'b'"):
+        SnapshotEnsemble(lambda _, x: {"a": x, "b": x}, tmp_path, params).predict(x)
     with pytest.raises(ca.EnsembleError, match=r"shape .* could be several things.*values"):
         SnapshotEnsemble(lambda _, x: x[:, :1], tmp_path, params).predict(x)
 

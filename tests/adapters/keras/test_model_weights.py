@@ -156,20 +156,3 @@ def test_models_of_several_inputs_and_of_none(tmp_path: Path) -> None:
         ensemble.predict((left, right[:6]))
     with pytest.raises(ca.EnsembleError, match=r"`x` must be an array.*list"):
         ensemble.predict([left, right])
-
-
-def test_a_model_of_several_outputs_is_averaged_by_a_subclass(tmp_path: Path) -> None:
-    x = keras.Input((4,))
-    model = keras.Model(x, {"c": layers.Dense(3)(x), "r": layers.Dense(1)(x)})
-
-    class One(type(model)):  # type: ignore[misc]
-        def call(self, *args: Any, **kwargs: Any) -> Any:
-            return super().call(*args, **kwargs)["c"]
-
-    one = One(model.input, model.output)
-    record_once(tmp_path, one)
-    given = np.ones((5, 4), np.float32)
-    with pytest.raises(ca.EnsembleError, match=r"one tensor.*dict; give a model of a subclass"):
-        SnapshotEnsemble(model, tmp_path, outputs="values").predict(given)
-    found = SnapshotEnsemble(one, tmp_path, outputs="values").predict(given)
-    np.testing.assert_allclose(found, model.predict_on_batch(given)["c"], rtol=1e-6)

@@ -231,7 +231,7 @@ def test_a_copy_without_a_member_has_no_weights(tmp_path: Path) -> None:
         assert sum(each.untyped_storage().nbytes() for each in copied.state_dict().values()) < 100
         assert torch.equal(copied.get_buffer("table"), torch.arange(4.0))
         weights = seam.load(SnapshotStore(tmp_path).list()[0].load(framework="pt"))
-        with seam.running() as run:
+        with seam.running(lambda output: output) as run:
             run(weights, (torch.randn(4, 50),))
         seen = [weakref.ref(each) for each in weights.values()]
         del weights

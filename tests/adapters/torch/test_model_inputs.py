@@ -82,6 +82,7 @@ def test_dict_batches_go_in_by_keyword_without_their_labels(tmp_path: Path, mode
     ensemble = SnapshotEnsemble(recorded(tmp_path, models), tmp_path)
     a, b, y = inputs()
     expected = by_hand(models, lambda model: model(a, b))
+    x: Any
     for x in ({"a": a, "b": b}, {"b": b, "labels": y, "a": a}, Batches(a=a, b=b, label=y)):
         torch.testing.assert_close(ensemble.predict(x, mode=mode), expected)
     torch.testing.assert_close(

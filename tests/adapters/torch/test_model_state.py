@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -127,15 +126,3 @@ def test_models_of_several_inputs_and_of_none(tmp_path: Path) -> None:
         ensemble.predict((a, b[:6]))
     with pytest.raises(ca.EnsembleError, match=r"`x` must be an array.*list"):
         ensemble.predict([a, b])
-
-
-class TupleOutput(nn.Linear):
-    def forward(self, x: Tensor) -> Any:
-        return (super().forward(x),)
-
-
-def test_a_model_must_return_one_tensor(tmp_path: Path) -> None:
-    model = TupleOutput(4, 3)
-    record_once(tmp_path, model)
-    with pytest.raises(ca.EnsembleError, match=r"must return one tensor\. Received: tuple"):
-        SnapshotEnsemble(model, tmp_path).predict(torch.zeros(2, 4))

@@ -110,18 +110,18 @@ def test_training_data_and_what_has_no_usual_size_come_at_once() -> None:
             batch_size=None,
             arrays=np.ndarray,
             convert=np.asarray,
-            **options,  # type: ignore[arg-type]
+            **options,
         )
         assert [len(batch) for (batch,) in batches] == [1000]
 
 
-def test_labels_of_other_lengths_than_the_first_are_refused() -> None:
+def test_labels_may_be_of_other_lengths_in_each_batch() -> None:
     padded = [(np.ones((4, size)), np.zeros((4, size), int)) for size in (5, 7)]
 
     class Loaded:
         def __iter__(self) -> Any:
             return iter(padded)
 
-    message = r"labels of one shape.*Received: \(4, 7\) in batch 1, after \(4, 5\); pad the batches"
-    with pytest.raises(ca.EnsembleError, match=message):
-        batches_of(Loaded()).labels()
+    found = batches_of(Loaded()).labels(lambda labels: labels + 1)
+    assert [each.shape for each in found] == [(4, 5), (4, 7)]
+    assert all((each == 1).all() for each in found)

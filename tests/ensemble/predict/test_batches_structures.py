@@ -116,7 +116,7 @@ def test_a_loaders_batch_is_read_as_people_mean_it(item: Any, batch: Any, labels
         with pytest.raises(ca.EnsembleError, match=r"batches of \(x, y\), or dicts with 'labels'"):
             batches.labels()
     else:
-        np.testing.assert_array_equal(batches.labels(), labels)
+        np.testing.assert_array_equal(np.concatenate(batches.labels()), labels)
 
 
 def test_a_record_goes_in_as_it_is_with_its_labels() -> None:
@@ -125,7 +125,7 @@ def test_a_record_goes_in_as_it_is_with_its_labels() -> None:
     ((found,),) = batches
     assert type(found) is Record
     np.testing.assert_array_equal(found.nodes, X)
-    np.testing.assert_array_equal(batches.labels(), Y)
+    np.testing.assert_array_equal(np.concatenate(batches.labels()), Y)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,8 @@ def test_whole_batches_come_as_they_are(item: Any) -> None:
 
 def test_whole_batches_have_labels_too() -> None:
     for item in ({"a": X, "labels": Y}, (X, Y)):
-        np.testing.assert_array_equal(batches_of(Loaded(item), whole=True).labels(), Y)
+        (labels,) = batches_of(Loaded(item), whole=True).labels()
+        np.testing.assert_array_equal(labels, Y)
     with pytest.raises(ca.EnsembleError, match=r"Received: 'label' and 'y'; take all but one out"):
         batches_of(Loaded({"a": X, "y": Y, "label": Y}), whole=True).labels()
     for x, part in (({"a": X, "y": Y}, {"a": X[:5], "y": Y[:5]}), ((X, W), (X[:5], W[:5]))):
@@ -175,6 +176,7 @@ def test_arrays_in_structures_are_cut_along_their_first_axes(x: Any, second: Any
 
 
 def test_labels_among_arrays() -> None:
+    x: Any
     for x in ({"a": X, "labels": Y}, {"a": X, "y": Y.tolist()}, Labelled(X, W, Y, Y)):
         np.testing.assert_array_equal(batches_of(x, 4).labels(), Y)
     for x in (X, (X, Y), {"a": X}):
@@ -186,7 +188,7 @@ def test_a_list_of_dicts_or_tuples_is_batches() -> None:
     for items in ([{"a": X, "y": Y}] * 2, [(X, Y)] * 2):
         batches = batches_of(items)
         assert len([*batches]) == 2
-        np.testing.assert_array_equal(batches.labels(), np.concatenate([Y, Y]))
+        np.testing.assert_array_equal(batches.labels(), [Y, Y])
 
 
 def test_a_list_of_arrays_is_several_arguments_where_the_framework_has_it_so() -> None:
@@ -201,7 +203,7 @@ def test_a_list_of_arrays_is_several_arguments_where_the_framework_has_it_so() -
 def test_an_input_may_have_the_name_of_labels() -> None:
     batches = batches_of(Loaded({"y": X, "label": Y}), label_names=("labels", "label"))
     assert [plain(batch) for batch in batches] == [{"y": X.tolist()}]
-    np.testing.assert_array_equal(batches.labels(), Y)
+    np.testing.assert_array_equal(batches.labels(), [Y])
 
 
 @pytest.mark.parametrize(

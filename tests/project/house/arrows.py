@@ -48,20 +48,32 @@ _ENSEMBLE: dict[str, set[str]] = {
     "predict": {
         *("arrays", "predict.batches", "predict.outputs", "predict.pooling", "predict.gaussian"),
     },
+    "predict.taken": {
+        *("model", "predict", "predict.outputs", "predict.pooling", "predict.gaussian"),
+    },
     # What it finds are scores too.
     "predict.uncertainty": {
         *("arrays", "score", "predict.outputs", "predict.pooling", "predict.gaussian"),
     },
     "predict.modes": {
         *("members", "model", "predict"),
-        *("predict.batches", "predict.pooling", "predict.gaussian"),
+        *("predict.batches", "predict.outputs", "predict.taken", "predict.gaussian"),
+    },
+    "predict.validation": {
+        *("arrays", "model", "predict", "predict.batches", "predict.outputs"),
+        *("predict.taken", "predict.modes"),
+    },
+    "options": {"members", "predict.outputs", "predict.pooling"},
+    "fitting": {
+        *("members", "choose.choice", "choose.regression"),
+        *("predict", "predict.taken", "predict.validation"),
     },
     "weights": {"arrays", "predict.pooling"},
     "weights.barrier": {"weights"},
     "weights.averaging": {
-        *("arrays", "score", "members", "model", "weights", "weights.barrier"),
-        *("predict", "predict.batches", "predict.outputs", "predict.pooling", "predict.modes"),
-        "predict.gaussian",
+        *("arrays", "score", "choose.choice", "members", "model", "weights", "weights.barrier"),
+        *("predict", "predict.batches", "predict.outputs", "predict.pooling"),
+        *("predict.gaussian", "predict.validation"),
     },
 }
 # On top, and the document of all of it above.

@@ -34,6 +34,10 @@ ALLOWED = {
         "adapters.torch",
         "_version",
     ): "how often a tensor was changed in place; documented under no name",
+    (
+        "adapters.keras",
+        "_call_has_training_arg",
+    ): "whether a call can be told the mode, as Keras' own trainers look",
     ("adapters.keras", "_flatten_layers"): "the layers within a layer, however they are held",
     ("adapters.keras", "_keras_history"): "the layer that an output is of; no public name",
     ("adapters.keras", "_iterations"): "every pass counts; `iterations` may count one of several",

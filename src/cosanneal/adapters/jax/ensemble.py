@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, Unpack
 
 from ...core.errors import SnapshotError
-from ...ensemble.ensemble import EnsembleOptions
 from ...ensemble.ensemble import SnapshotEnsemble as Ensemble
+from ...ensemble.options import EnsembleOptions
 from ...snapshots.sources import Source
 from ...snapshots.store import Snapshot
 from .buffer import HeldSnapshots, SnapshotBuffer
@@ -20,7 +20,9 @@ class SnapshotEnsemble(Ensemble[Any]):
 
     Args:
         apply_fn: the model as a function `apply_fn(params, *x)`, jitted for
-            speed. It should predict as in evaluation: no dropout.
+            speed. It should predict as in evaluation: no dropout. It returns an
+            array, or holds one: the first item of a tuple, as in `(logits, state)`;
+            `logits` of a dict or a dataclass. `EnsembleOptions` says more.
         folder: the folder of the snapshots, or a buffer that holds some (see
             `snapshot_buffer`); or a list of folders, files, snapshots and buffers.
         like: params of the structure that was recorded; members get its pytree
@@ -38,8 +40,8 @@ class SnapshotEnsemble(Ensemble[Any]):
             about the `mean` beside it, and gains that between the batches; of
             anything else that moves, the mean over batches is taken. A batch
             counts by the size of its first array.
-        options: `last`, `members`, `outputs`, `class_axis` and `pooling`, as
-            `cosanneal.ensemble.SnapshotEnsemble` has them.
+        options: `last`, `members`, `outputs`, `output`, `class_axis` and `pooling`,
+            as `cosanneal.ensemble.SnapshotEnsemble` has them.
 
     Raises:
         EnsembleError: an argument that cannot be, or fewer snapshots than asked for.

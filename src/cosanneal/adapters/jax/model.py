@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 
 from ...core.errors import EnsembleError
 from ...ensemble.arrays import as_numpy
-from ...ensemble.model import Batch, Weights, free_host_memory
+from ...ensemble.model import Batch, Pick, Weights, free_host_memory
 from ...ensemble.predict.batches import BATCH_SIZE, Batches
-from ...ensemble.predict.gaussian import is_pair, mapped, pair_of
 from ...ensemble.structure import leaves
 from ...snapshots.file import Layout
 from .capture import PytreeCapture
@@ -86,25 +85,31 @@ class JaxModel:
     def own(self) -> PytreeCapture:
         return PytreeCapture(self._own)
 
-    def says_outputs(self) -> None:
+    def is_array(self, thing: object) -> bool:
+        return isinstance(thing, jax.Array | np.ndarray)
+
+    def output_names(self) -> Sequence[str]:
+        return ()
+
+    def says_outputs(self, output: Any = None) -> None:
         """A function says nothing of itself."""
 
     def load(self, tensors: Mapping[str, Any]) -> Weights:
         return {name: self._leaves[name].restore(value) for name, value in tensors.items()}
 
     @contextmanager
-    def running(self) -> Iterator[Callable[[Weights, Batch], jax.Array]]:
-        yield lambda weights, batch: _one_array(_run(self.apply_fn, self.export(weights), batch))
+    def running(self, pick: Pick) -> Iterator[Callable[[Weights, Batch], Any]]:
+        yield lambda weights, batch: self._output(pick, self.export(weights), batch)
 
-    def stack(self, members: Sequence[Callable[[], Weights]]) -> Callable[[Batch], jax.Array]:
+    def stack(self, members: Sequence[Callable[[], Weights]], pick: Pick) -> Callable[[Batch], Any]:
         params = [self.export(load()) for load in members]
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
 
         def every(stacked: Any, batch: Batch) -> Any:
-            return jax.vmap(lambda params: _one_array(_run(self.apply_fn, params, batch)))(stacked)
+            return jax.vmap(lambda params: self._output(pick, params, batch))(stacked)
 
         compiled = jax.jit(every)
-        return lambda batch: cast(jax.Array, compiled(stacked, batch))
+        return lambda batch: compiled(stacked, batch)
 
     def batches(
         self, x: Any, batch_size: int | None, *, training: bool = False, name: str = "x"
@@ -157,8 +162,10 @@ class JaxModel:
         return ()
 
     def estimate(self, weights: Weights, layers: object, batches: Batches) -> Weights:  # noqa: ARG002
-        def predicted(named: Mapping[str, Any], batch: Batch) -> Any:
-            return _one_array(_run(self.apply_fn, self.export(named), batch))
+        def predicted(named: Mapping[str, Any], batch: Batch) -> jax.Array:
+            found = jax.tree.leaves(_run(self.apply_fn, self.export(named), batch))
+            arrays = [jnp.ravel(each) for each in found if self.is_array(each)]
+            return jnp.concatenate(arrays or [jnp.zeros(0)])
 
         return estimate(weights, self._known, batches, self._moved_by, predicted)
 
@@ -169,6 +176,10 @@ class JaxModel:
         return jax.tree_util.tree_unflatten(
             self._structure, [weights[name] for name in self._leaves]
         )
+
+    def _output(self, pick: Pick, params: Any, batch: Batch) -> Any:
+        """What is taken of the function's output for a batch, as JAX' arrays."""
+        return jax.tree.map(jnp.asarray, pick(_run(self.apply_fn, params, batch)))
 
     def _moved_by(self, named: Mapping[str, Any], batch: Batch) -> dict[str, Any]:
         statistics_fn = cast(Callable[..., Any], self.statistics_fn)
@@ -228,14 +239,3 @@ def _has_explicit_axes(array: Any) -> bool:
 
 def _is_laid_out(array: jax.Array) -> bool:
     return len(array.sharding.device_set) > 1
-
-
-def _one_array(output: Any) -> Any:
-    """The output: one array, or a pair of a mean and a variance."""
-    parts = pair_of(output) if is_pair(output) else (output,)
-    if not all(isinstance(part, jax.Array | np.ndarray) for part in parts):
-        raise EnsembleError(
-            "The model must return one array. Received: "
-            f"{type(output).__name__}; let apply_fn return the array to average"
-        )
-    return mapped(jnp.asarray, output)

@@ -8,9 +8,9 @@ from typing import Any, Unpack
 import keras
 from numpy.typing import NDArray
 
-from ...ensemble.ensemble import EnsembleOptions
 from ...ensemble.ensemble import SnapshotEnsemble as Ensemble
 from ...ensemble.model import Forward
+from ...ensemble.options import EnsembleOptions
 from ...snapshots.sources import Source
 from .model import KerasModel
 
@@ -25,6 +25,10 @@ class SnapshotEnsemble(Ensemble[NDArray[Any]]):
     predicts as `model.predict_on_batch` does: in inference mode, compiled once for
     all members. Layers that keep a state begin each pass without one.
 
+    Of a functional model with several outputs, `output` is the name of the layer that
+    makes the one to take (or a key of the dict, or a place), unless it is "logits".
+    `EnsembleOptions` says more, and how several are taken at once.
+
     Args:
         model: a model of the kind that was recorded, built; or a function that
             builds one.
@@ -38,7 +42,7 @@ class SnapshotEnsemble(Ensemble[NDArray[Any]]):
             By default a dict goes in as it is, but for labels ("labels", "label" or "y",
             if the model has no input of that name), a tuple or list as several
             inputs, and of `(x, y)` what stands first.
-        options: `last`, `members`, `outputs`, `class_axis` and `pooling`, as
+        options: `last`, `members`, `outputs`, `output`, `class_axis` and `pooling`, as
             `cosanneal.ensemble.SnapshotEnsemble` has them.
 
     Raises:

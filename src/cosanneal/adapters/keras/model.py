@@ -13,7 +13,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import keras
 import numpy as np
@@ -22,16 +22,15 @@ from numpy.typing import NDArray
 
 from ...core.errors import EnsembleError
 from ...ensemble.arrays import as_numpy
-from ...ensemble.model import Batch, Forward, Weights, check_forward, free_host_memory
+from ...ensemble.model import Batch, Forward, Pick, Weights, check_forward, free_host_memory
 from ...ensemble.predict.batches import BATCH_SIZE, LABEL_NAMES, Batches, Whole
-from ...ensemble.predict.gaussian import is_pair, pair_of
 from ...ensemble.predict.outputs import Reading
 from ...ensemble.structure import map_leaves
 from ...snapshots.file import Layout
 from .calls import noting_calls
 from .capture import ModelCapture
 from .names import array_of, input_names, named_weights
-from .outputs import said_outputs
+from .outputs import output_names, said_outputs
 from .stacked import StackedModel
 from .statistics import estimate, moving_layers
 
@@ -98,31 +97,51 @@ class KerasModel:
     def own(self) -> ModelCapture:
         return ModelCapture(self.model)
 
-    def says_outputs(self) -> Reading | None:
-        return said_outputs(self.model)
+    def is_array(self, thing: object) -> bool:
+        return isinstance(thing, np.ndarray) or bool(ops.is_tensor(thing))
+
+    def output_names(self) -> Sequence[str]:
+        return output_names(self.model)
+
+    def says_outputs(self, output: Any = None) -> Reading | None:
+        return said_outputs(self.model, output)
 
     def load(self, tensors: Mapping[str, Any]) -> Weights:
         return dict(tensors)
 
     @contextmanager
-    def running(self) -> Iterator[Callable[[Weights, Batch], NDArray[Any]]]:
+    def running(self, pick: Pick) -> Iterator[Callable[[Weights, Batch], Any]]:
         with self._given() as give:
 
-            def run(weights: Weights, batch: Batch) -> NDArray[Any]:
+            def run(weights: Weights, batch: Batch) -> Any:
                 give(weights)
-                return cast(NDArray[Any], _one_array(self._run(batch)))
+                return keras.tree.map_structure(_as_array, pick(self._run(batch)))
 
             yield run
 
-    def stack(self, members: Sequence[Callable[[], Weights]]) -> Callable[[Batch], NDArray[Any]]:
+    def stack(self, members: Sequence[Callable[[], Weights]], pick: Pick) -> Callable[[Batch], Any]:
         weights = [load() for load in members]
         stacked = {name: np.stack([each[name] for each in weights]) for name in weights[0]}
         self._derived.refuse_stacked(stacked)
-        model = StackedModel(self._target, stacked, self.forward)
+        refused: list[EnsembleError] = []
 
-        def run(batch: Batch) -> NDArray[Any]:
-            outputs = model.predict_on_batch(self._input(batch))
-            return cast(NDArray[Any], _one_array(outputs))
+        def picked(returned: Any) -> Any:
+            try:
+                return pick(returned)
+            except EnsembleError as error:
+                refused.append(error)
+                raise
+
+        model = StackedModel(self._target, stacked, picked, self.forward)
+
+        def run(batch: Batch) -> Any:
+            refused.clear()
+            try:
+                return model.predict_on_batch(self._input(batch))
+            except Exception as error:
+                if refused:  # of which Keras and TensorFlow make others
+                    raise refused[0] from error
+                raise
 
         return run
 
@@ -207,7 +226,7 @@ class KerasModel:
                 "argument, and no other model"
             )
         self._is_checked = True
-        return keras.tree.map_structure(_as_array, output)
+        return output
 
     def _usual_size(self) -> int | None:
         """So many samples at a time where nothing is said: as many as the model is made for."""
@@ -378,17 +397,5 @@ class _Sequence:
 
 
 def _as_array(output: Any) -> Any:
-    """What `forward` returns, or a part of it, as `predict_on_batch` would give it."""
+    """What `forward` returns as `predict_on_batch` would give it."""
     return ops.convert_to_numpy(output) if ops.is_tensor(output) else output
-
-
-def _one_array(output: Any) -> Any:
-    """The output: one array, or a pair of a mean and a variance."""
-    parts = pair_of(output) if is_pair(output) else (output,)
-    if not all(isinstance(part, np.ndarray) for part in parts):
-        raise EnsembleError(
-            "The model must return one tensor. Received: "
-            f"{type(output).__name__}; give what runs it as forward=, a function of the model and "
-            "a batch that returns the tensor to average"
-        )
-    return output

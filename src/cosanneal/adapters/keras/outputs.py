@@ -11,6 +11,7 @@ from typing import Any, Final
 import keras
 
 from ...ensemble.predict.outputs import Reading
+from .names import free_name
 
 # Layers whose output is that of their activation.
 _ACTIVATED: Final = {
@@ -34,18 +35,51 @@ _REGRESSION: Final = {
 }
 
 
-def said_outputs(model: keras.Model) -> Reading | None:
-    """What a model's outputs are, if it says so for certain.
+def output_names(model: keras.Model) -> list[str]:
+    """The names of several outputs that a functional model returns in a list or a tuple.
+
+    They are those of the layers that made them, as in `compile` and `fit`; with a
+    number where one layer made several.
+    """
+    returned = _returned(model)
+    if not isinstance(returned, list | tuple) or len(returned) != len(model.output_names):
+        return []
+    taken: set[str] = set()
+    return [free_name(name, taken) for name in model.output_names]
+
+
+def said_outputs(model: keras.Model, output: Any = None) -> Reading | None:
+    """What a model's output is, or one of several, if it says so for certain.
 
     Where the last activation is no softmax or sigmoid, the loss it was compiled
     with decides. A loss of probabilities behind a layer that is known to give
     any number contradicts it: then nothing is said.
     """
-    last = _last(model)
+    loss = getattr(model, "loss", None)
+    if output is None:
+        last = _last(model)
+    else:
+        returned, names = _returned(model), output_names(model)
+        place: Any = names.index(output) if output in names else output
+        try:
+            last = _last(returned[place]._keras_history.operation)
+        except (AttributeError, IndexError, KeyError, TypeError):  # there is none, or of a part
+            return None
+        if isinstance(loss, dict | list | tuple):
+            key = names[place] if names and isinstance(loss, dict) else place
+            try:
+                loss = loss[key]
+            except (IndexError, KeyError, TypeError):
+                loss = None
     if isinstance(last, Reading):
         return last
-    found, needs_numbers_in_0_1 = _of_loss(getattr(model, "loss", None))
+    found, needs_numbers_in_0_1 = _of_loss(loss)
     return None if last == _LINEAR and needs_numbers_in_0_1 else found
+
+
+def _returned(model: Any) -> Any:
+    """The structure of a functional model's outputs; None of another model."""
+    return model.output if _is_kerass(type(model).call) and hasattr(model, "output_names") else None
 
 
 def _last(model: Any) -> Reading | str | None:

@@ -9,7 +9,7 @@ import keras
 from keras import ops
 from numpy.typing import NDArray
 
-from ...ensemble.model import Forward
+from ...ensemble.model import Forward, Pick
 from .names import named_weights
 
 
@@ -24,6 +24,7 @@ class StackedModel(keras.Model):
         self,
         model: keras.Model,
         stacked: dict[str, NDArray[Any]],
+        pick: Pick,
         forward: Forward[keras.Model] | None = None,
     ) -> None:
         super().__init__(name="stacked_members")
@@ -33,15 +34,17 @@ class StackedModel(keras.Model):
             [names.get(id(variable)) for variable in variables]
             for variables in (model.trainable_variables, model.non_trainable_variables)
         ]
+        # A model's own call need not have the argument.
+        mode = {"training": False} if model._call_has_training_arg else {}
 
         # In functions, for Keras would take the model's weights for its own.
         def run(trainable: list[Any], others: list[Any], x: Any) -> Any:
             if forward is None:
-                return model.stateless_call(trainable, others, x, training=False)[0]
+                return pick(model.stateless_call(trainable, others, x, **mode)[0])
             variables = [*model.trainable_variables, *model.non_trainable_variables]
             mapping = zip(variables, [*trainable, *others], strict=True)
             with keras.StatelessScope(state_mapping=list(mapping)):
-                return forward(model, x)
+                return pick(forward(model, x))
 
         self._run: Callable[..., Any] = run
         self._own: Callable[[], Any] = lambda: (

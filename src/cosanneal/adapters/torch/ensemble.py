@@ -7,9 +7,9 @@ from typing import Unpack
 
 from torch import Tensor, nn
 
-from ...ensemble.ensemble import EnsembleOptions
 from ...ensemble.ensemble import SnapshotEnsemble as Ensemble
 from ...ensemble.model import Forward
+from ...ensemble.options import EnsembleOptions
 from ...snapshots.sources import Source
 from .model import TorchModel
 
@@ -25,6 +25,9 @@ class SnapshotEnsemble(Ensemble[Tensor]):
     the first batch it is looked whether the copy reaches the model's own weights
     by another way than its modules (a closure, a global), which is refused.
 
+    What the model returns is a tensor, or holds one: `logits` of a dict or of one of
+    transformers' outputs; the first item of a tuple. `EnsembleOptions` says more.
+
     Args:
         model: a model of the kind that was recorded, on the device to use; or a
             function that builds one, for a model that cannot be copied.
@@ -35,7 +38,7 @@ class SnapshotEnsemble(Ensemble[Tensor]):
             device. By default a dict goes in by keyword without its labels ("labels",
             "label" or "y"), a tuple or list as several arguments, and of `(x, y)` what
             stands first.
-        options: `last`, `members`, `outputs`, `class_axis` and `pooling`, as
+        options: `last`, `members`, `outputs`, `output`, `class_axis` and `pooling`, as
             `cosanneal.ensemble.SnapshotEnsemble` has them.
 
     Arrays of numpy, and nested lists of numbers, are made tensors: of their floats such

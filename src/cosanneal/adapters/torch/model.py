@@ -7,6 +7,7 @@ has a member's, and without one one number for each tensor.
 from __future__ import annotations
 
 import copy
+import functools
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -19,11 +20,10 @@ from torch.nn.utils.rnn import PackedSequence
 
 from ...core.errors import EnsembleError
 from ...ensemble.arrays import as_numpy
-from ...ensemble.model import Batch, Forward, check_forward, free_host_memory
+from ...ensemble.model import Batch, Forward, Pick, check_forward, free_host_memory
 from ...ensemble.predict.batches import Batches, Whole, samples_of
-from ...ensemble.predict.gaussian import is_pair, mapped, pair_of
 from ...ensemble.predict.outputs import Reading
-from ...ensemble.structure import map_leaves
+from ...ensemble.structure import leaves, map_leaves
 from ...snapshots.file import Layout
 from .capture import ModuleCapture
 from .state import dtype_name, is_shard, plain_name, unwrapped
@@ -83,7 +83,15 @@ class TorchModel:
                 self._source = self.model()
         return ModuleCapture(self._source)
 
-    def says_outputs(self) -> Reading | None:
+    def is_array(self, thing: object) -> bool:
+        return isinstance(thing, Tensor)
+
+    def output_names(self) -> Sequence[str]:
+        return ()
+
+    def says_outputs(self, output: Any = None) -> Reading | None:
+        if output is not None:
+            return None
         model = self.model if isinstance(self.model, nn.Module) else self._copy.module
         last: Any = unwrapped(model)
         # What runs one module after the other, and does nothing else, ends with its last.
@@ -108,17 +116,17 @@ class TorchModel:
         return {name: value.to(own[name].device) for name, value in tensors.items()}
 
     @contextmanager
-    def running(self) -> Iterator[Callable[[dict[str, Tensor], Batch], Tensor]]:
+    def running(self, pick: Pick) -> Iterator[Callable[[dict[str, Tensor], Batch], Any]]:
         with self._lock, torch.no_grad():
             try:
-                yield self._run
+                yield lambda weights, batch: pick(self._run(weights, batch))
             finally:
                 self._present = None
                 self._copy.drop()
 
     def stack(
-        self, members: Sequence[Callable[[], dict[str, Tensor]]]
-    ) -> Callable[[Batch], Tensor]:
+        self, members: Sequence[Callable[[], dict[str, Tensor]]], pick: Pick
+    ) -> Callable[[Batch], Any]:
         copied, module = self._copy, self._copy.module
         called = _Called(module, self._call)
         stacked: dict[str, Tensor] = {}
@@ -131,14 +139,14 @@ class TorchModel:
                 stacked[name][i].copy_(value)
         compared = False
 
-        def run(batch: Batch) -> Tensor:
+        def run(batch: Batch) -> Any:
             nonlocal compared
             given = _moved(batch, self._device)  # which forward may write to
 
             def one(weights: dict[str, Tensor]) -> Any:
                 # Tied tensors stand in a snapshot under each of their names.
                 output = torch.func.functional_call(called, weights, (given,), tie_weights=False)
-                return _one_tensor(output)
+                return pick(output)
 
             if copied.derives:  # what was kept of the call before is forgotten
                 self._present = None
@@ -147,9 +155,11 @@ class TorchModel:
             outputs = torch.func.vmap(one)(stacked)
             if not compared:
                 # Which also finds weights that are not reached through the modules.
-                _compare(mapped(lambda each: each[0], outputs), self._run(members[0](), batch))
+                alone = pick(self._run(members[0](), batch))
+                for each, own in zip(leaves(outputs), leaves(alone), strict=True):
+                    _compare(each[0], own)
                 compared = True
-            return cast(Tensor, outputs)
+            return outputs
 
         return run
 
@@ -160,7 +170,7 @@ class TorchModel:
             x,
             batch_size=batch_size,
             arrays=Tensor,
-            convert=self._converted,
+            convert=functools.partial(_converted, like=list(self._state().values())),
             training=training,
             name=name,
             whole=self.forward is not None,
@@ -190,7 +200,7 @@ class TorchModel:
     def estimate(
         self, weights: dict[str, Tensor], layers: Sequence[str], batches: Batches
     ) -> dict[str, Tensor]:
-        with self.running() as run:
+        with self.running(lambda output: output) as run:
             self._put(weights)
             return estimate(
                 self._copy.module, weights, layers, batches, lambda batch: run(weights, batch)
@@ -202,36 +212,17 @@ class TorchModel:
     def export(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         return {self._copy.names[plain]: value for plain, value in weights.items()}
 
-    def _run(self, weights: dict[str, Tensor], batch: Batch) -> Tensor:
+    def _run(self, weights: dict[str, Tensor], batch: Batch) -> Any:
         self._put(weights)
         batch = _moved(batch, self._device)
         unwatched = self._copy.watched or samples_of(batch) == 0
         own = None if unwatched else lambda: self._own(weights)
-        output = self._copy.run(lambda module: self._call(module, batch), own)
-        return cast(Tensor, _one_tensor(output))
+        return self._copy.run(lambda module: self._call(module, batch), own)
 
     def _call(self, module: nn.Module, batch: Batch) -> Any:
         if isinstance(batch, Whole):
             return cast(Forward[nn.Module], self.forward)(module, batch.given)
         return module(**batch) if isinstance(batch, Mapping) else module(*batch)
-
-    def _converted(self, array: Any) -> Any:
-        """An array of another kind as a tensor: floats in the model's dtype.
-
-        numpy makes float64 of what has no dtype of its own; tensors have the one that
-        their owner gave them.
-        """
-        values = as_numpy(array)
-        if values.dtype.kind == "V" and values.dtype.isbuiltin == 2:  # of ml_dtypes
-            values = values.astype(np.float32)
-        if values.dtype.kind not in "biufc":
-            return array
-        # Of one that must not be written to, torch would warn.
-        tensor = torch.from_numpy(values if values.flags.writeable else values.copy())
-        if not tensor.is_floating_point():
-            return tensor
-        own = (held[key] for held, key in self._slots.values())
-        return tensor.to(next((each.dtype for each in own if each.is_floating_point()), None))
 
     def _put(self, weights: dict[str, Tensor]) -> None:
         if weights is not self._present:
@@ -321,29 +312,31 @@ def _moved(batch: Batch, device: torch.device) -> Batch:
     return map_leaves(moved, batch, _is_packed)
 
 
+def _converted(array: Any, like: Sequence[Tensor]) -> Any:
+    """An array of another kind as a tensor: floats in the dtype of the first such one of `like`.
+
+    numpy makes float64 of what has no dtype of its own; tensors have the one that
+    their owner gave them.
+    """
+    values = as_numpy(array)
+    if values.dtype.kind == "V" and values.dtype.isbuiltin == 2:  # of ml_dtypes
+        values = values.astype(np.float32)
+    if values.dtype.kind not in "biufc":
+        return array
+    # Of one that must not be written to, torch would warn.
+    tensor = torch.from_numpy(values if values.flags.writeable else values.copy())
+    if not tensor.is_floating_point():
+        return tensor
+    return tensor.to(next((each.dtype for each in like if each.is_floating_point()), None))
+
+
 def _is_packed(node: Any) -> bool:
     """Whether it is packed sequences, a named tuple that knows what to move of itself."""
     return isinstance(node, PackedSequence)
 
 
-def _one_tensor(output: Any) -> Any:
-    """The output: one tensor, or a pair of a mean and a variance."""
-    parts = pair_of(output) if is_pair(output) else (output,)
-    if not all(isinstance(part, Tensor) for part in parts):
-        raise EnsembleError(
-            "The model must return one tensor. Received: "
-            f"{type(output).__name__}; give what runs it as forward=, a function of the model and "
-            "a batch that returns the tensor to average"
-        )
-    return output
-
-
-def _compare(stacked: Any, alone: Any) -> None:
+def _compare(stacked: Tensor, alone: Tensor) -> None:
     """Refuse a member's output that is another when it is run with others."""
-    if is_pair(alone):
-        for both in zip(pair_of(stacked), pair_of(alone), strict=True):
-            _compare(*both)
-        return
     away = (stacked.double() - alone.double()).abs().max() if stacked.numel() else 0.0
     # In half precision, rounding alone makes a difference.
     share = max(1e-3, 8 * torch.finfo(alone.dtype).eps if alone.is_floating_point() else 0.0)

@@ -109,6 +109,8 @@ class Choice:
         noise: what is added to it of values, for the noise of the targets: one variance for
             all, or one for each; None where none was fitted.
         quantiles: which the values along the last axis are; None where they are none.
+        output: of several outputs, the name of the one by which it was chosen, to
+            which alone the temperature belongs.
     """
 
     members: tuple[str, ...]
@@ -127,6 +129,7 @@ class Choice:
     variance_scale: float = 1.0
     noise: tuple[float, ...] | None = None
     quantiles: tuple[float, ...] | None = None
+    output: str | None = None
 
     def apply(self, predictions: Iterable[Any]) -> Any:
         """The chosen ensemble's probabilities, or of a regression its values or its pair.
@@ -201,6 +204,7 @@ class Choice:
             "variance_scale": self.variance_scale,
             "noise": None if self.noise is None else list(self.noise),
             "quantiles": None if self.quantiles is None else list(self.quantiles),
+            "output": self.output,
         }
 
     @classmethod
@@ -413,7 +417,7 @@ def _select(
 def _read(reader: Reader) -> Choice:
     reader.only(
         *("format", "version", "members", "temperature", "class_axis", "select", "metric"),
-        *("candidates", "samples", "interval", "seed", "gap"),
+        *("candidates", "samples", "interval", "seed", "gap", "output"),
         *("outputs", "variance_scale", "noise", "quantiles"),
     )
     members = reader.items("members")
@@ -463,6 +467,7 @@ def _read(reader: Reader) -> Choice:
     interval = reader.numbers("interval")
     if len(interval) != 2 or not -math.inf < interval[0] <= interval[1] < math.inf:
         raise reader.error("interval", "two finite numbers, the lower one first")
+    output = None if reader.value("output") is None else reader.text("output")
     gap = None if reader.value("gap") is None else reader.number("gap")
     if gap is not None and not 0 <= gap < math.inf:
         raise reader.error("gap", "null or a finite number of at least 0")
@@ -479,6 +484,7 @@ def _read(reader: Reader) -> Choice:
         seed=seed or 0,
         gap=gap,
         digests=tuple(member.text("digest") for member in members) if known else None,
+        output=output,
         outputs=cast(Kind, kind),
         **_variance(reader),
     )

@@ -171,9 +171,12 @@ def fit_outputs(
     class_axis: int | None,
     names: Sequence[str],
     digests: Sequence[str] | None,
+    counts: Any = None,
     **options: Unpack[FitOptions],
 ) -> Choice:
     """What `fit` or `fit_regression` chooses, by what the outputs are.
+
+    `counts` is as in `fit`; of a regression each target is a sample of its own.
 
     Raises:
         EnsembleError: an option of the other one; or as they.
@@ -189,7 +192,7 @@ def fit_outputs(
             )
     if values:
         return fit_regression(predictions, truth, outputs=cast(Regression, outputs), **given)
-    return fit(predictions, truth, class_axis=class_axis, **given)
+    return fit(predictions, truth, class_axis=class_axis, counts=counts, **given)
 
 
 def _candidate(name: str, found: Fitted) -> Candidate:

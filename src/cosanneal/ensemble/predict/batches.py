@@ -144,8 +144,16 @@ class Batches:
             part = functools.partial(self._part, start=start, end=end)
             yield map_leaves(part, self._batch)
 
-    def labels(self) -> NDArray[Any]:
-        """The labels of every batch, in one array; of a loader, that takes a pass of its own.
+    @property
+    def are_cut(self) -> bool:
+        """Whether they are of arrays, and no loader's."""
+        return self._loader is None
+
+    def labels(self, of: Callable[[Any], Any] | None = None) -> NDArray[Any] | list[NDArray[Any]]:
+        """The labels: of arrays in one; of a loader those of each batch, by a pass of their own.
+
+        Args:
+            of: makes the array of what is given as labels, where that is none.
 
         Raises:
             EnsembleError: batches without labels.
@@ -156,7 +164,7 @@ class Batches:
                     "Argument `y_val` must be given where `x_val` is no loader of (x, y), and no "
                     f"dict with {self._known_names}. Received: arrays, and no y_val"
                 )
-            return self._checked_labels(self._labels, self._samples)
+            return self._checked_labels(self._labels, self._samples, of)
         found: list[NDArray[Any]] = []
         for given, batch in self._loaded():
             if not given:
@@ -165,21 +173,16 @@ class Batches:
                     f"{self._known_names}, where `y_val` is left out. "
                     f"Received: a {type(batch).__name__} without labels"
                 )
-            labels = self._checked_labels(given, samples_of(batch))
-            if found and labels.shape[1:] != found[0].shape[1:]:
-                raise EnsembleError(
-                    "Argument `x_val` must give labels of one shape, but for the number of "
-                    f"samples. Received: {labels.shape} in batch {len(found)}, after "
-                    f"{found[0].shape}; pad the batches to one length or size"
-                )
-            found.append(labels)
-        return np.concatenate(found)
+            found.append(self._checked_labels(given, samples_of(batch), of))
+        return found
 
-    def _checked_labels(self, given: Mapping[str, Any], samples: int | None) -> NDArray[Any]:
+    def _checked_labels(
+        self, given: Mapping[str, Any], samples: int | None, of: Callable[[Any], Any] | None
+    ) -> NDArray[Any]:
         """The labels under the one name there is, with as many rows as there are samples."""
         self._check_names(given)
         ((_, labels),) = given.items()
-        found = as_numpy(labels)
+        found = as_numpy(labels if of is None else of(labels))
         if not found.ndim or samples not in (None, len(found)):
             there = "samples" if samples is None else plural(samples, "sample")
             raise EnsembleError(

@@ -80,6 +80,27 @@ class FoundOutputs:
         """What they are. Until an output with samples was seen, anything does."""
         return self._spec or OutputSpec("probabilities", None, self._pooling)
 
+    @property
+    def are_pairs(self) -> bool:
+        """Whether each is a pair of a mean and a variance."""
+        return self._outputs == "gaussian"
+
+    def refuse_pair(self, returned: object) -> None:
+        """Refuse two arrays of which the first would be taken for values, and nobody said so.
+
+        Raises:
+            EnsembleError: they may be a mean and its variance, which must not be left out.
+        """
+        expected = self._given_outputs == "auto" and self._said is None
+        if expected and self._spec and self._spec.outputs == "values" and is_pair(returned):
+            shapes = [getattr(each, "shape", None) for each in pair_of(returned)]
+            if shapes[0] is not None and shapes[0] == shapes[1]:
+                raise EnsembleError(
+                    "The model must return one array, or it must be known what each is. Received: "
+                    f"a {type(returned).__name__} of two; of means and variances give "
+                    'outputs="gaussian", and to leave one out output=0 or 1'
+                )
+
     def expect_values(self) -> None:
         """Take outputs that are not known yet for the values of a regression.
 
@@ -162,7 +183,7 @@ class FoundOutputs:
         Warns:
             UserWarning: logits that are probabilities already; once.
         """
-        if is_pair(output) or self._outputs == "gaussian":
+        if self.are_pairs:
             self._look_at_pair(output, members, stacked=stacked)
             return
         shape = tuple(output.shape)[1 if stacked else 0 :]
@@ -172,13 +193,7 @@ class FoundOutputs:
         self.spec.check(shape)
 
     def _look_at_pair(self, output: Any, members: Sequence[str], *, stacked: bool) -> None:
-        """Refuse a pair that is none, or that nobody said is one of a mean and a variance."""
-        if self._outputs != "gaussian":
-            raise EnsembleError(
-                f"The model must return one array. Received: {type(output).__name__} of two; of "
-                'means and variances give outputs="gaussian"; else make it return the one to '
-                "average"
-            )
+        """Refuse a pair that is none, or whose numbers are none."""
         mean, variance = pair_of(output)
         check_pair_shapes(mean, variance)
         for i, member in enumerate(members):

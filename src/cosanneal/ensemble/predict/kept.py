@@ -6,7 +6,7 @@ import contextlib
 import math
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from ...core.errors import EnsembleError, shown
 from ...core.paths import local_path
 from ..arrays import Kind
-from .found import FoundOutputs, nonfinite
+from .found import nonfinite
+from .outputs import OutputSpec
 
 # Bytes of predictions beyond which they are kept in a file.
 IN_MEMORY: Final = 256 << 20
@@ -26,7 +27,7 @@ IN_MEMORY: Final = 256 << 20
 def kept_predictions(
     outputs: Iterable[Any],
     members: Sequence[str],
-    found: FoundOutputs,
+    known: Callable[[], OutputSpec],
     file: str | os.PathLike[str] | None,
 ) -> Iterator[NDArray[Any]]:
     """The probabilities of all members in one array, with the members along the first axis.
@@ -36,7 +37,7 @@ def kept_predictions(
     Args:
         outputs: of each member in turn; one is in memory at a time.
         members: the name of each, at least one.
-        found: what the outputs are.
+        known: says what the outputs are, once there are any.
         file: the .npy file to keep them in; without one they are in memory, or
             where they are large in a temporary file, for as long as the context.
 
@@ -48,7 +49,7 @@ def kept_predictions(
     with contextlib.ExitStack() as stack:
         kept: NDArray[Any] | None = None
         for i, output in enumerate(outputs):
-            spec = found.spec  # which is known by now
+            spec = known()
             array = spec.kept(output)
             if not np.isfinite(array).all():
                 raise nonfinite(members[i])

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from typing import Any, Final, Generic, Literal, Protocol, TypeAlias, TypeVar, cast, get_args
+from typing import Any, Final, Generic, Literal, TypeAlias, TypedDict, get_args
 
 from ...core.errors import EnsembleError, plural, shown
 from ...snapshots.store import Snapshot
@@ -13,88 +14,93 @@ from ..members import Members
 from ..model import ArrayT, Batch, Model, Weights
 from .batches import Batches, arrays_of, samples_of
 from .found import FoundOutputs
-from .gaussian import is_pair, like_pair, pair_of
+from .gaussian import is_pair, pair_of
+from .outputs import OutputSpec
+from .ragged import Ragged, check_ragged
+from .taken import NestedPool, PoolT, Taken
 
 Mode: TypeAlias = Literal["stream", "resident", "stacked", "auto"]
 
-
-class MemberPool(Protocol):
-    """What takes in the members' outputs for a batch, as `Pool` does."""
-
-    def update(self, output: Any, weight: float, /) -> None:
-        """Take in one member's."""
-
-    def update_stacked(self, outputs: Any, weights: Sequence[float], /) -> None:
-        """Take in several members', along a first axis."""
-
-
-PoolT = TypeVar("PoolT", bound=MemberPool)
+# Makes something of an output's pool.
+Finish: TypeAlias = Callable[[FoundOutputs, Any], Any]
 
 # How often `mode="auto"` has a batch predicted by each mode, after once for all that comes first.
 _TRIALS: Final = 3
 
 
+class PredictOptions(TypedDict, total=False):
+    """How an ensemble is run on an input, and what becomes of its batches.
+
+    Args:
+        batch_size: of arrays, so many samples at a time; by default 256, or as many as
+            the model is made for.
+        mode: how the members are run; the results agree to rounding.
+            "stream" (the default) has one member in memory at a time, and one sum in
+            float64, however many there are; a loader must give the same
+            batches in every pass, of which each member has one. "resident"
+            keeps all members beside the model, on its device and for the
+            next call, and takes one pass. "stacked" keeps them stacked, and
+            runs all at once by a vectorized map, whose gain is greatest for
+            small batches on a GPU. "auto" measures those two on the first
+            batch of each shape and goes on with the faster one, or streams
+            where four times all members do not fit into the device's free
+            memory.
+        ragged: what becomes of batches whose outputs differ in more than the number of
+            samples (padded sequences, images of two sizes). "error" (the default)
+            refuses them, and makes one array of all others. "list" gives a list with
+            the prediction of each batch, also where they agree (of an `x` of arrays,
+            which is one batch, with one). "pad" gives
+            `(prediction, mask)`: one array that is as large as the largest along every
+            axis and filled up with 0, and one of its shape without the classes, True
+            where there is a prediction.
+    """
+
+    batch_size: int | None
+    mode: Mode
+    ragged: Ragged
+
+
 def checked(
-    output: ArrayT,
+    output: Any,
     batch: Batch,
-    found: FoundOutputs,
+    taken: Taken,
     *members: Snapshot,
     stacked: bool = False,
-) -> ArrayT:
+) -> Any:
     """An output, which must have a row for each sample and be what outputs are.
 
     Args:
         output: of the model, for a batch.
         batch: what the model was given.
-        found: what outputs are.
+        taken: what outputs are.
         members: whose it is; none if it is of other weights than a member's.
         stacked: whether it is of several members, along a first axis.
     """
-    first = pair_of(output)[0] if is_pair(output) else output
-    shape = tuple(cast(Any, first).shape)[1 if stacked else 0 :]
     samples = samples_of(batch)
-    if not shape or (samples is not None and shape[0] != samples):
-        there = "a batch" if samples is None else plural(samples, "sample")
-        raise EnsembleError(
-            "The model must return a row for each sample of a batch, along the first axis. "
-            f"Received: an output of shape {shape} for {there}"
-        )
+    for each in taken.each(output):
+        first = pair_of(each)[0] if is_pair(each) else each
+        shape = tuple(first.shape)[1 if stacked else 0 :]
+        if not shape or (samples is not None and shape[0] != samples):
+            there = "a batch" if samples is None else plural(samples, "sample")
+            raise EnsembleError(
+                "The model must return a row for each sample of a batch, along the first axis. "
+                f"Received: an output of shape {shape} for {there}"
+            )
     # By their paths: two folders may have files of one name.
-    found.look(output, [str(each.path) for each in members], stacked=stacked)
+    taken.look(output, [str(each.path) for each in members], stacked=stacked)
     return output
 
 
-def joined(model: Model[ArrayT], parts: Sequence[ArrayT]) -> ArrayT:
-    """The outputs of several batches as one array, or one pair.
-
-    Raises:
-        EnsembleError: they differ in more than their rows.
-    """
-    if is_pair(parts[0]):
-        pairs = (joined(model, each) for each in zip(*map(pair_of, parts), strict=True))
-        return cast(ArrayT, like_pair(parts[0], *pairs))
-    shapes = [tuple(cast(Any, part).shape)[1:] for part in parts]
-    for i, shape in enumerate(shapes):
-        if shape != shapes[0]:
-            raise EnsembleError(
-                "The outputs of all batches must have one shape, but for the number of rows. "
-                f"Received: rows of shape {shape} for batch {i}, after {shapes[0]}; pad the "
-                "batches to one length or size, or predict them one by one"
-            )
-    return model.join(parts)
-
-
 def outputs_of(
-    model: Model[ArrayT],
+    model: Model[Any],
     weights: Weights,
     batches: Batches,
-    found: FoundOutputs,
+    taken: Taken,
     *members: Snapshot,
-) -> ArrayT:
-    """The outputs of a model with some weights, a member's or others, for all batches."""
-    with model.running() as run:
-        parts = [checked(run(weights, batch), batch, found, *members) for batch in batches]
-    return joined(model, parts)
+) -> list[Any]:
+    """The outputs of a model with some weights, a member's or others, for each batch."""
+    with model.running(taken.pick) as run:
+        return [checked(run(weights, batch), batch, taken, *members) for batch in batches]
 
 
 class Modes(Generic[ArrayT]):
@@ -107,16 +113,16 @@ class Modes(Generic[ArrayT]):
     Args:
         model: the model that they are loaded into.
         members: what loads them.
-        found: what their outputs are.
+        taken: what their outputs are.
     """
 
-    def __init__(self, model: Model[ArrayT], members: Members, found: FoundOutputs) -> None:
-        self._model, self._members, self._found = model, members, found
+    def __init__(self, model: Model[ArrayT], members: Members, taken: Taken) -> None:
+        self._model, self._members, self._taken = model, members, taken
         self.measured: dict[str, float] = {}
         # What the modes resident and stacked keep, of a model in one place.
         self._place: object = None
         self._held: dict[Snapshot, Weights] = {}
-        self._stacked: tuple[tuple[Snapshot, ...], Callable[[Batch], ArrayT]] | None = None
+        self._stacked: tuple[tuple[Snapshot, ...], Callable[[Batch], Any]] | None = None
         self._fastest: dict[object, Mode] = {}
 
     @property
@@ -129,16 +135,68 @@ class Modes(Generic[ArrayT]):
         self._held.clear()
         self._stacked = None
 
-    def pools(
+    def predictions(
         self,
-        pool: Callable[[], PoolT],
+        pool: Callable[[OutputSpec], PoolT],
+        weights: Mapping[Snapshot, float],
+        x: Any,
+        parts: Sequence[Finish],
+        *,
+        batch_size: int | None = None,
+        mode: Mode = "stream",
+        ragged: Ragged = "error",
+    ) -> list[Any]:
+        """What is made of some members' outputs for an input.
+
+        Args:
+            pool: makes what pools the outputs of a kind, of one batch.
+            weights: the members, and what each counts.
+            x: the input.
+            parts: make an array each of such a pool, or something that has several.
+            batch_size: as in `PredictOptions`.
+            mode: likewise.
+            ragged: likewise.
+
+        Returns:
+            For each of `parts`, what it made of all batches.
+        """
+        check_ragged(ragged)
+        made: list[list[Any]] = [[] for _ in parts]
+        batches = self._model.batches(x, batch_size)
+        with contextlib.closing(self._pools(pool, weights, batches, mode)) as pools:
+            for each in pools:
+                for finish, results in zip(parts, made, strict=True):
+                    results.append(self._taken.pooled(each, finish))
+                del each
+        return [self._laid(results, batches, ragged) for results in made]
+
+    def of_each_member(self, x: Any, batch_size: int | None, ragged: Ragged) -> Iterator[Any]:
+        """The prediction of each member in turn, as `PredictOptions` has it."""
+        check_ragged(ragged)
+        batches = self._model.batches(x, batch_size)
+        for snapshot in self._members:
+            weights = self._members.load(snapshot)
+            outputs = outputs_of(self._model, weights, batches, self._taken, snapshot)
+            parts = [self._taken.predictions(each) for each in outputs]
+            del weights, outputs
+            yield self._laid(parts, batches, ragged)
+
+    def _laid(self, parts: Sequence[Any], batches: Batches, ragged: Ragged) -> Any:
+        if ragged == "list" and batches.are_cut:  # of what the user gave as one
+            return [self._taken.laid(self._model.join, parts, "error")]
+        return self._taken.laid(self._model.join, parts, ragged)
+
+    def _pools(
+        self,
+        pool: Callable[[OutputSpec], PoolT],
         weights: Mapping[Snapshot, float],
         batches: Batches,
         mode: Mode,
-    ) -> Generator[PoolT, None, None]:
+    ) -> Generator[PoolT | NestedPool[PoolT], None, None]:
         """For each batch a pool of some members' outputs, at their weights.
 
-        The model is in use until the generator is closed.
+        `pool` makes one for outputs of a kind; of several, each has its own. The model
+        is in use until the generator is closed.
         """
         if mode not in get_args(Mode):
             raise EnsembleError(
@@ -148,7 +206,7 @@ class Modes(Generic[ArrayT]):
         if mode == "stream":
             yield from self._streamed(pool, weights, batches)
             return
-        with self._model.running() as run:
+        with self._model.running(self._taken.pick) as run:
             if self._place != (place := self._model.place()):
                 self.release()
                 self._place = place
@@ -156,31 +214,34 @@ class Modes(Generic[ArrayT]):
                 yield from self._streamed(pool, weights, batches)
                 return
             for batch in batches:
-                found: PoolT | None = None
+                found: PoolT | NestedPool[PoolT] | None = None
                 if (mode if mode != "auto" else self._faster(weights, run, batch)) == "stacked":
                     outputs = self._run_stacked(weights, batch)
-                    found = pool()
+                    found = self._taken.pool(pool)
                     found.update_stacked(outputs, tuple(weights.values()))
                 else:
                     for snapshot, weight in weights.items():
                         output = self._run_resident(run, snapshot, batch)
                         # Of the first it is known what outputs are, and so how they are pooled.
-                        found = pool() if found is None else found
+                        found = self._taken.pool(pool) if found is None else found
                         found.update(output, weight)
                 if found is not None:
                     yield found
 
     def _streamed(
-        self, pool: Callable[[], PoolT], weights: Mapping[Snapshot, float], batches: Batches
-    ) -> Iterator[PoolT]:
-        pools: list[PoolT] = []
+        self,
+        pool: Callable[[OutputSpec], PoolT],
+        weights: Mapping[Snapshot, float],
+        batches: Batches,
+    ) -> Iterator[PoolT | NestedPool[PoolT]]:
+        pools: list[PoolT | NestedPool[PoolT]] = []
         for snapshot, weight in weights.items():
             loaded = self._members.load(snapshot)
-            with self._model.running() as run:
+            with self._model.running(self._taken.pick) as run:
                 for i, batch in enumerate(batches):
-                    output = checked(run(loaded, batch), batch, self._found, snapshot)
+                    output = checked(run(loaded, batch), batch, self._taken, snapshot)
                     if i == len(pools):
-                        pools.append(pool())
+                        pools.append(self._taken.pool(pool))
                     pools[i].update(output, weight)
             del run, loaded  # before the next one's are read
         pools.reverse()
@@ -193,17 +254,17 @@ class Modes(Generic[ArrayT]):
         return self._held[snapshot]
 
     def _run_resident(
-        self, run: Callable[[Weights, Batch], ArrayT], snapshot: Snapshot, batch: Batch
-    ) -> ArrayT:
-        return checked(run(self._resident(snapshot), batch), batch, self._found, snapshot)
+        self, run: Callable[[Weights, Batch], Any], snapshot: Snapshot, batch: Batch
+    ) -> Any:
+        return checked(run(self._resident(snapshot), batch), batch, self._taken, snapshot)
 
-    def _run_stacked(self, weights: Mapping[Snapshot, float], batch: Batch) -> ArrayT:
+    def _run_stacked(self, weights: Mapping[Snapshot, float], batch: Batch) -> Any:
         """All members' outputs for a batch, along a first axis."""
         snapshots = tuple(weights)
         if self._stacked is None or self._stacked[0] != snapshots:
             self._stacked = None  # before the others are read
             loading = [lambda each=each: self._members.load(each) for each in snapshots]
-            self._stacked = snapshots, self._model.stack(loading)
+            self._stacked = snapshots, self._model.stack(loading, self._taken.pick)
         try:
             outputs = self._stacked[1](batch)
         except EnsembleError:
@@ -214,7 +275,7 @@ class Modes(Generic[ArrayT]):
                 "The model must be one that a vectorized map can run for all members at once, for "
                 f"mode='stacked'. Received: {type(error).__name__}: {first}; give mode='resident'"
             ) from error
-        return checked(outputs, batch, self._found, *snapshots, stacked=True)
+        return checked(outputs, batch, self._taken, *snapshots, stacked=True)
 
     def _fits(self, weights: Mapping[Snapshot, float]) -> bool:
         """Whether members may be kept twice, in both modes that are to be compared, and as much."""
@@ -229,7 +290,7 @@ class Modes(Generic[ArrayT]):
     def _faster(
         self,
         weights: Mapping[Snapshot, float],
-        run: Callable[[Weights, Batch], ArrayT],
+        run: Callable[[Weights, Batch], Any],
         batch: Batch,
     ) -> Mode:
         """The mode that takes less time for batches of this shape."""

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple, TypeAlias, get_args
 
 from numpy.typing import NDArray
 
 from ...core.errors import EnsembleError, shown
-from ..arrays import as_numpy, check_class_axis, probabilities_of, widen
+from ..arrays import as_numpy, check_class_axis, narrow, probabilities_of, widen
 from .gaussian import GaussianPool, kept_pair, wide_pair
 from .pooling import Pool, Pooling, ValuePool, check_pooling
 
 Outputs: TypeAlias = Literal["logits", "probabilities", "values", "gaussian"]
 Auto: TypeAlias = Literal["auto"]
+# What says something of several outputs, each in its place.
+Structure: TypeAlias = Mapping[Any, Any] | tuple[Any, ...] | list[Any]
 
 # Of a regression: numbers, or pairs of them and their variances.
 REGRESSIONS: Final[tuple[Outputs, ...]] = ("values", "gaussian")
@@ -100,3 +103,7 @@ class OutputSpec:
         """What `wide` makes of an output as one array of numpy's; of a pair, stacked."""
         wide = self.wide(output)
         return kept_pair(*wide) if self.outputs == "gaussian" else as_numpy(wide)
+
+    def prediction(self, output: Any) -> Any:
+        """The probabilities (or values, or the pair) of an output, of its kind and dtype."""
+        return narrow(self.wide(output), output) if self.outputs == "logits" else output

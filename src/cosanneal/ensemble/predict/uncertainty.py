@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import fields
-from typing import Any, Generic, Literal, TypeVar, cast
+from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast
 
 from ...core.errors import EnsembleError, shown
 from ..arrays import Kind, check_class_axis, namespace, narrow, probabilities_of, widen
 from ..score.uncertainty import Uncertainty, ValueUncertainty, divergence, entropy
-from .outputs import OutputSpec
+from .gaussian import GaussianPool
+from .outputs import REGRESSIONS, OutputSpec
 from .pooling import Pool, ValuePool, check_weight, weighted
 
 ArrayT = TypeVar("ArrayT")
-FoundT = TypeVar("FoundT", bound=Uncertainty[Any] | ValueUncertainty[Any])
 
 
 class UncertaintyPool(Generic[ArrayT]):
@@ -161,7 +160,11 @@ def uncertainty(
     return pool.result()
 
 
-def uncertainty_pool(spec: OutputSpec) -> UncertaintyPool[Any] | ValuePool[Any]:
+# What finds the uncertainty of classes, of values, and of means and variances.
+AnyPool: TypeAlias = UncertaintyPool[Any] | ValuePool[Any] | GaussianPool[Any]
+
+
+def uncertainty_pool(spec: OutputSpec) -> AnyPool:
     """What finds the uncertainty of members whose outputs are such.
 
     Raises:
@@ -172,8 +175,8 @@ def uncertainty_pool(spec: OutputSpec) -> UncertaintyPool[Any] | ValuePool[Any]:
             "An ensemble must pool the mean of probabilities for its uncertainty, which is that "
             f"mean's. Received: pooling={spec.pooling!r}; give pooling='probabilities'"
         )
-    if spec.outputs == "values":
-        return ValuePool()
+    if spec.outputs in REGRESSIONS:
+        return spec.moments()
     inputs: Literal["probabilities", "logits"] = (
         "logits" if spec.outputs == "logits" else "probabilities"
     )
@@ -181,19 +184,10 @@ def uncertainty_pool(spec: OutputSpec) -> UncertaintyPool[Any] | ValuePool[Any]:
 
 
 def uncertainty_of(
-    pool: UncertaintyPool[ArrayT] | ValuePool[ArrayT],
-    finish: Callable[[Pool[ArrayT]], ArrayT] | None,
-) -> Uncertainty[ArrayT] | ValueUncertainty[ArrayT]:
+    pool: AnyPool, finish: Callable[[Pool[Any]], Any] | None
+) -> Uncertainty[Any] | ValueUncertainty[Any]:
     """What such a pool has found, with the probabilities that `finish` makes of their pool."""
     if isinstance(pool, UncertaintyPool):
         return pool.result(finish)
-    return ValueUncertainty(mean=pool.mean, epistemic=pool.variance)
-
-
-def joined_uncertainty(parts: Sequence[FoundT], join: Callable[[Sequence[Any]], Any]) -> FoundT:
-    """The uncertainty of several batches as one, by what joins their arrays."""
-    found: dict[str, Any] = {}
-    for name in (field.name for field in fields(parts[0])):
-        values = [getattr(part, name) for part in parts]
-        found[name] = None if values[0] is None else join(values)
-    return type(parts[0])(**found)
+    aleatoric = pool.aleatoric if isinstance(pool, GaussianPool) else None
+    return ValueUncertainty(mean=pool.mean, epistemic=pool.epistemic, aleatoric=aleatoric)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, TypeAlias, TypedDict, cast, overload
 
 import numpy as np
@@ -13,14 +13,14 @@ import numpy as np
 from ...core.errors import EnsembleError, shown
 from ...snapshots.store import Snapshot
 from ..arrays import SMALLEST, as_floats, check_count
+from ..choose.choice import Choice
 from ..members import Members
 from ..model import Model, Weights
 from ..predict.batches import Batches
-from ..predict.found import FoundOutputs
 from ..predict.gaussian import GaussianPool, is_pair, pair_of
-from ..predict.modes import outputs_of
 from ..predict.outputs import OutputSpec
 from ..predict.pooling import Pool
+from ..predict.validation import Validation
 from ..score.metrics import brier_score, error_rate, log_loss
 from ..score.regression import gaussian_nll, mse
 from .barrier import BARRIER, Interpolation, check_inner, check_tolerance, mean_too_high, too_high
@@ -240,7 +240,7 @@ class Averaging:
     Args:
         model: the model that they are loaded into.
         members: what loads them.
-        found: what the model's outputs are.
+        spec: what the model's outputs are, as far as it is known.
         recipe: which are averaged, and how.
         train_data: what statistics are estimated from, where there are any.
         batch_size: of these data.
@@ -253,15 +253,15 @@ class Averaging:
         self,
         model: Model[Any],
         members: Members,
-        found: FoundOutputs,
+        spec: OutputSpec,
         recipe: Recipe,
         train_data: Any,
         batch_size: int | None,
     ) -> None:
-        self._model, self._members, self._found, self._recipe = model, members, found, recipe
+        self._model, self._members, self._spec, self._recipe = model, members, spec, recipe
         self._chosen = members.snapshots[-recipe.members :]
-        self._batches: Batches | None = None
-        self._judge = Judge(None, found.spec)  # until labels are there
+        self._data: Validation | None = None
+        self._judge = Judge(None, spec)  # until labels are there
         self._scores: dict[Snapshot, dict[str, float]] = {}
         self._ensemble_scores: dict[str, float] | None = None
         # What the default tolerance would have refused.
@@ -282,33 +282,33 @@ class Averaging:
 
     def measure(
         self,
-        batches: Batches,
-        labels: Any,
+        data: Validation,
         weights: Mapping[Snapshot, float],
-        finish: Callable[[Pool[Any] | GaussianPool[Any]], Any] | None,
+        choice: Choice | None,
     ) -> None:
         """Score every member to average on validation data, and the ensemble.
 
         Args:
-            batches: of the validation data.
-            labels: their truth.
+            data: the validation data.
             weights: of the members in the ensemble.
-            finish: makes its prediction of the pool; by default as it is.
+            choice: by which the ensemble predicts, if there is one.
         """
-        self._batches = batches
+        self._data = data
         pool: Pool[Any] | GaussianPool[Any] | None = None
         for snapshot in self._members:
             weight = weights.get(snapshot, 0.0)
             if weight or snapshot in self._chosen:
                 output = self._outputs(self._members.load(snapshot), snapshot)
-                spec = self._found.spec
                 if pool is None:  # it is known now what outputs are
-                    pool, self._judge = spec.pool(), Judge(labels, spec)
+                    spec = self._spec = data.spec
+                    pool, self._judge = spec.pool(), Judge(data.labels, spec)
                 pool.update(output, weight)
                 if snapshot in self._chosen:
-                    self._scores[snapshot] = self._judge.scores(spec.wide(output))
-        spec, pool = self._found.spec, cast("Pool[Any] | GaussianPool[Any]", pool)
-        pooled = pool.wide if finish is None else finish(pool)
+                    self._scores[snapshot] = self._judge.scores(self._spec.wide(output))
+        spec, pool = self._spec, cast("Pool[Any] | GaussianPool[Any]", pool)
+        pooled = pool.wide
+        if choice is not None:
+            pooled = replace(choice, class_axis=spec.class_axis).finish(pool)
         if spec.pooling == "log-probabilities":
             pooled = np.exp(as_floats(pooled))
         self._ensemble_scores = self._judge.scores(pooled)
@@ -321,7 +321,7 @@ class Averaging:
         """
         recipe = self._recipe
         free = recipe.mixture is not None and recipe.tolerance == math.inf
-        if self._batches is None and recipe.members > 1 and not free:
+        if self._data is None and recipe.members > 1 and not free:
             raise EnsembleError(
                 "Argument `x_val` must be given for the loss between the members to be measured. "
                 "Received: none; give validation data, or barrier=math.inf and another soup than "
@@ -338,7 +338,7 @@ class Averaging:
         # With no limit set, the mean is taken, and what the default would refuse is said.
         limit = BARRIER if tolerance == math.inf else tolerance
         pairs = zip(self._chosen, self._chosen[1:], strict=False)
-        for pair in pairs if self._batches is not None else ():
+        for pair in pairs if self._data is not None else ():
             barriers.append(self._between(*pair))
             self._check(too_high(barriers[-1], pair, limit, self._judge.title), tolerance)
         mean = self._model.load(self._averaged(mixture))
@@ -408,11 +408,11 @@ class Averaging:
         return self._model.estimate(weights, self._layers, self._train)
 
     def _outputs(self, weights: Weights, *member: Snapshot) -> Any:
-        return outputs_of(self._model, weights, cast(Batches, self._batches), self._found, *member)
+        return cast(Validation, self._data).outputs(weights, *member)
 
     def _loss(self, weights: Weights) -> float:
         # A mean may overflow where no member does.
-        prediction = self._found.spec.wide(self._outputs(weights))
+        prediction = self._spec.wide(self._outputs(weights))
         return self._judge.all_scores(prediction)[self._judge.loss_name]
 
     def _check(self, reason: str | None, tolerance: float) -> None:
@@ -434,8 +434,8 @@ class Averaging:
         barriers: Sequence[Interpolation],
     ) -> AveragedWeights:
         scores = None
-        if self._batches is not None:
-            scores = self._judge.all_scores(self._found.spec.wide(self._outputs(weights)))
+        if self._data is not None:
+            scores = self._judge.all_scores(self._spec.wide(self._outputs(weights)))
         return AveragedWeights(
             weights=self._model.export(weights),
             members=tuple(members),
