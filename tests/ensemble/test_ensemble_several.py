@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import cosanneal as ca
 from cosanneal.ensemble import SnapshotEnsemble
 from tests.ensemble.test_model import LinearModel
 from tests.shared.modes import MODES
@@ -17,11 +18,16 @@ from tests.shared.recording import EVERY_STEP, ArrayRecorder
 from tests.shared.several import (
     MEMBERS,
     Build,
+    Inputs,
+    Ragged,
     check_fitted_by_one,
     check_ragged,
     check_ragged_judged,
     check_several,
+    close,
+    inputs,
     kernels,
+    means,
 )
 
 
@@ -73,6 +79,43 @@ def test_a_choice_by_one_of_several(build: Build, tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_batches_of_several_lengths(build: Build, mode: Any) -> None:
     check_ragged(build, mode)
+
+
+class PairModel(SeveralModel):
+    """A tuple of logits and values."""
+
+    @contextlib.contextmanager
+    def running(self, pick: Any) -> Iterator[Callable[[Any, Any], Any]]:
+        with super().running(lambda found: pick((found["class"], found["box"]))) as run:
+            yield run
+
+
+def test_a_tuple_and_labels_in_one(build: Build) -> None:
+    pairs = SnapshotEnsemble(PairModel(), build().store, outputs=("logits", "values"), class_axis=2)
+    x, y = inputs(8, 5)
+    found: Any = pairs.predict(x)
+    assert isinstance(found, tuple)
+    close(found[0], means(x)[0])
+    close(found[1], means(x)[1])
+    loader = Ragged((8, 5), (4, 6), labels=lambda y: [y, 0])
+    batches = [y for _, y in loader.batches]
+    with pytest.warns(UserWarning, match="12 validation samples"):
+        expected = pairs.fit(loader)
+    assert expected.output == "0"
+    for output, labels in ((0, batches), ("0", (batches, 0)), (None, [*batches])):
+        with pytest.warns(UserWarning, match="12 validation samples"):
+            assert pairs.fit(Inputs(loader), labels, output=output) == expected
+    with pytest.warns(UserWarning, match="8 validation samples"):
+        one = pairs.fit(x, (y, 0))
+    # Batches of one shape may have labels in a list too.
+    halves = [y[:3], y[3:]]
+    loader = Ragged((3, 5), (5, 5))
+    loader.batches = [(x[:3], halves[0]), (x[3:], halves[1])]
+    with pytest.warns(UserWarning, match="8 validation samples"):
+        again = pairs.fit(Inputs(loader), halves)
+    assert again.weights == pytest.approx(one.weights)
+    with pytest.raises(ca.EnsembleError, match=r"labels must be of one shape.*\(5, 4\) in batch 1"):
+        pairs.fit(Inputs(loader), [halves[0], halves[1][:, :4]])
 
 
 def test_a_choice_by_batches_of_several_lengths(build: Build, tmp_path: Path) -> None:

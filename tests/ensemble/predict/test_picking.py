@@ -49,6 +49,8 @@ def is_array(thing: object) -> bool:
         OrderedDict(loss=B, logits=A),
         {"only": A},
         {"x": A, "none": None},
+        {"last_hidden_state": A, "cache": object(), "hidden_states": (A, B)},
+        {"one": {"of": A}},
         (A, B),
         [A, B],
         (A,),

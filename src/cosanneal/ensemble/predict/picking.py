@@ -29,10 +29,13 @@ def pick(returned: Any, is_array: IsArray, names: Sequence[str] = ()) -> Any:
     """
     while not is_array(returned):
         parts = _parts(returned, names)
+        arrays = [each for each in parts.values() if is_array(each)]
         if "logits" in parts:
             returned = parts["logits"]
         elif isinstance(returned, tuple | list) and returned and not (len(parts) > 1 and names):
             returned = returned[0]
+        elif len(arrays) == 1:
+            (returned,) = arrays
         elif len(parts) == 1:
             (returned,) = parts.values()
         else:

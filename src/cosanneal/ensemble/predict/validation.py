@@ -47,7 +47,11 @@ class Validation:
         self, model: Model[Any], taken: Taken, batches: Batches, labels: Any = None
     ) -> None:
         self._model, self._taken, self._batches = model, taken, batches
-        self._given = batches.labels(taken.labels) if labels is None else taken.labels(labels)
+        if labels is None:
+            labels = batches.labels(taken.labels)
+        elif not isinstance(labels, list):  # which would be of batches, and no structure
+            labels = taken.labels(labels)
+        self._given = labels
         self._shapes: list[Shape] | None = None  # of the batches' outputs, once there are any
 
     def outputs(self, weights: Weights, *members: Snapshot) -> Any:
