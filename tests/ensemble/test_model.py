@@ -16,6 +16,7 @@ from cosanneal.ensemble.predict.batches import Batches
 from tests.shared.modes import (
     MODES,
     check_choice,
+    check_labels,
     check_loaders,
     check_memory,
     check_modes,
@@ -142,6 +143,10 @@ def test_of_values_it_says_how_far_they_differ(ensemble: SnapshotEnsemble[Any], 
     np.testing.assert_allclose(found.mean, members.mean(0), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(found.epistemic, members.var(0), rtol=1e-3, atol=1e-6)
     assert found.aleatoric is None
+
+
+def test_labels_count_as_they_are_said_to(ensemble: SnapshotEnsemble[Any]) -> None:
+    check_labels(ensemble, *data())
 
 
 def test_its_weights_are_averaged(ensemble: SnapshotEnsemble[Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -10,7 +11,15 @@ import numpy as np
 import pytest
 
 import cosanneal as ca
-from cosanneal.ensemble import SnapshotEnsemble, Uncertainty, uncertainty
+from cosanneal.ensemble import (
+    SnapshotEnsemble,
+    Uncertainty,
+    error_rate,
+    fit,
+    log_loss,
+    macro_f1,
+    uncertainty,
+)
 from cosanneal.ensemble.arrays import as_numpy
 from cosanneal.ensemble.predict.modes import Mode
 
@@ -69,6 +78,57 @@ def check_choice(ensemble: SnapshotEnsemble[Any], x: Any, y: Any) -> None:
     assert again.temperature == pytest.approx(choice.temperature, rel=1e-4)
     with pytest.raises(ca.EnsembleError, match="`y_val` must be given"):
         ensemble.fit(x)
+
+
+def check_labels(ensemble: SnapshotEnsemble[Any], x: Any, y: Any) -> None:
+    """What counts, and how much, counts in choosing, averaging and evaluating, as on arrays."""
+    truth = as_numpy(y)
+    holes = np.where(np.arange(len(truth)) % 5 == 2, -100, truth)
+    weights = np.random.default_rng(0).exponential(size=len(truth))
+    options: dict[str, Any] = {"ignore_index": -100, "sample_weight": weights}
+    classes = sorted(set(truth.tolist()))
+    texts = np.array([f"class {i}" for i in truth])
+    named: dict[str, Any] = {
+        "classes": [f"class {i}" for i in classes],
+        "mask": holes >= 0,
+        "sample_weight": weights,
+    }
+    kept = holes >= 0
+    members = [as_numpy(each) for each in ensemble.member_predictions(x)]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The ensemble was chosen on")
+        expected = fit(
+            [p[kept] for p in members],
+            truth[kept],
+            metric="macro_f1_error",
+            sample_weight=weights[kept],
+        )
+        for labels, given in ((holes, options), (texts, named)):
+            found = ensemble.fit(x, labels, metric="macro_f1_error", **given)
+            assert found.weights == expected.weights
+            assert found.temperature == pytest.approx(expected.temperature, rel=1e-4)
+            assert (found.samples, found.metric) == (kept.sum(), "macro_f1_error")
+    document = ensemble.evaluate(x, holes, bins=5, **options)
+    score = document["chosen"]
+    pooled = as_numpy(ensemble.predict(x)).astype(float)
+    assert score["log_loss"] == pytest.approx(log_loss(pooled, holes, **options), rel=1e-4)
+    f1 = macro_f1(pooled, holes, **options)
+    assert score["metrics"]["macro_f1_error"] == pytest.approx(1 - f1, abs=1e-6)
+    assert document["choice"] == found.to_dict()
+    names = [snapshot.path.name for snapshot in ensemble.members]
+    assert [row["name"] for row in document["members"]] == names
+    again = ensemble.evaluate(Loader(x, y, 16), sample_weight=weights, mask=kept)
+    assert again["chosen"]["log_loss"] == pytest.approx(score["log_loss"], rel=1e-4)
+    with pytest.raises(ca.EnsembleError, match="`y` must be given where `x` is no loader"):
+        ensemble.evaluate(x)
+    with pytest.raises(ca.EnsembleError, match=r"`labels` must be integers.*ignore_index=-100"):
+        ensemble.evaluate(x, holes)
+    ensemble.choice = None
+    soup = ensemble.average_weights(x, holes, train_data=x, barrier=100.0, **options)
+    assert soup.ensemble_scores is not None
+    mean = np.mean(members, axis=0, dtype=float)
+    for name, scored in (("log_loss", log_loss), ("error", error_rate)):
+        assert soup.ensemble_scores[name] == pytest.approx(scored(mean, holes, **options), rel=1e-4)
 
 
 def check_loaders(ensemble: SnapshotEnsemble[Any], x: Any, y: Any) -> None:

@@ -37,7 +37,7 @@ from ..ensemble import (
     scores_by_cycles,
 )
 from ..ensemble.arrays import as_numpy
-from ..ensemble.choose.choice import Select
+from ..ensemble.choose.record import Select
 from ..ensemble.score.metrics import Metric
 from . import Backend
 from .digits import Part, Split, batch_order, split_digits

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import operator
 import sys
-from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -191,7 +190,9 @@ def check_class_axis(shape: tuple[int, ...], class_axis: int | None, name: str) 
         )
 
 
-def as_rows(probabilities: Any, class_axis: int | None = -1) -> NDArray[np.float64]:
+def as_rows(
+    probabilities: Any, class_axis: int | None = -1, kept: NDArray[np.intp] | None = None
+) -> NDArray[np.float64]:
     """Probabilities in float64 as rows of classes: of shape (samples * sites, classes).
 
     The rows of a sample with several labels (pixels, tokens, outcomes) follow
@@ -202,11 +203,13 @@ def as_rows(probabilities: Any, class_axis: int | None = -1) -> NDArray[np.float
             first axis; or, where that is None or there is one axis only, of
             outcomes that each happen or not.
         class_axis: the axis of the classes, or None.
+        kept: which of the rows to take, and to look at; by default all.
 
     Raises:
         EnsembleError: no such shape, or numbers that are no probabilities.
     """
-    p = as_floats(probabilities)
+    p = unfolded(as_floats(probabilities), class_axis)
+    p = p if kept is None else p[kept]
     if not np.isfinite(p).all():
         raise EnsembleError("Argument `probabilities` must be finite. Received: NaN or infinity")
     if p.size and not (p.min() >= -_SLACK and p.max() <= 1 + _SLACK):
@@ -214,126 +217,33 @@ def as_rows(probabilities: Any, class_axis: int | None = -1) -> NDArray[np.float
             "Argument `probabilities` must be between 0 and 1. Received: from "
             f"{p.min():.6g} to {p.max():.6g}; make probabilities of logits first"
         )
-    if class_axis is None or p.ndim == 1:
-        return np.stack([1 - p.reshape(-1), p.reshape(-1)], axis=1)
-    if p.ndim < 2 or not -p.ndim <= class_axis < p.ndim or class_axis % p.ndim == 0:
-        raise EnsembleError(
-            "Argument `probabilities` must have the samples along the first axis and the classes "
-            f"along axis {class_axis}. Received: shape {p.shape}"
-        )
-    p = np.moveaxis(p, class_axis, -1)
-    rows: NDArray[np.float64] = np.ascontiguousarray(p).reshape(-1, p.shape[-1])
-    sums = rows.sum(axis=1)
+    if p.ndim == 1:
+        return np.stack([1 - p, p], axis=1)
+    sums = p.sum(axis=1)
     if not (np.abs(sums - 1) <= _SLACK).all():
         raise EnsembleError(
             f"Argument `probabilities` must sum to 1 along the class axis {class_axis}. Received: "
             f"sums from {sums.min():.6g} to {sums.max():.6g}; for outcomes that each happen or not "
             "(multi-label) give class_axis=None"
         )
-    return rows
+    return p
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Labels:
-    """The true class of each row of probabilities.
-
-    Args:
-        classes: integers of shape (rows,).
-        samples: how many samples there are.
-        counts: how many rows each sample has; None where all have as many.
-    """
-
-    classes: NDArray[np.intp]
-    samples: int
-    counts: NDArray[np.intp] | None = None
-
-    def likelihoods(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The probability of each row's class."""
-        found: NDArray[np.float64] = rows[np.arange(len(rows)), self.classes]
-        return found
-
-    def per_sample(self, scores: NDArray[Any]) -> NDArray[np.float64]:
-        """The mean of the rows' scores over each sample; their mean is that of all rows.
-
-        Of samples with differing numbers of rows, `n_i` of a mean `n`, it is `m + (m_i -
-        m) * n_i / n`: by how much a sample's mean `m_i` moves the mean `m` of all.
-
-        Source: Cochran, "Sampling Techniques" (1977), section 6.4, for the ratio of sums.
-        """
-        rows = np.asarray(scores, np.float64)
-        if self.counts is None:
-            return np.asarray(rows.reshape(self.samples, -1).mean(axis=1))
-        mean = rows.mean()
-        samples = np.repeat(np.arange(self.samples), self.counts)
-        away = np.bincount(samples, rows - mean, minlength=self.samples)
-        return np.asarray(mean + away * (self.samples / len(rows)))
-
-    def counted(self, counts: Any) -> Labels:
-        """These, where samples have differing numbers of rows.
-
-        Args:
-            counts: how many each has; those without any are left out.
-
-        Raises:
-            EnsembleError: they are not as many in all as there are rows.
-        """
-        known = as_numpy(counts)
-        integers = known.dtype.kind in "iu" and known.ndim == 1
-        if not integers or (known < 0).any() or known.sum() != len(self.classes):
-            raise EnsembleError(
-                "Argument `counts` must be the number of labels of each sample: integers whose sum "
-                f"is {len(self.classes)}. Received: {shown(counts)}"
-            )
-        known = known[known > 0].astype(np.intp)
-        return Labels(self.classes, len(known), known)
-
-
-def as_labels(labels: Any, shape: tuple[int, ...], class_axis: int | None = -1) -> Labels:
-    """Labels for probabilities of a shape, checked.
-
-    Args:
-        labels: the true classes, integers of the probabilities' shape without
-            the class axis; or for outcomes 0 or 1 each, of the same shape.
-        shape: the probabilities'.
-        class_axis: as in `as_rows`.
+def unfolded(array: NDArray[Any], class_axis: int | None) -> NDArray[Any]:
+    """An array with the classes along the last of two axes; of outcomes, along its only one.
 
     Raises:
-        EnsembleError: shapes that do not fit, labels that are no classes, no samples.
+        EnsembleError: no such axis, or no axis of the samples beside it.
     """
-    y = as_numpy(labels)
-    outcomes = class_axis is None or len(shape) == 1
-    axis = None if class_axis is None else class_axis % max(len(shape), 1)
-    wanted = shape if outcomes else tuple(size for i, size in enumerate(shape) if i != axis)
-    if not shape or y.shape != wanted or y.size == 0:
-        several = "shapes (samples, classes) and (samples,)"
-        described = "one shape" if class_axis is None else several
+    if class_axis is None or array.ndim == 1:
+        return array.reshape(-1)
+    if array.ndim < 2 or not -array.ndim <= class_axis < array.ndim or class_axis % array.ndim == 0:
         raise EnsembleError(
-            f"Arguments `probabilities` and `labels` must have {described}, with at least "
-            f"one sample. Received: {shape} and {y.shape}{_remedy(y.shape, wanted, shape, axis)}"
+            "Argument `probabilities` must have the samples along the first axis and the classes "
+            f"along axis {class_axis}. Received: shape {array.shape}"
         )
-    classes = 2 if axis is None or outcomes else shape[axis]
-    # Text and records have no least value, and NaN is none.
-    integers = y.dtype.kind in "iub"
-    if not integers or y.min() < 0 or y.max() >= classes:
-        found = f", from {y.min()} to {y.max()}" if integers else ""
-        raise EnsembleError(
-            f"Argument `labels` must be integers from 0 to {classes - 1}, one of the classes. "
-            f"Received: dtype {y.dtype}{found}"
-        )
-    return Labels(y.reshape(-1).astype(np.intp), len(y))
-
-
-def _remedy(
-    given: tuple[int, ...], wanted: tuple[int, ...], shape: tuple[int, ...], axis: int | None
-) -> str:
-    """What to give in place of labels of a shape that is nearly right."""
-    if given[:1] != wanted[:1]:
-        return ""
-    if given == (*wanted, 1):
-        return "; give labels[..., 0]"
-    if (*given, 1) == wanted:
-        return "; give labels[..., None]"
-    return f"; of one-hot labels, give labels.argmax({axis})" if given == shape else ""
+    moved = np.ascontiguousarray(np.moveaxis(array, class_axis, -1))
+    return moved.reshape(-1, moved.shape[-1])
 
 
 def _is_a(array: Any, module: str, name: str) -> bool:

@@ -17,7 +17,8 @@ from ..core.errors import EnsembleError
 from ..snapshots.sources import Source
 from ..snapshots.store import Snapshot, SnapshotStore
 from .choose.choice import Choice, FitOptions
-from .fitting import fit_members
+from .findings import EvaluateOptions
+from .fitting import evaluate_members, fit_members
 from .members import Chosen, Members, Picked, check_alike
 from .model import ArrayT, Model
 from .predict.found import FoundOutputs
@@ -240,7 +241,8 @@ class SnapshotEnsemble(Generic[ArrayT]):
                 one, they are in memory, or where they are more than 256 MiB in a
                 temporary file.
             options: `select`, `metric`, `temperature`, `steps`, `bags` and `seed`, as
-                in `cosanneal.ensemble.fit`; for a regression as in `fit_regression`.
+                in `cosanneal.ensemble.fit`, and those of `LabelOptions`; for a regression
+                as in `fit_regression`.
 
         Returns:
             The choice, which is now `choice`.
@@ -258,6 +260,34 @@ class SnapshotEnsemble(Generic[ArrayT]):
         data = Validation(self.model, taken, self.model.batches(x_val, batch_size), y_val)
         self.choice = fit_members(self._members, data, taken, keep, **options)
         return self.choice
+
+    def evaluate(
+        self,
+        x: Any,
+        y: Any = None,
+        *,
+        batch_size: int | None = None,
+        output: Any = None,
+        **options: Unpack[EvaluateOptions],
+    ) -> dict[str, Any]:
+        """What the members, their means and the choice are worth, as `analyze` says it.
+
+        Args:
+            x: as in `fit`; but data that nothing was chosen by.
+            y: as in `fit`.
+            batch_size: as in `fit`.
+            output: as in `fit`; by default the one that the choice was made by.
+            options: see `EvaluateOptions` and `LabelOptions`.
+
+        Returns and raises: as `cosanneal.ensemble.analyze`, and `fit`; of a regression
+        as `analyze_regression`.
+        """
+        choice = self.choice
+        if output is None and choice is not None:
+            output = choice.output
+        taken = self._taken.only(output)
+        data = Validation(self.model, taken, self.model.batches(x, batch_size), y)
+        return evaluate_members(self._members, data, taken, choice, **options)
 
     def average_weights(
         self,
@@ -289,7 +319,8 @@ class SnapshotEnsemble(Generic[ArrayT]):
             train_batch_size: of the training data, at most so many at a time, in
                 batches of about one size.
             output: of several outputs, the one by which to measure, as in `fit`.
-            options: `last`, `soup`, `decay`, `barrier` and `shares`: see `RecipeOptions`.
+            options: `last`, `soup`, `decay`, `barrier` and `shares`, and which labels
+                count: see `RecipeOptions` and `LabelOptions`.
 
         Returns:
             The mean, its members and scores. The model, and `choice`, stay as they are.

@@ -1,33 +1,25 @@
-"""What is found of members and of a folder of snapshots, as parts of a results document."""
+"""What is found of members, as the part `analysis` of a results document."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from typing import Any, get_args
+from typing import Any, Unpack, get_args
 
 import numpy as np
 
-from ..core.difference import difference
-from ..core.errors import EnsembleError, SnapshotError, shown
-from ..core.schedule import Schedule
-from ..snapshots.store import Snapshot, SnapshotStore, without_nan
+from ..core.errors import EnsembleError, shown
+from ..snapshots.store import without_nan
+from .arrays import as_numpy
 from .choose.choice import Choice, names_of
 from .choose.conformal import ConformalPredictor, Method, labels_needed, set_coverage, set_size
-from .members import CHOICE_NAME, members_of
+from .labels import LabelOptions, as_labels
 from .predict.pooling import Pool, pool
 from .predict.uncertainty import uncertainty
-from .results import FORMAT, VERSION
 from .score.analysis import correlation, disagreement
 from .score.evidence import compare_scores
-from .score.metrics import (
-    METRICS,
-    brier_score,
-    error_rate,
-    log_loss,
-    sample_scores,
-)
+from .score.measures import CUSTOM, measure_of
+from .score.metrics import METRICS, checked_rows, row_scores
 from .score.ood import ood_detection, ood_scores
 from .score.reliability import calibration_error, reliability
 from .score.selective import RiskCoverage, risk_coverage
@@ -36,16 +28,31 @@ from .score.selective import RiskCoverage, risk_coverage
 _POINTS = 200
 
 
+class EvaluateOptions(LabelOptions, total=False):
+    """Which labels count, and how scores are counted: what an ensemble's `evaluate` takes.
+
+    Args:
+        bins: of the reliability diagrams and of the calibration error; by default 15.
+        seed: of the intervals; by default 0.
+    """
+
+    bins: int
+    seed: int
+
+
 def scores_of(
-    probabilities: Any, labels: Any, *, class_axis: int | None = -1, bins: int = 15
+    probabilities: Any,
+    labels: Any,
+    *,
+    class_axis: int | None = -1,
+    bins: int = 15,
+    **options: Unpack[LabelOptions],
 ) -> dict[str, float]:
     """A score, as a results document has it: `error`, `log_loss`, `brier` and `ece`."""
-    return {
-        "error": error_rate(probabilities, labels, class_axis=class_axis),
-        "log_loss": log_loss(probabilities, labels, class_axis=class_axis),
-        "brier": brier_score(probabilities, labels, class_axis=class_axis),
-        "ece": calibration_error(probabilities, labels, bins=bins, class_axis=class_axis),
-    }
+    rows, y = checked_rows(probabilities, labels, class_axis, options)
+    found = {name: y.mean(row_scores(name, rows, y)) for name in ("error", "log_loss", "brier")}
+    ece = calibration_error(probabilities, labels, bins=bins, class_axis=class_axis, **options)
+    return found | {"ece": ece}
 
 
 def analyze(
@@ -57,6 +64,7 @@ def analyze(
     class_axis: int | None = -1,
     bins: int = 15,
     seed: int = 0,
+    **options: Unpack[LabelOptions],
 ) -> dict[str, Any]:
     """What members are worth, alone and together, as the part `analysis` of a results document.
 
@@ -64,22 +72,26 @@ def analyze(
         predictions: the members' probabilities, oldest first: a sequence of
             arrays of one shape (memory-mapped ones are read one at a time), or
             one array with the members along its first axis.
-        labels: the true classes, as `cosanneal.ensemble.metrics` says, of data
+        labels: the true classes, as `cosanneal.ensemble.labels` says, of data
             that no member was trained on and nothing was chosen by.
         names: of the members; by default those of the choice, or "0", "1", ...
         choice: what `fit` chose among these members, on other data.
         class_axis: the axis of the classes in one member's array, or None.
         bins: of the reliability diagrams and of the calibration error.
         seed: of the intervals.
+        options: see `LabelOptions`.
 
     Returns:
-        Plain data for JSON: `samples`, their number; `members`, the score of
-        each, with its `name`; `ensembles`, that of the mean of the `last` 2, 3,
-        ...; `choice` and `chosen`, its score (both null without one);
+        Plain data for JSON: `samples`, the number of those with a label that
+        counts; `members`, the score of each, with its `name`, and in `metrics` the
+        one that the choice was made by, where it is another and no user's own;
+        `ensembles`, that of the mean of the `last` 2, 3, ...; `choice` and
+        `chosen`, its score (both null without one);
         `comparisons`, in each metric the paired difference of the best
         prediction (the chosen one, or the mean of all) to the last member, and
         `comparisons_with_mean` that of the chosen one to the mean of all;
-        `correlation` and `disagreement` of every two members; and the
+        `correlation` and `disagreement` of every two members, over what counts, each
+        the same; and the
         `reliability` of the best prediction `before` its temperature and, where
         it has one, `after`.
 
@@ -108,26 +120,33 @@ def analyze(
             f"{choice.class_axis}, for {shown(list(names))} with class_axis={class_axis}"
         )
 
-    def scores(p: Any) -> dict[str, float]:
-        return scores_of(p, labels, class_axis=class_axis, bins=bins)
+    y = as_labels(labels, as_numpy(members[0]).shape, class_axis, **options)
+    metric = None if choice is None else choice.metric
+    if metric is None or metric in METRICS or metric.startswith(CUSTOM):
+        measures = []
+    else:
+        measures = [measure_of(metric)]
+
+    def scores(p: Any) -> dict[str, Any]:
+        found = scores_of(p, labels, class_axis=class_axis, bins=bins, **options)
+        more = {each.name: each.value(y.rows(p), y) for each in measures}
+        return found | ({"metrics": more} if more else {})
 
     def compared(first: Any, second: Any) -> list[dict[str, Any]]:
         rows = []
-        for metric in METRICS:
-            both = [
-                sample_scores(metric, p, labels, class_axis=class_axis) for p in (first, second)
-            ]
-            found = compare_scores(*both, seed=seed)
-            rows.append({"metric": metric, **asdict(found), "interval": list(found.interval)})
+        for name in METRICS:
+            both = [y.per_sample(row_scores(name, y.rows(p), y)) for p in (first, second)]
+            found = compare_scores(*both, weights=y.sample_weights(), seed=seed)
+            rows.append({"metric": name, **asdict(found), "interval": list(found.interval)})
         return rows
 
     def diagram(p: Any) -> dict[str, Any]:
-        found = reliability(p, labels, bins=bins, class_axis=class_axis)
+        found = reliability(p, labels, bins=bins, class_axis=class_axis, **options)
         return {
             "confidence": found.confidence.tolist(),
             "accuracy": found.accuracy.tolist(),
             "count": found.counts.tolist(),
-            "ece": calibration_error(p, labels, bins=bins, class_axis=class_axis),
+            "ece": calibration_error(p, labels, bins=bins, class_axis=class_axis, **options),
         }
 
     rows = [{"name": name, **scores(p)} for name, p in zip(names, members, strict=True)]
@@ -144,16 +163,21 @@ def analyze(
     if choice is not None and choice.temperature != 1:
         diagrams["after"] = diagram(best)
     several = len(members) > 1
+    counted, axis = members, class_axis
+    if y.kept is not None:
+        parts = (y.rows(member) for member in members)
+        counted = [part if y.class_axis is not None else part[:, 1] for part in parts]
+        axis = None if y.class_axis is None else -1
     return {
-        "samples": len(labels),
+        "samples": y.samples,
         "members": rows,
         "ensembles": ensembles,
         "choice": None if choice is None else choice.to_dict(),
         "chosen": None if choice is None else scores(best),
         "comparisons": compared(best, members[-1]) if several or choice is not None else [],
         "comparisons_with_mean": compared(best, everyone) if several and choice is not None else [],
-        "correlation": without_nan(correlation(members).tolist()),
-        "disagreement": disagreement(members, class_axis=class_axis).tolist(),
+        "correlation": without_nan(correlation(counted).tolist()),
+        "disagreement": disagreement(counted, class_axis=axis).tolist(),
         "reliability": diagrams,
     }
 
@@ -283,70 +307,3 @@ def _sets(made: ConformalPredictor, p: Any, labels: Any) -> dict[str, float]:
         "coverage": set_coverage(sets, labels, class_axis=axis),
         "size": set_size(sets, class_axis=axis),
     }
-
-
-def _on(snapshot: Snapshot, schedule: Schedule) -> bool:
-    """Whether a snapshot was taken on a schedule's curve."""
-    there, done = snapshot.metadata["schedule"], snapshot.standing.position
-    return difference(there, schedule, there="", done=done) is None
-
-
-def folder_results(folder: str | os.PathLike[str], *, choice: bool = True) -> dict[str, Any]:
-    """What a folder of snapshots says of its run, as a results document.
-
-    Only the headers are read: the schedule, the steps and the user's metrics;
-    and `ensemble.json`, the choice that was saved beside the snapshots, if it is
-    there.
-
-    Args:
-        folder: the folder.
-        choice: False leaves the choice aside, also one that could not be read.
-
-    Returns:
-        A document with the parts `run`, `snapshots` and, if there is one, `choice`.
-
-    Raises:
-        SnapshotError: no folder, no snapshots in it, or one that is damaged.
-        EnsembleError: the choice cannot be read, or was made among other snapshots.
-    """
-    store = SnapshotStore(folder)
-    snapshots = store.list()
-    if not snapshots:
-        hint = ""
-        if not store.folder.is_dir():
-            hint = ", no folder"
-        elif (store.folder / "results.json").is_file():
-            hint = " there; it has a results.json: give that"
-        raise SnapshotError(
-            f"Folder {store.folder} must hold at least one snapshot. Received: none{hint}"
-        )
-    newest = snapshots[-1]
-    schedule = newest.schedule
-    results: dict[str, Any] = {
-        "format": FORMAT,
-        "version": VERSION,
-        "title": f"Snapshots in {store.folder.resolve().name}",
-        "run": {
-            "schedule": schedule.to_dict(),
-            "updates": newest.step,
-            "loss": None,
-            # Those of an earlier schedule lie on this one's curve if it was extended to this.
-            "cycle_ends": [each.step - 1 for each in snapshots if _on(each, schedule)],
-        },
-        "snapshots": [
-            {
-                "name": each.path.name,
-                "cycle": each.cycle,
-                "step": each.step,
-                "rate": without_nan(each.metadata["rate"]),
-                "metrics": without_nan(each.metadata["metrics"]),
-            }
-            for each in snapshots
-        ],
-    }
-    file = store.folder / CHOICE_NAME
-    if choice and file.exists():
-        saved = Choice.load(file)
-        members_of(saved, snapshots, file, where=f"folder {store.folder}")
-        results["choice"] = saved.to_dict()
-    return results

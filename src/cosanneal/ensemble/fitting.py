@@ -1,17 +1,24 @@
-"""A choice among an ensemble's members, by what they give for validation data."""
+"""A choice among an ensemble's members, and what they are worth, by what they give for data."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Unpack
+from typing import Any, TypeVar, Unpack, cast
 
 from .choose.choice import Choice, FitOptions
+from .choose.moments import Regression
 from .choose.regression import fit_outputs
+from .findings import EvaluateOptions, analyze
 from .members import Members
 from .predict.kept import kept_predictions
+from .predict.outputs import REGRESSIONS
 from .predict.taken import Taken
 from .predict.validation import Validation
+from .regression import analyze_regression
+
+FoundT = TypeVar("FoundT")
 
 
 def fit_members(
@@ -35,17 +42,61 @@ def fit_members(
     """
     # Members that are no files have none, and a choice among some is one of arrays.
     digests = [each.metadata["digest"] for each in members if "digest" in each.metadata]
-    outputs = (data.outputs(members.load(each), each) for each in members)
-    with kept_predictions(outputs, members.names, lambda: data.spec, keep) as predictions:
-        taken.found.check_mean()  # now that it is known what outputs are
-        choice = fit_outputs(
+
+    def choose(predictions: Any) -> Choice:
+        return fit_outputs(
             data.spec.outputs,
             predictions,
             data.labels,
             names=members.names,
             class_axis=data.spec.class_axis,
             digests=digests if len(digests) == len(members) else None,
-            counts=data.counts,
-            **options,
+            **cast(FitOptions, data.label_options(options)),
         )
+
+    choice = _of_all(members, data, taken, keep, choose)
     return replace(choice, class_axis=taken.found.spec.class_axis, output=taken.name)
+
+
+def evaluate_members(
+    members: Members,
+    data: Validation,
+    taken: Taken,
+    choice: Choice | None,
+    **options: Unpack[EvaluateOptions],
+) -> dict[str, Any]:
+    """What members are worth, alone, together and as they were chosen; each is run once.
+
+    Args and errors as of `fit_members`; options as `analyze` or `analyze_regression` has them.
+    """
+
+    def judge(predictions: Any) -> dict[str, Any]:
+        given: dict[str, Any] = {
+            "names": members.names,
+            **cast(EvaluateOptions, data.label_options(options)),
+        }
+        spec = data.spec
+        if spec.outputs in REGRESSIONS:
+            outputs = cast(Regression, spec.outputs)
+            return analyze_regression(
+                predictions, data.labels, outputs=outputs, choice=choice, **given
+            )
+        chosen = None if choice is None else replace(choice, class_axis=spec.class_axis)
+        return analyze(predictions, data.labels, choice=chosen, class_axis=spec.class_axis, **given)
+
+    return _of_all(members, data, taken, None, judge)
+
+
+def _of_all(
+    members: Members,
+    data: Validation,
+    taken: Taken,
+    keep: str | os.PathLike[str] | None,
+    use: Callable[[Any], FoundT],
+) -> FoundT:
+    """What is made of all members' predictions, which are kept as long as that takes."""
+    taken.found.check_mean()
+    outputs = (data.outputs(members.load(each), each) for each in members)
+    with kept_predictions(outputs, members.names, lambda: data.spec, keep) as predictions:
+        taken.found.check_mean()  # now that it is known what outputs are
+        return use(predictions)

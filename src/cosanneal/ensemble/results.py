@@ -1,7 +1,8 @@
 """The results document: what is known of an ensemble, as plain data that a report is drawn from.
 
 A dict for JSON with `format`, `version`, a `title` and any of these parts. A
-score is a dict of `error` and `log_loss`, and mostly `brier` and `ece`.
+score is a dict of `error` and `log_loss`, and mostly `brier` and `ece`; in `metrics`
+there may be others by their names.
 
 - `run`: the training run. `rate`, one for each step, or in its place
   `schedule` (as `Schedule.to_dict` gives it) and `updates`, their number;
@@ -51,6 +52,7 @@ from ..core.schedule import Schedule
 from ..snapshots.store import without_nan
 from .choose.choice import Choice
 from .choose.conformal import Method
+from .score.measures import is_metric
 from .score.metrics import METRICS
 from .score.regression import REGRESSION_METRICS
 
@@ -208,6 +210,8 @@ _SCORE: Final[dict[str, _Check]] = {
     "ece?": _Number(0, 1 + _SLACK),
 }
 SCORES: Final = tuple(name.rstrip("?") for name in _SCORE)
+# What the choice was made by, where that is none of these.
+_SCORE["metrics?"] = lambda row, name: _check_metrics(row.item(name), row.value(name))
 
 _SPREAD: Final = _dict({"mean": _Number(0), "std": _Number(0, null=True)})
 _SPREADS: Final = {"test_error": _SPREAD, "test_nll": _SPREAD}
@@ -302,6 +306,13 @@ def _one_of(values: Sequence[str]) -> _Check:
             raise reader.error(name, f"one of {', '.join(map(repr, values))}")
 
     return check
+
+
+def _check_metrics(row: Reader, metrics: Mapping[str, Any]) -> None:
+    for name in metrics:
+        if not is_metric(name):
+            raise row.error(name, "the score of a metric that is known")
+        _Number()(row, name)
 
 
 def _check_interval(row: Reader, name: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from ..core.errors import shown
 from ..ensemble.results import SCORES
-from ..ensemble.score.metrics import TITLES
+from ..ensemble.score.measures import title_of
 from .words import (
     MINUS,
     OOD_SCORES,
@@ -21,6 +21,7 @@ from .words import (
     number,
     plural,
     regression_choice_of,
+    scale_of,
     score,
     seeds_of,
     spread,
@@ -93,8 +94,16 @@ def _weight(weight: float | None) -> str:
     return "" if weight is None else f"{weight:.3f}" if weight else "0"
 
 
+def _heading(name: str) -> str:
+    """What a column of scores is called, with its unit."""
+    title = title_of(name)
+    percent = ", %" if scale_of(name)[0] == 100 else ""
+    return _HEADINGS.get(name) or f"{title[:1].upper()}{title[1:]}{percent}"
+
+
 def _member_table(analysis: Mapping[str, Any], choice: Mapping[str, Any] | None) -> Table:
     weights = [member["weight"] for member in choice["members"]] if choice else []
+    more = [*analysis["members"][0].get("metrics", ())]
 
     def cells(name: str, number: str = "", weight: float | None = None) -> list[str]:
         return [number, name, *([_weight(weight)] if choice else [])]
@@ -111,14 +120,15 @@ def _member_table(analysis: Mapping[str, Any], choice: Mapping[str, Any] | None)
         if choice["temperature"] != 1:
             name += f", temperature {choice['temperature']:.3g}"
         groups.insert(0, [(cells(name), analysis["chosen"], True)])
+    names = [*SCORES, *more]
     return Table(
         title="Members",
         caption=f"Scores on {plural(analysis['samples'], 'sample')}; the best of each column is "
         "bold."
         + (" Marked: what was chosen, with the weight of each member in it." if choice else ""),
-        columns=["#", "Member or ensemble", *(["Weight"] if choice else []), *_HEADINGS.values()],
+        columns=["#", "Member or ensemble", *(["Weight"] if choice else []), *map(_heading, names)],
         texts=("Member or ensemble",),
-        groups=_scored(groups),
+        groups=_scored(groups, names),
     )
 
 
@@ -127,6 +137,10 @@ def _scored(
     names: Sequence[str] = SCORES,
 ) -> list[list[Row]]:
     """Rows of some cells and then the scores, of which the best are told."""
+    groups = [
+        [(cells, {**row, **row.get("metrics", {})}, chosen) for cells, row, chosen in group]
+        for group in groups
+    ]
     every = [scores for group in groups for _, scores, _ in group]
     least = {
         name: min((row[name] for row in every if name in row), default=math.nan) for name in names
@@ -152,7 +166,8 @@ def _candidate_table(choice: Mapping[str, Any]) -> Table:
     candidates = choice["candidates"]
     metric = choice["metric"]
     samples = plural(choice["samples"], "validation sample")
-    names = [name for name in _HEADINGS if all(name in each["scores"] for each in candidates)]
+    known = [*_HEADINGS, *(name for name in candidates[-1]["scores"] if name not in _HEADINGS)]
+    names = [name for name in known if all(name in each["scores"] for each in candidates)]
     searched = {
         "last": "Each number m of the last members was tried, and the best one taken.",
         "greedy": "Members were added one after the other, with replacement, while it helped.",
@@ -161,9 +176,9 @@ def _candidate_table(choice: Mapping[str, Any]) -> Table:
     }
     return Table(
         title="What was considered",
-        caption=f"Why this one: its {TITLES[metric]} on {samples}, "
+        caption=f"Why this one: its {title_of(metric)} on {samples}, "
         f"the data of the choice. {searched[choice['select']]} The best of each column is bold.",
-        columns=["Candidate", "Temperature", *(_HEADINGS[name] for name in names)],
+        columns=["Candidate", "Temperature", *map(_heading, names)],
         texts=("Candidate",),
         groups=_scored(
             [

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from ..core import errors
-from ..ensemble.score.metrics import TITLES
+from ..ensemble.score.measures import title_of
 
 _SCALES: Final = {"error": (100, 2), "log_loss": (1, 4), "brier": (1, 4), "ece": (100, 2)}
 
@@ -42,7 +42,12 @@ def number(value: float, scale: float = 1, digits: int = 2) -> str:
 
 def score(name: str, row: Mapping[str, Any]) -> str:
     """A score in the unit of its heading; nothing where the row has none."""
-    return number(row[name], *_SCALES[name]) if name in row else ""
+    return number(row[name], *scale_of(name)) if name in row else ""
+
+
+def scale_of(name: str) -> tuple[float, int]:
+    """What a score is multiplied by, and its digits: errors are told in percent."""
+    return _SCALES.get(name) or ((100, 2) if name.endswith("_error") else (1, 4))
 
 
 def spread(found: Mapping[str, Any], scale: float, digits: int) -> str:
@@ -128,7 +133,7 @@ def _lead(results: Mapping[str, Any]) -> Iterator[str]:
         at = f"a temperature of {heat:.3g}"
         if count > 1:
             told = f"Of {count} members, {what_was_chosen(choice)} was chosen, for the least "
-            told += f"{TITLES[choice['metric']]} on {samples}"
+            told += f"{title_of(choice['metric'])} on {samples}"
             yield told + (f", at {at}." if heat != 1 else ", without a temperature.")
         else:
             what = f"{at} was fitted to it" if heat != 1 else "it was looked at"
@@ -137,13 +142,13 @@ def _lead(results: Mapping[str, Any]) -> Iterator[str]:
         yield from _analysis_lead(analysis)
     elif choice:
         best = choice["candidates"][-1]["scores"]
-        scale, digits = _SCALES[choice["metric"]]
+        scale, digits = scale_of(choice["metric"])
         between = _interval(choice["interval"], scale, digits, ("lower", "higher"))
         points = ", percentage points" if scale == 100 else ""
         yield (
             f"There, on the data that it was chosen on, its error is {score('error', best)} % and "
             f"its log-loss {score('log_loss', best)}; compared with the mean of all members, its "
-            f"{TITLES[choice['metric']]} is {between} (95 % interval{points}). "
+            f"{title_of(choice['metric'])} is {between} (95 % interval{points}). "
             "New data will show less of what it gains."
         )
     elif "snapshots" in results and regression_choice_of(results) is None:

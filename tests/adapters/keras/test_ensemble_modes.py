@@ -18,6 +18,7 @@ from tests.shared.compiling import BACKEND
 from tests.shared.modes import (
     MODES,
     check_choice,
+    check_labels,
     check_loaders,
     check_memory,
     check_modes,
@@ -112,6 +113,10 @@ def test_a_choice_is_applied_in_every_mode(ensemble: SnapshotEnsemble) -> None:
 
 def test_its_uncertainty_is_that_of_the_members(ensemble: SnapshotEnsemble) -> None:
     check_uncertainty(ensemble, *data())
+
+
+def test_labels_count_as_they_are_said_to(ensemble: SnapshotEnsemble) -> None:
+    check_labels(ensemble, *data())
 
 
 def test_auto_streams_where_the_members_do_not_fit(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import cosanneal as ca
 from cosanneal.adapters.torch import SnapshotEnsemble, SnapshotRecorder
 from cosanneal.ensemble import error_rate, fit, log_loss
-from cosanneal.ensemble.choose.choice import Select
+from cosanneal.ensemble.choose.record import Select
 from cosanneal.ensemble.members import Members
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ensemble was chosen on:UserWarning")

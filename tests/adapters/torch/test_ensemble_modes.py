@@ -19,6 +19,7 @@ from tests.shared.modes import (
     MODES,
     Loader,
     check_choice,
+    check_labels,
     check_loaders,
     check_memory,
     check_modes,
@@ -90,6 +91,10 @@ def test_a_choice_is_applied_in_every_mode(tmp_path: Path) -> None:
 
 def test_its_uncertainty_is_that_of_the_members(tmp_path: Path) -> None:
     check_uncertainty(SnapshotEnsemble(recorded(tmp_path, network()), tmp_path), *data())
+
+
+def test_labels_count_as_they_are_said_to(tmp_path: Path) -> None:
+    check_labels(SnapshotEnsemble(recorded(tmp_path, network()), tmp_path), *data())
 
 
 def test_auto_streams_where_the_members_do_not_fit(

@@ -35,7 +35,7 @@ from cosanneal.ensemble import (
     select_last,
     select_weights,
 )
-from cosanneal.ensemble.choose.choice import Select
+from cosanneal.ensemble.choose.record import Select
 from cosanneal.ensemble.choose.selection import last_weights
 from cosanneal.ensemble.score.metrics import METRICS, Metric
 
@@ -212,7 +212,7 @@ SPOILS: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     (lambda d: d.update(class_axis=1.5), r"in 'class_axis': must be an integer or null"),
     (lambda d: d.update(select="best"), r"in 'select': must be one of 'last', 'greedy', 'weights'"),
     (lambda d: d.update(metric=None), r"in 'metric': must be a string"),
-    (lambda d: d.update(metric="auc"), r"in 'metric': must be one of 'log_loss'"),
+    (lambda d: d.update(metric="auc"), r"in 'metric': must be the name of a metric, such as 'log_"),
     (
         lambda d: d["candidates"][1]["scores"].update(brier=math.inf),
         r"in 'candidates\[1\].scores.brier': must be a finite number",
@@ -275,7 +275,7 @@ def test_files_that_hold_no_choice_are_refused(tmp_path: Path) -> None:
     ("call", "message"),
     [
         (lambda p, y: fit(p, y, select="best"), r"`select` must be 'last', 'gr"),  # type: ignore[arg-type]
-        (lambda p, y: fit(p, y, metric="auc"), r"`metric` must be one of"),  # type: ignore[arg-type]
+        (lambda p, y: fit(p, y, metric="auc"), r"`metric` must be one of"),
         (
             lambda p, y: fit(p, y, select="weights", metric="error"),
             r"`metric` must be 'log_loss'",

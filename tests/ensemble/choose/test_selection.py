@@ -287,8 +287,8 @@ def test_dense_outputs_and_outcomes_are_chosen_by_their_labels() -> None:
         (lambda p, y: HeldOut(p - 1, y), r"between 0 and 1"),
         (lambda p, y: HeldOut(p, y).scores([1.0]), r"weight for each of 4 members"),
         (lambda p, y: HeldOut(p, y).scores([0.0] * 4), r"one above 0"),
-        (lambda p, y: select_last(HeldOut(p, y), "auc"), r"`metric` must be"),  # type: ignore[arg-type]
-        (lambda p, y: select_greedy(HeldOut(p, y), "auc"), r"`metric` must be"),  # type: ignore[arg-type]
+        (lambda p, y: select_last(HeldOut(p, y), "auc"), r"`metric` must be"),
+        (lambda p, y: select_greedy(HeldOut(p, y), "auc"), r"`metric` must be"),
         (lambda p, y: select_greedy(HeldOut(p, y), steps=0, initial=0), r"a member to pick"),
         (lambda p, y: select_greedy(HeldOut(p, y), bags=1, bag_fraction=2), r"`bag_fraction`"),
     ],

@@ -144,15 +144,27 @@ def test_a_likelihood_that_underflowed_stays_finite() -> None:
             r"shapes \(samples, classes\) and \(samples,\).*\(1, 2\) and \(2,\)",
         ),
         (np.zeros((0, 2)), np.zeros(0, int), r"at least one sample"),
-        ([[0.5, 0.5]], [[0]], r"\(1, 2\) and \(1, 1\); give labels\[\.\.\., 0\]$"),
-        ([[0.5, 0.5]], [[0, 1]], r"and \(1, 2\); of one-hot labels, give labels\.argmax\(1\)$"),
+        ([[0.5, 0.5]], [[0, 1, 0]], r"and \(1, 3\); class numbers have shape \(1,\), and one-hot"),
+        ([[0.5, 0.5]], [[1, 1]], r"sum to 1 along the class axis -1 .* sums from 2 to 2.*\(multi-"),
         ([0.5, 0.5], [0], r"Received: \(2,\) and \(1,\)"),
         ([[0.5, 0.5]], [2], r"`labels` must be integers from 0 to 1.*from 2 to 2"),
         ([[0.5, 0.5]], [-1], r"from -1 to -1"),
-        ([[0.5, 0.5]], [0.0], r"Received: dtype float64$"),
-        ([[0.5, 0.5]], [math.nan], r"Received: dtype float64$"),
-        ([[0.5, 0.5]], ["0"], r"from 0 to 1, one of the classes. Received: dtype <U1$"),
-        ([0.5, 0.5], ["0", "1"], r"from 0 to 1, one of the classes. Received: dtype <U1$"),
+        (
+            [[0.5, 0.5]],
+            [0.5],
+            r"integers from 0 to 1.*dtype float64, and 0.5; class numbers are wh",
+        ),
+        ([[0.5, 0.5]], [math.nan], r"Received: dtype float64, and nan"),
+        (
+            [[0.5, 0.5]],
+            ["0"],
+            r"from 0 to 1, one of the classes. Received: dtype <U1; name them by classes=",
+        ),
+        (
+            [0.5, 0.5],
+            ["0", "1"],
+            r"from 0 to 1, one of the classes. Received: dtype <U1; name them by classes=",
+        ),
         ([[0.5, 0.5]], np.zeros(1, "i4,i4"), r"Received: dtype \[\('f0', '<i4'\)"),
         ([[float("nan"), 0.5]], [0], r"must be finite"),
         ([[2.0, -1.0]], [0], r"between 0 and 1. Received: from -1 to 2; make probabilities of log"),
@@ -171,7 +183,7 @@ def test_bad_arrays_are_refused(p: Any, y: Any, message: str) -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: sample_scores("auc", [0.5], [1]), r"`metric` must be one of 'log_loss'"),  # type: ignore[arg-type]
+        (lambda: sample_scores("auc", [0.5], [1]), r"`metric` must be one of 'log_loss'"),
         (lambda: auroc([0.5, 0.4], [1, 1]), r"both classes.*2 positives and 0 negatives"),
         (lambda: auroc([0.5, float("inf")], [1, 0]), r"must be finite"),
     ],

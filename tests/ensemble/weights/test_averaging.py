@@ -45,6 +45,16 @@ def predicted(model: nn.Module, weights: dict[str, Tensor], x: Tensor) -> Tensor
     return p
 
 
+def test_values_have_no_labels_to_leave_out(tmp_path: Path) -> None:
+    best = network(0)
+    model = recorded(tmp_path, [best, near(best, 1)])
+    x, y = signs(30, 1)
+    ensemble = SnapshotEnsemble(model, tmp_path, outputs="values")
+    targets = torch.nn.functional.one_hot(y, 2).float()
+    with pytest.raises(EnsembleError, match=r"`mask` must be left out for outputs='values'"):
+        ensemble.average_weights(x, targets, mask=y > 0)
+
+
 def test_a_barrier_refuses_the_mean(tmp_path: Path) -> None:
     best = network(0)
     model = recorded(tmp_path, [near(best, 1), best, permuted(best)])

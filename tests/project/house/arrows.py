@@ -27,7 +27,10 @@ PARTS: dict[str, set[str]] = {
 _ENSEMBLE: dict[str, set[str]] = {
     "arrays": set(),
     "structure": set(),
-    "score": {"arrays"},
+    # The truth, in whatever form people have it.
+    "class_names": {"arrays"},
+    "labels": {"arrays", "class_names"},
+    "score": {"arrays", "labels"},
     "predict.batches": {"arrays", "structure"},
     "predict.pooling": {"arrays"},
     "predict.gaussian": {"arrays", "predict.pooling"},
@@ -35,13 +38,28 @@ _ENSEMBLE: dict[str, set[str]] = {
     "weights.moments": {"arrays"},
     # What a framework is asked for is said in terms of batches and of what outputs are.
     "model": {"arrays", "predict.batches", "predict.outputs"},
-    "choose": {"arrays", "score"},
-    "choose.choice": {"arrays", "score", "choose", "predict.pooling", "predict.gaussian"},
-    "choose.moments": {"arrays", "score", "choose", "predict.pooling", "predict.gaussian"},
+    "choose": {"arrays", "labels", "score"},
+    "choose.choice": {
+        *("arrays", "labels", "score", "choose", "predict.pooling", "predict.gaussian"),
+    },
+    "choose.moments": {
+        *("arrays", "labels", "score", "choose", "predict.pooling", "predict.gaussian"),
+    },
     # It makes a choice as that of classes is.
-    "choose.regression": {"arrays", "score", "choose", "choose.choice", "choose.moments"},
+    "choose.regression": {
+        *("arrays", "labels", "score", "choose", "choose.choice", "choose.moments"),
+    },
     # Its questions are put to what was chosen, so that it stands on choosing.
-    "score.analysis": {"arrays", "score", "choose"},
+    "score.analysis": {"arrays", "labels", "score", "choose"},
+    # What members are worth, alone, together and as they were chosen.
+    "findings": {
+        *("arrays", "labels", "score", "score.analysis", "choose", "choose.choice"),
+        *("predict.pooling", "predict.uncertainty"),
+    },
+    "regression": {
+        *("arrays", "score", "score.analysis", "choose", "choose.choice", "choose.moments"),
+        *("choose.regression", "findings", "predict.pooling", "predict.gaussian"),
+    },
     "parts": {"model"},
     # A member has its weight by a choice.
     "members": {"arrays", "model", "parts", "choose.choice"},
@@ -65,14 +83,15 @@ _ENSEMBLE: dict[str, set[str]] = {
     },
     "options": {"members", "predict.outputs", "predict.pooling"},
     "fitting": {
-        *("members", "choose.choice", "choose.regression"),
-        *("predict", "predict.taken", "predict.validation"),
+        *("members", "choose.choice", "choose.moments", "choose.regression"),
+        *("findings", "regression"),
+        *("predict", "predict.taken", "predict.outputs", "predict.validation"),
     },
     "weights": {"arrays", "predict.pooling"},
     "weights.barrier": {"weights"},
     "weights.averaging": {
-        *("arrays", "score", "choose.choice", "members", "model", "weights", "weights.barrier"),
-        *("predict", "predict.batches", "predict.outputs", "predict.pooling"),
+        *("arrays", "labels", "score", "choose.choice", "members", "model", "weights"),
+        *("weights.barrier", "predict", "predict.batches", "predict.outputs", "predict.pooling"),
         *("predict.gaussian", "predict.validation"),
     },
 }

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Final
+from typing import Any, Final, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...core.errors import EnsembleError, shown
 from ..arrays import (
-    Labels,
-    as_labels,
-    as_numpy,
-    as_rows,
     check_count,
     log_odds,
     logarithm,
@@ -21,13 +17,20 @@ from ..arrays import (
     probabilities_of,
     widen,
 )
-from ..score.metrics import row_scores
+from ..labels import LabelOptions, Labels
+from ..score.metrics import checked_rows, row_scores
 
 # Beyond these a prediction is all but one class, or all but uniform.
 TEMPERATURES: Final = (0.01, 100.0)
 
 
-def fit_temperature(probabilities: Any, labels: Any, *, class_axis: int | None = -1) -> float:
+def fit_temperature(
+    probabilities: Any,
+    labels: Any,
+    *,
+    class_axis: int | None = -1,
+    **options: Unpack[LabelOptions],
+) -> float:
     """The temperature of the least log-loss: `argmin_T -mean(log softmax(log(p) / T)[y])`.
 
     The log-loss is convex in `1 / T`; its minimum is found by Newton's method
@@ -37,9 +40,10 @@ def fit_temperature(probabilities: Any, labels: Any, *, class_axis: int | None =
 
     Args:
         probabilities: the pooled prediction for held-out data, of shape
-            (samples, classes), or as `cosanneal.ensemble.metrics` says.
-        labels: the true classes, integers of shape (samples,).
+            (samples, classes), or as `cosanneal.ensemble.score.metrics` says.
+        labels: the true classes, integers of shape (samples,), or as said there.
         class_axis: the axis of the classes, or None.
+        options: see `LabelOptions`.
 
     Raises:
         EnsembleError: as for `log_loss`.
@@ -52,14 +56,13 @@ def fit_temperature(probabilities: Any, labels: Any, *, class_axis: int | None =
     Source: Guo et al., "On Calibration of Modern Neural Networks" (2017), section
     4.2; Rahaman & Thiery (2021) for scaling after the averaging.
     """
-    p = as_numpy(probabilities)
-    return row_temperature(as_rows(p, class_axis), as_labels(labels, p.shape, class_axis))
+    return row_temperature(*checked_rows(probabilities, labels, class_axis, options))
 
 
 def row_temperature(rows: NDArray[np.float64], y: Labels) -> float:
     """The temperature for rows of probabilities."""
     logs = logarithm(rows)
-    own = y.likelihoods(logs)
+    own = y.expected(logs)
     if (own == logs.max(axis=1)).all():
         return 1.0
 
@@ -68,7 +71,7 @@ def row_temperature(rows: NDArray[np.float64], y: Labels) -> float:
         p = probabilities_of(beta * logs, -1)
         mean = np.einsum("ij,ij->i", p, logs)
         away = logs - mean[:, None]
-        return float((mean - own).mean()), float(np.einsum("ij,ij,ij->i", p, away, away).mean())
+        return y.mean(mean - own), y.mean(np.einsum("ij,ij,ij->i", p, away, away))
 
     low, high = 1 / TEMPERATURES[1], 1 / TEMPERATURES[0]
     if derivatives(low)[0] >= 0:
@@ -131,7 +134,13 @@ def tempered(wide: Any, temperature: float, class_axis: int | None) -> Any:
 
 
 def calibrated_log_loss(
-    probabilities: Any, labels: Any, *, class_axis: int | None = -1, splits: int = 5, seed: int = 0
+    probabilities: Any,
+    labels: Any,
+    *,
+    class_axis: int | None = -1,
+    splits: int = 5,
+    seed: int = 0,
+    **options: Unpack[LabelOptions],
 ) -> float:
     """The log-loss that a prediction could have at its best temperature, by cross-validation.
 
@@ -141,11 +150,13 @@ def calibrated_log_loss(
     models compare by what they know, and not by how sure they say they are.
 
     Args:
-        probabilities: shape (samples, classes), or as `cosanneal.ensemble.metrics` says.
-        labels: the true classes, integers of shape (samples,).
+        probabilities: shape (samples, classes), or as `cosanneal.ensemble.score.metrics`
+            says.
+        labels: the true classes, integers of shape (samples,), or as said there.
         class_axis: the axis of the classes, or None.
         splits: how many cuts.
         seed: of the cuts.
+        options: see `LabelOptions`.
 
     Raises:
         EnsembleError: fewer than two samples; otherwise as for `log_loss`.
@@ -160,26 +171,24 @@ def calibrated_log_loss(
     Source: Ashukha et al., "Pitfalls of In-Domain Uncertainty Estimation and
     Ensembling in Deep Learning" (2020), section 3.
     """
-    p = as_numpy(probabilities)
-    y = as_labels(labels, p.shape, class_axis)
+    rows, y = checked_rows(probabilities, labels, class_axis, options)
     if y.samples < 2:
         raise EnsembleError(
             "There must be at least two samples to fit a temperature on some and try it on "
             "others. Received: 1"
         )
-    rows = as_rows(p, class_axis)
-    by_sample = np.arange(len(rows)).reshape(y.samples, -1)
     random = np.random.default_rng(seed)
     losses: list[float] = []
     for _ in range(check_count("splits", splits)):
         order = random.permutation(y.samples)
         halves = [order[: y.samples // 2], order[y.samples // 2 :]]
+        tempered_rows = np.empty_like(rows)
         for fitted, tried in (halves, reversed(halves)):
-            at = by_sample[fitted].reshape(-1)
-            temperature = row_temperature(rows[at], Labels(y.classes[at], len(fitted)))
-            at = by_sample[tried].reshape(-1)
-            part = tempered(rows[at], temperature, -1)
-            losses.append(float(row_scores("log_loss", part, Labels(y.classes[at], 1)).mean()))
+            at = y.rows_of(fitted)
+            temperature = row_temperature(rows[at], y.of(fitted))
+            at = y.rows_of(tried)
+            tempered_rows[at] = tempered(rows[at], temperature, -1)
+        losses.append(y.mean(row_scores("log_loss", tempered_rows, y)))
     return math.fsum(losses) / len(losses)
 
 

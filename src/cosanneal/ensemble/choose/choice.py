@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Final, Literal, TypeAlias, TypedDict, cast, get_args
+from typing import Any, Final, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,15 +15,15 @@ from numpy.typing import NDArray
 from ...core.atomic import replacing
 from ...core.documents import read_document
 from ...core.errors import EnsembleError, plural, shown
-from ...core.records import Reader
 from ..arrays import narrow
+from ..labels import LabelOptions
 from ..predict.gaussian import GaussianPool, is_pair, pair_in
 from ..predict.pooling import Pool, ValuePool
-from ..score.evidence import bootstrap_interval
-from ..score.metrics import METRICS, TITLES, Metric, check_metric, row_scores
+from ..score.measures import AnyMetric, Measure, measure_of, title_of
 from .calibration import row_temperature, tempered
+from .held_out import HeldOut
+from .record import FORMAT, VERSION, Kind, Select, read_choice
 from .selection import (
-    HeldOut,
     Selection,
     last_scores,
     last_weights,
@@ -33,25 +32,16 @@ from .selection import (
     select_weights,
 )
 
-Select: TypeAlias = Literal["last", "greedy", "weights"]
-Kind: TypeAlias = Literal["probabilities", "values", "gaussian"]
-
-FORMAT: Final = "cosanneal.ensemble"
-VERSION: Final = 1
-
-# More than any framework's arrays have.
-_MOST_AXES: Final = 64
-
 # With fewer validation samples than this, a choice is said to be noisy: an
 # error rate of 3 % has a standard error of more than half a percent.
 FEW_SAMPLES: Final = 1000
 
 
-class FitOptions(TypedDict, total=False):
-    """How to choose, as `fit` says: what an ensemble's `fit` takes by keyword too.
+class FitOptions(LabelOptions, total=False):
+    """How to choose, as `fit` says, and by which labels: what an ensemble's `fit` takes too.
 
-    Of a regression, as `fit_regression` says: `variance` and `quantiles` are of it alone, and
-    so are `sample_weight` and `mask`; `temperature` is of classes.
+    Of a regression, as `fit_regression` says: `variance` and `quantiles` are of it alone;
+    `temperature`, and labels' names, are of classes.
     """
 
     select: Select
@@ -59,8 +49,6 @@ class FitOptions(TypedDict, total=False):
     temperature: bool
     variance: bool
     quantiles: Sequence[float]
-    sample_weight: Any
-    mask: Any
     steps: int
     bags: int
     seed: int
@@ -72,8 +60,8 @@ class Candidate:
 
     Args:
         name: what it is, such as "last 3".
-        scores: each by its name, such as "log_loss", in nats; "brier" and "error".
-            Not to be changed.
+        scores: each by its name: "log_loss", in nats, "brier" and "error", and that
+            of the metric of the choice. Not to be changed.
     """
 
     name: str
@@ -90,7 +78,7 @@ class Choice:
         temperature: of the pooled probabilities.
         class_axis: the axis of the classes, or None.
         select: how the weights were chosen.
-        metric: by which score.
+        metric: by which score; "custom:" and its name for a function.
         candidates: every ensemble that was considered: the last 1, 2, ...
             members, the selection, and what had a temperature; the choice is
             the last of them.
@@ -215,16 +203,9 @@ class Choice:
             EnsembleError: not such a description, one of an unknown version, or
                 one with a bad field, whose path is named.
         """
-        return _read(
-            Reader.of(
-                data,
-                FORMAT,
-                VERSION,
-                what="The description of a choice",
-                source="Choice.to_dict() gives it",
-                error=EnsembleError,
-            )
-        )
+        fields = read_choice(data)
+        candidates = [Candidate(name=name, scores=each) for name, each in fields["candidates"]]
+        return cls(**fields | {"candidates": tuple(candidates)})
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the choice as JSON, so that the file is all there or as it was.
@@ -256,7 +237,7 @@ def fit(
     labels: Any,
     *,
     select: Select = "last",
-    metric: Metric = "log_loss",
+    metric: AnyMetric = "log_loss",
     temperature: bool = True,
     names: Sequence[str] | None = None,
     class_axis: int | None = -1,
@@ -264,7 +245,7 @@ def fit(
     bags: int = 0,
     seed: int = 0,
     digests: Sequence[str] | None = None,
-    counts: Any = None,
+    **options: Unpack[LabelOptions],
 ) -> Choice:
     """Choose members, weights and a temperature on validation data.
 
@@ -274,11 +255,21 @@ def fit(
         predictions: the members' probabilities for the validation data, oldest
             member first: a sequence of arrays of one shape, or one array with
             the members along its first axis.
-        labels: the true classes of the validation data.
+        labels: the true classes of the validation data, as `cosanneal.ensemble.labels`
+            says.
         select: "last" takes the mean of the last m members, with the m that is
             best with its temperature; "greedy" picks one after the other, with
             replacement; "weights" takes the weights of the least log-loss.
-        metric: by which score to choose: "log_loss", "brier" or "error".
+        metric: by which score to choose: "log_loss", "brier", "error", "top5_error"
+            (with any number), "balanced_error", "macro_f1_error", "auroc_error" or
+            "mean_iou_error", which are 1 less the score of that name; or a function
+            `metric(probabilities, labels) -> float`, the lower the better. It gets
+            arrays of numpy: the prediction in the shape of a member's, in float64,
+            and the class numbers (soft labels as they are) in theirs. With
+            `ignore_index`, `mask` or `sample_weight` it gets only what counts, label
+            by label: of shape (labels, classes), or (labels,) of outcomes, and
+            (labels,); and where weights differ, `sample_weight=` too.
+            select="weights" takes "log_loss" alone.
         temperature: also fit one temperature after pooling, by log-loss.
             (Means are less sure than their members, the more of them the less:
             without it, fewer members may seem better than they are.)
@@ -289,9 +280,7 @@ def fit(
         bags: of select="greedy", as in `select_greedy`.
         seed: of the bags and the intervals.
         digests: of the members, to know them again by.
-        counts: where the first axis has the labels of all samples one after the
-            other (sequences of different lengths): how many of them each sample has.
-            The interval is over samples.
+        options: see `LabelOptions`.
 
     Raises:
         EnsembleError: arguments that cannot be, or arrays that do not fit.
@@ -316,44 +305,42 @@ def fit(
     Source: Huang et al., "Snapshot Ensembles" (2017), section 4.3 for the last m;
     Caruana et al. (2004); Rahaman & Thiery (2021) for the temperature after pooling.
     """
-    metric = check_metric(metric)
-    held_out = HeldOut(predictions, labels, class_axis=class_axis, counts=counts)
+    measure = measure_of(metric)
+    held_out = HeldOut(predictions, labels, class_axis=class_axis, **options)
     names = names_of(len(held_out), names)
     chosen = _select(held_out, select, metric, steps=steps, bags=bags, seed=seed)
     candidates = [
         Candidate(name=f"last {m}", scores=scores)
-        for m, scores in enumerate(last_scores(held_out), start=1)
+        for m, scores in enumerate(last_scores(held_out, metric), start=1)
     ]
     found, rows = 1.0, held_out.pooled(chosen.weights)
     if select != "last":
-        candidates.append(Candidate(name=select, scores=held_out.scores_of(rows)))
+        candidates.append(Candidate(name=select, scores=held_out.scores_of(rows, measure)))
         if temperature:
-            found, rows, candidate = _calibrated(held_out, rows, select)
+            found, rows, candidate = _calibrated(held_out, rows, measure, select)
             candidates.append(candidate)
     elif temperature:
         every = [(last_weights(len(held_out), m), f"last {m}") for m in range(1, len(held_out) + 1)]
         tried = [
-            (weights, *_calibrated(held_out, held_out.pooled(weights), name))
+            (weights, *_calibrated(held_out, held_out.pooled(weights), measure, name))
             for weights, name in every
         ]
-        best = min(tried, key=lambda each: each[-1].scores[metric])
+        best = min(tried, key=lambda each: each[-1].scores[measure.name])
         candidates += [each[-1] for each in tried if each is not best]
         weights, found, rows, candidate = best
         candidates.append(candidate)
-        chosen = replace(chosen, weights=weights, score=candidate.scores[metric])
+        chosen = replace(chosen, weights=weights, score=candidate.scores[measure.name])
     everyone = held_out.pooled(last_weights(len(held_out), len(held_out)))
-    y = held_out.labels
-    differences = row_scores(metric, rows, y) - row_scores(metric, everyone, y)
     choice = Choice(
         members=tuple(names),
         weights=chosen.weights,
         temperature=found,
         class_axis=class_axis,
         select=select,
-        metric=metric,
+        metric=measure.name,
         candidates=tuple(candidates),
         samples=held_out.samples,
-        interval=bootstrap_interval(y.per_sample(differences), seed=seed),
+        interval=measure.interval(rows, everyone, held_out.labels, seed),
         seed=seed,
         gap=chosen.gap,
         digests=None if digests is None else tuple(digests),
@@ -364,7 +351,7 @@ def fit(
         apart = "; it does not tell the two apart" if low <= 0 <= high else ""
         warnings.warn(
             f"The ensemble was chosen on {samples}, fewer than {FEW_SAMPLES}: its "
-            f"{TITLES[metric]} there less that of the mean of all members has "
+            f"{title_of(measure.name)} there less that of the mean of all members has "
             f"a 95 % interval from {low:+.4g} to {high:+.4g}{apart}",
             UserWarning,
             stacklevel=2,
@@ -385,17 +372,17 @@ def names_of(members: int, names: Sequence[str] | None) -> Sequence[str]:
 
 
 def _calibrated(
-    held_out: HeldOut, rows: NDArray[Any], name: str
+    held_out: HeldOut, rows: NDArray[Any], measure: Measure, name: str
 ) -> tuple[float, NDArray[Any], Candidate]:
     """The temperature of a prediction, the prediction at it, and its scores."""
     found = row_temperature(rows, held_out.labels)
     rows = tempered(rows, found, -1)
-    scores = held_out.scores_of(rows)
+    scores = held_out.scores_of(rows, measure)
     return found, rows, Candidate(name=f"{name}, temperature {found:.4g}", scores=scores)
 
 
 def _select(
-    held_out: HeldOut, select: Select, metric: Metric, *, steps: int, bags: int, seed: int
+    held_out: HeldOut, select: Select, metric: AnyMetric, *, steps: int, bags: int, seed: int
 ) -> Selection:
     if select == "last":
         return select_last(held_out, metric)
@@ -409,97 +396,6 @@ def _select(
     if metric != "log_loss":
         raise EnsembleError(
             "Argument `metric` must be 'log_loss' for select='weights', which finds the least one. "
-            f"Received: metric={metric!r}"
+            f"Received: metric={shown(metric)}"
         )
     return select_weights(held_out)
-
-
-def _read(reader: Reader) -> Choice:
-    reader.only(
-        *("format", "version", "members", "temperature", "class_axis", "select", "metric"),
-        *("candidates", "samples", "interval", "seed", "gap", "output"),
-        *("outputs", "variance_scale", "noise", "quantiles"),
-    )
-    members = reader.items("members")
-    for member in members:
-        member.only("name", "weight", "digest")
-        if not 0 <= member.number("weight") <= 1:
-            raise member.error("weight", "between 0 and 1")
-    weights = tuple(member.number("weight") for member in members)
-    if not abs(math.fsum(weights) - 1) < 1e-9:
-        raise reader.error("members", "a list whose weights sum to 1")
-    digests = [member.value("digest") for member in members]
-    known = any(digest is not None for digest in digests)
-    if known and len({member.text("name") for member in members}) < len(members):
-        raise reader.error("members", "a list that has each snapshot once")
-    candidates: list[Candidate] = []
-    for candidate in reader.items("candidates"):
-        candidate.only("name", "scores")
-        part = candidate.item("scores")
-        scores = {str(name): part.number(name) for name in candidate.value("scores")}
-        for name, score in scores.items():
-            if not math.isfinite(score):
-                raise part.error(name, "a finite number")
-        candidates.append(Candidate(name=candidate.text("name"), scores=scores))
-    kind = reader.text("outputs")
-    known_fields: list[tuple[str, Sequence[str]]] = [
-        ("outputs", get_args(Kind)),
-        ("select", get_args(Select)),
-    ]
-    if kind == "probabilities":  # a regression's may be the user's own
-        known_fields.append(("metric", METRICS))
-    for field, known_values in known_fields:
-        if reader.text(field) not in known_values:
-            raise reader.error(field, f"one of {', '.join(map(repr, known_values))}")
-    for candidate in reader.items("candidates"):
-        if reader.text("metric") not in candidate.value("scores"):
-            raise candidate.error("scores", f"a dict that has {reader.text('metric')!r}")
-    temperature = reader.number("temperature")
-    if not 0 < temperature < math.inf:
-        raise reader.error("temperature", "a finite positive number")
-    samples, seed = reader.count("samples"), reader.count("seed")
-    for field, value, least in (("samples", samples, 1), ("seed", seed, 0)):
-        if value is None or value < least:
-            raise reader.error(field, f"an integer of at least {least}")
-    class_axis = reader.count("class_axis")
-    if class_axis is not None and not -_MOST_AXES <= class_axis < _MOST_AXES:
-        raise reader.error("class_axis", f"null or an axis, at most {_MOST_AXES - 1}")
-    interval = reader.numbers("interval")
-    if len(interval) != 2 or not -math.inf < interval[0] <= interval[1] < math.inf:
-        raise reader.error("interval", "two finite numbers, the lower one first")
-    output = None if reader.value("output") is None else reader.text("output")
-    gap = None if reader.value("gap") is None else reader.number("gap")
-    if gap is not None and not 0 <= gap < math.inf:
-        raise reader.error("gap", "null or a finite number of at least 0")
-    return Choice(
-        members=tuple(member.text("name") for member in members),
-        weights=weights,
-        temperature=temperature,
-        class_axis=class_axis,
-        select=cast(Select, reader.text("select")),
-        metric=reader.text("metric"),
-        candidates=tuple(candidates),
-        samples=samples or 0,
-        interval=(interval[0], interval[1]),
-        seed=seed or 0,
-        gap=gap,
-        digests=tuple(member.text("digest") for member in members) if known else None,
-        output=output,
-        outputs=cast(Kind, kind),
-        **_variance(reader),
-    )
-
-
-def _variance(reader: Reader) -> dict[str, Any]:
-    """The fields of a regression."""
-    scale = reader.number("variance_scale")
-    if not 0 <= scale < math.inf:
-        raise reader.error("variance_scale", "a finite number of at least 0")
-    found: dict[str, Any] = {"variance_scale": scale}
-    for field, most in (("noise", math.inf), ("quantiles", 1.0)):
-        value = None if reader.value(field) is None else tuple(reader.numbers(field))
-        if value is not None and not (value and all(0 <= each < most for each in value)):
-            below = " below 1" if most == 1 else ""
-            raise reader.error(field, f"null or a list of finite numbers of at least 0{below}")
-        found[field] = value
-    return found

@@ -16,7 +16,8 @@ from ...core.atomic import replacing
 from ...core.documents import read_document
 from ...core.errors import EnsembleError, shown
 from ...core.records import Reader
-from ..arrays import as_labels, as_numpy, as_rows, check_count, check_share
+from ..arrays import as_numpy, as_rows, check_count, check_share
+from ..labels import as_labels
 from ..score.metrics import checked_rows
 
 Method: TypeAlias = Literal["lac", "aps", "raps"]

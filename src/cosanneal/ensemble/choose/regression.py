@@ -11,8 +11,9 @@ import numpy as np
 from ...core.errors import EnsembleError, plural, shown
 from ..score.quantiles import check_quantiles
 from ..score.regression import REGRESSION_TITLES, RegressionMetric
-from .choice import FEW_SAMPLES, Candidate, Choice, FitOptions, Select, fit, names_of
+from .choice import FEW_SAMPLES, Candidate, Choice, FitOptions, fit, names_of
 from .moments import Fitted, HeldOutRegression, Regression, Scorer, name_of
+from .record import Select
 from .search import greedy, least_log_loss, least_quadratic
 from .selection import last_weights
 
@@ -171,28 +172,29 @@ def fit_outputs(
     class_axis: int | None,
     names: Sequence[str],
     digests: Sequence[str] | None,
-    counts: Any = None,
     **options: Unpack[FitOptions],
 ) -> Choice:
     """What `fit` or `fit_regression` chooses, by what the outputs are.
 
-    `counts` is as in `fit`; of a regression each target is a sample of its own.
+    Of a regression each target is a sample of its own, so that `counts` says nothing.
 
     Raises:
         EnsembleError: an option of the other one; or as they.
     """
     values = outputs in get_args(Regression)
     given: dict[str, Any] = {"names": names, "digests": digests, **options}
+    others = ("temperature", "ignore_index", "classes") if values else ("variance", "quantiles")
     for name in options:
-        if name in (("temperature",) if values else ("variance", "quantiles")):
+        if name in others:
             raise EnsembleError(
                 f"Argument `{name}` must be left out for "
                 + ("a regression, whose variance is fitted" if values else "classes")
                 + f". Received: {name}={shown(given[name])}"
             )
     if values:
+        given.pop("counts", None)
         return fit_regression(predictions, truth, outputs=cast(Regression, outputs), **given)
-    return fit(predictions, truth, class_axis=class_axis, counts=counts, **given)
+    return fit(predictions, truth, class_axis=class_axis, **given)
 
 
 def _candidate(name: str, found: Fitted) -> Candidate:

@@ -155,6 +155,10 @@ class Batches:
         Args:
             of: makes the array of what is given as labels, where that is none.
 
+        Args:
+            x: what an error calls the input.
+            y: and the labels.
+
         Raises:
             EnsembleError: batches without labels.
         """

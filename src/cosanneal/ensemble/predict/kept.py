@@ -42,7 +42,8 @@ def kept_predictions(
             where they are large in a temporary file, for as long as the context.
 
     Raises:
-        EnsembleError: the file cannot be written; or a member's prediction is not finite.
+        EnsembleError: the file cannot be written; a member's prediction is not finite;
+            or the outputs are none that a mean of probabilities is made of.
     """
     if file is not None:
         file = local_path(file, error=EnsembleError)

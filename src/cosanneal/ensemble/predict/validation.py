@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -106,6 +106,16 @@ class Validation:
         if not self._ragged:
             return None
         return counts_of_rows(self._known, self._taken.found.spec.class_axis)
+
+    def label_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Options of which labels count, as they lie beside `outputs`, among any others."""
+        found = dict(options)
+        for name in ("mask", "sample_weight"):
+            if found.get(name) is not None:
+                found[name] = self.beside(found[name])
+        if self.counts is not None:
+            found["counts"] = self.counts
+        return found
 
     @property
     def _ragged(self) -> bool:

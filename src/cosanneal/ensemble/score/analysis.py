@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from ...core.errors import EnsembleError
 from ..arrays import as_floats, as_numpy, as_rows
 from ..choose.calibration import calibrated_log_loss
-from ..choose.selection import HeldOut, last_scores
+from ..choose.held_out import HeldOut
+from ..choose.selection import last_scores
+from ..labels import LabelOptions
 
 Floats = NDArray[np.float64]
 
@@ -91,7 +93,11 @@ def disagreement(predictions: Sequence[Any] | Any, *, class_axis: int | None = -
 
 
 def scores_by_cycles(
-    runs: Mapping[int, Sequence[Any] | Any], labels: Any, *, class_axis: int | None = -1
+    runs: Mapping[int, Sequence[Any] | Any],
+    labels: Any,
+    *,
+    class_axis: int | None = -1,
+    **options: Unpack[LabelOptions],
 ) -> list[dict[str, Any]]:
     """What one budget gives when it is cut into few cycles, or into many.
 
@@ -100,6 +106,7 @@ def scores_by_cycles(
             with so many, oldest first.
         labels: the true classes, of data that the runs were not trained on.
         class_axis: the axis of the classes in one member's array, or None.
+        options: see `LabelOptions`.
 
     Returns:
         A row for each run, by the number of cycles: `cycles`, and the scores of
@@ -121,7 +128,7 @@ def scores_by_cycles(
         raise EnsembleError("Argument `runs` must have at least one run. Received: none")
     rows: list[dict[str, Any]] = []
     for cycles in sorted(runs):
-        scores = last_scores(HeldOut(runs[cycles], labels, class_axis=class_axis))
+        scores = last_scores(HeldOut(runs[cycles], labels, class_axis=class_axis, **options))
         losses = [score["log_loss"] for score in scores]
         m = losses.index(min(losses)) + 1
         rows.append(
@@ -155,6 +162,7 @@ def deep_ensemble_equivalent(
     class_axis: int | None = -1,
     splits: int = 5,
     seed: int = 0,
+    **options: Unpack[LabelOptions],
 ) -> Equivalent:
     """The number of independently trained models whose ensemble has the same log-loss.
 
@@ -172,6 +180,7 @@ def deep_ensemble_equivalent(
         class_axis: the axis of the classes, or None.
         splits: how many cuts of the data for a calibrated log-loss.
         seed: of the cuts and the subsets.
+        options: see `LabelOptions`.
 
     Raises:
         EnsembleError: no independent models, or arrays that do not fit.
@@ -191,7 +200,9 @@ def deep_ensemble_equivalent(
     members = _members(independent)
 
     def loss(p: Any) -> float:
-        return calibrated_log_loss(p, labels, class_axis=class_axis, splits=splits, seed=seed)
+        return calibrated_log_loss(
+            p, labels, class_axis=class_axis, splits=splits, seed=seed, **options
+        )
 
     random = np.random.default_rng(seed)
     curve: list[float] = []

@@ -40,15 +40,23 @@ class Comparison:
 
 
 def bootstrap_interval(
-    scores: Any, *, level: float = 0.95, resamples: int = 2000, seed: int = 0
+    scores: Any,
+    *,
+    weights: Any = None,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
 ) -> tuple[float, float]:
     """The percentile bootstrap interval of a mean score.
 
     The quantiles `(1 - level) / 2` and `(1 + level) / 2` of the means of
-    samples drawn with replacement.
+    samples drawn with replacement; with weights, of `sum(w s) / sum(w)` over
+    the samples drawn, of which numerator and denominator vary together.
 
     Args:
         scores: a score for each sample, as `sample_scores` gives them.
+        weights: how much each counts in the mean, as `sample_weights` gives them;
+            by default all the same.
         level: the probability that the interval is to have.
         resamples: how often to draw; memory does not grow with it.
         seed: of the draws.
@@ -64,13 +72,21 @@ def bootstrap_interval(
     """
     values = _scores("scores", scores)
     share, count = check_share("level", level), check_count("resamples", resamples)
+    shares = _weights(weights, values)
     random = np.random.default_rng(seed)
     # The distances to the mean, so that a large mean costs no digits.
-    centre = values.mean()
+    centre = np.average(values, weights=shares)
     around = values - centre
+
+    def mean(at: NDArray[np.intp]) -> NDArray[np.float64]:
+        if shares is None:
+            return np.asarray(around[at].mean(axis=1))
+        drawn = shares[at]
+        return np.asarray((drawn * around[at]).sum(axis=1) / drawn.sum(axis=1))
+
     means = np.concatenate(
         [
-            around[random.integers(len(around), size=(draws, len(around)))].mean(axis=1)
+            mean(random.integers(len(around), size=(draws, len(around))))
             for draws in _draws(count, len(around))
         ]
     )
@@ -79,7 +95,13 @@ def bootstrap_interval(
 
 
 def compare_scores(
-    scores: Any, than: Any, *, level: float = 0.95, resamples: int = 2000, seed: int = 0
+    scores: Any,
+    than: Any,
+    *,
+    weights: Any = None,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
 ) -> Comparison:
     """Is the first model better than the second, on the same samples?
 
@@ -94,6 +116,8 @@ def compare_scores(
     Args:
         scores: the first model's score for each sample; the lower the better.
         than: the second's, for the same samples in the same order.
+        weights: how much each sample counts in the mean, as `sample_weights` gives
+            them; by default all the same.
         level: of the interval.
         resamples: how often to draw; memory does not grow with it.
         seed: of the draws.
@@ -116,13 +140,15 @@ def compare_scores(
             f"{len(first)} and {len(second)} scores"
         )
     differences = first - second
+    shares = _weights(weights, differences)
+    parts = differences if shares is None else shares * differences
     return Comparison(
-        difference=float(differences.mean()),
-        interval=bootstrap_interval(differences, level=level, resamples=resamples, seed=seed),
-        level=level,
-        p_value=_sign_flip(
-            differences[differences != 0], check_count("resamples", resamples), seed
+        difference=float(np.average(differences, weights=shares)),
+        interval=bootstrap_interval(
+            differences, weights=shares, level=level, resamples=resamples, seed=seed
         ),
+        level=level,
+        p_value=_sign_flip(parts[parts != 0], check_count("resamples", resamples), seed),
     )
 
 
@@ -166,6 +192,19 @@ def _draws(resamples: int, samples: int) -> Iterator[int]:
     at_once = max(_DRAWN // samples, 1)
     for start in range(0, resamples, at_once):
         yield min(at_once, resamples - start)
+
+
+def _weights(weights: Any, scores: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    if weights is None:
+        return None
+    found = as_floats(weights)
+    if found.shape != scores.shape or not (np.isfinite(found) & (found > 0)).all():
+        raise EnsembleError(
+            "Argument `weights` must have one finite positive number for each score. "
+            f"Received: shape {found.shape} for {len(scores)} scores"
+            + (f", from {found.min():.6g}" if found.shape == scores.shape else "")
+        )
+    return found
 
 
 def _scores(name: str, scores: Any) -> NDArray[np.float64]:

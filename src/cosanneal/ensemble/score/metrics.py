@@ -5,32 +5,37 @@ the first axis: (samples, classes), or of a dense output such as (samples,
 classes, height, width) with class_axis=1. Labels have the same shape without
 the class axis. With class_axis=None, and with arrays of one axis, each number
 is the probability of an outcome of its own (binary, multi-label), and the
-labels are 0 or 1 and of the same shape. Means are over all labels.
+labels are 0 or 1 and of the same shape. `cosanneal.ensemble.labels` says in
+which other forms labels may come, and `LabelOptions` which options all scores
+take. Means are over all labels that count.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal, TypeAlias, get_args
+import re
+from typing import Any, Final, Literal, TypeAlias, Unpack, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...core.errors import EnsembleError, shown
-from ..arrays import SMALLEST, Labels, as_floats, as_labels, as_numpy, as_rows
+from ..arrays import SMALLEST, as_numpy, check_count
+from ..labels import LabelOptions, Labels, as_labels
 
 Metric: TypeAlias = Literal["log_loss", "brier", "error"]
 
 METRICS: Final[tuple[Metric, ...]] = get_args(Metric)
 
-# What a sentence calls them.
-TITLES: Final[dict[Metric, str]] = {
-    "log_loss": "log-loss",
-    "brier": "Brier score",
-    "error": "error rate",
-}
+_TOP_K: Final = re.compile(r"top([1-9][0-9]{0,6})_error")
 
 
-def error_rate(probabilities: Any, labels: Any, *, class_axis: int | None = -1) -> float:
+def error_rate(
+    probabilities: Any,
+    labels: Any,
+    *,
+    class_axis: int | None = -1,
+    **options: Unpack[LabelOptions],
+) -> float:
     """The share of labels that are not the most probable class.
 
     Of several most probable classes the first counts; an outcome is predicted
@@ -38,8 +43,9 @@ def error_rate(probabilities: Any, labels: Any, *, class_axis: int | None = -1) 
 
     Args:
         probabilities: shape (samples, classes), or as the module says.
-        labels: the true classes, integers of shape (samples,).
+        labels: the true classes, integers of shape (samples,), or as the module says.
         class_axis: the axis of the classes, or None.
+        options: see `LabelOptions`.
 
     Raises:
         EnsembleError: shapes that do not fit, labels that are no classes, no
@@ -49,10 +55,16 @@ def error_rate(probabilities: Any, labels: Any, *, class_axis: int | None = -1) 
         >>> error_rate([[0.9, 0.1], [0.3, 0.7]], [0, 0])
         0.5
     """
-    return _mean_score("error", probabilities, labels, class_axis)
+    return _mean_score("error", probabilities, labels, class_axis, options)
 
 
-def log_loss(probabilities: Any, labels: Any, *, class_axis: int | None = -1) -> float:
+def log_loss(
+    probabilities: Any,
+    labels: Any,
+    *,
+    class_axis: int | None = -1,
+    **options: Unpack[LabelOptions],
+) -> float:
     """The mean negative log-likelihood of the labels, in nats: `-mean(log(p[i, y[i]]))`.
 
     A probability below 2**-126, such as one that underflowed to 0, counts as
@@ -60,8 +72,9 @@ def log_loss(probabilities: Any, labels: Any, *, class_axis: int | None = -1) ->
 
     Args:
         probabilities: shape (samples, classes), or as the module says.
-        labels: the true classes, integers of shape (samples,).
+        labels: the true classes, integers of shape (samples,), or as the module says.
         class_axis: the axis of the classes, or None.
+        options: see `LabelOptions`.
 
     Raises:
         EnsembleError: as for `error_rate`.
@@ -70,10 +83,16 @@ def log_loss(probabilities: Any, labels: Any, *, class_axis: int | None = -1) ->
         >>> round(log_loss([[0.5, 0.5], [0.25, 0.75]], [0, 1]), 4)
         0.4904
     """
-    return _mean_score("log_loss", probabilities, labels, class_axis)
+    return _mean_score("log_loss", probabilities, labels, class_axis, options)
 
 
-def brier_score(probabilities: Any, labels: Any, *, class_axis: int | None = -1) -> float:
+def brier_score(
+    probabilities: Any,
+    labels: Any,
+    *,
+    class_axis: int | None = -1,
+    **options: Unpack[LabelOptions],
+) -> float:
     """The mean squared distance to the truth: `mean(sum_k (p[i, k] - [y[i] = k])**2)`, 0 to 2.
 
     Over all classes, as Brier defined it. For an outcome that happens or not,
@@ -81,8 +100,9 @@ def brier_score(probabilities: Any, labels: Any, *, class_axis: int | None = -1)
 
     Args:
         probabilities: shape (samples, classes), or as the module says.
-        labels: the true classes, integers of shape (samples,).
+        labels: the true classes, integers of shape (samples,), or as the module says.
         class_axis: the axis of the classes, or None.
+        options: see `LabelOptions`.
 
     Raises:
         EnsembleError: as for `error_rate`.
@@ -93,23 +113,64 @@ def brier_score(probabilities: Any, labels: Any, *, class_axis: int | None = -1)
 
     Source: Brier, "Verification of forecasts expressed in terms of probability" (1950).
     """
-    return _mean_score("brier", probabilities, labels, class_axis)
+    return _mean_score("brier", probabilities, labels, class_axis, options)
+
+
+def top_k_error(
+    probabilities: Any,
+    labels: Any,
+    *,
+    k: int = 5,
+    class_axis: int | None = -1,
+    **options: Unpack[LabelOptions],
+) -> float:
+    """The share of labels that are not among the k most probable classes.
+
+    Of equally probable classes the first ones count, as in `error_rate`.
+
+    Args:
+        probabilities: shape (samples, classes), or as the module says.
+        labels: the true classes, integers of shape (samples,), or as the module says.
+        k: how many classes; fewer than there are.
+        class_axis: the axis of the classes.
+        options: see `LabelOptions`.
+
+    Raises:
+        EnsembleError: as many classes as k or fewer; otherwise as for `error_rate`.
+
+    Example:
+        >>> top_k_error([[0.5, 0.3, 0.2], [0.5, 0.3, 0.2]], [1, 2], k=2)
+        0.5
+
+    Source: Russakovsky et al., "ImageNet Large Scale Visual Recognition Challenge"
+    (2015), section 4.1; 1 less scikit-learn's `top_k_accuracy_score`.
+    """
+    k = check_count("k", k)
+    return _mean_score(f"top{k}_error", probabilities, labels, class_axis, options)
 
 
 def sample_scores(
-    metric: Metric, probabilities: Any, labels: Any, *, class_axis: int | None = -1
+    metric: str,
+    probabilities: Any,
+    labels: Any,
+    *,
+    class_axis: int | None = -1,
+    **options: Unpack[LabelOptions],
 ) -> NDArray[np.float64]:
     """The score of each sample, whose mean is the metric: for intervals and paired tests.
 
     Args:
-        metric: "log_loss", "brier" or "error".
+        metric: "log_loss", "brier", "error", or "top5_error" with any number.
         probabilities: shape (samples, classes), or as the module says.
-        labels: the true classes, integers of shape (samples,).
+        labels: the true classes, integers of shape (samples,), or as the module says.
         class_axis: the axis of the classes, or None.
+        options: see `LabelOptions`.
 
     Returns:
         Shape (samples,). The labels of one sample (pixels, tokens) are no
-        independent samples: their mean is one.
+        independent samples: their weighted mean is one. A sample without a label
+        that counts has none. Where samples have more labels than others, or
+        weights, the metric is the mean by `sample_weights`.
 
     Raises:
         EnsembleError: no such metric; otherwise as for `error_rate`.
@@ -118,80 +179,100 @@ def sample_scores(
         >>> sample_scores("error", [[0.9, 0.1], [0.3, 0.7]], [0, 0]).tolist()
         [0.0, 1.0]
     """
-    rows, y = checked_rows(probabilities, labels, class_axis)
+    rows, y = checked_rows(probabilities, labels, class_axis, options)
     return y.per_sample(row_scores(check_metric(metric), rows, y))
 
 
-def check_metric(metric: object) -> Metric:
-    """`metric`, which must be the name of one."""
-    for known in METRICS:
-        if metric == known:
-            return known
+def sample_weights(
+    probabilities: Any,
+    labels: Any,
+    *,
+    class_axis: int | None = -1,
+    **options: Unpack[LabelOptions],
+) -> NDArray[np.float64]:
+    """How much each of the `sample_scores` counts in the metric: `sum(w s) / sum(w)`.
+
+    The sum of the weights of a sample's labels that count; without weights their
+    number. `bootstrap_interval` and `compare_scores` take it as `weights`.
+
+    Args:
+        probabilities: shape (samples, classes), or as the module says.
+        labels: the true classes, as the module says.
+        class_axis: the axis of the classes, or None.
+        options: see `LabelOptions`.
+
+    Raises:
+        EnsembleError: as for `error_rate`.
+
+    Example:
+        >>> import numpy as np
+        >>> p, y = np.full((2, 3, 2), 0.5), [[0, 1, -100], [1, -100, -100]]
+        >>> sample_weights(p, y, ignore_index=-100).tolist()
+        [2.0, 1.0]
+    """
+    _, y = checked_rows(probabilities, labels, class_axis, options)
+    weights = y.sample_weights()
+    return np.full(y.samples, len(y) / y.samples) if weights is None else weights
+
+
+def is_mean(metric: str) -> bool:
+    """Whether it is the name of a metric that is a mean over labels."""
+    return metric in METRICS or _TOP_K.fullmatch(metric) is not None
+
+
+def check_metric(metric: object) -> str:
+    """`metric`, which must be the name of one that is a mean over labels."""
+    if isinstance(metric, str) and is_mean(metric):
+        return metric
     raise EnsembleError(
-        f"Argument `metric` must be one of {', '.join(map(repr, METRICS))}. "
-        f"Received: metric={shown(metric)}"
+        f"Argument `metric` must be one of {', '.join(map(repr, METRICS))}, or 'top5_error' with "
+        f"any number. Received: metric={shown(metric)}"
     )
 
 
-def row_scores(metric: Metric, rows: NDArray[np.float64], y: Labels) -> NDArray[np.float64]:
+def row_scores(metric: str, rows: NDArray[np.float64], y: Labels) -> NDArray[np.float64]:
     """The score of each row of probabilities."""
     if metric == "error":
         return np.asarray(rows.argmax(axis=1) != y.classes, np.float64)
-    likelihoods = y.likelihoods(rows)
+    if match := _TOP_K.fullmatch(metric):
+        return _beyond(int(match[1]), rows, y)
     if metric == "log_loss":
-        return -np.log(np.maximum(likelihoods, SMALLEST))
+        if y.targets is None:
+            return -np.log(np.maximum(y.likelihoods(rows), SMALLEST))
+        return -y.expected(np.log(np.maximum(rows, SMALLEST)))
     # sum_k p_k**2 - 2 p_y + 1 would cancel where the prediction is good.
     away = rows.copy()
-    away[np.arange(len(rows)), y.classes] -= 1
+    if y.targets is None:
+        away[np.arange(len(rows)), y.classes] -= 1
+    else:
+        away -= y.targets
     return np.asarray(np.einsum("ij,ij->i", away, away))
 
 
-def checked_rows(p: Any, labels: Any, class_axis: int | None) -> tuple[NDArray[np.float64], Labels]:
-    """Probabilities as rows, and their labels."""
-    p = as_numpy(p)
-    y = as_labels(labels, p.shape, class_axis)
-    return as_rows(p, class_axis), y
-
-
-def _mean_score(metric: Metric, p: Any, labels: Any, class_axis: int | None) -> float:
-    rows, y = checked_rows(p, labels, class_axis)
-    return float(row_scores(metric, rows, y).mean())
-
-
-def auroc(probabilities: Any, labels: Any) -> float:
-    """The area under the ROC curve of a binary prediction.
-
-    `P(score of a positive > score of a negative) + P(equal) / 2`
-
-    Args:
-        probabilities: of the positive class, or any score that grows with it,
-            of shape (samples,); or of both classes, of shape (samples, 2).
-        labels: 0 or 1, of shape (samples,).
-
-    Raises:
-        EnsembleError: shapes that do not fit, scores that are not finite,
-            labels of one class only.
-
-    Example:
-        >>> auroc([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1])
-        0.75
-
-    Source: Hanley & McNeil (1982); the statistic of Mann and Whitney (1947).
-    """
-    scores = as_floats(probabilities)
-    if scores.ndim == 2 and scores.shape[1] == 2:
-        scores = scores[:, 1]
-    classes = as_labels(labels, scores.shape, None).classes
-    scores = scores.reshape(-1)
-    if not np.isfinite(scores).all():
-        raise EnsembleError("Argument `probabilities` must be finite. Received: NaN or infinity")
-    positives, negatives = np.sort(scores[classes == 1]), np.sort(scores[classes == 0])
-    if not len(positives) or not len(negatives):
+def _beyond(k: int, rows: NDArray[np.float64], y: Labels) -> NDArray[np.float64]:
+    """1 where k classes come before the label's."""
+    if k >= rows.shape[1]:
         raise EnsembleError(
-            "Argument `labels` must have both classes for the area under the curve. Received: "
-            f"{len(positives)} positives and {len(negatives)} negatives"
+            f"The top-{k} error must be of more than {k} classes, among which labels may be "
+            f"missed. Received: {rows.shape[1]} classes; take a smaller k"
         )
-    # Twice the number of pairs in order, in integers: exact.
-    below = np.searchsorted(negatives, positives, side="left")
-    not_above = np.searchsorted(negatives, positives, side="right")
-    return int(below.sum() + not_above.sum()) / (2 * len(positives) * len(negatives))
+    own = y.likelihoods(rows)[:, None]
+    before = (rows > own).sum(axis=1)
+    before += ((rows == own) & (np.arange(rows.shape[1]) < y.classes[:, None])).sum(axis=1)
+    return np.asarray(before >= k, np.float64)
+
+
+def checked_rows(
+    p: Any, labels: Any, class_axis: int | None, options: LabelOptions | None = None
+) -> tuple[NDArray[np.float64], Labels]:
+    """The rows of probabilities whose labels count, and these."""
+    p = as_numpy(p)
+    y = as_labels(labels, p.shape, class_axis, **(options or {}))
+    return y.rows(p), y
+
+
+def _mean_score(
+    metric: str, p: Any, labels: Any, class_axis: int | None, options: LabelOptions
+) -> float:
+    rows, y = checked_rows(p, labels, class_axis, options)
+    return y.mean(row_scores(metric, rows, y))

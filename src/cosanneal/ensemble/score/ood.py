@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...core.errors import EnsembleError, shown
-from ..arrays import as_floats, as_labels
-from .metrics import auroc
+from ..arrays import as_floats
+from ..labels import as_labels
+from .by_class import auroc
 from .uncertainty import Uncertainty
 
 Floats = NDArray[np.float64]

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, Unpack, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...core.errors import EnsembleError, shown
-from ..arrays import as_numpy, check_count
+from ..arrays import check_count
+from ..labels import LabelOptions
 from .metrics import checked_rows
 
 Binning: TypeAlias = Literal["width", "mass"]
@@ -28,11 +29,16 @@ class Reliability:
         counts: how many predictions are in each bin.
         confidence: their mean confidence.
         accuracy: the share of them that came true.
+        weights: how much they count in all; without `sample_weight`, their number.
+            The mean and the share are weighted by it.
+        squares: the sum of the squares of their weights; without, their number.
     """
 
     counts: NDArray[np.intp]
     confidence: NDArray[np.float64]
     accuracy: NDArray[np.float64]
+    weights: NDArray[np.float64]
+    squares: NDArray[np.float64]
 
 
 def reliability(
@@ -42,6 +48,7 @@ def reliability(
     bins: int = 15,
     binning: Binning = "width",
     class_axis: int | None = -1,
+    **options: Unpack[LabelOptions],
 ) -> Reliability:
     """How often predictions of about one confidence come true.
 
@@ -50,12 +57,13 @@ def reliability(
 
     Args:
         probabilities: shape (samples, classes), or as the module says.
-        labels: the true classes, integers of shape (samples,).
+        labels: the true classes, integers of shape (samples,), or as the module says.
         bins: the number of bins.
         binning: "width" cuts [0, 1] into equal parts, each with its upper end;
-            "mass" the sorted predictions into equal counts, where equal
-            confidences stay together.
+            "mass" the sorted predictions into equal counts (or sums of weights),
+            where equal confidences stay together.
         class_axis: the axis of the classes, or None.
+        options: see `LabelOptions`.
 
     Raises:
         EnsembleError: no positive number of bins; otherwise as for `error_rate`.
@@ -68,11 +76,11 @@ def reliability(
     Source: Guo et al., "On Calibration of Modern Neural Networks" (2017), section 2;
     Nguyen & O'Connor (2015) for bins of equal mass.
     """
-    rows, y = checked_rows(probabilities, labels, class_axis)
-    if class_axis is None or as_numpy(probabilities).ndim == 1:
-        return _binned(rows[:, 1], y.classes == 1, bins, binning)
+    rows, y = checked_rows(probabilities, labels, class_axis, options)
+    if y.class_axis is None:
+        return _binned(rows[:, 1], y.classes == 1, y.weights, bins, binning)
     top = rows.argmax(axis=1)
-    return _binned(rows[np.arange(len(rows)), top], top == y.classes, bins, binning)
+    return _binned(rows[np.arange(len(rows)), top], top == y.classes, y.weights, bins, binning)
 
 
 def calibration_error(
@@ -84,10 +92,12 @@ def calibration_error(
     norm: Norm = "l1",
     debiased: bool = False,
     class_axis: int | None = -1,
+    **options: Unpack[LabelOptions],
 ) -> float:
     """How far confidence is from accuracy: by default the expected calibration error (ECE).
 
-    Over the bins of `reliability`, with shares `n_b / n` of the predictions:
+    Over the bins of `reliability`, with shares `n_b / n` of the predictions (of
+    their weights, where they have some):
 
     - "l1": `sum(n_b / n * |accuracy_b - confidence_b|)`, the ECE;
     - "l2": `sqrt(sum(n_b / n * (accuracy_b - confidence_b)**2))`;
@@ -95,16 +105,19 @@ def calibration_error(
 
     The accuracy of few samples is off by chance, and adds to each of them. For
     "l2", `debiased` subtracts what it adds on average, `accuracy_b * (1 -
-    accuracy_b) / (n_b - 1)` in each bin; a negative remainder counts as 0.
+    accuracy_b) / (n_b - 1)` in each bin; a negative remainder counts as 0. Of
+    weighted ones, `n_b` is there the number of equal ones that vary as much,
+    `sum(w)**2 / sum(w**2)`.
 
     Args:
         probabilities: shape (samples, classes), or as the module says.
-        labels: the true classes, integers of shape (samples,).
+        labels: the true classes, integers of shape (samples,), or as the module says.
         bins: the number of bins.
         binning: of equal "width" or of equal "mass", as in `reliability`.
         norm: "l1", "l2" or "max".
         debiased: for norm="l2".
         class_axis: the axis of the classes, or None.
+        options: see `LabelOptions`.
 
     Raises:
         EnsembleError: a norm that is not known, or that has no debiased form;
@@ -126,9 +139,11 @@ def calibration_error(
             "Argument `debiased` must be False for a norm without a debiased form. "
             f"Received: debiased=True, norm={norm!r}; give norm='l2'"
         )
-    found = reliability(probabilities, labels, bins=bins, binning=binning, class_axis=class_axis)
+    found = reliability(
+        probabilities, labels, bins=bins, binning=binning, class_axis=class_axis, **options
+    )
     gaps = np.abs(found.accuracy - found.confidence)
-    shares = found.counts / found.counts.sum()
+    shares = found.weights / found.weights.sum()
     if norm == "l1":
         return float(shares @ gaps)
     if norm == "max":
@@ -136,13 +151,19 @@ def calibration_error(
     squares = gaps**2
     if debiased:
         # One prediction alone has no variance to subtract.
-        noise = found.accuracy * (1 - found.accuracy) / np.maximum(found.counts - 1, 1)
-        squares = squares - noise
+        numbers = found.weights**2 / found.squares
+        spread = found.accuracy * (1 - found.accuracy)
+        squares = squares - spread / np.maximum(numbers - 1, 1)
     return math.sqrt(max(float(shares @ squares), 0.0))
 
 
 def adaptive_calibration_error(
-    probabilities: Any, labels: Any, *, bins: int = 15, class_axis: int | None = -1
+    probabilities: Any,
+    labels: Any,
+    *,
+    bins: int = 15,
+    class_axis: int | None = -1,
+    **options: Unpack[LabelOptions],
 ) -> float:
     """The calibration error of all classes, in bins of equal mass (ACE).
 
@@ -152,9 +173,10 @@ def adaptive_calibration_error(
 
     Args:
         probabilities: shape (samples, classes), or as the module says.
-        labels: the true classes, integers of shape (samples,).
+        labels: the true classes, integers of shape (samples,), or as the module says.
         bins: the number of bins, `R`.
         class_axis: the axis of the classes, or None: then `K` is 1.
+        options: see `LabelOptions`.
 
     Raises:
         EnsembleError: as for `reliability`.
@@ -166,17 +188,20 @@ def adaptive_calibration_error(
 
     Source: Nixon et al., "Measuring Calibration in Deep Learning" (2019), section 4.2.
     """
-    rows, y = checked_rows(probabilities, labels, class_axis)
-    one = class_axis is None or as_numpy(probabilities).ndim == 1
+    rows, y = checked_rows(probabilities, labels, class_axis, options)
     errors = []
-    for k in [1] if one else range(rows.shape[1]):
-        found = _binned(rows[:, k], y.classes == k, bins, "mass")
+    for k in [1] if y.class_axis is None else range(rows.shape[1]):
+        found = _binned(rows[:, k], y.classes == k, y.weights, bins, "mass")
         errors.append(np.abs(found.accuracy - found.confidence).mean())
     return float(np.mean(errors))
 
 
 def _binned(
-    confidence: NDArray[np.float64], correct: NDArray[np.bool_], bins: int, binning: str
+    confidence: NDArray[np.float64],
+    correct: NDArray[np.bool_],
+    weights: NDArray[np.float64] | None,
+    bins: int,
+    binning: str,
 ) -> Reliability:
     bins = check_count("bins", bins)
     if binning == "width":
@@ -184,17 +209,29 @@ def _binned(
         at = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
     elif binning == "mass":
         # Ranks from 0; equal confidences have the rank of the first of them.
-        ranks = np.searchsorted(np.sort(confidence), confidence, side="left")
-        at = ranks * bins // len(confidence)
+        if weights is None:
+            ranks = np.searchsorted(np.sort(confidence), confidence, side="left")
+            at = ranks * bins // len(confidence)
+        else:
+            order = np.argsort(confidence)
+            ranks = np.searchsorted(confidence[order], confidence, side="left")
+            before = np.concatenate([[0.0], np.cumsum(weights[order])])
+            at = np.minimum((before[ranks] * bins / before[-1]).astype(np.intp), bins - 1)
     else:
         raise EnsembleError(
             f"Argument `binning` must be 'width' or 'mass'. Received: binning={shown(binning)}"
         )
     counts = np.bincount(at, minlength=bins)
     used = counts > 0
-    counts = counts[used]
+    own = np.ones(len(at)) if weights is None else weights
+    sums, squares = (
+        np.asarray(np.bincount(at, each, minlength=bins)[used], np.float64)
+        for each in (own, own**2)
+    )
     return Reliability(
-        counts=counts,
-        confidence=np.bincount(at, confidence, minlength=bins)[used] / counts,
-        accuracy=np.bincount(at, correct, minlength=bins)[used] / counts,
+        counts=counts[used],
+        confidence=np.bincount(at, own * confidence, minlength=bins)[used] / sums,
+        accuracy=np.bincount(at, own * correct, minlength=bins)[used] / sums,
+        weights=sums,
+        squares=squares,
     )

@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Literal, TypeAlias, TypedDict, cast, overload
+from typing import Any, Final, Literal, TypeAlias, Unpack, cast, overload
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from ...core.errors import EnsembleError, shown
 from ...snapshots.store import Snapshot
 from ..arrays import SMALLEST, as_floats, check_count
 from ..choose.choice import Choice
+from ..labels import LabelOptions
 from ..members import Members
 from ..model import Model, Weights
 from ..predict.batches import Batches
@@ -21,7 +22,7 @@ from ..predict.gaussian import GaussianPool, is_pair, pair_of
 from ..predict.outputs import OutputSpec
 from ..predict.pooling import Pool
 from ..predict.validation import Validation
-from ..score.metrics import brier_score, error_rate, log_loss
+from ..score.metrics import METRICS, checked_rows, row_scores
 from ..score.regression import gaussian_nll, mse
 from .barrier import BARRIER, Interpolation, check_inner, check_tolerance, mean_too_high, too_high
 from .means import average_weights, exponential_weights, greedy_soup, interpolate_weights
@@ -32,8 +33,8 @@ SoupName: TypeAlias = Literal["uniform", "greedy", "exponential"]
 _LOSSES: Final = {"values": ("mse", "MSE"), "gaussian": ("equivalent_mse", "equivalent MSE")}
 
 
-class RecipeOptions(TypedDict, total=False):
-    """Which members are averaged, at which shares, and what barrier is allowed.
+class RecipeOptions(LabelOptions, total=False):
+    """Which members are averaged, at which shares, what barrier is allowed, and what counts.
 
     Args:
         last: of so many of the newest members; by default of all. With
@@ -121,33 +122,21 @@ class Judge:
     Args:
         labels: the truth.
         spec: what the predictions are.
+        options: which of the labels count, and how much.
     """
 
-    def __init__(self, labels: Any, spec: OutputSpec) -> None:
-        self._labels = labels
+    def __init__(self, labels: Any, spec: OutputSpec, options: LabelOptions) -> None:
+        self._labels, self._options = labels, options
         self._outputs, self._class_axis = spec.outputs, spec.class_axis
         # What the loss is called in `scores`, and in a sentence.
         self.loss_name, self.title = _LOSSES.get(spec.outputs, ("log_loss", "log-loss"))
 
     def scores(self, prediction: Any) -> dict[str, float]:
         """The scores of probabilities, of values, or of a mean and a variance."""
-        if self._outputs == "values":
-            return {"mse": mse(prediction, self._labels)}
-        if self._outputs == "gaussian":
-            means, variances = pair_of(prediction)
-            nll = gaussian_nll(means, np.maximum(as_floats(variances), SMALLEST), self._labels)
-            with np.errstate(over="ignore"):
-                equivalent = float(np.exp(2 * nll - 1) / (2 * np.pi))
-            return {
-                "gaussian_nll": nll,
-                "mse": mse(means, self._labels),
-                "equivalent_mse": equivalent,
-            }
-        return {
-            "log_loss": log_loss(prediction, self._labels, class_axis=self._class_axis),
-            "brier": brier_score(prediction, self._labels, class_axis=self._class_axis),
-            "error": error_rate(prediction, self._labels, class_axis=self._class_axis),
-        }
+        if self._outputs in _LOSSES:
+            return self._of_targets(prediction)
+        rows, y = checked_rows(prediction, self._labels, self._class_axis, self._options)
+        return {name: y.mean(row_scores(name, rows, y)) for name in METRICS}
 
     def all_scores(self, prediction: Any) -> dict[str, float]:
         """The scores; of a prediction that is not finite, infinity."""
@@ -155,11 +144,34 @@ class Judge:
         if all(np.isfinite(as_floats(part)).all() for part in parts):
             with np.errstate(over="ignore"):
                 return self.scores(prediction)
-        names = {
+        names: dict[str, Sequence[str]] = {
             "values": ("mse",),
             "gaussian": ("gaussian_nll", "mse", "equivalent_mse"),
         }
-        return dict.fromkeys(names.get(self._outputs, ("log_loss", "brier", "error")), math.inf)
+        return dict.fromkeys(names.get(self._outputs, METRICS), math.inf)
+
+    def _of_targets(self, prediction: Any) -> dict[str, float]:
+        """The scores of a regression, whose targets have weights, but are no labels."""
+        counted = ("mask", "sample_weight")
+        given = {name: each for name, each in self._options.items() if each is not None}
+        for name in given:
+            if name not in counted:
+                raise EnsembleError(
+                    f"Argument `{name}` must be left out for outputs={self._outputs!r}, whose "
+                    "targets are no labels. Received: one"
+                )
+        if self._outputs == "values":
+            return {"mse": mse(prediction, self._labels, **given)}
+        means, variances = pair_of(prediction)
+        floor = np.maximum(as_floats(variances), SMALLEST)
+        nll = gaussian_nll(means, floor, self._labels, **given)
+        with np.errstate(over="ignore"):
+            equivalent = float(np.exp(2 * nll - 1) / (2 * np.pi))
+        return {
+            "gaussian_nll": nll,
+            "mse": mse(means, self._labels, **given),
+            "equivalent_mse": equivalent,
+        }
 
 
 def check_soup(soup: object, decay: float | None, members: int) -> tuple[float, ...] | None:
@@ -195,12 +207,14 @@ class Recipe:
         mixture: the share of each, oldest first; None where they are for the greedy soup.
         tolerance: by how much the loss may rise, as a share of the ends' mean.
         inner: where to measure the loss between two members.
+        options: which labels of the validation data count, and how much.
     """
 
     members: int
     mixture: tuple[float, ...] | None
     tolerance: float
     inner: tuple[float, ...]
+    options: LabelOptions = field(default_factory=LabelOptions)
 
     @classmethod
     def of(
@@ -212,6 +226,7 @@ class Recipe:
         decay: float | None = None,
         barrier: float = BARRIER,
         shares: Sequence[float] = (0.25, 0.5, 0.75),
+        **options: Unpack[LabelOptions],
     ) -> Recipe:
         """The recipe for an ensemble of so many members, from what a user gives: `RecipeOptions`.
 
@@ -231,6 +246,7 @@ class Recipe:
             mixture=check_soup(soup, decay, members),
             tolerance=check_tolerance(barrier),
             inner=check_inner(shares),
+            options=options,
         )
 
 
@@ -261,7 +277,7 @@ class Averaging:
         self._model, self._members, self._spec, self._recipe = model, members, spec, recipe
         self._chosen = members.snapshots[-recipe.members :]
         self._data: Validation | None = None
-        self._judge = Judge(None, spec)  # until labels are there
+        self._judge = Judge(None, spec, recipe.options)  # until labels are there
         self._scores: dict[Snapshot, dict[str, float]] = {}
         self._ensemble_scores: dict[str, float] | None = None
         # What the default tolerance would have refused.
@@ -301,7 +317,8 @@ class Averaging:
                 output = self._outputs(self._members.load(snapshot), snapshot)
                 if pool is None:  # it is known now what outputs are
                     spec = self._spec = data.spec
-                    pool, self._judge = spec.pool(), Judge(data.labels, spec)
+                    options = cast(LabelOptions, data.label_options(self._recipe.options))
+                    pool, self._judge = spec.pool(), Judge(data.labels, spec, options)
                 pool.update(output, weight)
                 if snapshot in self._chosen:
                     self._scores[snapshot] = self._judge.scores(self._spec.wide(output))

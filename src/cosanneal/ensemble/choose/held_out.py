@@ -1,0 +1,139 @@
+"""Members' predictions and the truth: what a choice goes by."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Final, TypeAlias, Unpack
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...core.errors import EnsembleError
+from ..arrays import SMALLEST, as_numpy, as_rows
+from ..labels import LabelOptions, as_labels
+from ..score.measures import Measure
+from ..score.metrics import METRICS, row_scores
+
+Floats: TypeAlias = NDArray[np.float64]
+
+# Numbers of all members at a time: 32 MiB.
+_NUMBERS: Final = 1 << 22
+
+
+class HeldOut:
+    """The members' predictions for data that none of them was trained on, and its labels.
+
+    Args:
+        predictions: the members' probabilities, oldest first: a sequence of
+            arrays of one shape (memory-mapped ones are read when needed), or
+            one array with the members along its first axis.
+        labels: the true classes, as `cosanneal.ensemble.labels` says.
+        class_axis: the axis of the classes in one member's array, or None.
+        options: see `LabelOptions`.
+
+    Raises:
+        EnsembleError: no members, shapes that differ or do not fit, labels that
+            are no classes, numbers that are no probabilities.
+
+    Example:
+        >>> members = [[[0.9, 0.1], [0.4, 0.6]], [[0.6, 0.4], [0.7, 0.3]]]
+        >>> held_out = HeldOut(members, [0, 1])
+        >>> len(held_out), held_out.scores([0.5, 0.5])["error"]
+        (2, 0.5)
+    """
+
+    def __init__(
+        self,
+        predictions: Sequence[Any] | Any,
+        labels: Any,
+        *,
+        class_axis: int | None = -1,
+        **options: Unpack[LabelOptions],
+    ) -> None:
+        self._members = [as_numpy(member) for member in predictions]
+        shapes = {member.shape for member in self._members}
+        if len(shapes) != 1:
+            raise EnsembleError(
+                "Argument `predictions` must have at least one member, and all of one shape. "
+                f"Received: {len(self._members)} members"
+                + (f" of shapes {sorted(shapes)}" if shapes else "")
+            )
+        self.shape = shapes.pop()
+        self.class_axis = class_axis
+        self.labels = as_labels(labels, self.shape, class_axis, **options)
+        # One row for each label (of a soft one, for each class that it may be), one
+        # column for each member; and how much a row counts, None where all count the
+        # same. A mean of numbers of at least 2**-126 is at least that too.
+        at, classes, self.weights = self.labels.terms()
+        self.likelihoods: Floats = np.empty((len(classes), len(self)))
+        places = np.arange(len(self.labels))[at]
+        for i in range(len(self)):
+            self.likelihoods[:, i] = np.maximum(self.rows(i)[places, classes], SMALLEST)
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    @property
+    def samples(self) -> int:
+        """How many samples there are."""
+        return self.labels.samples
+
+    def rows(self, member: int) -> Floats:
+        """A member's probabilities, one row for each label that counts."""
+        return self.labels.rows(self._members[member])
+
+    def error_products(self, members: NDArray[np.intp]) -> Floats:
+        """`mean(sum_k (p_a - y)_k (p_b - y)_k)` for every two of some members."""
+        y = self.labels
+        products = np.zeros((len(members), len(members)))
+        numbers = math.prod(self.shape) // self.shape[0] * len(members)
+        at_once = max(_NUMBERS // numbers, 1)
+        for start in range(0, self.shape[0], at_once):
+            part = slice(start, start + at_once)
+            # Of all rows those of this part, and of these the ones that count.
+            first, stop = start * y.sites, min(start + at_once, self.shape[0]) * y.sites
+            kept, at = None, slice(first, stop)
+            if y.kept is not None:
+                at = slice(*np.searchsorted(y.kept, (first, stop)))
+                kept = y.kept[at] - first
+            errors = np.stack(
+                [as_rows(self._members[i][part], self.class_axis, kept) for i in members]
+            )
+            if y.targets is None:
+                labels = y.classes[at]
+                errors[:, np.arange(len(labels)), labels] -= 1
+            else:
+                errors -= y.targets[at]
+            if y.weights is not None:
+                errors *= np.sqrt(y.weights[at])[:, None]
+            flat = errors.reshape(len(members), -1)
+            products += flat @ flat.T
+        return products / (len(y) if y.weights is None else y.weights.sum())
+
+    def pooled(self, weights: Sequence[float] | Floats) -> Floats:
+        """`sum(w p)`, one row for each label."""
+        total: Floats | None = None
+        for i, weight in enumerate(weights):
+            if weight:
+                part = weight * self.rows(i)
+                total = part if total is None else np.add(total, part, out=total)
+        if total is None or len(weights) != len(self):
+            raise EnsembleError(
+                f"Argument `weights` must have a weight for each of {len(self)} members, and one "
+                f"above 0. Received: {list(weights)}"
+            )
+        return total
+
+    def scores(self, weights: Sequence[float] | Floats) -> dict[str, float]:
+        """The log-loss, the Brier score and the error of `pooled(weights)`."""
+        return self.scores_of(self.pooled(weights))
+
+    def scores_of(self, rows: Floats, measure: Measure | None = None) -> dict[str, float]:
+        """The log-loss, the Brier score and the error of rows of probabilities, and one more."""
+        found: dict[str, float] = {
+            name: self.labels.mean(row_scores(name, rows, self.labels)) for name in METRICS
+        }
+        if measure is not None and measure.name not in found:
+            found[measure.name] = measure.value(rows, self.labels)
+        return found

@@ -1,0 +1,81 @@
+"""What a folder of snapshots says of its run, as a results document."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from ..core.difference import difference
+from ..core.errors import SnapshotError
+from ..core.schedule import Schedule
+from ..snapshots.store import Snapshot, SnapshotStore, without_nan
+from .choose.choice import Choice
+from .members import CHOICE_NAME, members_of
+from .results import FORMAT, VERSION
+
+
+def folder_results(folder: str | os.PathLike[str], *, choice: bool = True) -> dict[str, Any]:
+    """What a folder of snapshots says of its run, as a results document.
+
+    Only the headers are read: the schedule, the steps and the user's metrics;
+    and `ensemble.json`, the choice that was saved beside the snapshots, if it is
+    there.
+
+    Args:
+        folder: the folder.
+        choice: False leaves the choice aside, also one that could not be read.
+
+    Returns:
+        A document with the parts `run`, `snapshots` and, if there is one, `choice`.
+
+    Raises:
+        SnapshotError: no folder, no snapshots in it, or one that is damaged.
+        EnsembleError: the choice cannot be read, or was made among other snapshots.
+    """
+    store = SnapshotStore(folder)
+    snapshots = store.list()
+    if not snapshots:
+        hint = ""
+        if not store.folder.is_dir():
+            hint = ", no folder"
+        elif (store.folder / "results.json").is_file():
+            hint = " there; it has a results.json: give that"
+        raise SnapshotError(
+            f"Folder {store.folder} must hold at least one snapshot. Received: none{hint}"
+        )
+    newest = snapshots[-1]
+    schedule = newest.schedule
+    results: dict[str, Any] = {
+        "format": FORMAT,
+        "version": VERSION,
+        "title": f"Snapshots in {store.folder.resolve().name}",
+        "run": {
+            "schedule": schedule.to_dict(),
+            "updates": newest.step,
+            "loss": None,
+            # Those of an earlier schedule lie on this one's curve if it was extended to this.
+            "cycle_ends": [each.step - 1 for each in snapshots if _on(each, schedule)],
+        },
+        "snapshots": [
+            {
+                "name": each.path.name,
+                "cycle": each.cycle,
+                "step": each.step,
+                "rate": without_nan(each.metadata["rate"]),
+                "metrics": without_nan(each.metadata["metrics"]),
+            }
+            for each in snapshots
+        ],
+    }
+    file = store.folder / CHOICE_NAME
+    if choice and file.exists():
+        saved = Choice.load(file)
+        members_of(saved, snapshots, file, where=f"folder {store.folder}")
+        results["choice"] = saved.to_dict()
+    return results
+
+
+def _on(snapshot: Snapshot, schedule: Schedule) -> bool:
+    """Whether a snapshot was taken on a schedule's curve."""
+    there, done = snapshot.metadata["schedule"], snapshot.standing.position
+    return difference(there, schedule, there="", done=done) is None
