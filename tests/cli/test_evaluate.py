@@ -23,6 +23,7 @@ from cosanneal.ensemble import (
     pool,
     sample_scores,
 )
+from cosanneal.snapshots.store import without_nan
 from tests.shared.calling import Command
 
 EVALUATE = Command("evaluate")
@@ -242,6 +243,84 @@ def test_the_help_breaks_no_choice(columns: str, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("COLUMNS", columns)
     words = re.findall(r"[\w-]+", call("--help").stdout)
     assert {"HOW", "last", "greedy", "weights", "SCORE", "log_loss", "brier", "error"} <= {*words}
+
+
+def test_labels_count_as_the_options_say(data: Data) -> None:
+    (held_out, truth), (p, y) = data["val"], data["test"]
+    random = np.random.default_rng(1)
+    names = np.array(["ant", "bee", "cat"])
+    masks = {"val": random.random(1200) < 0.9, "test": random.random(400) < 0.8}
+    weights = {"val": random.exponential(size=1200), "test": random.exponential(size=400)}
+    for part, labels in (("val", truth), ("test", y)):
+        np.save(f"{part}/names.npy", names[labels])
+        np.save(f"{part}/keep.npy", masks[part])
+        np.save(f"{part}/w.npy", weights[part])
+    Path("classes.txt").write_text("ant\nbee\ncat\n")
+    Path("classes.json").write_text('["ant", "bee", "cat"]')
+    given = (
+        *("--predictions", "test/m*.npy", "--labels", "test/names.npy"),
+        *("--validation-predictions", "val/m*.npy", "--validation-labels", "val/names.npy"),
+        *("--mask", "test/keep.npy", "--sample-weight", "test/w.npy"),
+        *("--validation-mask", "val/keep.npy", "--validation-sample-weight", "val/w.npy"),
+    )
+    choice = fit(
+        held_out,
+        truth,
+        names=[f"m{i}" for i in range(12)],
+        metric="macro_f1_error",
+        mask=masks["val"],
+        sample_weight=weights["val"],
+    )
+    options: dict[str, Any] = {"mask": masks["test"], "sample_weight": weights["test"]}
+    expected = analyze(p, y, choice=choice, **options)
+    for file in ("classes.txt", "classes.json"):
+        document = json_of(*given, "--classes", file, "--metric", "macro_f1_error")
+        for row in document["members"]:
+            row.pop("file")
+        assert document == without_nan(expected)
+    result = call(*given, "--classes", "classes.txt", "--metric", "macro_f1_error")
+    assert result.exit_code == 0
+    assert "macro_f1_error" in result.stdout
+    assert f"{expected['chosen']['metrics']['macro_f1_error']:.4f}" in result.stdout
+    assert "Chosen by macro F1 error (1 less F1) on" in result.stdout.replace("\n", " ")
+    np.save("test/y.npy", np.where(masks["test"], y, 255))
+    ignored = json_of(*TEST, "--ignore-index", 255)
+    assert ignored["members"][0]["error"] == error_rate(p[0], y, mask=masks["test"])
+    numbers = Path("numbers.txt")
+    numbers.write_text("0\n1\n2\n")
+    assert json_of(*TEST, "--ignore-index", 255, "--classes", numbers) == ignored
+
+
+def test_what_labels_cannot_be_is_said_in_options(data: Data) -> None:
+    y = data["test"][1]
+    np.save("short.npy", np.ones(7))
+    np.save("names.npy", np.array(["ant", "bee", "owl"])[y])
+    Path("classes.txt").write_text("ant\nbee\ncat\n")
+    Path("classes.json").write_text('{"ant": 0}')
+    Path("broken.json").write_text("[")
+    np.save("holes.npy", np.where(y, y, -1))
+    cases: list[tuple[tuple[str, ...], str]] = [
+        (("--sample-weight", "short.npy"), r"Option --sample-weight must be of the labels' shape"),
+        (("--mask", "short.npy"), r"Option --mask must be of the labels' shape \(400,\)"),
+        (("--mask", "none.npy"), r"none.npy could not be read"),
+        (("--validation-mask", "short.npy"), r"--validation-mask must be given with --validation-"),
+        (("--labels", "names.npy"), r"The labels must be .*; name them by --classes, in the order"),
+        (("--labels", "holes.npy"), r"leave labels out by --ignore-index=-1$"),
+        (
+            ("--labels", "names.npy", "--classes", "classes.txt"),
+            r"The labels must be among those of --classes. Received: 'owl' at labels\[\d+\]",
+        ),
+        (("--classes", "classes.json"), r"classes.json must be a list of texts or integers"),
+        (("--classes", "broken.json"), r"broken.json could not be read as a list of names"),
+        (("--classes", "none.txt"), r"none.txt could not be read"),
+        (("--classes", "test/y.npy"), r"test/y.npy could not be read as a list of names"),
+    ]
+    for given, message in cases:
+        assert re.search(message, error_of(*TEST, *given)), given
+    message = (
+        r"^Option --metric must be one of .*'top5_error' with any number. Received: --metric=auc$"
+    )
+    assert re.search(message, error_of(*TEST, *VALIDATION, "--metric", "auc"))
 
 
 def test_few_validation_samples_give_a_note(data: Data) -> None:

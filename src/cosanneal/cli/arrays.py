@@ -1,7 +1,11 @@
-"""Arrays in files, as the commands read them."""
+"""Arrays in files, as patterns name them."""
 
 from __future__ import annotations
 
+import glob
+import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +17,34 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def load_array(file: Path) -> NDArray[Any]:
-    """The array of a .npy file, which is read where it is needed.
+def matching(patterns: Sequence[str], option: str) -> list[Path]:
+    """The files of the patterns, each pattern's in the order of their names."""
+    found: list[Path] = []
+    for pattern in patterns:
+        # A name with brackets is a pattern too, which would match other files.
+        local_path(pattern)  # which refuses a URL
+        wide = os.path.expanduser(pattern)  # noqa: PTH111, for a pattern is no path
+        there = os.path.lexists(wide)
+        names = [wide] if there else glob.glob(wide, recursive=True)  # noqa: PTH207
+        if not names:
+            raise CosannealError(
+                f"Option {option} must match at least one file. Received: {pattern!r}, which "
+                f"matches none from the folder {Path.cwd()}"
+            )
+        found += sorted(map(Path, names), key=_by_number)
+    return found
 
-    Raises:
-        CosannealError: the file cannot be read, or is another kind of file.
-    """
+
+def _by_number(path: Path) -> list[tuple[int, int, str]]:
+    """A key by which `m2` stands before `m10`."""
+    return [
+        (1, int(part), "") if part.isdigit() else (0, 0, part)
+        for part in re.split(r"([0-9]+)", str(path))
+    ]
+
+
+def load_array(file: Path) -> NDArray[Any]:
+    """The array of a .npy file, mapped into memory."""
     import numpy as np
 
     path = local_path(file)

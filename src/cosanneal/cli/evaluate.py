@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-import glob
 import json
-import os
 import re
 import warnings
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich import box
@@ -21,8 +17,29 @@ from rich.text import Text
 
 from ..core.errors import CosannealError, EnsembleError, plural, shown
 from ..core.paths import local_path
-from .arrays import load_array
+from . import labels as label_files
+from .arrays import load_array, matching
 from .console import needs_package, output_console, outside, print_note
+from .options import (
+    AsJson,
+    Chosen,
+    ClassAxis,
+    Labels,
+    Logits,
+    MetricToUse,
+    Outcomes,
+    Predictions,
+    Quantiles,
+    Regression,
+    Report,
+    Save,
+    Seed,
+    Select,
+    SelectBy,
+    Temperature,
+    ValidationLabels,
+    ValidationPredictions,
+)
 from .regression import check_regression, evaluate_regression, show_regression
 from .report import write_page
 from .uncertainty import Alpha, Elsewhere, Risk, check_elsewhere, show_uncertainty
@@ -33,11 +50,6 @@ if TYPE_CHECKING:
     from ..ensemble import Choice
     from ..ensemble.predict.outputs import Auto
 
-# An option of each panel of the help.
-_data, _choice, _output = (
-    functools.partial(typer.Option, rich_help_panel=panel) for panel in ("Data", "Choice", "Output")
-)
-
 # Of each score its heading, what it is multiplied by, and its digits.
 _COLUMNS = {
     "error": ("Error, %", 100, 2),
@@ -46,155 +58,38 @@ _COLUMNS = {
     "ece": ("ECE, %", 100, 2),
 }
 
-
-class _Select(StrEnum):
-    LAST = "last"
-    GREEDY = "greedy"
-    WEIGHTS = "weights"
-
-
-class _Metric(StrEnum):
-    LOG_LOSS = "log_loss"
-    BRIER = "brier"
-    ERROR = "error"
-    MSE = "mse"
-    MAE = "mae"
-    GAUSSIAN_NLL = "gaussian_nll"
-    CRPS = "crps"
-    PINBALL = "pinball"
-
-
 # A pattern that the shell has matched leaves arguments over, to be refused with what to do.
 CONTEXT = {"allow_extra_args": True}
-
-_Predictions = Annotated[
-    list[str],
-    _data(
-        help="The members' predictions: .npy files by a quoted pattern, such as "
-        "'test/*.npy', oldest first by name; numbers in names count as numbers. May be "
-        "given several times.",
-        metavar="PATTERN",
-        show_default=False,
-    ),
-]
-_Labels = Annotated[
-    Path, _data(help="The true classes (or targets), a .npy file.", show_default=False)
-]
-_ValidationPredictions = Annotated[
-    list[str] | None,
-    _data(
-        help="The same members' predictions for validation data, in the same order: to "
-        "choose an ensemble and its temperature by.",
-        metavar="PATTERN",
-        show_default=False,
-    ),
-]
-_ValidationLabels = Annotated[
-    Path | None, _data(help="The true classes of the validation data.", show_default=False)
-]
-_Logits = Annotated[bool, _data("--logits", help="The files hold logits.")]
-_ClassAxis = Annotated[
-    int | None,
-    _data(
-        help="The axis of the classes; by default the last one. It must be given for logits of "
-        "more than two axes.",
-        show_default=False,
-    ),
-]
-_Outcomes = Annotated[
-    bool,
-    _data(
-        "--outcomes",
-        help="Each number stands for an outcome of its own (binary, multi-label), and the "
-        "labels are 0 or 1.",
-    ),
-]
-_Regression = Annotated[
-    bool,
-    _data(
-        "--regression",
-        help="The files hold values of a regression, of the targets' shape, or means and "
-        "variances, along a first axis more.",
-    ),
-]
-_Quantiles = Annotated[
-    str | None,
-    _data(
-        help="With --regression: which quantiles lie along the last axis, such as 0.1,0.5,0.9.",
-        metavar="Q,Q,...",
-        show_default=False,
-    ),
-]
-_SelectBy = Annotated[
-    _Select,
-    _choice(
-        help="How to choose: last, the best last m; greedy, one by one with replacement; or "
-        "weights, the best ones.",
-        metavar="HOW",
-    ),
-]
-_MetricToUse = Annotated[
-    _Metric | None,
-    _choice(
-        help="By which score to choose: log_loss (by default), brier or error; of a regression "
-        "mse, mae, gaussian_nll, crps or pinball.",
-        metavar="SCORE",
-        show_default=False,
-    ),
-]
-_Temperature = Annotated[
-    bool, _choice(help="Fit one temperature after pooling; of a regression, the variance.")
-]
-_Seed = Annotated[int, _choice(min=0, help="Of the intervals.", metavar="N")]
-_Chosen = Annotated[
-    Path | None,
-    _choice(
-        "--choice",
-        help="In place of validation data: the ensemble that was chosen before among the same "
-        "members, as --save or a fitted ensemble's save wrote it.",
-        metavar="FILE",
-        show_default=False,
-    ),
-]
-_Save = Annotated[
-    Path | None,
-    _output(
-        help="Write the choice to this JSON file; --choice reads it, for other data.",
-        show_default=False,
-    ),
-]
-_Report = Annotated[
-    Path | None,
-    _output(
-        help="Write all of it as a page to this .html file, with its figures beside it.",
-        show_default=False,
-    ),
-]
-_AsJson = Annotated[bool, _output("--json", help="Print JSON.")]
 
 
 def evaluate(
     context: typer.Context,
-    predictions: _Predictions,
-    labels: _Labels,
-    validation_predictions: _ValidationPredictions = None,
-    validation_labels: _ValidationLabels = None,
-    logits: _Logits = False,
-    class_axis: _ClassAxis = None,
-    outcomes: _Outcomes = False,
-    regression: _Regression = False,
-    quantiles: _Quantiles = None,
-    select: _SelectBy = _Select.LAST,
-    metric: _MetricToUse = None,
-    temperature: _Temperature = True,
-    seed: _Seed = 0,
-    chosen: _Chosen = None,
+    predictions: Predictions,
+    labels: Labels,
+    validation_predictions: ValidationPredictions = None,
+    validation_labels: ValidationLabels = None,
+    logits: Logits = False,
+    class_axis: ClassAxis = None,
+    outcomes: Outcomes = False,
+    regression: Regression = False,
+    quantiles: Quantiles = None,
+    ignore_index: label_files.IgnoreIndex = None,
+    mask: label_files.Mask = None,
+    sample_weight: label_files.SampleWeight = None,
+    classes: label_files.Classes = None,
+    validation_mask: label_files.ValidationMask = None,
+    validation_sample_weight: label_files.ValidationSampleWeight = None,
+    select: SelectBy = Select.LAST,
+    metric: MetricToUse = None,
+    temperature: Temperature = True,
+    seed: Seed = 0,
+    chosen: Chosen = None,
     ood: Elsewhere = None,
     risk: Risk = 0.05,
     alpha: Alpha = 0.1,
-    save: _Save = None,
-    report: _Report = None,
-    as_json: _AsJson = False,
+    save: Save = None,
+    report: Report = None,
+    as_json: AsJson = False,
 ) -> None:
     """Score the predictions of several models, and the ensembles of the last of them.
 
@@ -210,23 +105,11 @@ def evaluate(
             f"pattern. Received: {context.args[0]!r}{others}; quote a pattern, as in "
             "'test/*.npy', so that the shell hands it on as it is"
         )
-    if (validation_predictions is None) != (validation_labels is None):
-        given = "labels" if validation_predictions is None else "predictions"
-        raise CosannealError(
-            "Options --validation-predictions and --validation-labels must be given together. "
-            f"Received: --validation-{given} alone"
-        )
-    if chosen is not None and validation_labels is not None:
-        raise CosannealError(
-            "Option --choice must be given without validation data, on which an ensemble would be "
-            "chosen anew. Received: both"
-        )
-    if save is not None and validation_labels is None:
-        raise CosannealError(
-            "Option --save must be given with --validation-predictions and --validation-labels, "
-            "on which the choice is made. Received: neither of them"
-        )
-    check_regression(regression, quantiles, logits or outcomes or class_axis is not None)
+    counting = (validation_mask, validation_sample_weight)
+    _check_together(validation_predictions, validation_labels, chosen, save, counting)
+    counted = label_files.Counted(ignore_index, classes, (mask, sample_weight), counting)
+    of_classes = logits or outcomes or class_axis is not None or counted.given
+    check_regression(regression, quantiles, of_classes)
     # What is wrong with these is said before anything is computed.
     if save is not None:
         local_path(save)
@@ -238,28 +121,28 @@ def evaluate(
         warnings.simplefilter("always", UserWarning)
         try:
             inputs = (
-                _matching(predictions, "--predictions"),
+                matching(predictions, "--predictions"),
                 labels,
-                _matching(validation_predictions or [], "--validation-predictions"),
+                matching(validation_predictions or [], "--validation-predictions"),
                 validation_labels,
                 chosen,
             )
             options: dict[str, Any] = {"select": select.value, "seed": seed}
             if regression:
-                options |= {"metric": metric and metric.value, "variance": temperature}
+                options |= {"metric": metric, "variance": temperature}
                 document, choice = evaluate_regression(
                     *inputs, quantiles=quantiles, options=options
                 )
             else:
-                chosen_by = (metric or _Metric.LOG_LOSS).value
-                options |= {"metric": chosen_by, "temperature": temperature}
+                options |= {"metric": metric or "log_loss", "temperature": temperature}
                 document, choice = _evaluate(
                     *inputs,
-                    _matching(ood or [], "--ood"),
+                    matching(ood or [], "--ood"),
                     logits=logits,
                     class_axis=None if outcomes else "auto" if class_axis is None else class_axis,
                     wanted={"risk": risk, "alpha": alpha},
                     options=options,
+                    counted=counted,
                 )
         except EnsembleError as error:
             raise CosannealError(_in_options(str(error))) from error
@@ -276,30 +159,36 @@ def evaluate(
         print_note(wrote)
 
 
-def _matching(patterns: Sequence[str], option: str) -> list[Path]:
-    """The files of the patterns, each pattern's in the order of their names."""
-    found: list[Path] = []
-    for pattern in patterns:
-        # A name with brackets is a pattern too, which would match other files.
-        local_path(pattern)  # which refuses a URL
-        wide = os.path.expanduser(pattern)  # noqa: PTH111, for a pattern is no path
-        there = os.path.lexists(wide)
-        names = [wide] if there else glob.glob(wide, recursive=True)  # noqa: PTH207
-        if not names:
+def _check_together(
+    validation_predictions: list[str] | None,
+    validation_labels: Path | None,
+    chosen: Path | None,
+    save: Path | None,
+    counting: tuple[Path | None, Path | None],
+) -> None:
+    """Refuse options that do not go with each other."""
+    if (validation_predictions is None) != (validation_labels is None):
+        given = "labels" if validation_predictions is None else "predictions"
+        raise CosannealError(
+            "Options --validation-predictions and --validation-labels must be given together. "
+            f"Received: --validation-{given} alone"
+        )
+    for name, file in zip(("mask", "sample-weight"), counting, strict=True):
+        if file is not None and validation_labels is None:
             raise CosannealError(
-                f"Option {option} must match at least one file. Received: {pattern!r}, which "
-                f"matches none from the folder {Path.cwd()}"
+                f"Option --validation-{name} must be given with --validation-predictions and "
+                "--validation-labels. Received: neither of them"
             )
-        found += sorted(map(Path, names), key=_by_number)
-    return found
-
-
-def _by_number(path: Path) -> list[tuple[int, int, str]]:
-    """A key by which `m2` stands before `m10`."""
-    return [
-        (1, int(part), "") if part.isdigit() else (0, 0, part)
-        for part in re.split(r"([0-9]+)", str(path))
-    ]
+    if chosen is not None and validation_labels is not None:
+        raise CosannealError(
+            "Option --choice must be given without validation data, on which an ensemble would be "
+            "chosen anew. Received: both"
+        )
+    if save is not None and validation_labels is None:
+        raise CosannealError(
+            "Option --save must be given with --validation-predictions and --validation-labels, "
+            "on which the choice is made. Received: neither of them"
+        )
 
 
 def _evaluate(
@@ -312,8 +201,9 @@ def _evaluate(
     *,
     logits: bool,
     class_axis: int | Auto | None,
-    wanted: dict[str, float],
+    wanted: dict[str, Any],
     options: dict[str, Any],
+    counted: label_files.Counted,
 ) -> tuple[dict[str, Any], Choice | None]:
     # Imported here, so that other commands need no numpy.
     with needs_package("Evaluating predictions"):
@@ -322,14 +212,18 @@ def _evaluate(
         class_axis = Choice.load(chosen).class_axis
     elif class_axis == "auto":
         class_axis = _last_axis(files[0], logits=logits)
-    members, labels = _read(files, labels_file, logits=logits, class_axis=class_axis)
+    members, labels, given = _read(
+        files, labels_file, counted.files, logits=logits, class_axis=class_axis, counted=counted
+    )
     names = [file.stem for file in files]
     if len(set(names)) < len(names):
         names = [str(file) for file in files]
-    strange = _read(ood, None, logits=logits, class_axis=class_axis)[0] if ood else None
+    strange = None
+    if ood:
+        strange = _read(ood, None, (), logits=logits, class_axis=class_axis, counted=counted)[0]
     if strange is not None:
         check_elsewhere(members, strange, class_axis)
-    held_out: tuple[Any, Any] | None = None
+    held_out: tuple[Any, Any, Any] | None = None
     choice = None
     if chosen is not None:
         choice, names = _chosen(chosen, names, class_axis)
@@ -346,21 +240,29 @@ def _evaluate(
                 "Options --predictions and --validation-predictions must match the same members. "
                 f"Received: {len(files)} files and {len(validation_files)}"
             )
-        held_out = _read(validation_files, validation_labels, logits=logits, class_axis=class_axis)
-        choice = fit(*held_out, names=names, class_axis=class_axis, **options)
+        held_out = truth, known, theirs = _read(
+            *(validation_files, validation_labels, counted.validation_files),
+            logits=logits,
+            class_axis=class_axis,
+            counted=counted,
+        )
+        choice = fit(truth, known, names=names, class_axis=class_axis, **options, **theirs)
+    seed = options["seed"]
     document = analyze(
-        members, labels, names=names, choice=choice, class_axis=class_axis, seed=options["seed"]
+        members, labels, names=names, choice=choice, class_axis=class_axis, seed=seed, **given
     )
     for row, file in zip(document["members"], files, strict=True):
         row["file"] = str(file)
     document["uncertainty"] = analyze_uncertainty(
-        *(members, labels),
+        members,
+        labels,
         choice=choice,
         class_axis=class_axis,
         held_out=held_out,
         ood=strange,
-        seed=options["seed"],
+        seed=seed,
         **wanted,
+        **given,
     )
     return document, choice
 
@@ -401,15 +303,23 @@ def _chosen(file: Path, names: list[str], class_axis: int | None) -> tuple[Choic
 
 
 def _read(
-    files: Sequence[Path], labels_file: Path | None, *, logits: bool, class_axis: int | None
-) -> tuple[list[NDArray[Any]], Any]:
-    """The members' probabilities and the labels, if any, checked; an error names the file."""
+    files: Sequence[Path],
+    labels_file: Path | None,
+    counting: Sequence[Path | None],
+    *,
+    logits: bool,
+    class_axis: int | None,
+    counted: label_files.Counted,
+) -> tuple[list[NDArray[Any]], Any, dict[str, Any]]:
+    """The members' probabilities, the labels and which count, checked; an error names the file."""
     from ..ensemble import pool
-    from ..ensemble.arrays import as_labels, as_rows, check_class_axis
+    from ..ensemble.arrays import as_rows, check_class_axis
+    from ..ensemble.labels import as_labels
     from ..ensemble.predict.found import FoundOutputs
 
     found = FoundOutputs("logits", class_axis, "probabilities", None)
     labels = None if labels_file is None else load_array(labels_file)
+    options = {} if labels is None else counted.options(load_array, counting, labels)
     members: list[NDArray[Any]] = []
     for file in files:
         member = load_array(file)
@@ -423,16 +333,21 @@ def _read(
                 check_class_axis(member.shape, class_axis, "Logits")
                 found.look(member, [str(file)])
                 member = pool([member], inputs="logits", class_axis=class_axis)
-            as_rows(member, class_axis)
         except EnsembleError as error:
             raise EnsembleError(f"{file}: {error}") from error
         members.append(member)
     try:
+        kept = None
         if labels is not None:
-            as_labels(labels, members[0].shape, class_axis)
+            kept = as_labels(labels, members[0].shape, class_axis, **options).kept
     except EnsembleError as error:
         raise EnsembleError(f"{labels_file}, for {files[0]}: {error}") from error
-    return members, labels
+    for file, member in zip(files, members, strict=True):
+        try:
+            as_rows(member, class_axis, kept)
+        except EnsembleError as error:
+            raise EnsembleError(f"{file}: {error}") from error
+    return members, labels, options
 
 
 # The words of the library for what is an option, or a file, here; longer ones first.
@@ -450,6 +365,19 @@ _OUR_WORDS = {
     "Argument `labels`": "The labels",
     "Argument `alpha`": "Option --alpha",
     "alpha=": "--alpha=",
+    "look at ignore_index=, mask= and sample_weight=": "look at --ignore-index, --mask and "
+    "--sample-weight",
+    "by ignore_index=": "by --ignore-index=",
+    "by classes=[...], in": "by --classes, in",
+    "by classes=[...]": "by --classes",
+    "among `classes`": "among those of --classes",
+    "Argument `metric`": "Option --metric",
+    ", or a function metric(probabilities, labels)": "",
+    "Argument `mask`": "Option --mask",
+    "Argument `sample_weight`": "Option --sample-weight",
+    "Argument `classes`": "Option --classes",
+    "Argument `ignore_index`": "Option --ignore-index",
+    "; give mask=": "; give --mask",
 }
 
 
@@ -481,19 +409,24 @@ def _report(analysis: dict[str, Any], page: Path) -> str:
 
 def _show(console: Console, document: dict[str, Any]) -> None:
     members, ensembles = document["members"], document["ensembles"]
+    # What the choice was made by has a column too.
+    more = {name: (name, 1, 4) for name in members[0].get("metrics", ())}
+    columns = {**_COLUMNS, **more}
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("Model", overflow="fold")
-    for heading, _, _ in _COLUMNS.values():
+    for heading, _, _ in columns.values():
         table.add_column(heading, justify="right", no_wrap=True)
     scored = [*members, *ensembles, *([document["chosen"]] if document["chosen"] else [])]
-    least = {name: min(row[name] for row in scored) for name in _COLUMNS}
+    scored = [{**row, **row.get("metrics", {})} for row in scored]
+    least = {name: min(row[name] for row in scored) for name in columns}
 
     def add(title: str, row: dict[str, Any], *, end: bool) -> None:
+        row = {**row, **row.get("metrics", {})}
         cells = [
             Text(
                 f"{row[name] * scale:.{digits}f}", style="bold" if row[name] == least[name] else ""
             )
-            for name, (_, scale, digits) in _COLUMNS.items()
+            for name, (_, scale, digits) in columns.items()
         ]
         table.add_row(outside(title), *cells, end_section=end)
 
@@ -522,7 +455,7 @@ def _title(choice: dict[str, Any]) -> str:
 
 
 def _sentences(document: dict[str, Any]) -> list[str]:
-    from ..ensemble.score.metrics import TITLES
+    from ..ensemble.score.measures import title_of
 
     sentences: list[str] = []
     choice = document["choice"]
@@ -530,8 +463,8 @@ def _sentences(document: dict[str, Any]) -> list[str]:
         used = [member for member in choice["members"] if member["weight"] > 0]
         what = ", ".join(f"{member['name']} {member['weight']:.3f}" for member in used)
         sentences.append(
-            f"Chosen by {TITLES[choice['metric']]} on {plural(choice['samples'], 'other sample')}: "
-            f"{what}."
+            f"Chosen by {title_of(choice['metric'])} on "
+            f"{plural(choice['samples'], 'other sample')}: {what}."
         )
     elif document["ensembles"]:
         sentences.append(

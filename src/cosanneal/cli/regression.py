@@ -36,8 +36,9 @@ def check_regression(regression: bool, quantiles: str | None, of_classes: bool) 
         )
     if regression and of_classes:
         raise CosannealError(
-            "Option --regression must be given without --logits, --class-axis and --outcomes, "
-            "which are of classes. Received: one of them"
+            "Option --regression must be given without --logits, --class-axis, --outcomes, "
+            "--ignore-index, --mask, --sample-weight and --classes, which are of classes. "
+            "Received: one of them"
         )
 
 

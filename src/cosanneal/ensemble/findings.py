@@ -188,12 +188,13 @@ def analyze_uncertainty(
     *,
     choice: Choice | None = None,
     class_axis: int | None = -1,
-    held_out: tuple[Sequence[Any] | Any, Any] | None = None,
+    held_out: tuple[Sequence[Any] | Any, Any, LabelOptions] | None = None,
     ood: Sequence[Any] | Any | None = None,
     risk: float = 0.05,
     coverage: float = 0.8,
     alpha: float = 0.1,
     seed: int = 0,
+    **options: Unpack[LabelOptions],
 ) -> dict[str, Any]:
     """How sure members are together, as the part `uncertainty` of a results document.
 
@@ -202,14 +203,15 @@ def analyze_uncertainty(
         labels: the true classes.
         choice: what `fit` chose among these members; by default all count the same.
         class_axis: the axis of the classes in one member's array, or None.
-        held_out: the same members' probabilities for other data, and their labels:
-            to calibrate conformal sets on. They promise what they say where these
-            had no part in the choice either.
+        held_out: the same members' probabilities for other data, their labels, and which
+            of those count (a dict of `LabelOptions`): to calibrate conformal sets on.
+            They promise what they say where these had no part in the choice either.
         ood: the same members' probabilities for data from out of distribution.
         risk: the coverage at this error rate is told.
         coverage: the error rate at this coverage is told.
         alpha: the share of conformal sets that may miss.
         seed: of the sets' draws.
+        options: which labels count, see `LabelOptions`; each of them the same here.
 
     Returns:
         Plain data for JSON: the number of `samples` and `members`; the means of
@@ -227,7 +229,13 @@ def analyze_uncertainty(
         >>> round(found["mutual_information"], 3), found["selective"]["rows"][0]["aurc"]
         (0.055, 0.25)
     """
-    members = list(predictions)
+    given, ours = (
+        class_axis,
+        as_labels(labels, as_numpy(predictions[0]).shape, class_axis, **options),
+    )
+    members, labels, class_axis = _counting(list(predictions), labels, given, options)
+    if choice is not None:
+        choice = replace(choice, class_axis=class_axis)
     weights = None if choice is None else choice.weights
 
     def pooled(of: Sequence[Any]) -> Any:
@@ -242,7 +250,7 @@ def analyze_uncertainty(
     names = ("entropy", "expected_entropy", "mutual_information", "variation_ratio")
     rows = [("prediction", best), ("last", members[-1])][: len(members)]
     results: dict[str, Any] = {
-        "samples": len(labels),
+        "samples": ours.samples,
         "members": len(members),
         **{name: float(inside[name].mean()) for name in names},
         "selective": {
@@ -258,14 +266,15 @@ def analyze_uncertainty(
         },
     }
     if held_out is not None:
-        calibration = pooled(list(held_out[0]))
+        theirs, known, _ = _counting(list(held_out[0]), held_out[1], given, held_out[2])
+        calibration = pooled(theirs)
         results["conformal"] = [
             {"method": method, "labels": made.labels, "alpha": alpha, **_sets(made, best, labels)}
             for method in get_args(Method)
-            if np.size(held_out[1]) >= labels_needed(alpha, method)
+            if np.size(known) >= labels_needed(alpha, method)
             for made in [
                 ConformalPredictor.fit(
-                    *(calibration, held_out[1], alpha),
+                    *(calibration, known, alpha),
                     method=method,
                     class_axis=class_axis,
                     seed=seed,
@@ -273,7 +282,7 @@ def analyze_uncertainty(
             ]
         ]
     if ood is not None:
-        strange = list(ood)
+        strange, _, _ = _counting(list(ood), None, given, {}, like=options)
         outside = scores(strange, pooled(strange))
         results["ood"] = {
             "samples": len(strange[0]),
@@ -282,6 +291,30 @@ def analyze_uncertainty(
             ],
         }
     return results
+
+
+def _counting(
+    members: list[Any],
+    labels: Any,
+    class_axis: int | None,
+    options: LabelOptions,
+    like: LabelOptions | None = None,
+) -> tuple[list[Any], Any, int | None]:
+    """Members' probabilities label by label, where it is said which labels count, and the labels.
+
+    Without labels, all count; they lie as those do that `like` is about.
+    """
+    if all(each is None for each in [*options.values(), *(like or {}).values()]):
+        return members, labels, class_axis
+    shape = as_numpy(members[0]).shape
+    if labels is None:
+        sites = tuple(size for i, size in enumerate(shape) if i != (class_axis or 0) % len(shape))
+        labels = np.zeros(shape if class_axis is None or len(shape) == 1 else sites, int)
+    y = as_labels(labels, shape, class_axis, **options)
+    rows = [y.rows(member) for member in members]
+    if y.class_axis is None:
+        return [each[:, 1] for each in rows], y.classes, None
+    return rows, y.classes, -1
 
 
 def _selective(found: RiskCoverage, risk: float, coverage: float) -> dict[str, Any]:
