@@ -91,7 +91,9 @@ class PairModel(SeveralModel):
 
 
 def test_a_tuple_and_labels_in_one(build: Build) -> None:
-    pairs = SnapshotEnsemble(PairModel(), build().store, outputs=("logits", "values"), class_axis=2)
+    pairs = SnapshotEnsemble(
+        PairModel(), build().stores[0], outputs=("logits", "values"), class_axis=2
+    )
     x, y = inputs(8, 5)
     found: Any = pairs.predict(x)
     assert isinstance(found, tuple)
