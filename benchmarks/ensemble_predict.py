@@ -5,12 +5,13 @@
 Of M = 5 and M = 20 members of a small convolutional network (BatchNorm, 0.3 million
 weights) over a data loader of 192 images of 3 x 16 x 16, in batches of 64 and on one
 thread. The limit is M passes of the loader through one model in evaluation mode, whose
-softmax is kept: what a person would write for a single model, M times. Then one sample
-at a time (batch 1), where calls cost more than they compute. "loop" is a loop over M
-models that are all in memory, whose softmaxes are averaged; torch.func.vmap is what its
-documentation writes for an ensemble, over weights that stack_module_state stacked;
-torchensemble is its SnapshotEnsembleClassifier with the same members. The limit of
-predict_with_uncertainty is predict, of the same loader and streaming too.
+softmax is kept: what a person would write for a single model, M times. The same of a
+loader of dicts, which go in by keyword. Then one sample at a time (batch 1), where calls
+cost more than they compute. "loop" is a loop over M models that are all in memory, whose
+softmaxes are averaged; torch.func.vmap is what its documentation writes for an ensemble,
+over weights that stack_module_state stacked; torchensemble is its
+SnapshotEnsembleClassifier with the same members. The limit of predict_with_uncertainty is
+predict, of the same loader and streaming too.
 
 Memory is the peak of the resident memory over that before the call, divided by the size
 of one member, for members of 100 MB, each in a process of its own; the others' for M = 5 alone.
@@ -89,7 +90,15 @@ def plain(model: nn.Module, members: int) -> Predict:
 
 def inputs(data: Any) -> Iterator[Tensor]:
     """The inputs of a loader's batches, or one input."""
-    return iter([data]) if isinstance(data, Tensor) else (x for x, _ in data)
+    if isinstance(data, Tensor):
+        return iter([data])
+    return (each["input"] if isinstance(each, dict) else each[0] for each in data)
+
+
+def as_dict(samples: list[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+    """A batch as a dict: the input under the name of the model's argument, and the labels."""
+    x, labels = zip(*samples, strict=True)
+    return {"input": torch.stack(x), "labels": torch.stack(labels)}
 
 
 def looped(models: list[nn.Module]) -> Predict:
@@ -158,6 +167,7 @@ def times(members: int, folder: Path, repeats: int) -> Iterator[Figure]:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(SAMPLES, 3, 16, 16, generator=generator)
     loader = DataLoader(TensorDataset(x, torch.zeros(SAMPLES)), batch_size=BATCH)
+    dicts = DataLoader(loader.dataset, batch_size=BATCH, collate_fn=as_dict)
     peers = {name: make(models) for name, make in others().items()}
     limit = plain(models[0], members)
     ours: dict[str, Predict] = {
@@ -166,7 +176,8 @@ def times(members: int, folder: Path, repeats: int) -> Iterator[Figure]:
     }
     expected = peers["loop"](loader)
     for predict in (*ours.values(), *peers.values()):
-        torch.testing.assert_close(predict(loader), expected, rtol=1e-3, atol=1e-5)
+        for data in (loader, dicts):
+            torch.testing.assert_close(predict(data), expected, rtol=1e-3, atol=1e-5)
 
     def singly(predict: Predict) -> None:
         for i in range(SINGLES):
@@ -189,6 +200,7 @@ def times(members: int, folder: Path, repeats: int) -> Iterator[Figure]:
     )
     for what, per, call in (
         ("loader", 1e-3, lambda predict: predict(loader) is None),
+        ("dict loader", 1e-3, lambda predict: predict(dicts) is None),
         ("batch 1", SINGLES * 1e-3, singly),
     ):
         runs: dict[str, Callable[[], object]] = {

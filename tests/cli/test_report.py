@@ -89,7 +89,7 @@ def test_evaluate_writes_a_page_too() -> None:
     options += ["--validation-predictions", "val/m*.npy", "--validation-labels", "val/y.npy"]
     result = call("evaluate", *options, "--report", "page.html", "--json")
     assert result.exit_code == 0, result.stderr
-    assert result.stderr == "Wrote page.html, and 4 figures as PNG and SVG in page_files\n"
+    assert result.stderr == "Wrote page.html, and 5 figures as PNG and SVG in page_files\n"
     assert title_of("page.html") == "3 members on 1,200 samples"
     document = json.loads(result.stdout)
     page = Path("page.html").read_text(encoding="utf-8")

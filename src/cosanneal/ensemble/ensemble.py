@@ -125,10 +125,11 @@ class SnapshotEnsemble(Generic[ArrayT]):
 
         Args:
             x: the model's input, with the samples along the first axis: an
-                array; a tuple of arrays for a model of several arguments; or an
-                iterable of batches (but no list) such as a data loader, of which
-                each is the input, or a tuple or list that begins with it, as in
-                `(x, y)`.
+                array; a dict of arrays, or a tuple for a model of several arguments;
+                or an iterable of batches such as a data loader, of which each is
+                the input, or a tuple or list that begins with it, as in `(x, y)`.
+                Labels in a dict ("labels", "label" or "y") do not go into the model.
+                `cosanneal.ensemble.predict.batches.Batches` says all of it.
             options: `batch_size`, `mode` and `ragged`: see `PredictOptions`.
 
         Several threads may predict with one ensemble; they take turns.
@@ -232,7 +233,8 @@ class SnapshotEnsemble(Generic[ArrayT]):
         Args:
             x_val: the model's input for the validation data, as in `predict`.
             y_val: their true classes (or targets); by default what a loader's batches of
-                `(x, y)` hold. Of batches of several lengths, a list with an array for each.
+                `(x, y)` hold, or dicts under "labels", "label" or "y". Of batches of
+                several lengths, a list with an array for each.
             batch_size: so many samples at a time, as in `predict`.
             output: of several outputs, the one by which to choose; see `EnsembleOptions`.
             keep: a file to keep the members' probabilities in, one .npy array
@@ -309,15 +311,14 @@ class SnapshotEnsemble(Generic[ArrayT]):
         Args:
             x_val: the model's input for validation data, as in `predict`. They
                 may be left out with `barrier=math.inf`, or for one member.
-            y_val: their true classes (or values); by default what a loader's
-                batches of `(x, y)` hold.
+            y_val: their true classes (or values), as in `fit`.
             train_data: input as in `predict`, from the training data: arrays,
                 or a loader, which may shuffle. Needed where the model has
                 running statistics, and for nothing else.
             batch_size: of the validation data, where they are arrays, so many
                 samples at a time, as in `predict`.
             train_batch_size: of the training data, at most so many at a time, in
-                batches of about one size.
+                batches of about one size; by default all at once.
             output: of several outputs, the one by which to measure, as in `fit`.
             options: `last`, `soup`, `decay`, `barrier` and `shares`, and which labels
                 count: see `RecipeOptions` and `LabelOptions`.

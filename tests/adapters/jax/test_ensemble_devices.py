@@ -66,8 +66,33 @@ for spec in (("d",), (None, "d")):
 """
 
 
+ARRAYS = """
+params = {name: laid(leaf) for name, leaf in each[0].items()}
+sizes = []
+def noting(params, x):
+    sizes.append(len(x))
+    assert str(x.sharding) == str(given.sharding)
+    return apply_fn(params, x)
+ensemble = SnapshotEnsemble(noting, FOLDER, params)
+for given in (laid(x, "d"), laid(x, None, "d")):
+    close(ensemble.predict(given))
+assert sizes == [4800] * 4, sizes
+for given in (laid(x, "d"), laid(x, None, "d")):
+    close(ensemble.predict(given, batch_size=1000))
+    close(ensemble.predict((given,), batch_size=2400, mode="resident"))
+given = laid(x, "d")
+try:
+    ensemble.predict(given, batch_size=1001)
+except ca.EnsembleError as error:
+    assert "`batch_size` must be a multiple of the devices" in str(error), error
+    assert "a batch of 1001 samples" in str(error), error
+else:
+    raise AssertionError
+"""
+
+
 @pytest.mark.skipif(not hasattr(jax.sharding, "AxisType"), reason="this jax has no explicit axes")
-@pytest.mark.parametrize("code", [HELD, LOADERS], ids=["held", "loaders"])
+@pytest.mark.parametrize("code", [HELD, LOADERS, ARRAYS], ids=["held", "loaders", "arrays"])
 def test_what_lies_on_explicit_axes_is_predicted_with(tmp_path: Path, code: str) -> None:
     lines = "import os\nos.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count=4'\n"
     lines += f"FOLDER = {str(tmp_path)!r}\n{LAID}{code}"

@@ -123,7 +123,7 @@ def test_every_member_is_run_once_and_its_predictions_may_be_kept(
         seen.append((isinstance(predictions, np.memmap), len(list(temporary.iterdir()))))
         return fit(predictions, *arguments, **options)
 
-    monkeypatch.setattr("cosanneal.ensemble.ensemble.choose", looking)
+    monkeypatch.setattr("cosanneal.ensemble.choose.regression.fit", looking)
     assert ensemble.fit(x, y) == in_memory
     assert seen == [(True, 1)]
     assert list(temporary.iterdir()) == []
@@ -215,7 +215,7 @@ def test_outcomes_can_be_fitted_and_what_is_no_mean_cannot(tmp_path: Path) -> No
     torch.testing.assert_close(
         ensemble.predict(x), choice.apply(ensemble.member_predictions(x)), rtol=1e-6, atol=1e-7
     )
-    for options in ({"outputs": "values"}, {"pooling": "vote"}, {"pooling": "logits"}):
+    for options in ({"pooling": "vote"}, {"pooling": "logits"}):
         with pytest.raises(ca.EnsembleError, match=r"must pool the mean of probabilities"):
             SnapshotEnsemble(model, tmp_path, **options).fit(x, y)  # type: ignore[arg-type]
         with pytest.raises(ca.EnsembleError, match=r"must pool the mean of probabilities"):

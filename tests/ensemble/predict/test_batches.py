@@ -104,6 +104,7 @@ def test_large_arrays_are_cut_into_batches_of_about_one_size(samples: int) -> No
 
 
 def test_training_data_and_what_has_no_usual_size_come_at_once() -> None:
+    options: dict[str, Any]
     for options in ({"training": True}, {"usual_size": None}):
         batches = Batches(
             np.arange(1000),

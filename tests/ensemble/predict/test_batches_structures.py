@@ -145,7 +145,8 @@ def test_whole_batches_have_labels_too() -> None:
         np.testing.assert_array_equal(labels, Y)
     with pytest.raises(ca.EnsembleError, match=r"Received: 'label' and 'y'; take all but one out"):
         batches_of(Loaded({"a": X, "y": Y, "label": Y}), whole=True).labels()
-    for x, part in (({"a": X, "y": Y}, {"a": X[:5], "y": Y[:5]}), ((X, W), (X[:5], W[:5]))):
+    cuts: list[Any] = [({"a": X, "y": Y}, {"a": X[:5], "y": Y[:5]}), ((X, W), (X[:5], W[:5]))]
+    for x, part in cuts:
         first, _ = batches_of(x, 5, whole=True)
         assert plain(first.given) == plain(part)
 

@@ -20,9 +20,12 @@ class SnapshotEnsemble(Ensemble[Any]):
 
     Args:
         apply_fn: the model as a function `apply_fn(params, *x)`, jitted for
-            speed. It should predict as in evaluation: no dropout. It returns an
-            array, or holds one: the first item of a tuple, as in `(logits, state)`;
-            `logits` of a dict or a dataclass. `EnsembleOptions` says more.
+            speed. It should predict as in evaluation: no dropout. A dict goes in as
+            one argument, but for labels in it ("labels", "label" or "y"), and so does
+            another pytree; a tuple or list as several; and of a loader's `(x, y)` what
+            stands first. It returns an array, or holds one: the first item of a tuple,
+            as in `(logits, state)`; `logits` of a dict or a dataclass. `EnsembleOptions`
+            says more.
         folder: the folder of the snapshots, or a buffer that holds some (see
             `snapshot_buffer`); or a list of folders, files, snapshots and buffers.
         like: params of the structure that was recorded; members get its pytree
@@ -31,7 +34,7 @@ class SnapshotEnsemble(Ensemble[Any]):
             gives; but of snapshots that are a part of the params the rest comes
             from it, and it is kept. A buffer knows it.
         statistics_fn: for `average_weights`, where the params hold running
-            statistics: a function `statistics_fn(params, *x)` that returns the
+            statistics: a function of what apply_fn gets that returns the
             params with the statistics moved by the batch `x` as training moves
             them, `momentum * old + (1 - momentum) * batch`; without dropout. It
             is called on several params, to find out what the statistics are, and

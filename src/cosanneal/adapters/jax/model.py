@@ -205,7 +205,8 @@ class JaxModel:
 
 def _run(function: Callable[..., Any], params: Any, batch: Batch) -> Any:
     """What a function of the params gives for a batch: several arguments, or a dict as one."""
-    return function(params, *batch) if isinstance(batch, tuple) else function(params, batch)
+    # A dict of its own, which the function may write to.
+    return function(params, *(batch if isinstance(batch, tuple) else (dict(batch),)))
 
 
 def _picked(array: Any, places: NDArray[np.intp]) -> Any:

@@ -162,6 +162,13 @@ class HeldOutRegression:
         scores = {name: self.score(name, prediction) for name in self._names(known is not None)}
         return Fitted(prediction=prediction, scale=scale, noise=noise, scores=scores)
 
+    def trial(self, mean: Floats, variance: Floats) -> float:
+        """The score to choose by of a mean and a variance; what it does not need is not fitted."""
+        pairs = self.scorer is not None and self.outputs == "gaussian"
+        if pairs or self.metric in ("gaussian_nll", "crps"):
+            return self.fitted(mean, variance).scores[self.metric]
+        return self.score(self.metric, (mean,))
+
     def plain(self, mean: Floats, variance: Floats) -> tuple[Floats, ...]:
         """A mean and a variance as a prediction, of which values have none of their own."""
         return (mean, variance) if self.outputs == "gaussian" else (mean,)
@@ -299,8 +306,7 @@ class _Moments(Objective):
     def _score(self, mean: Floats, square: Floats, size: float) -> float:
         mean = mean / size
         variance = np.maximum(square / size - mean**2, 0)
-        found = self._held_out
-        return found.fitted(self._centre + mean, variance).scores[found.metric]
+        return self._held_out.trial(self._centre + mean, variance)
 
 
 def name_of(metric: object) -> str:
