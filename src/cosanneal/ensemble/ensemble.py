@@ -46,16 +46,10 @@ class SnapshotEnsemble(Generic[ArrayT]):
         folder: the folder of the snapshots, a file of one, a `Snapshot`, or a list of
             these: of several runs, say. The members are in the list's order, and those
             of a folder oldest first.
-        last: see `EnsembleOptions`.
-        members: likewise.
-        outputs: likewise.
-        output: likewise.
-        class_axis: likewise.
-        pooling: likewise.
+        last: this and what follows: see `EnsembleOptions`.
 
     Raises:
-        EnsembleError: an argument that cannot be, fewer snapshots than asked for, or
-            one that is a member twice.
+        EnsembleError: an argument that cannot be, too few snapshots, or the same one twice.
     """
 
     def __init__(
@@ -79,10 +73,7 @@ class SnapshotEnsemble(Generic[ArrayT]):
         self._modes = Modes(self.model, members, self._taken)
 
     def __add__(self, other: Self) -> Self:
-        """The ensemble of both's members, this one's first, without what either chose.
-
-        Both must be of the very same model, with the same options for its outputs.
-        """
+        """Both's members, without what either chose; of the very same model and options."""
         if not isinstance(other, SnapshotEnsemble):
             return NotImplemented
         check_alike(self.model, other.model, self._settings, other._settings)
@@ -109,10 +100,7 @@ class SnapshotEnsemble(Generic[ArrayT]):
 
     @property
     def measured(self) -> Mapping[str, float]:
-        """The seconds that a batch took in each mode, when mode="auto" last compared them.
-
-        Infinite for one that cannot be.
-        """
+        """The seconds of a batch in each mode that mode="auto" compared; infinite if it fails."""
         return self._modes.measured
 
     @property
@@ -135,8 +123,8 @@ class SnapshotEnsemble(Generic[ArrayT]):
         Several threads may predict with one ensemble; they take turns.
 
         Returns:
-            Probabilities (or values, or a pair), in the dtype and on the device of a member's; of
-            several outputs, in the form of `outputs`.
+            Probabilities (or values, or a pair), in the dtype and on the device of a member's;
+            of several outputs, in the form of `outputs`.
 
         Raises:
             SnapshotError: a snapshot is damaged.
@@ -151,8 +139,7 @@ class SnapshotEnsemble(Generic[ArrayT]):
             return pool.value if choice is None else choice.finish(pool)
 
         (made,) = self._modes.predictions(OutputSpec.pool, self._weights(), x, [finish], **options)
-        prediction: ArrayT = made
-        return prediction
+        return cast(ArrayT, made)
 
     def predict_with_uncertainty(
         self, x: Any, **options: Unpack[PredictOptions]
@@ -225,10 +212,8 @@ class SnapshotEnsemble(Generic[ArrayT]):
     ) -> Choice:
         """Choose members, weights and a temperature on validation data; `predict` then uses them.
 
-        Of a regression: members, weights and the variance.
-
-        Every member is run once. Nothing but these data goes into the choice:
-        report it on others.
+        Of a regression members, weights and the variance. Every member is run once. Nothing
+        but these data goes into the choice: report it on others.
 
         Args:
             x_val: the model's input for the validation data, as in `predict`.
@@ -275,19 +260,16 @@ class SnapshotEnsemble(Generic[ArrayT]):
         """What the members, their means and the choice are worth, as `analyze` says it.
 
         Args:
-            x: as in `fit`; but data that nothing was chosen by.
-            y: as in `fit`.
-            batch_size: as in `fit`.
-            output: as in `fit`; by default the one that the choice was made by.
+            x: this and `y` as in `fit`, but data that nothing was chosen by.
+            y: see there.
+            batch_size: see there.
+            output: see there; by default the one that the choice was made by.
             options: see `EvaluateOptions` and `LabelOptions`.
 
-        Returns and raises: as `cosanneal.ensemble.analyze`, and `fit`; of a regression
-        as `analyze_regression`.
+        Returns and raises: as `analyze`, of a regression as `analyze_regression`; and `fit`.
         """
         choice = self.choice
-        if output is None and choice is not None:
-            output = choice.output
-        taken = self._taken.only(output)
+        taken = self._taken.only(choice.output if choice and output is None else output)
         data = Validation(self.model, taken, self.model.batches(x, batch_size), y)
         return evaluate_members(self._members, data, taken, choice, **options)
 
@@ -335,9 +317,7 @@ class SnapshotEnsemble(Generic[ArrayT]):
         Warns:
             UserWarning: a barrier that only `barrier=math.inf` lets pass.
 
-        Source: Izmailov et al., "Averaging Weights Leads to Wider Optima" (2018),
-        section 3; Wortsman et al., "Model Soups" (2022), recipe 1; Kaddour, "Latest
-        Weight Averaging" (2022); Frankle et al., "Linear Mode Connectivity" (2020).
+        Source: see `AveragedWeights`.
         """
         recipe = Recipe.of(len(self), **options)
         taken = self._taken if x_val is None else self._taken.only(output)

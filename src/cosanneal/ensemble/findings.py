@@ -188,7 +188,7 @@ def analyze_uncertainty(
     *,
     choice: Choice | None = None,
     class_axis: int | None = -1,
-    held_out: tuple[Sequence[Any] | Any, Any, LabelOptions] | None = None,
+    held_out: tuple[Any, Any] | tuple[Any, Any, LabelOptions] | None = None,
     ood: Sequence[Any] | Any | None = None,
     risk: float = 0.05,
     coverage: float = 0.8,
@@ -203,8 +203,8 @@ def analyze_uncertainty(
         labels: the true classes.
         choice: what `fit` chose among these members; by default all count the same.
         class_axis: the axis of the classes in one member's array, or None.
-        held_out: the same members' probabilities for other data, their labels, and which
-            of those count (a dict of `LabelOptions`): to calibrate conformal sets on.
+        held_out: the same members' probabilities for other data, their labels, and where
+            not all count, a dict of `LabelOptions`: to calibrate conformal sets on.
             They promise what they say where these had no part in the choice either.
         ood: the same members' probabilities for data from out of distribution.
         risk: the coverage at this error rate is told.
@@ -266,7 +266,8 @@ def analyze_uncertainty(
         },
     }
     if held_out is not None:
-        theirs, known, _ = _counting(list(held_out[0]), held_out[1], given, held_out[2])
+        which = held_out[2] if len(held_out) > 2 else LabelOptions()
+        theirs, known, _ = _counting(list(held_out[0]), held_out[1], given, which)
         calibration = pooled(theirs)
         results["conformal"] = [
             {"method": method, "labels": made.labels, "alpha": alpha, **_sets(made, best, labels)}

@@ -89,7 +89,8 @@ class KerasModel:
         }
 
     def same_as(self, other: Any) -> bool:
-        return isinstance(other, KerasModel) and other.given is self.given
+        same = isinstance(other, KerasModel) and other.given is self.given
+        return same and other.forward is self.forward
 
     def place(self) -> object:
         return None  # what is kept of the members lies in the host's memory, or follows Keras

@@ -70,7 +70,8 @@ class TorchModel:
         return {name: (tuple(each.shape), dtype_name(each.dtype)) for name, each in state.items()}
 
     def same_as(self, other: Any) -> bool:
-        return isinstance(other, TorchModel) and other.model is self.model
+        same = isinstance(other, TorchModel) and other.model is self.model
+        return same and other.forward is self.forward
 
     def place(self) -> object:
         return tuple((each.device, each.dtype) for each in self._state().values())

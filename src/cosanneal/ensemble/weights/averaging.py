@@ -104,6 +104,10 @@ class AveragedWeights:
         barriers: the loss on the way from each of `members` to the next; none of
             soup="greedy".
         statistics: whether running statistics were estimated anew.
+
+    Source: Izmailov et al., "Averaging Weights Leads to Wider Optima" (2018),
+    section 3; Wortsman et al., "Model Soups" (2022), recipe 1; Kaddour, "Latest
+    Weight Averaging" (2022); Frankle et al., "Linear Mode Connectivity" (2020).
     """
 
     weights: Any = field(repr=False)
@@ -125,8 +129,8 @@ class Judge:
         options: which of the labels count, and how much.
     """
 
-    def __init__(self, labels: Any, spec: OutputSpec, options: LabelOptions) -> None:
-        self._labels, self._options = labels, options
+    def __init__(self, labels: Any, spec: OutputSpec, options: LabelOptions | None = None) -> None:
+        self._labels, self._options = labels, options or LabelOptions()
         self._outputs, self._class_axis = spec.outputs, spec.class_axis
         # What the loss is called in `scores`, and in a sentence.
         self.loss_name, self.title = _LOSSES.get(spec.outputs, ("log_loss", "log-loss"))
