@@ -18,23 +18,20 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Self, TypeAlias, TypedDict, Unpack
 
-import safetensors
-
 from ..core.errors import SnapshotError, check_flag, check_steps, shown
 from ..core.schedule import Cycle, Schedule, check_schedule
-from ..core.version import __version__
-from .capture import Capture, Clock, HostBuffers, Standing
+from .capture import Capture, Clock, Standing
 from .ending import ended_early, gone_beyond
-from .file import TensorBytes
-from .finite import first_nonfinite
+from .job import write, written
 from .notices import Notices, OnError
 from .part import Part, RestDigests, Which
+from .ranks import ALONE, Ranks
 from .resume import Run
 from .retention import Mode, Retention, check_count
 from .sigterm import FinishOnSigterm
 from .statistics import Statistics
-from .store import Snapshot, SnapshotStore, plain_metrics
-from .tenancy import Tenancy
+from .store import SnapshotStore, plain_metrics
+from .tenancy import Onlooker, Tenancy
 from .writer import Writer
 
 _log = logging.getLogger(__name__)
@@ -116,6 +113,7 @@ class Recorder:
         schedule: the schedule of the run.
         capture: gives the weights.
         clock: says where the run stands, when `look` is called.
+        ranks: the processes of the run, each of which has its recorder.
         options: as `RecorderOptions` has them.
 
     Raises:
@@ -130,55 +128,43 @@ class Recorder:
         schedule: Schedule,
         capture: Capture,
         clock: Clock,
+        *,
+        ranks: Ranks = ALONE,
         **options: Unpack[RecorderOptions],
     ) -> None:
-        unknown = sorted(options.keys() - RecorderOptions.__annotations__.keys())
-        if unknown:
-            raise TypeError(f"{type(self).__name__} has no option {unknown[0]!r}")
-        self._retention = Retention(
-            keep_last=options.get("keep_last"),
-            keep_best=options.get("keep_best"),
-            metric=options.get("metric"),
-            mode=options.get("mode", "min"),
-        )
-        max_pending = options.get("max_pending", 1)
-        check_count("max_pending", max_pending)
+        self._retention = _checked(type(self).__name__, options)
         self._metrics = options.get("metrics")
-        if self._metrics is not None and not callable(self._metrics):
-            raise SnapshotError(
-                "Argument `metrics` must be a function that returns a dict, since it is called "
-                f"at each cycle's end. Received: {shown(self._metrics)}"
-            )
         self._notices = Notices(options.get("on_error", "raise"))
         self.store = folder if isinstance(folder, SnapshotStore) else SnapshotStore(folder)
         self.schedule = check_schedule(schedule)
-        self._capture, self._clock = capture, clock
+        self._capture, self._clock, self._ranks = capture, clock, ranks
         self._part = Part(capture, options.get("which", "all"))
         self._standing = self._started = clock.start()
-        self._closed = self._checked = self._warned = False
+        self._closed = self._checked = self._warned = self._begun = False
         self._statistics = Statistics()
         overwrite = options.get("overwrite", False)
         self._run = Run(self.store, schedule, self._retention, self._part, overwrite=overwrite)
         self._process = os.getpid()
         self._one_at_a_time = threading.RLock()
         self._writer = Writer(
-            [capture.buffers() for _ in range(max_pending)],
+            [capture.buffers() for _ in range(options.get("max_pending", 1))],
             background=options.get("background", True),
             failed=self._notices.fail,
         )
-        self._tenancy = Tenancy(self.store, self._writer, self._one_at_a_time)
+        tenancy = partial(Tenancy, self.store, self._writer, self._one_at_a_time)
+        self._tenancy = ranks.told(tenancy) or Onlooker()
         self._finalizer = weakref.finalize(
             self, _dropped, self._writer, self._notices, self._tenancy, self._process
         )
         self._sigterm: FinishOnSigterm | None = None
         try:
-            self.store.prepare()
+            ranks.told(self.store.prepare)
             resume_from = options.get("resume_from")
             if resume_from is not None:
                 self.resume(resume_from)
             elif overwrite:
-                self._run.start_over()
-            self._run.compare()
+                ranks.told(self._run.start_over)
+            ranks.told(self._run.compare)
             if check_flag("install_sigterm", options.get("install_sigterm", False)):
                 finish = partial(_finish, self._one_at_a_time)
                 self._sigterm = FinishOnSigterm(finish, self._writer)
@@ -239,7 +225,7 @@ class Recorder:
         self._refuse_closed()
         self._writer.wait()
         at = Standing(updates, updates if position is None else position)
-        kept = self._run.go_on(at, again=again)
+        kept = Standing(*self._ranks.numbers(lambda: self._run.go_on(at, again=again)[:2]))
         self._standing = self._started = Standing(
             max(at.updates - again, kept.updates, 0), max(at.position - again, kept.position, 0)
         )
@@ -279,9 +265,7 @@ class Recorder:
             self._writer.wait()
 
     def close(self, *, unfinished: bool = False) -> None:
-        """Finish: wait for the snapshots taken, and let others write to the folder.
-
-        Calling it twice is fine.
+        """Finish: wait for the snapshots taken, and free the folder; twice is fine.
 
         Args:
             unfinished: the run ended before its time, which is known: no warning of it.
@@ -296,7 +280,8 @@ class Recorder:
             return
         with self._one_at_a_time:
             ended = self._clock.stop(self._standing)
-            if not (self._closed or unfinished or self._tenancy.resting):
+            open_still = not (self._closed or unfinished)
+            if open_still and self._ranks.writes and not self._tenancy.resting:
                 taken = self._statistics.taken
                 early = ended_early(self.schedule, self._started, ended, taken=taken)
                 if early is not None:
@@ -308,7 +293,8 @@ class Recorder:
             self._settle()
             self._tenancy.end()
             self._finalizer.detach()
-            self._notices.say()
+            # In a run that broke off, the others may not come here.
+            (self._ranks if open_still else ALONE).told(self._notices.say)
 
     def rest(self) -> None:
         """Wait for the snapshots taken, and let others write to the folder until `go_on`."""
@@ -371,7 +357,9 @@ class Recorder:
                     f"{last.updates}; to resume from an earlier step, make a new recorder with "
                     "resume_from=step"
                 )
-            self._run.begin()
+            if self._ranks.alone or not self._begun:
+                self._ranks.told(self._run.begin)
+                self._begun = True
             # A cycle is found by crossing its end. Where several ended at once,
             # only the last has weights to show.
             ended = self.schedule.cycles_completed(last.position, now.position)
@@ -383,14 +371,15 @@ class Recorder:
                 with contextlib.nullcontext() if self._sigterm is None else self._sigterm.held():
                     self._take(ended[-1], self._metrics if metrics is None else metrics)
             # Only now, so that who goes on after an earlier snapshot's error has
-            # lost neither the update nor this snapshot.
-            self._notices.say()
+            # lost neither the update nor this snapshot; and where all meet.
+            if ended or self._ranks.alone:
+                self._ranks.told(self._notices.say)
             return bool(ended)
 
     def warn_beyond(self) -> None:
         """Say once, to whoever called the caller, that the run goes on after its last cycle."""
         text = None if self._warned else gone_beyond(self.schedule, self.updates)
-        if text is not None:
+        if text is not None and self._ranks.writes:
             self._warned = True
             warnings.warn(text, UserWarning, stacklevel=3)
 
@@ -403,10 +392,22 @@ class Recorder:
             )
 
     def _take(self, cycle: Cycle, metrics: Metrics) -> None:
-        values = self._check(metrics() if callable(metrics) else metrics)
+        values = self._ranks.agreed(partial(self._check, metrics))
         began = time.perf_counter()
-        rest = self._part.rest()
-        weights = self._part.tensors()
+        rest, weights = self._ranks.agreed(lambda: (self._part.rest(), self._part.tensors()))
+        self._ranks.told(lambda: self._hand_over(cycle, values, rest, weights))
+        if not self._ranks.writes:
+            self._statistics.taken += 1
+        self._statistics.held_seconds += time.perf_counter() - began
+
+    def _hand_over(
+        self,
+        cycle: Cycle,
+        values: Mapping[str, Any],
+        rest: RestDigests | None,
+        weights: Mapping[str, Any],
+    ) -> None:
+        """Copy the weights, and have them written."""
         asked = time.perf_counter()
         buffers = self._writer.free_buffers()
         free = time.perf_counter()
@@ -415,12 +416,10 @@ class Recorder:
         at = self._standing
         self._run.keep(at.updates, tensors, rest)
         of = self._capture.framework, self._capture.version
-        write = partial(
-            _written, self._tenancy, tensors, rest, cycle, at, self.schedule, of, values
-        )
+        make = partial(written, self._tenancy, tensors, rest, cycle, at, self.schedule, of, values)
         statistics = self._statistics
         # The job must not know the recorder, which could then not be dropped.
-        job = partial(_write, buffers, tensors, write, self._run, statistics, self._notices)
+        job = partial(write, buffers, tensors, make, self._run, statistics, self._notices)
         self._settle()
         try:
             statistics.taken += 1
@@ -430,81 +429,38 @@ class Recorder:
             raise
         statistics.waited_seconds += free - asked
         statistics.copied_seconds += copied - free
-        statistics.held_seconds += time.perf_counter() - began
 
-    def _check(self, metrics: Mapping[str, Any] | None) -> dict[str, Any]:
+    def _check(self, metrics: Metrics) -> dict[str, Any]:
         """Metrics as they stand in a snapshot, with the one that decides among them."""
-        values = plain_metrics(metrics)
+        values = plain_metrics(metrics() if callable(metrics) else metrics)
         self._retention.check(values, "Argument `metrics`")
         return values
 
     def _settle(self) -> None:
         """Count as failed what an interrupt took, if nothing is in flight that is yet to be."""
-        if not self._writer.pending:
+        if self._ranks.writes and not self._writer.pending:
             self._statistics.failed = self._statistics.taken - self._statistics.durable
 
 
-def _written(
-    tenancy: Tenancy,
-    tensors: Mapping[str, TensorBytes],
-    rest: RestDigests | None,
-    cycle: Cycle,
-    at: Standing,
-    schedule: Schedule,
-    of: tuple[str, str],
-    metrics: Mapping[str, Any],
-    nonfinite: str | None,
-) -> Snapshot:
-    """Write a snapshot of weights of a framework, `of` which name and version."""
-    return tenancy.confirmed().write(
-        tensors,
-        cycle=cycle.index,
-        step=at.updates,
-        schedule_step=at.position,
-        rate=schedule.rate(max(at.position - 1, 0)) if at.rate is None else at.rate,
-        schedule=schedule,
-        framework=of[0],
-        versions={
-            "cosanneal": __version__,
-            "safetensors": safetensors.__version__,
-            of[0]: of[1],
-        },
-        metrics=metrics,
-        nonfinite=nonfinite,
-        rest=rest,
+def _checked(name: str, options: RecorderOptions) -> Retention:
+    """What options say of the snapshots that are kept; all that can be known early is checked."""
+    unknown = sorted(options.keys() - RecorderOptions.__annotations__.keys())
+    if unknown:
+        raise TypeError(f"{name} has no option {unknown[0]!r}")
+    retention = Retention(
+        keep_last=options.get("keep_last"),
+        keep_best=options.get("keep_best"),
+        metric=options.get("metric"),
+        mode=options.get("mode", "min"),
     )
-
-
-def _write(
-    buffers: HostBuffers,
-    tensors: Mapping[str, TensorBytes],
-    write: Callable[..., Snapshot],
-    run: Run,
-    statistics: Statistics,
-    notices: Notices,
-) -> None:
-    """Make the copied weights durable, then remove what need not be kept any more."""
-    began = time.perf_counter()
-    try:
-        buffers.arrive()
-        lost = first_nonfinite(tensors)
-        snapshot = write(lost)
-        if lost is not None:
-            notices.warn(
-                f"The weights at update {snapshot.step} are not finite: tensor {lost!r} holds NaN "
-                f"or an infinity, and so does {snapshot.path}. The run has diverged: resume from "
-                "an earlier snapshot with a lower rate; an ensemble refuses this one, and leaves "
-                "it out by members=",
-                once="nonfinite",
-            )
-    except BaseException:
-        statistics.failed += 1
-        raise
-    finally:
-        statistics.writing_seconds += time.perf_counter() - began
-    statistics.data_bytes += sum(tensor.data.nbytes for tensor in tensors.values())
-    statistics.durable += 1
-    run.written(snapshot)
+    check_count("max_pending", options.get("max_pending", 1))
+    metrics = options.get("metrics")
+    if metrics is not None and not callable(metrics):
+        raise SnapshotError(
+            "Argument `metrics` must be a function that returns a dict, since it is called "
+            f"at each cycle's end. Received: {shown(metrics)}"
+        )
+    return retention
 
 
 def _finish(one_at_a_time: threading.RLock, writer: Writer) -> None:
@@ -513,7 +469,7 @@ def _finish(one_at_a_time: threading.RLock, writer: Writer) -> None:
         writer.wait()
 
 
-def _dropped(writer: Writer, notices: Notices, tenancy: Tenancy, process: int) -> None:
+def _dropped(writer: Writer, notices: Notices, tenancy: Tenancy | Onlooker, process: int) -> None:
     """At the end of a recorder that nobody closed, or of the interpreter."""
     if process != os.getpid():
         return

@@ -145,3 +145,29 @@ class Tenancy:
 
 # Those of this process that have their folders, also of recorders that are gone.
 _tenants: set[Tenancy] = set()
+
+
+class Onlooker:
+    """What a recorder has in place of a tenancy where another process has the folder."""
+
+    inside = dropped = lost = False
+    resting = False
+
+    def check(self) -> None:
+        """Nobody can take over what it does not have."""
+
+    def confirmed(self) -> SnapshotStore:
+        """There is nothing to write to."""
+        raise SnapshotError("Another process writes to the folder. Received: a snapshot to write")
+
+    def enter(self) -> None:
+        """Begin the recorder's `with` block."""
+
+    def end(self) -> None:
+        """Nothing was held."""
+
+    def rest(self) -> None:
+        """Nothing was held."""
+
+    def go_on(self) -> None:
+        """Nothing is held."""

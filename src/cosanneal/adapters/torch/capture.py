@@ -12,11 +12,19 @@ from ...core.errors import SnapshotError
 from ...snapshots.capture import HostBuffers
 from ...snapshots.file import Layout, TensorBytes, check_tensor
 from ...snapshots.part import chosen_by
+from .shards import can_be_gathered, local_part, whole
 from .state import dtype_name, is_shard, plain_name, unwrapped
 
 
 class ModuleCapture:
     """The state of a module: parameters and buffers, by the plain model's names.
+
+    What is sharded over processes (DTensors, as of FSDP2 and of tensor parallelism) is
+    gathered one by one, by all of them at the same time.
+
+    Args:
+        model: the module.
+        writes: whether what is gathered is for this process; it goes to the host's memory.
 
     Raises:
         SnapshotError: no module, or a state that cannot be recorded; with the tensor's name.
@@ -25,22 +33,22 @@ class ModuleCapture:
     framework = "torch"
     version = str(torch.__version__)
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, *, writes: bool = True) -> None:
         if not isinstance(model, nn.Module):
             raise SnapshotError(
                 f"Argument `model` must be a torch.nn.Module. Received: {type(model).__name__}"
             )
-        self._model = model
+        self._model, self._writes = model, writes
         # Now, and not at the end of the first cycle.
-        for name, value in self.tensors().items():
-            check_tensor(name, dtype_name(value.dtype))
+        for name, (_, dtype) in self.layout().items():
+            check_tensor(name, dtype)
 
     def tensors(
         self, names: Collection[str] | None = None, *, cut: Callable[[Any], Any] | None = None
     ) -> dict[str, Tensor]:
         """The tensors as they are, or pieces of them."""
         found = {
-            name: _dense(name, value)
+            name: whole(_dense(name, value), writes=self._writes)
             for name, value in self._state().items()
             if names is None or name in names
         }
@@ -66,7 +74,7 @@ class ModuleCapture:
     def stamps(self, names: Collection[str]) -> dict[str, object]:
         """What torch counts of the changes in place."""
         return {
-            name: (value.data_ptr(), value._version)
+            name: (local_part(value).data_ptr(), value._version)
             for name, value in self._state().items()
             if name in names and not value.is_inference()
         }
@@ -79,8 +87,8 @@ class ModuleCapture:
     def layout(self) -> Layout:
         """Their shapes and dtypes."""
         return {
-            name: (tuple(value.shape), dtype_name(value.dtype))
-            for name, value in self.tensors().items()
+            name: (tuple(value.shape), dtype_name(_dense(name, value).dtype))
+            for name, value in self._state().items()
         }
 
     def buffers(self) -> HostBuffers:
@@ -182,7 +190,7 @@ def _dense(name: str, value: object) -> Tensor:
             f"The model's tensors must have data. Received: {name!r} on the meta device; load or "
             "initialize the weights first"
         )
-    if is_shard(value):
+    if is_shard(value) and not can_be_gathered(value):
         raise SnapshotError(
             "The model's tensors must be whole in this process. Received: "
             f"{name!r}, a shard; record a model that is not sharded, or gather its state first"

@@ -17,6 +17,7 @@ from ...snapshots.capture import Standing
 from ...snapshots.recorder import Metrics, Recorder, RecorderOptions
 from ...snapshots.store import SnapshotStore
 from .capture import ModuleCapture
+from .ranks import ranks_here
 from .scheduler import CyclicCosineLR
 from .stretch import copied
 from .updates import Follower, is_in_charge, is_left
@@ -31,6 +32,14 @@ class SnapshotRecorder(Recorder):
 
     Names are those of the plain model: what torch.compile, DataParallel and
     DistributedDataParallel put before them is taken off.
+
+    In a run on several processes (torch.distributed, also under torchrun) each makes its
+    recorder, steps it, and closes it. Rank 0 writes; the others hold no folder. What is
+    sharded (FSDP2, tensor parallelism: DTensors) is gathered tensor by tensor into rank 0's
+    memory, by all processes at a cycle's end; the snapshot is that of one process. `metrics`
+    is called in every process, and rank 0's numbers are kept. An error, of any process, is
+    raised in all of them, at the latest at the next cycle's end; only `wait()`, which one
+    process may call by itself, raises it there alone.
 
     Args:
         folder: the folder of the snapshots; made if it is not there.
@@ -76,7 +85,8 @@ class SnapshotRecorder(Recorder):
         schedule: Schedule | CyclicCosineLR,
         **options: Unpack[RecorderOptions],
     ) -> None:
-        capture = ModuleCapture(model)
+        ranks = ranks_here()
+        capture = ModuleCapture(model, writes=ranks.writes)
         self._asked = 0  # the snapshots that `step` has told of
         # accelerate's wrapper holds the scheduler that was prepared.
         scheduler = getattr(schedule, "scheduler", schedule)
@@ -87,7 +97,8 @@ class SnapshotRecorder(Recorder):
                     f"{type(scheduler).__name__}; of one that runs several (SequentialLR, "
                     "ChainedScheduler), give the CyclicCosineLR among them"
                 )
-            super().__init__(folder, scheduler, capture, OptimizersClock(model), **options)
+            each = OptimizersClock(model)
+            super().__init__(folder, scheduler, capture, each, ranks=ranks, **options)
             return
         if options.get("metric") is not None and options.get("metrics") is None:
             raise SnapshotError(
@@ -102,7 +113,7 @@ class SnapshotRecorder(Recorder):
                 "Argument `resume_from` must be what the scheduler's optimizer has done. Received: "
                 f"resume_from={given}, and {began.updates} updates; leave resume_from out"
             )
-        super().__init__(folder, clock.schedule(), capture, clock, **options)
+        super().__init__(folder, clock.schedule(), capture, clock, ranks=ranks, **options)
         if given is None and scheduler.loads:
             try:
                 self.resume(began.updates, position=began.position)

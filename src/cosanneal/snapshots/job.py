@@ -1,0 +1,84 @@
+"""What the background does with a copy of the weights: a durable file, and then room for it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import safetensors
+
+from ..core.schedule import Cycle, Schedule
+from ..core.version import __version__
+from .capture import HostBuffers, Standing
+from .file import TensorBytes
+from .finite import first_nonfinite
+from .notices import Notices
+from .part import RestDigests
+from .resume import Run
+from .statistics import Statistics
+from .store import Snapshot
+from .tenancy import Onlooker, Tenancy
+
+
+def written(
+    tenancy: Tenancy | Onlooker,
+    tensors: Mapping[str, TensorBytes],
+    rest: RestDigests | None,
+    cycle: Cycle,
+    at: Standing,
+    schedule: Schedule,
+    of: tuple[str, str],
+    metrics: Mapping[str, Any],
+    nonfinite: str | None,
+) -> Snapshot:
+    """Write a snapshot of weights of a framework, `of` which name and version."""
+    return tenancy.confirmed().write(
+        tensors,
+        cycle=cycle.index,
+        step=at.updates,
+        schedule_step=at.position,
+        rate=schedule.rate(max(at.position - 1, 0)) if at.rate is None else at.rate,
+        schedule=schedule,
+        framework=of[0],
+        versions={
+            "cosanneal": __version__,
+            "safetensors": safetensors.__version__,
+            of[0]: of[1],
+        },
+        metrics=metrics,
+        nonfinite=nonfinite,
+        rest=rest,
+    )
+
+
+def write(
+    buffers: HostBuffers,
+    tensors: Mapping[str, TensorBytes],
+    make: Callable[..., Snapshot],
+    run: Run,
+    statistics: Statistics,
+    notices: Notices,
+) -> None:
+    """Make the copied weights durable, then remove what need not be kept any more."""
+    began = time.perf_counter()
+    try:
+        buffers.arrive()
+        lost = first_nonfinite(tensors)
+        snapshot = make(lost)
+        if lost is not None:
+            notices.warn(
+                f"The weights at update {snapshot.step} are not finite: tensor {lost!r} holds NaN "
+                f"or an infinity, and so does {snapshot.path}. The run has diverged: resume from "
+                "an earlier snapshot with a lower rate; an ensemble refuses this one, and leaves "
+                "it out by members=",
+                once="nonfinite",
+            )
+    except BaseException:
+        statistics.failed += 1
+        raise
+    finally:
+        statistics.writing_seconds += time.perf_counter() - began
+    statistics.data_bytes += sum(tensor.data.nbytes for tensor in tensors.values())
+    statistics.durable += 1
+    run.written(snapshot)

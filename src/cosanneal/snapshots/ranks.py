@@ -1,0 +1,134 @@
+"""The processes of one run: the first writes, and all hear how that went.
+
+A run on several processes has a recorder in each. They step alike, so that a cycle ends
+in all at once. What only one of them can do (open the folder, write) rank 0 does, and
+an error of it is raised in every process: one that went on alone would wait for the
+others for ever.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+from ..core import errors
+from ..core.errors import CosannealError, SnapshotError
+
+T = TypeVar("T")
+
+
+class Link(Protocol):
+    """What brings the processes of a run together: a framework's own collectives."""
+
+    rank: int
+    size: int
+
+    def everyones(self, message: str) -> list[str]:
+        """The messages of all, by rank, once each has sent its own."""
+
+
+class Ranks(Protocol):
+    """The processes of a run, as one of them sees them.
+
+    Attributes:
+        alone: whether there is no other.
+        writes: whether this is the one that writes.
+    """
+
+    alone: bool
+    writes: bool
+
+    def told(self, do: Callable[[], T]) -> T | None:
+        """What rank 0 makes by a function; None in the others, where it is not called.
+
+        Raises:
+            Exception: in rank 0 what the function raises; in the others the same of ours,
+                else a SnapshotError that says it.
+        """
+
+    def numbers(self, do: Callable[[], tuple[int, ...]]) -> tuple[int, ...]:
+        """Numbers that rank 0 finds by a function, in all; errors as of `told`."""
+
+    def agreed(self, do: Callable[[], T]) -> T:
+        """What each makes by a function, if none fails; errors as of `told`, of the first."""
+
+
+class Alone:
+    """A run of one process."""
+
+    alone = writes = True
+
+    def told(self, do: Callable[[], T]) -> T | None:
+        """What the function makes."""
+        return do()
+
+    def numbers(self, do: Callable[[], tuple[int, ...]]) -> tuple[int, ...]:
+        """What the function finds."""
+        return do()
+
+    def agreed(self, do: Callable[[], T]) -> T:
+        """What the function makes."""
+        return do()
+
+
+class Together:
+    """One of several processes.
+
+    Args:
+        link: what brings them together.
+    """
+
+    alone = False
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self.writes = link.rank == 0
+
+    def told(self, do: Callable[[], T]) -> T | None:
+        """What rank 0 makes; see `Ranks.told`."""
+        return self.agreed(do) if self.writes else self.agreed(_nothing)
+
+    def numbers(self, do: Callable[[], tuple[int, ...]]) -> tuple[int, ...]:
+        """What rank 0 finds; see `Ranks.numbers`."""
+        own, said = self._meet(do if self.writes else tuple, say=list)
+        return own if self.writes else tuple(said[0])
+
+    def agreed(self, do: Callable[[], T]) -> T:
+        """What each makes; see `Ranks.agreed`."""
+        return self._meet(do)[0]
+
+    def _meet(
+        self, do: Callable[[], T], say: Callable[[T], Any] = lambda _: None
+    ) -> tuple[T, list[Any]]:
+        """What a function makes here, and what each says of its own."""
+        failure: Exception | None = None
+        message: dict[str, Any] = {}
+        try:
+            made = do()
+            message["said"] = say(made)
+        except Exception as error:
+            failure = error
+            message["error"] = [type(error).__name__, str(error)]
+        answers = [json.loads(each) for each in self._link.everyones(json.dumps(message))]
+        if failure is not None:
+            raise failure
+        for rank, answer in enumerate(answers):
+            if "error" in answer:
+                raise _error(rank, *answer["error"])
+        return made, [answer["said"] for answer in answers]
+
+
+ALONE = Alone()
+
+
+def _nothing() -> None:
+    """What the others do while rank 0 does something."""
+
+
+def _error(rank: int, name: str, text: str) -> CosannealError:
+    """The error of another process, as one of this."""
+    kind = getattr(errors, name, None)
+    if isinstance(kind, type) and issubclass(kind, CosannealError):
+        return kind(f"{text} (in the process of rank {rank})")
+    return SnapshotError(f"The process of rank {rank} failed to record: {name}: {text}")

@@ -1,0 +1,146 @@
+"""A run on several processes, one of which may die; started by tests: `python -m ... JSON`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.device_mesh import init_device_mesh
+
+import cosanneal as ca
+from cosanneal.adapters.torch import CyclicCosineLR, SnapshotRecorder
+
+SCHEDULE = ca.CyclicCosine(0.1, total_steps=12, num_cycles=3)
+
+
+def plain_model() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 4))
+
+
+def spread(model: nn.Module, how: str) -> nn.Module:
+    """The model as an engine has it."""
+    mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+    if how == "ddp":
+        return nn.parallel.DistributedDataParallel(model)
+    if how == "fsdp2":
+        from torch.distributed.fsdp import fully_shard
+
+        for layer in model.children():
+            if [*layer.parameters()]:
+                fully_shard(layer, mesh=mesh)
+        fully_shard(model, mesh=mesh)
+    elif how == "tensor":
+        from torch.distributed.tensor.parallel import (
+            ColwiseParallel,
+            RowwiseParallel,
+            parallelize_module,
+        )
+
+        parallelize_module(model, mesh, {"0": ColwiseParallel(), "2": RowwiseParallel()})
+    return model
+
+
+def batch(update: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(update)
+    x = torch.randn(8, 5, generator=generator)
+    return x, x[:, 0].gt(0).long()
+
+
+def run(how: str, folder: str, work: str, **options: Any) -> list[str]:
+    """Train, and return what went wrong."""
+    rank = dist.get_rank() if dist.is_initialized() else 0
+    model = plain_model() if how == "alone" else spread(plain_model(), how)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    scheduler = CyclicCosineLR(optimizer, SCHEDULE)
+    checkpoint = Path(work) / f"checkpoint-{rank}.pt"
+    start = 0
+    if options.get("resume") and checkpoint.exists():
+        saved = torch.load(checkpoint, weights_only=False)
+        model.load_state_dict(saved["model"])
+        optimizer.load_state_dict(saved["optimizer"])
+        scheduler.load_state_dict(saved["scheduler"])
+        start = saved["scheduler"]["last_epoch"]
+    asked: list[int] = []
+
+    def metrics() -> dict[str, float]:
+        share = torch.ones(1)
+        if dist.is_initialized():
+            share /= dist.get_world_size()
+            dist.all_reduce(share)  # which takes every process
+        asked.append(rank)
+        if options.get("bad_metrics") == rank:
+            raise ValueError("no metrics here")
+        return {"share": float(share)}
+
+    wrong: list[str] = []
+    try:
+        with SnapshotRecorder(folder, model, scheduler, metrics=metrics) as recorder:
+            if options.get("full_disk") and rank == 0:
+                recorder.store.write = _full  # type: ignore[method-assign]
+            for update in range(start, 12):
+                x, y = batch(update)
+                optimizer.zero_grad()
+                nn.functional.cross_entropy(model(x), y).backward()
+                optimizer.step()
+                try:
+                    scheduler.step()
+                except Exception as error:  # the user's own too, of the metrics
+                    wrong.append(f"update {update + 1}: {type(error).__name__}: {error}")
+                if options.get("keep") and recorder.step():
+                    _keep(model, Path(work) / f"weights-{update + 1}.pt", rank)
+                if update % 3 == 2:
+                    recorder.wait()
+                    state = {
+                        "model": model.state_dict(),
+                        "optimizer": optimizer.state_dict(),
+                        "scheduler": scheduler.state_dict(),
+                    }
+                    if dist.is_initialized():
+                        dist.barrier()
+                    torch.save(state, checkpoint.with_suffix(".tmp"))
+                    checkpoint.with_suffix(".tmp").rename(checkpoint)
+                if options.get("kill") == [rank, update]:
+                    os._exit(9)
+    except ca.CosannealError as error:
+        wrong.append(f"{type(error).__name__}: {error}")
+    return wrong
+
+
+def _keep(model: nn.Module, path: Path, rank: int) -> None:
+    """Save the whole weights by torch's own way."""
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    state: dict[str, Any] = get_model_state_dict(model, options=options)
+    if rank == 0:
+        torch.save(state, path)
+
+
+def _full(*_: Any, **__: Any) -> Any:
+    raise ca.SnapshotError("the disk is full")
+
+
+def main() -> None:
+    """Run the cases given, one after the other, and write down what went wrong in each."""
+    cases = json.loads(sys.argv[1])
+    torch.set_num_threads(1)
+    if "RANK" in os.environ:
+        dist.init_process_group("gloo")
+    rank = dist.get_rank() if dist.is_initialized() else 0
+    for case in cases:
+        Path(case["work"]).mkdir(exist_ok=True)
+        wrong = run(**case)
+        Path(case["work"], f"wrong-{rank}.json").write_text(json.dumps(wrong))
+    if dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

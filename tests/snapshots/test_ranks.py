@@ -1,0 +1,99 @@
+"""The processes of a run, here as threads: what one does, and what the others hear of it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+import cosanneal as ca
+from cosanneal.snapshots.ranks import ALONE, Ranks, Together
+
+
+class Threads:
+    """A link of threads."""
+
+    def __init__(self, rank: int, box: list[str], barrier: threading.Barrier) -> None:
+        self.rank, self.size = rank, barrier.parties
+        self.box, self.barrier = box, barrier
+
+    def everyones(self, message: str) -> list[str]:
+        self.box[self.rank] = message
+        self.barrier.wait(10)
+        found = [*self.box]
+        self.barrier.wait(10)
+        return found
+
+
+def together(do: Callable[[Ranks, int], Any], size: int = 3) -> list[Any]:
+    """What each makes, or the error that it raises."""
+    box, barrier = [""] * size, threading.Barrier(size)
+
+    def run(rank: int) -> Any:
+        try:
+            return do(Together(Threads(rank, box, barrier)), rank)
+        except Exception as error:
+            return error
+
+    with ThreadPoolExecutor(size) as pool:
+        return [*pool.map(run, range(size))]
+
+
+def test_rank_0_alone_does_what_is_told() -> None:
+    done: list[int] = []
+
+    def do(ranks: Ranks, rank: int) -> Any:
+        assert ranks.writes == (rank == 0)
+        assert not ranks.alone
+
+        def work() -> str:
+            done.append(rank)
+            return "made"
+
+        return ranks.told(work)
+
+    assert together(do) == ["made", None, None]
+    assert done == [0]
+
+
+def test_numbers_of_rank_0_are_everyones() -> None:
+    assert together(lambda ranks, rank: ranks.numbers(lambda: (rank + 5, 7))) == [(5, 7)] * 3
+
+
+def test_all_go_on_with_their_own_if_none_fails() -> None:
+    assert together(lambda ranks, rank: ranks.agreed(lambda: rank * 10)) == [0, 10, 20]
+
+
+@pytest.mark.parametrize("failing", [0, 1, 2])
+def test_an_error_of_one_is_everyones(failing: int) -> None:
+    def fail(rank: int) -> None:
+        if rank == failing:
+            raise ca.EnsembleError("it does not fit")
+
+    found = together(lambda ranks, rank: ranks.agreed(lambda: fail(rank)))
+    for rank, error in enumerate(found):
+        assert isinstance(error, ca.EnsembleError)
+        where = "" if rank == failing else f" (in the process of rank {failing})"
+        assert str(error) == f"it does not fit{where}"
+
+
+def test_an_error_of_others_is_said_in_ours() -> None:
+    def fail() -> None:
+        raise KeyError("loss")
+
+    found = together(lambda ranks, _: ranks.told(fail))
+    assert isinstance(found[0], KeyError)
+    for error in found[1:]:
+        assert isinstance(error, ca.SnapshotError)
+        assert str(error) == "The process of rank 0 failed to record: KeyError: 'loss'"
+
+
+def test_one_process_does_all_by_itself() -> None:
+    assert ALONE.alone
+    assert ALONE.writes
+    assert (ALONE.told(lambda: 1), ALONE.numbers(lambda: (2,)), ALONE.agreed(lambda: 3)) == (
+        *(1, (2,), 3),
+    )
