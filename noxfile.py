@@ -16,7 +16,8 @@ from packaging.requirements import Requirement
 
 nox.needs_version = ">=2025.2.9"
 nox.options.sessions = [
-    *("lint", "types", "core", "torch", "jax", "tf", "keras", "parity", "peers", "browser"),
+    *("lint", "types", "core", "torch", "jax", "tf", "keras", "parity", "peers", "engines"),
+    "browser",
     "build",
 ]
 nox.options.error_on_missing_interpreters = True
@@ -27,7 +28,20 @@ PROJECT = nox.project.load_toml("pyproject.toml")
 CORE_TESTS = ("tests/core", "tests/presets", "tests/test_init_purity.py")
 JAX_TESTS = ("tests/adapters/jax", "tests/demo/test_jax_backend.py")
 KERAS_TESTS = ("tests/adapters/keras", "tests/demo/test_keras_backend.py")
-OTHERS = (*CORE_TESTS, *JAX_TESTS, *KERAS_TESTS, "tests/browser", "tests/peers", "tests/readme")
+ENGINES_TESTS = (
+    "tests/adapters/test_lightning.py",
+    "tests/adapters/test_transformers.py",
+    "tests/adapters/torch/test_ranks.py",
+)
+OTHERS = (
+    *CORE_TESTS,
+    *JAX_TESTS,
+    *KERAS_TESTS,
+    *ENGINES_TESTS,
+    "tests/browser",
+    "tests/peers",
+    "tests/readme",
+)
 TORCH_TESTS = tuple(f"--ignore={place}" for place in OTHERS)
 
 # On all cores of small machines; a file's tests stay together, for the sake of what they share.
@@ -176,6 +190,13 @@ def peers(session: nox.Session) -> None:
     install(session, group="peers")
     install(session, "--no-deps", group="peers-alone")
     session.run("pytest", *PARALLEL, "tests/peers", *session.posargs)
+
+
+@nox.session
+def engines(session: nox.Session) -> None:
+    """The trainers that people train with, and runs on several processes."""
+    install(session, ".[lightning,transformers]", group="engines-test")
+    session.run("pytest", *PARALLEL, *ENGINES_TESTS, *session.posargs)
 
 
 @nox.session

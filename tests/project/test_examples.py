@@ -10,7 +10,10 @@ from tests.shared.examples import check_examples, modules_with_examples
 
 PACKAGES = ("snapshots", "ensemble", "report", "adapters.torch")
 # Whose examples tests of their own run, where no more is installed than they need.
-ELSEWHERE = ("core", "presets", "adapters.jax", "adapters.keras")
+ELSEWHERE = (
+    *("core", "presets", "adapters.jax", "adapters.keras"),
+    *("adapters.lightning", "adapters.transformers"),
+)
 MODULES = modules_with_examples(*(f"cosanneal.{package}" for package in PACKAGES))
 
 

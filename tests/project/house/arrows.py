@@ -100,7 +100,10 @@ _ENSEMBLE["ensemble"] = {*_ENSEMBLE}
 _ENSEMBLE["results"] = {*_ENSEMBLE}
 ROOMS = {"ensemble": _ENSEMBLE}
 
-FRAMEWORKS = {"torch", "tensorflow", "keras", "jax", "jaxlib", "optax", "flax", "equinox", "haiku"}
+FRAMEWORKS = {
+    *("torch", "tensorflow", "keras", "jax", "jaxlib", "optax", "flax", "equinox", "haiku"),
+    *("lightning", "pytorch_lightning", "transformers"),
+}
 WITHOUT_FRAMEWORK = {"root", "core", "presets", "snapshots", "ensemble", "report"}
 STANDARD_LIBRARY_ONLY = {"root", "core", "presets"}
 # An adapter knows its own.
@@ -108,7 +111,11 @@ OWN_FRAMEWORKS = {
     "torch": {"torch"},
     "keras": {"keras"},
     "jax": {"jax", "jaxlib", "optax"},
+    "lightning": {"lightning", "pytorch_lightning"},
+    "transformers": {"transformers", "torch"},
 }
+# The trainers stand on the framework that they train with.
+STAND_ON = {"lightning": "torch", "transformers": "torch"}
 
 
 def found(source: Path) -> list[str]:
@@ -154,7 +161,8 @@ def _may_know(module: str, part: str, imported: Import, to: str) -> bool:
     if to != part:
         return to in PARTS[part]
     if part == "adapters":  # an adapter knows no other
-        return imported.module.split(".")[:3] == module.split(".")[:3]
+        own, other = (each.split(".")[2:3] for each in (module, imported.module))
+        return own == other or other == [STAND_ON.get("".join(own))]
     room, target = (_room(part, each) for each in (module, imported.module))
     return not room or target == room or target in ROOMS[part][room]
 
