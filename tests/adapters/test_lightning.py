@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,8 @@ from cosanneal.adapters.torch import CyclicCosineLR, SnapshotEnsemble, SnapshotR
 from cosanneal.snapshots import SnapshotStore
 from tests.shared.examples import check_examples
 
+ROOT = Path(__file__).parents[2]
+RUN = ROOT / "tests" / "shared" / "lightning_run.py"
 SCHEDULE = ca.CyclicCosine(0.1, total_steps=12, num_cycles=3)
 
 pytestmark = [
@@ -289,3 +294,14 @@ def test_optimizers_of_unlike_schedules_are_refused(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore")  # of the smallest data and no device
 def test_the_example_runs() -> None:
     check_examples("cosanneal.adapters.lightning")
+
+
+def test_two_processes_record_what_one_does(tmp_path: Path) -> None:
+    for processes in (1, 2):
+        run = [sys.executable, str(RUN), str(tmp_path / f"by-{processes}"), str(processes)]
+        path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
+        environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+        subprocess.run(run, check=True, timeout=300, capture_output=True, env=environment)
+    found = SnapshotStore(tmp_path / "by-2").list()
+    assert [each.step for each in found] == [4, 8, 12]
+    assert files(tmp_path / "by-2") == files(tmp_path / "by-1")

@@ -1,0 +1,58 @@
+"""A fit of Lightning's on two processes; started by tests, as a script."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from cosanneal.adapters.lightning import SnapshotCallback
+
+
+class Classifier(pl.LightningModule):
+    """A user's module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:  # noqa: ARG002
+        x, y = batch
+        return nn.functional.cross_entropy(self.net(x), y)
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=0.1, momentum=0.9)
+
+
+def loader() -> DataLoader[Any]:
+    """The data, of which each process has all."""
+    x = torch.randn(24, 4, generator=torch.Generator().manual_seed(3))
+    return DataLoader(TensorDataset(x, (x.sum(1) > 0).long()), batch_size=4)
+
+
+def main() -> None:
+    folder, processes = sys.argv[1], int(sys.argv[2])
+    warnings.simplefilter("ignore")
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        devices=processes,
+        strategy="ddp" if processes > 1 else "auto",
+        max_epochs=2,
+        use_distributed_sampler=False,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[SnapshotCallback(folder, num_cycles=3)],
+    )
+    trainer.fit(Classifier(), loader())
+
+
+if __name__ == "__main__":
+    main()
