@@ -21,6 +21,7 @@ from tests.shared.several import (
     Inputs,
     Ragged,
     check_fitted_by_one,
+    check_pairs,
     check_ragged,
     check_ragged_judged,
     check_several,
@@ -41,7 +42,10 @@ class SeveralModel(LinearModel):
     def running(self, pick: Any) -> Iterator[Callable[[Any, Any], Any]]:
         def run(weights: Any, batch: Any) -> Any:
             z = batch[0] @ weights["w"] + weights["b"]
-            return pick({"class": z[..., :3], "box": z[..., 3:], "aux": z[:, :1]})
+            box = z[..., 3:]
+            return pick(
+                {"class": z[..., :3], "box": box, "aux": z[:, :1], "pair": (box, box * box + 1)}
+            )
 
         yield run
 
@@ -51,8 +55,11 @@ class SeveralModel(LinearModel):
         def run(batch: Any) -> Any:
             with self.running(pick) as one:
                 every = [one(weights, batch) for weights in loaded]
+            return stacked(every)
+
+        def stacked(every: Sequence[Any]) -> Any:
             if isinstance(every[0], tuple):
-                return tuple(np.stack(each) for each in zip(*every, strict=True))
+                return tuple(stacked(each) for each in zip(*every, strict=True))
             return np.stack(every)
 
         return run
@@ -70,6 +77,11 @@ def build(tmp_path: Path) -> Build:
 @pytest.mark.parametrize("mode", MODES)
 def test_several_outputs(build: Build, mode: Any) -> None:
     check_several(build, mode)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_mean_and_its_variance_are_one_output(build: Build, mode: Any, tmp_path: Path) -> None:
+    check_pairs(build, mode, tmp_path)
 
 
 def test_a_choice_by_one_of_several(build: Build, tmp_path: Path) -> None:

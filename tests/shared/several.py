@@ -1,7 +1,8 @@
 """Several outputs, and batches of several lengths, by a plain loop; the adapters' tests call these.
 
 The models here give for each position of `x`, of shape (samples, positions, 4), logits of
-three classes and two values: `x @ kernel + bias`, whose first three columns are the logits.
+three classes and two values: `x @ kernel + bias`, whose first three columns are the logits;
+and as "pair" the values as means, with 1 and their squares as variances.
 """
 
 from __future__ import annotations
@@ -113,14 +114,14 @@ def check_several(build: Build, mode: Any) -> None:
     close(variance["box"], boxes.var(0))
     for call, message in (
         (lambda: ensemble.predict_with_variance(x), r"Output 'class': .*='values'.*None in outp"),
-        (lambda: build().predict(x, mode=mode), r"return one array.* a dict with '.*'box' and '"),
+        (lambda: build().predict(x, mode=mode), r"return one array.* a dict with '.*'box'.* and '"),
         (
             lambda: build(output="boxes").predict(x, mode=mode),
-            r"an output 'boxes'.*a dict with '.*'box' and '",
+            r"an output 'boxes'.*a dict with '.*'box'.* and '",
         ),
         (
             lambda: build(outputs={"b": "values"}).predict(x, mode=mode),
-            r"output 'b'.*a dict with '.*'box' and '",
+            r"output 'b'.*a dict with '.*'box'.* and '",
         ),
         (lambda: build(outputs={"class": "auto"}).predict(x), r"Output 'class': .*several things"),
         (lambda: build(outputs={"class": "softmax"}), r"Output 'class': .*must be 'logits'"),
@@ -130,6 +131,68 @@ def check_several(build: Build, mode: Any) -> None:
     ):
         with pytest.raises(ca.EnsembleError, match=message):
             call()
+
+
+def check_pairs(build: Build, mode: Any, folder: Path) -> None:
+    """A mean and its variance are one output, alone and as one of several."""
+    sure: Any
+    x, y = inputs(11, 6)
+    every = np.stack([outputs_of(member, x)["box"] for member in range(MEMBERS)])
+    mean, noise, spread = every.mean(0), (every**2 + 1).mean(0), every.var(0)
+    alone = build(output="pair", outputs="gaussian")
+    several = build(outputs={"class": "logits", "pair": "gaussian"}, class_axis=-1)
+    cases: tuple[tuple[Any, Callable[[Any], Any]], ...] = (
+        (alone, lambda found: found),
+        (several, lambda found: found["pair"]),
+    )
+    for ensemble, of in cases:
+        for found, expected in zip(
+            of(ensemble.predict(x, mode=mode, batch_size=4)), (mean, noise + spread), strict=True
+        ):
+            close(found, expected)
+        sure = of(ensemble.predict_with_uncertainty(x, mode=mode, batch_size=4))
+        close(sure.mean, mean)
+        close(sure.aleatoric, noise)
+        close(sure.epistemic, spread)
+        second = of([*ensemble.member_predictions(x)][1])
+        close(second[0], every[1])
+        close(second[1], every[1] ** 2 + 1)
+    sure = several.predict_with_uncertainty(x, mode=mode)
+    p, _ = means(x)
+    close(sure["class"].entropy, -(p * np.log(p)).sum(-1))
+    close(alone.predict_with_variance(x, mode=mode)[1], noise + spread)
+    loader = Ragged((4, 5), (3, 7))
+    (padded, _), mask = alone.predict(loader, mode=mode, ragged="pad")
+    close(
+        padded[0, :5], np.mean([outputs_of(m, loader.batches[0][0])["box"][0] for m in range(3)], 0)
+    )
+    assert as_numpy(mask).sum() == (4 * 5 + 3 * 7) * 2
+    sure = several.predict_with_uncertainty(loader, mode=mode, ragged="list")
+    sure = sure[1]
+    assert tuple(sure["class"].entropy.shape) == tuple(sure["pair"].mean.shape)[:2] == (3, 7)
+    both: Any = several.predict_with_uncertainty(loader, mode=mode, ragged="pad")
+    sure, masks = both
+    assert tuple(sure["class"].entropy.shape) == tuple(masks["class"].shape) == (7, 7)
+    # Arrays that are cut into batches are one.
+    (listed,) = alone.predict(x, mode=mode, batch_size=4, ragged="list")
+    close(listed[0], mean)
+    targets = mean + np.random.default_rng(5).normal(size=mean.shape)
+    with pytest.warns(UserWarning, match="11 validation samples"):
+        choice = several.fit(x, {"class": y, "pair": targets}, output="pair", select="weights")
+    with pytest.warns(UserWarning, match="11 validation samples"):
+        expected_choice = alone.fit(x, targets, select="weights")
+    assert (choice.outputs, choice.output) == ("gaussian", "pair")
+    assert choice.weights == pytest.approx(expected_choice.weights, abs=1e-3)
+    weighted = np.tensordot(choice.weights, every, 1)
+    variance = np.tensordot(choice.weights, every**2 + 1 + (every - weighted) ** 2, 1)
+    found = several.predict(x, mode=mode)
+    close(found["class"], means(x, choice.weights)[0])
+    close(found["pair"][1], choice.variance_scale * variance)
+    several.save(folder / "choice.json")
+    assert build(outputs={"class": "logits", "pair": "gaussian"}).load(folder / "choice.json")
+    averaged = several.average_weights(x, {"pair": targets}, output="pair", barrier=1)
+    assert averaged.scores is not None
+    assert {*averaged.scores} == {"gaussian_nll", "mse", "equivalent_mse"}
 
 
 def check_fitted_by_one(build: Build, folder: Path) -> None:

@@ -20,6 +20,7 @@ from tests.shared.several import (
     MEMBERS,
     Build,
     check_fitted_by_one,
+    check_pairs,
     check_ragged,
     check_ragged_judged,
     check_several,
@@ -41,7 +42,8 @@ def recorded(folder: Path) -> dict[str, Any]:
 
 def several(params: Any, x: Any) -> Any:
     z = x @ params["kernel"] + params["bias"]
-    return {"class": z[..., :3], "box": z[..., 3:], "aux": z[:, :1]}
+    box = z[..., 3:]
+    return {"class": z[..., :3], "box": box, "aux": z[:, :1], "pair": (box, box * box + 1)}
 
 
 @pytest.fixture(params=[several, jax.jit(several)], ids=["plain", "jitted"])
@@ -53,6 +55,11 @@ def build(request: Any, tmp_path: Path) -> Build:
 @pytest.mark.parametrize("mode", MODES)
 def test_several_outputs(build: Build, mode: Any) -> None:
     check_several(build, mode)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_mean_and_its_variance_are_one_output(build: Build, mode: Any, tmp_path: Path) -> None:
+    check_pairs(build, mode, tmp_path)
 
 
 def test_a_choice_by_one_of_several(build: Build, tmp_path: Path) -> None:

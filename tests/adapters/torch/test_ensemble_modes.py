@@ -81,6 +81,7 @@ def test_loaders_give_what_arrays_give(tmp_path: Path) -> None:
     torch.testing.assert_close(
         ensemble.predict(Loader(x.numpy(), y.numpy(), 16)), ensemble.predict(x)
     )
+    torch.testing.assert_close(ensemble.predict(x.numpy()), ensemble.predict(x))
 
 
 def test_a_choice_is_applied_in_every_mode(tmp_path: Path) -> None:

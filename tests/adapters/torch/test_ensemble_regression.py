@@ -202,12 +202,29 @@ class Bad(nn.Linear):
     ("outputs", "make", "message"),
     [
         ("gaussian", lambda z: z, r"a pair of means and variances.*Received: Tensor"),
-        ("gaussian", lambda z: (z, -z * z - 1), r"at least 0. Received: -.* from cycle-.*log-var"),
+        (
+            "gaussian",
+            lambda z: (z, -z * z - 1),
+            r"at least 0. Received: -.* from .*cycle-.*log-var",
+        ),
         ("gaussian", lambda z: (z, z[:, :1] ** 2), r"one shape. Received: .* and .*1\)"),
-        ("gaussian", lambda z: (z, z * z, z), r"must return one tensor. Received: tuple"),
+        (
+            "gaussian",
+            lambda z: (z, z * z, z),
+            r"a pair of means and variances.*Received: tuple of 3",
+        ),
         ("gaussian", lambda z: (z[:1], z[:1] ** 2), r"a row for each sample"),
-        ("auto", lambda z: (z, z * z), r"one array. Received: tuple of two; .*\"gaussian\""),
-        ("values", lambda z: {"mean": z, "variance": z * z}, r"Received: dict of two; of means"),
+        (
+            "gaussian",
+            lambda z: (z, None),
+            r"a pair of arrays.*a tuple with a NoneType; give output=",
+        ),
+        ("auto", lambda z: {"mean": z, "variance": z * z}, r"'variance'; of a mean.*\"gaussian\""),
+        (
+            "values",
+            lambda z: {"mean": z, "variance": z * z},
+            r"'variance'; of a mean.*\"gaussian\"",
+        ),
     ],
 )
 def test_other_outputs_are_refused(
@@ -220,12 +237,30 @@ def test_other_outputs_are_refused(
         ensemble.predict(data(5)[0], mode=mode)
 
 
+@pytest.mark.parametrize("mode", ["stream", "resident", "stacked"])
+def test_a_tuple_is_its_first_item_but_where_a_variance_would_be_lost(
+    tmp_path: Path, mode: Any
+) -> None:
+    recorded(tmp_path, [nn.Linear(3, 2), nn.Linear(3, 2)])
+    x, _ = data(5)
+    plain = SnapshotEnsemble(nn.Linear(3, 2), tmp_path, outputs="values").predict(x)
+    pair = Bad(lambda z: (z, z * z))
+    for options in ({"outputs": "values"}, {"outputs": "values", "output": 0}):
+        found = SnapshotEnsemble(pair, tmp_path, **options).predict(x, mode=mode)
+        torch.testing.assert_close(found, plain)
+    with pytest.raises(ca.EnsembleError, match=r"a tuple of two.*\"gaussian\".*output=0 or 1"):
+        SnapshotEnsemble(pair, tmp_path).predict_with_variance(x, mode=mode)
+    mean, variance = SnapshotEnsemble(pair, tmp_path, output=0).predict_with_variance(x, mode=mode)
+    torch.testing.assert_close(mean, plain)
+    assert tuple(variance.shape) == (5, 2)
+
+
 @pytest.mark.parametrize("mode", ["stream", "resident"])
 def test_a_member_that_gives_nan_is_named(tmp_path: Path, mode: Any) -> None:
     recorded(tmp_path, [nn.Linear(3, 2), nn.Linear(3, 2)])
     for make in (lambda z: (z * math.nan, z * z), lambda z: (z, z * z * math.nan)):
         ensemble = SnapshotEnsemble(Bad(make), tmp_path, outputs="gaussian")
-        with pytest.raises(ca.EnsembleError, match=r"must be finite. Received: NaN.*from cycle"):
+        with pytest.raises(ca.EnsembleError, match=r"must be finite. Received: NaN.*from .*cycle"):
             ensemble.predict(data(5)[0], mode=mode)
 
 

@@ -20,6 +20,7 @@ from tests.shared.several import (
     MEMBERS,
     Build,
     check_fitted_by_one,
+    check_pairs,
     check_ragged,
     check_ragged_judged,
     check_several,
@@ -33,7 +34,8 @@ class Several(nn.Linear):
 
     def forward(self, x: Tensor) -> Any:
         z = super().forward(x)
-        return {"class": z[..., :3], "box": z[..., 3:], "aux": z[:, :1]}
+        box = z[..., 3:]
+        return {"class": z[..., :3], "box": box, "aux": z[:, :1], "pair": (box, box * box + 1)}
 
 
 @pytest.fixture
@@ -73,6 +75,11 @@ class _OfNumpy:
 @pytest.mark.parametrize("mode", MODES)
 def test_several_outputs(build: Build, mode: Any) -> None:
     check_several(build, mode)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_mean_and_its_variance_are_one_output(build: Build, mode: Any, tmp_path: Path) -> None:
+    check_pairs(build, mode, tmp_path)
 
 
 def test_a_choice_by_one_of_several(build: Build, tmp_path: Path) -> None:
