@@ -67,8 +67,8 @@ class EnsembleOptions(TypedDict, total=False):
     for that one alone.
 
     Batches may be of several lengths or sizes: `fit` and the others count each label,
-    and for intervals each sample, however many labels it has; `predict` is told by
-    `ragged` what to give.
+    and for intervals each sample, however many labels it has (of a regression, each
+    target); `predict` is told by `ragged` what to give.
     """
 
     last: int | None
