@@ -17,18 +17,14 @@ random = np.random.default_rng(0)
 
 def spirals(count):
     """Points on two spirals, and which of both they are on."""
-    y = random.integers(2, size=count)
-    turn = random.uniform(1, 9, size=count)
+    y, turn = random.integers(2, size=count), random.uniform(1, 9, size=count)
     x = np.stack([np.cos(turn + np.pi * y), np.sin(turn + np.pi * y)], 1) * turn[:, None]
     return jnp.asarray(x / 5 + random.normal(size=(count, 2)) / 10), jnp.asarray(y)
 
 
 rngs = nnx.Rngs(0)
-net = nnx.Sequential(
-    *(nnx.Linear(2, 64, rngs=rngs), nnx.relu, nnx.Linear(64, 64, rngs=rngs), nnx.relu),
-    nnx.Linear(64, 2, rngs=rngs),
-)
-graphdef, params = nnx.split(net)
+first, second, last = (nnx.Linear(*sizes, rngs=rngs) for sizes in ((2, 64), (64, 64), (64, 2)))
+graphdef, params = nnx.split(nnx.Sequential(first, nnx.relu, second, nnx.relu, last))
 schedule = ca.CyclicCosine(0.02, total_steps=800, num_cycles=4)
 tx = optax.adam(cyclic_cosine_schedule(schedule))
 
@@ -39,9 +35,9 @@ def update(params, state, x, y):
 
     def loss(params):
         logits = nnx.merge(graphdef, params)(x)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+        return optax.losses.softmax_cross_entropy_with_integer_labels(logits, y).mean()
 
-    changes, state = tx.update(jax.grad(loss)(params), state, params)
+    changes, state = tx.update(jax.grad(loss)(params), state)
     return optax.apply_updates(params, changes), state
 
 
@@ -53,8 +49,9 @@ with SnapshotRecorder("runs/nnx", schedule, resume_from=0) as recorder:
         params, state = update(params, state, x[rows], y[rows])
         recorder.step(params)
 
-apply_fn = jax.jit(lambda params, x: nnx.merge(graphdef, params)(x))
-ensemble = SnapshotEnsemble(apply_fn, "runs/nnx", like=params)
+ensemble = SnapshotEnsemble(
+    jax.jit(lambda params, x: nnx.merge(graphdef, params)(x)), "runs/nnx", like=params
+)
 ensemble.fit(*held_out)
 found = ensemble.predict_with_uncertainty(test[0])
 wrong = found.probabilities.argmax(1) != test[1]
