@@ -44,7 +44,7 @@ def update(params, state, x, y):
 state = tx.init(params)
 (x, y), held_out, test = spirals(500), spirals(1000), spirals(2000)
 with SnapshotRecorder("runs/nnx", schedule, resume_from=0) as recorder:
-    for _ in range(schedule.total_steps):
+    for _ in range(800):
         rows = random.integers(500, size=50)
         params, state = update(params, state, x[rows], y[rows])
         recorder.step(params)

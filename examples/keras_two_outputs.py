@@ -46,8 +46,8 @@ ensemble = SnapshotEnsemble(
     model, "runs/two-outputs", outputs={"kind": "probabilities", "price": "values"}
 )
 choice = ensemble.fit(held_out[0], held_out[1]["kind"], output="kind")
-for title, predict in (("last snapshot", model.predict), ("ensemble", ensemble.predict)):
-    found = predict(test[0], **({"verbose": 0} if title == "last snapshot" else {}))
+last = model.predict(test[0], verbose=0)
+for title, found in (("last snapshot", last), ("ensemble", ensemble.predict(test[0]))):
     error = np.mean(np.argmax(found["kind"], 1) != test[1]["kind"])
     rmse = np.sqrt(np.mean((found["price"] - test[1]["price"]) ** 2))
     print(f"{title}: {error:.2%} of the kinds wrong, prices off by {rmse:.3f}")

@@ -29,7 +29,6 @@ from .predict.ragged import Ragged
 from .predict.taken import Taken
 from .predict.uncertainty import uncertainty_of, uncertainty_pool
 from .predict.validation import Validation
-from .score.uncertainty import Uncertainty, ValueUncertainty
 from .weights.averaging import AveragedWeights, Averaging, Recipe, RecipeOptions
 
 
@@ -141,9 +140,7 @@ class SnapshotEnsemble(Generic[ArrayT]):
         (made,) = self._modes.predictions(OutputSpec.pool, self._weights(), x, [finish], **options)
         return cast(ArrayT, made)
 
-    def predict_with_uncertainty(
-        self, x: Any, **options: Unpack[PredictOptions]
-    ) -> Uncertainty[ArrayT] | ValueUncertainty[ArrayT]:
+    def predict_with_uncertainty(self, x: Any, **options: Unpack[PredictOptions]) -> Any:
         """The prediction, how sure it is, and how far its members differ.
 
         An `Uncertainty` of classes or outcomes, a `ValueUncertainty` of values or of means and
@@ -159,8 +156,7 @@ class SnapshotEnsemble(Generic[ArrayT]):
 
         self._taken.pool(uncertainty_pool)  # what cannot be is said before anything is run
         (made,) = self._modes.predictions(uncertainty_pool, self._weights(), x, [finish], **options)
-        found: Uncertainty[ArrayT] | ValueUncertainty[ArrayT] = made
-        return found
+        return made
 
     def predict_with_variance(
         self, x: Any, **options: Unpack[PredictOptions]
