@@ -28,16 +28,15 @@ ROWS = [{"input_ids": torch.arange(5) + i % 9, "labels": torch.tensor(i % 3)} fo
 
 def model() -> BertForSequenceClassification:
     torch.manual_seed(0)
-    return BertForSequenceClassification(
-        BertConfig(
-            vocab_size=20,
-            hidden_size=8,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            intermediate_size=8,
-            num_labels=3,
-        )
-    )
+    options: dict[str, Any] = {
+        "vocab_size": 20,
+        "hidden_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 8,
+        "num_labels": 3,
+    }
+    return BertForSequenceClassification(BertConfig(**options))
 
 
 def arguments(root: Path, kind: Any = TrainingArguments, **options: Any) -> Any:
@@ -107,7 +106,8 @@ def test_the_schedule_lasts_as_long_as_the_training(tmp_path: Path) -> None:
     snapshots = SnapshotStore(tmp_path / "run").list()
     assert [each.step for each in snapshots] == [4, 8, 12]
     last = snapshots[-1].load(framework="pt")
-    own = trainer.model.state_dict()
+    trained_model: Any = trainer.model
+    own = trained_model.state_dict()
     assert last.keys() == own.keys()
     assert all(torch.equal(last[name], own[name]) for name in own)
 
@@ -126,12 +126,12 @@ def test_snapshots_are_those_of_a_plain_trainer_with_the_scheduler_given(tmp_pat
     net = model()
     optimizer = Trainer(net, arguments(tmp_path)).create_optimizer()
     schedule = ca.CyclicCosine(0.01, total_steps=12, num_cycles=3)
-    scheduler = CyclicCosineLR(optimizer, schedule)
+    both: Any = optimizer, CyclicCosineLR(optimizer, schedule)
     Trainer(
         net,
         arguments(tmp_path),
         train_dataset=ROWS,
-        optimizers=(optimizer, scheduler),
+        optimizers=both,
         callbacks=[SnapshotCallback(tmp_path / "given")],
     ).train()
     assert files(tmp_path / "given") == files(tmp_path / "run")

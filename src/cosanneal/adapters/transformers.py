@@ -186,6 +186,7 @@ class CyclicCosineTrainer(Trainer):
     """
 
     lr_scheduler: Any
+    optimizer: Any
 
     def __init__(
         self,
@@ -206,8 +207,7 @@ class CyclicCosineTrainer(Trainer):
         """The scheduler for so many updates, unless the trainer has one."""
         if self.lr_scheduler is None:
             schedule = self._schedule(num_training_steps)
-            optimizer = self.optimizer if optimizer is None else optimizer
-            self.lr_scheduler = CyclicCosineLR(optimizer, schedule)
+            self.lr_scheduler = CyclicCosineLR(optimizer or self.optimizer, schedule)
             self._created_lr_scheduler = True
         return self.lr_scheduler
 
