@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +19,7 @@ from cosanneal.ensemble import fit_regression, gaussian_nll, mse
 from cosanneal.ensemble.predict.outputs import OutputSpec
 from cosanneal.ensemble.weights.averaging import Judge
 from tests.shared.modes import MODES
+from tests.shared.scripts import run_example
 from tests.shared.torch_members import near, recorded
 
 
@@ -265,18 +263,7 @@ def test_a_member_that_gives_nan_is_named(tmp_path: Path, mode: Any) -> None:
 
 
 def test_the_example_runs(tmp_path: Path) -> None:
-    script = Path(__file__).parents[3] / "examples" / "torch_regression.py"
-    assert len(script.read_text().splitlines()) < 60
-    # Of so small a network, threads only wait for each other.
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    told = subprocess.run(
-        [sys.executable, "-W", "error", str(script)],
-        cwd=tmp_path,
-        env=environment,
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
+    told = run_example("torch_regression.py", tmp_path)
     (covered,) = re.findall(r"([0-9.]+) % of targets in the 90 % intervals", told)
     assert abs(float(covered) - 90) < 4
     (error,) = re.findall(r"RMSE ([0-9.]+)", told)

@@ -56,14 +56,12 @@ def _log_sums(values: Floats, weights: Floats | None) -> Floats:
     return np.asarray(np.log(products).sum(axis=0))
 
 
-class _Error(Objective):
-    """Errors need every class of every member, in memory: classes along the first axis."""
+class _Summed(Objective):
+    """A score that needs every class of every member: all are in memory, and their sum."""
 
-    def __init__(self, held_out: HeldOut, members: NDArray[np.intp]) -> None:
+    def __init__(self, members: list[Floats]) -> None:
         super().__init__(len(members))
-        self.labels, self.classes = held_out.labels, held_out.labels.classes
-        self.members = [np.ascontiguousarray(held_out.rows(int(i)).T) for i in members]
-        self.total = np.zeros_like(self.members[0])
+        self.members, self.total = members, np.zeros_like(members[0])
 
     def add(self, member: int) -> None:
         super().add(member)
@@ -72,6 +70,14 @@ class _Error(Objective):
     def clear(self) -> None:
         super().clear()
         self.total[:] = 0
+
+
+class _Error(_Summed):
+    """The share of errors, with the classes along the first axis."""
+
+    def __init__(self, held_out: HeldOut, members: NDArray[np.intp]) -> None:
+        super().__init__([np.ascontiguousarray(held_out.rows(int(i)).T) for i in members])
+        self.labels, self.classes = held_out.labels, held_out.labels.classes
 
     def score(self) -> float:
         return self.labels.mean(self.total.argmax(axis=0) != self.classes)
@@ -95,22 +101,12 @@ class _Error(Objective):
         return wrong / (len(self.classes) if weights is None else weights.sum())
 
 
-class _Recomputed(Objective):
+class _Recomputed(_Summed):
     """A score that knows no shorter way than to form every mean and score all of its rows."""
 
     def __init__(self, held_out: HeldOut, members: NDArray[np.intp], measure: Measure) -> None:
-        super().__init__(len(members))
+        super().__init__([held_out.rows(int(i)) for i in members])
         self.labels, self.measure = held_out.labels, measure
-        self.members = [held_out.rows(int(i)) for i in members]
-        self.total = np.zeros_like(self.members[0])
-
-    def add(self, member: int) -> None:
-        super().add(member)
-        self.total += self.members[member]
-
-    def clear(self) -> None:
-        super().clear()
-        self.total[:] = 0
 
     def score(self) -> float:
         return self.measure.value(self.total / self.counts.sum(), self.labels)

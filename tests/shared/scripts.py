@@ -1,0 +1,28 @@
+"""Runs the scripts of examples/, as their readers would run them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def run_example(name: str, folder: Path) -> str:
+    """What a script of under 60 lines prints, without a warning."""
+    script = EXAMPLES / name
+    assert len(script.read_text().splitlines()) < 60
+    # Keras itself uses what numpy will drop.
+    quiet = ["-W", "ignore::DeprecationWarning"] if name.startswith("keras") else []
+    return subprocess.run(
+        [sys.executable, "-W", "error", *quiet, str(script)],
+        cwd=folder,
+        # Of so small networks, threads only wait for each other.
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    ).stdout
