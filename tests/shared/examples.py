@@ -15,7 +15,11 @@ SOURCE = Path(cosanneal.__file__).parents[1]
 def modules_with_examples(*packages: str) -> list[str]:
     """Every module of the packages that shows an example, at whatever depth."""
     folders = (SOURCE.joinpath(*package.split(".")) for package in packages)
-    files = sorted(file for folder in folders for file in folder.rglob("*.py"))
+    files = sorted(
+        file
+        for folder in folders
+        for file in (folder.rglob("*.py") if folder.is_dir() else [folder.with_suffix(".py")])
+    )
     return [
         ".".join(file.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__")
         for file in files

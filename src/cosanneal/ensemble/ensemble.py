@@ -266,7 +266,8 @@ class SnapshotEnsemble(Generic[ArrayT]):
         """
         choice = self.choice
         taken = self._taken.only(choice.output if choice and output is None else output)
-        data = Validation(self.model, taken, self.model.batches(x, batch_size), y)
+        batches = self.model.batches(x, batch_size)
+        data = Validation(self.model, taken, batches, y, ("x", "y"))
         return evaluate_members(self._members, data, taken, choice, **options)
 
     def average_weights(

@@ -51,8 +51,13 @@ def test_values_have_no_labels_to_leave_out(tmp_path: Path) -> None:
     x, y = signs(30, 1)
     ensemble = SnapshotEnsemble(model, tmp_path, outputs="values")
     targets = torch.nn.functional.one_hot(y, 2).float()
-    with pytest.raises(EnsembleError, match=r"`mask` must be left out for outputs='values'"):
-        ensemble.average_weights(x, targets, mask=y > 0)
+    with pytest.raises(EnsembleError, match=r"`ignore_index` must be left out for outputs='valu"):
+        ensemble.average_weights(x, targets, ignore_index=0)
+    some = ensemble.average_weights(x, targets, mask=y > 0, barrier=math.inf).scores
+    alone = ensemble.average_weights(x[y > 0], targets[y > 0], barrier=math.inf).scores
+    assert some is not None
+    assert alone is not None
+    assert some["mse"] == pytest.approx(alone["mse"], rel=1e-6)
 
 
 def test_a_barrier_refuses_the_mean(tmp_path: Path) -> None:

@@ -86,10 +86,8 @@ class ModuleCapture:
 
     def layout(self) -> Layout:
         """Their shapes and dtypes."""
-        return {
-            name: (tuple(value.shape), dtype_name(_dense(name, value).dtype))
-            for name, value in self._state().items()
-        }
+        dense = {name: _dense(name, value) for name, value in self._state().items()}
+        return {name: (tuple(each.shape), dtype_name(each.dtype)) for name, each in dense.items()}
 
     def buffers(self) -> HostBuffers:
         """Held tensors, pinned where they are for those of CUDA devices."""

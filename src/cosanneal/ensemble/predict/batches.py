@@ -150,39 +150,45 @@ class Batches:
         """Whether they are of arrays, and no loader's."""
         return self._loader is None
 
-    def labels(self, of: Callable[[Any], Any] | None = None) -> NDArray[Any] | list[NDArray[Any]]:
+    def labels(
+        self,
+        of: Callable[[Any], Any] | None = None,
+        titles: tuple[str, str] = ("x_val", "y_val"),
+    ) -> NDArray[Any] | list[NDArray[Any]]:
         """The labels: of arrays in one; of a loader those of each batch, by a pass of their own.
 
         Args:
             of: makes the array of what is given as labels, where that is none.
-
-        Args:
-            x: what an error calls the input.
-            y: and the labels.
+            titles: what an error calls the input, and the labels.
 
         Raises:
             EnsembleError: batches without labels.
         """
+        x, y = titles
         if self._loader is None:
             if not self._labels:
                 raise EnsembleError(
-                    "Argument `y_val` must be given where `x_val` is no loader of (x, y), and no "
-                    f"dict with {self._known_names}. Received: arrays, and no y_val"
+                    f"Argument `{y}` must be given where `{x}` is no loader of (x, y), and no "
+                    f"dict with {self._known_names}. Received: arrays, and no {y}"
                 )
-            return self._checked_labels(self._labels, self._samples, of)
+            return self._checked_labels(self._labels, self._samples, of, x)
         found: list[NDArray[Any]] = []
         for given, batch in self._loaded():
             if not given:
                 raise EnsembleError(
-                    "Argument `x_val` must give batches of (x, y), or dicts with "
-                    f"{self._known_names}, where `y_val` is left out. "
+                    f"Argument `{x}` must give batches of (x, y), or dicts with "
+                    f"{self._known_names}, where `{y}` is left out. "
                     f"Received: a {type(batch).__name__} without labels"
                 )
-            found.append(self._checked_labels(given, samples_of(batch), of))
+            found.append(self._checked_labels(given, samples_of(batch), of, x))
         return found
 
     def _checked_labels(
-        self, given: Mapping[str, Any], samples: int | None, of: Callable[[Any], Any] | None
+        self,
+        given: Mapping[str, Any],
+        samples: int | None,
+        of: Callable[[Any], Any] | None,
+        title: str,
     ) -> NDArray[Any]:
         """The labels under the one name there is, with as many rows as there are samples."""
         self._check_names(given)
@@ -191,7 +197,7 @@ class Batches:
         if not found.ndim or samples not in (None, len(found)):
             there = "samples" if samples is None else plural(samples, "sample")
             raise EnsembleError(
-                "Argument `x_val` must give batches with a label for each sample. Received: "
+                f"Argument `{title}` must give batches with a label for each sample. Received: "
                 f"{there}, and as labels {shown(labels)}"
             )
         return found

@@ -41,14 +41,20 @@ class Validation:
         batches: of the validation data.
         labels: an array, or a list with an array for each batch; by default what
             the batches have.
+        titles: what an error calls the input, and the labels.
     """
 
     def __init__(
-        self, model: Model[Any], taken: Taken, batches: Batches, labels: Any = None
+        self,
+        model: Model[Any],
+        taken: Taken,
+        batches: Batches,
+        labels: Any = None,
+        titles: tuple[str, str] = ("x_val", "y_val"),
     ) -> None:
         self._model, self._taken, self._batches = model, taken, batches
         if labels is None:
-            labels = batches.labels(taken.labels)
+            labels = batches.labels(taken.labels, titles)
         elif not isinstance(labels, list):  # which would be of batches, and no structure
             labels = taken.labels(labels)
         self._given = labels
