@@ -102,7 +102,8 @@ def test_quantiles_and_one_member_are_shown(data: dict[str, Any]) -> None:  # no
 
 def test_what_does_not_fit_is_refused(data: dict[str, Any]) -> None:  # noqa: ARG001
     plain = arguments("v", validation=False)
-    assert "without --logits, --class-axis and --outcomes" in error_of(*plain, "--logits")
+    assert "without --logits, --class-axis, --outcomes, " in error_of(*plain, "--logits")
+    assert "--ignore-index, " in error_of(*plain, "--ignore-index", "3")
     assert "--quantiles must be given with --regression" in error_of(
         *plain[1:], "--quantiles", "0.5"
     )

@@ -21,9 +21,10 @@ DOCUMENT = (Path(__file__).parents[2] / "docs" / "snapshot-format.md").read_text
 
 @pytest.fixture
 def read_snapshot() -> Any:
-    """The reader in the document, which needs the standard library only."""
+    """The reader in the document, which needs the standard library and xxhash only."""
     (code,) = re.findall(r"^```python\n(.*?)^```$", DOCUMENT, re.MULTILINE | re.DOTALL)
-    assert re.findall(r"^(?:import|from) .*", code, re.MULTILINE) == ["import hashlib, json"]
+    needed = re.findall(r"^(?:import|from) .*", code, re.MULTILINE)
+    assert needed == ["import json", "from xxhash import xxh3_128"]
     names: dict[str, Any] = {}
     exec(compile(code, "snapshot-format.md", "exec"), names)  # noqa: S102 - our own document
     return names["read_snapshot"]

@@ -62,7 +62,7 @@ def mesh(tmp_path: Path) -> Iterator[Any]:
     torch.distributed.destroy_process_group()
 
 
-def test_models_in_shards_are_refused_by_name(tmp_path: Path, mesh: Any) -> None:
+def test_models_in_shards_are_gathered_or_refused_by_name(tmp_path: Path, mesh: Any) -> None:
     from torch.distributed.tensor import Shard, distribute_tensor
 
     whole = nn.Linear(2, 2)
@@ -70,8 +70,15 @@ def test_models_in_shards_are_refused_by_name(tmp_path: Path, mesh: Any) -> None
         recorder.step()
     sharded = nn.Linear(2, 2)
     sharded.weight = nn.Parameter(distribute_tensor(sharded.weight.detach(), mesh, [Shard(0)]))
+    with SnapshotRecorder(tmp_path / "gathered", sharded, EVERY_STEP) as recorder:
+        recorder.step()
+    (snapshot,) = recorder.store.list()
+    weight: Any = sharded.weight
+    assert torch.equal(snapshot.load(framework="pt")["weight"], weight.full_tensor())
+    zero: Any = nn.Linear(2, 2)
+    zero.weight.ds_id = 0  # as DeepSpeed's ZeRO marks what is elsewhere
     with pytest.raises(ca.SnapshotError, match=r"Received: 'weight', a shard; record a model"):
-        SnapshotRecorder(tmp_path / "other", sharded, EVERY_STEP)
+        SnapshotRecorder(tmp_path / "other", zero, EVERY_STEP)
     with pytest.raises(ca.EnsembleError, match=r"Received: 'weight', a shard; give a model"):
         SnapshotEnsemble(sharded, tmp_path / "run")
     with pytest.raises(ca.EnsembleError, match=r"Received: 'weight', without data; give a model"):
