@@ -147,7 +147,7 @@ def test_forward_gets_the_model_and_the_batch_whole(tmp_path: Path, mode: Any) -
         return model([batch["a"], batch["b"]])["classes"]
 
     ensemble = SnapshotEnsemble(model, tmp_path, forward=forward)
-    with pytest.raises(ca.EnsembleError, match=r"one tensor.*Received: dict; .* as forward="):
+    with pytest.raises(ca.EnsembleError, match=r"Received: a dict with 'classes' and 'more'; give"):
         SnapshotEnsemble(model, tmp_path).predict([a, b])
     own = model.get_weights()
     columns = {"a": a, "b": b, "labels": y}
