@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
 
 import cosanneal as ca
 from cosanneal.adapters.torch import CyclicCosineLR
@@ -52,6 +54,17 @@ def test_it_goes_on_as_one_that_had_the_new_schedule_all_along(
         assert scheduler.get_last_lr() == all_along.get_last_lr()
         update(optimizer, scheduler)
         update(whole, all_along)
+
+
+def test_a_prepared_optimizer_is_told_of_its_state_too() -> None:
+    optimizer_state, state = stopped(OLD, 30, 0.1)
+    Accelerator(cpu=True)  # which the prepared optimizer asks where it is
+    optimizer = sgd(5.0)
+    prepared = AcceleratedOptimizer(optimizer)
+    scheduler = CyclicCosineLR(prepared, LONGER)
+    scheduler.load_state_dict(state)
+    prepared.load_state_dict(optimizer_state)  # at the floor of the schedule that was over
+    assert rates(optimizer)[0] == LONGER.rate(30) > OLD.rate(30)
 
 
 @pytest.mark.filterwarnings("ignore:The schedule is over:UserWarning")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import warnings
 import weakref
@@ -59,9 +58,8 @@ def watch(scheduler: Watches) -> None:
             scheduler.apply()
 
     # Where there are no hooks, the next step takes them in.
-    register(scheduler.optimizer, "pre", before_update)
-    with contextlib.suppress(AttributeError, TypeError):
-        scheduler.optimizer.register_load_state_dict_post_hook(after_load)
+    register(scheduler.optimizer, "step_pre", before_update)
+    register(scheduler.optimizer, "load_state_dict_post", after_load)
 
 
 def initial_rates(optimizer: Optimizer, *, ratios: bool) -> list[float]:

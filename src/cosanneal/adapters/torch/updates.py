@@ -86,8 +86,8 @@ class Followers:
             follower.flush()
 
 
-def register(optimizer: Any, when: str, hook: Callable[[Optimizer, Any, Any], None]) -> bool:
-    """Have a hook called before ("pre") or after ("post") each update of an optimizer.
+def register(optimizer: Any, when: str, hook: Callable[..., None]) -> bool:
+    """Have a hook called at "step_pre", "step_post" or "load_state_dict_post" of an optimizer.
 
     Returns:
         Whether that can be: what wraps an optimizer may have no hooks, and hold
@@ -95,7 +95,7 @@ def register(optimizer: Any, when: str, hook: Callable[[Optimizer, Any, Any], No
     """
     while optimizer is not None:
         try:
-            getattr(optimizer, f"register_step_{when}_hook")(hook)
+            getattr(optimizer, f"register_{when}_hook")(hook)
         except (AttributeError, TypeError):
             optimizer = getattr(optimizer, "optimizer", None)  # as accelerate's has it
         else:
@@ -133,7 +133,7 @@ def count_updates(scheduler: KeepsPace) -> None:
         else:  # within SequentialLR another scheduler has the word
             pace.align(position)
 
-    scheduler.pace.counted = register(scheduler.optimizer, "post", after_update)
+    scheduler.pace.counted = register(scheduler.optimizer, "step_post", after_update)
 
 
 def is_left(scheduler: KeepsPace, *, over: bool = False) -> bool:
