@@ -85,6 +85,17 @@ def test_models_in_shards_are_gathered_or_refused_by_name(tmp_path: Path, mesh: 
         SnapshotEnsemble(nn.Linear(2, 2, device="meta"), tmp_path / "run")
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")  # torch's own of it
+def test_the_first_fsdp_is_refused_by_name(tmp_path: Path, mesh: Any) -> None:  # noqa: ARG001
+    from torch.distributed.fsdp import FullyShardedDataParallel
+
+    inner = FullyShardedDataParallel(nn.Linear(2, 2), device_id=torch.device("cpu"))
+    for model, name in ((inner, "the model"), (nn.Sequential(inner), "0")):
+        with pytest.raises(ca.SnapshotError, match=rf"{name}'?, a FullyShardedDataParallel; shard"):
+            SnapshotRecorder(tmp_path / "run", model, EVERY_STEP)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_default_device_is_not_where_copies_are_held(tmp_path: Path) -> None:
     model = nn.Linear(2, 2)
     try:

@@ -12,7 +12,7 @@ from ...core.errors import SnapshotError
 from ...snapshots.capture import HostBuffers
 from ...snapshots.file import Layout, TensorBytes, check_tensor
 from ...snapshots.part import chosen_by
-from .shards import can_be_gathered, local_part, whole
+from .shards import can_be_gathered, local_part, refuse_flat, whole
 from .state import dtype_name, is_shard, plain_name, unwrapped
 
 
@@ -38,6 +38,7 @@ class ModuleCapture:
             raise SnapshotError(
                 f"Argument `model` must be a torch.nn.Module. Received: {type(model).__name__}"
             )
+        refuse_flat(model)
         self._model, self._writes = model, writes
         # Now, and not at the end of the first cycle.
         for name, (_, dtype) in self.layout().items():

@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
+import sys
+
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+
+from ...core.errors import SnapshotError
 
 
 def can_be_gathered(value: Tensor) -> bool:
     """Whether a tensor is such a one, and its processes are there."""
     return hasattr(value, "full_tensor") and dist.is_initialized()
+
+
+def refuse_flat(model: nn.Module) -> None:
+    """Refuse the first version of FSDP, whose very names take all processes to be told.
+
+    Raises:
+        SnapshotError: a module is wrapped by it.
+    """
+    fsdp = sys.modules.get("torch.distributed.fsdp")  # of one that is wrapped, it is there
+    if fsdp is None:
+        return
+    for name, module in model.named_modules():
+        if isinstance(module, fsdp.FullyShardedDataParallel):
+            raise SnapshotError(
+                "A model in shards must be one of fully_shard (FSDP2), or of DTensors. Received: "
+                f"{name or 'the model'!r}, a FullyShardedDataParallel; shard the model by "
+                "torch.distributed.fsdp.fully_shard"
+            )
 
 
 def local_part(value: Tensor) -> Tensor:
