@@ -181,6 +181,22 @@ def test_the_uncertainty_of_dense_outputs_and_outcomes(class_axis: int | None) -
         assert analyze_uncertainty(p, y, held_out=(p, y), ood=p[:, :7]) == found
 
 
+def test_the_uncertainty_is_of_the_labels_that_count() -> None:
+    flat, labels = members_of(3, 400)
+    p, y = np.moveaxis(flat.reshape(3, 80, 5, 4), -1, 2), labels.reshape(80, 5)
+    keep = np.random.default_rng(5).random((80, 5)) < 0.7
+    # Which of the reported labels count says nothing of the calibration's.
+    found = analyze_uncertainty(p, y, class_axis=1, mask=keep, held_out=(p, y), ood=p[:, :7])
+    counted = keep.reshape(-1)
+    expected = analyze_uncertainty(
+        flat[:, counted], labels[counted], held_out=(flat, labels), ood=flat[:, :35]
+    )
+    assert found.pop("samples") == keep.any(axis=1).sum()
+    assert expected.pop("samples") == keep.sum()
+    assert (found["ood"].pop("samples"), expected["ood"].pop("samples")) == (7, 35)
+    assert found == expected
+
+
 def test_arguments_that_do_not_fit_are_refused() -> None:
     p, y = members_of(3, 2000)
     with pytest.raises(EnsembleError, match="at least one member"):

@@ -7,10 +7,11 @@ from dataclasses import asdict, replace
 from typing import Any, Unpack, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..core.errors import EnsembleError, shown
 from ..snapshots.store import without_nan
-from .arrays import as_numpy
+from .arrays import as_numpy, as_rows
 from .choose.choice import Choice, names_of
 from .choose.conformal import ConformalPredictor, Method, labels_needed, set_coverage, set_size
 from .labels import LabelOptions, as_labels
@@ -23,6 +24,8 @@ from .score.metrics import METRICS, checked_rows, row_scores
 from .score.ood import ood_detection, ood_scores
 from .score.reliability import calibration_error, reliability
 from .score.selective import RiskCoverage, risk_coverage
+
+Floats = NDArray[np.float64]
 
 # Of a curve of risks, no more points are kept.
 _POINTS = 200
@@ -229,11 +232,9 @@ def analyze_uncertainty(
         >>> round(found["mutual_information"], 3), found["selective"]["rows"][0]["aurc"]
         (0.055, 0.25)
     """
-    given, ours = (
-        class_axis,
-        as_labels(labels, as_numpy(predictions[0]).shape, class_axis, **options),
-    )
-    members, labels, class_axis = _counting(list(predictions), labels, given, options)
+    ours = as_labels(labels, as_numpy(predictions[0]).shape, class_axis, **options)
+    members, labels = _Rows(predictions, class_axis, ours.kept), ours.classes
+    given, class_axis = class_axis, None if ours.class_axis is None else -1
     if choice is not None:
         choice = replace(choice, class_axis=class_axis)
     weights = None if choice is None else choice.weights
@@ -267,15 +268,15 @@ def analyze_uncertainty(
     }
     if held_out is not None:
         which = held_out[2] if len(held_out) > 2 else LabelOptions()
-        theirs, known, _ = _counting(list(held_out[0]), held_out[1], given, which)
-        calibration = pooled(theirs)
+        known = as_labels(held_out[1], as_numpy(held_out[0][0]).shape, given, **which)
+        calibration = pooled(_Rows(held_out[0], given, known.kept))
         results["conformal"] = [
             {"method": method, "labels": made.labels, "alpha": alpha, **_sets(made, best, labels)}
             for method in get_args(Method)
-            if np.size(known) >= labels_needed(alpha, method)
+            if len(known) >= labels_needed(alpha, method)
             for made in [
                 ConformalPredictor.fit(
-                    *(calibration, known, alpha),
+                    *(calibration, known.classes, alpha),
                     method=method,
                     class_axis=class_axis,
                     seed=seed,
@@ -283,10 +284,10 @@ def analyze_uncertainty(
             ]
         ]
     if ood is not None:
-        strange, _, _ = _counting(list(ood), None, given, {}, like=options)
+        strange = _Rows(ood, given)
         outside = scores(strange, pooled(strange))
         results["ood"] = {
-            "samples": len(strange[0]),
+            "samples": len(as_numpy(ood[0])),
             "rows": [
                 {"score": name, **ood_detection(inside[name], outside[name])} for name in inside
             ],
@@ -294,28 +295,29 @@ def analyze_uncertainty(
     return results
 
 
-def _counting(
-    members: list[Any],
-    labels: Any,
-    class_axis: int | None,
-    options: LabelOptions,
-    like: LabelOptions | None = None,
-) -> tuple[list[Any], Any, int | None]:
-    """Members' probabilities label by label, where it is said which labels count, and the labels.
+class _Rows(Sequence[Floats]):
+    """Members' probabilities label by label: rows of classes; of outcomes one number each.
 
-    Without labels, all count; they lie as those do that `like` is about.
+    Each member is read when it is asked for.
+
+    Args:
+        members: their probabilities.
+        class_axis: the axis of the classes, or None.
+        kept: which of all rows count; by default all.
     """
-    if all(each is None for each in [*options.values(), *(like or {}).values()]):
-        return members, labels, class_axis
-    shape = as_numpy(members[0]).shape
-    if labels is None:
-        sites = tuple(size for i, size in enumerate(shape) if i != (class_axis or 0) % len(shape))
-        labels = np.zeros(shape if class_axis is None or len(shape) == 1 else sites, int)
-    y = as_labels(labels, shape, class_axis, **options)
-    rows = [y.rows(member) for member in members]
-    if y.class_axis is None:
-        return [each[:, 1] for each in rows], y.classes, None
-    return rows, y.classes, -1
+
+    def __init__(
+        self, members: Any, class_axis: int | None, kept: NDArray[np.intp] | None = None
+    ) -> None:
+        self._members, self._axis, self._kept = list(members), class_axis, kept
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def __getitem__(self, i: Any) -> Any:
+        member = as_numpy(self._members[i])
+        rows = as_rows(member, self._axis, self._kept)
+        return rows[:, 1] if self._axis is None or member.ndim == 1 else rows
 
 
 def _selective(found: RiskCoverage, risk: float, coverage: float) -> dict[str, Any]:
@@ -335,8 +337,6 @@ def _selective(found: RiskCoverage, risk: float, coverage: float) -> dict[str, A
 def _sets(made: ConformalPredictor, p: Any, labels: Any) -> dict[str, float]:
     """What sets are worth on labels that they were not calibrated on."""
     sets, axis = made.predict(p), made.class_axis
-    if np.ndim(p) == 1:
-        axis = None
     return {
         "coverage": set_coverage(sets, labels, class_axis=axis),
         "size": set_size(sets, class_axis=axis),
