@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -105,20 +104,6 @@ def test_class_numbers_in_every_form_give_the_same_scores() -> None:
     pairs = np.array([(0, 1), (0, 2), (1, 1), (1, 2)])
     classes = [tuple(pair) for pair in pairs.tolist()]
     assert log_loss(p, pairs[y], classes=classes) == log_loss(p, y)
-
-
-def test_labels_of_jax_and_tensorflow() -> None:
-    p, y = drawn(20)
-    expected = log_loss(p, y)
-    jax = pytest.importorskip("jax")
-    assert log_loss(p, jax.numpy.asarray(y)) == expected
-    assert log_loss(p, jax.numpy.asarray(y, dtype="bfloat16")) == expected
-    if "tensorflow" in sys.modules or __import__("importlib").util.find_spec("tensorflow"):
-        import tensorflow
-
-        assert log_loss(p, tensorflow.constant(y)) == expected
-        names = tensorflow.constant(["wxyz"[i] for i in y])
-        assert log_loss(p, names, classes=list("wxyz")) == expected
 
 
 def test_outcomes_in_every_form_give_the_same_scores() -> None:

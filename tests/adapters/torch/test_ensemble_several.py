@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+import transformers
 from torch import Tensor, nn
 
 import cosanneal as ca
@@ -150,7 +151,6 @@ def test_what_holds_no_tensor_is_refused(tmp_path: Path, returned: Any, mode: An
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_model_of_transformers(tmp_path: Path, mode: Any) -> None:
-    transformers = pytest.importorskip("transformers")
     config = transformers.BertConfig(
         vocab_size=40,
         hidden_size=16,

@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import peft
 import pytest
 import safetensors.torch
 import torch
+import transformers
 from torch import nn
 
 import cosanneal as ca
@@ -160,7 +162,6 @@ def test_what_cannot_be_exported_is_said(tmp_path: Path) -> None:
 
 
 def test_transformers_opens_an_export(tmp_path: Path) -> None:
-    transformers = pytest.importorskip("transformers")
     config = transformers.GPT2Config(
         vocab_size=11, n_positions=8, n_embd=8, n_layer=1, n_head=2, bos_token_id=0, eos_token_id=0
     )
@@ -176,7 +177,6 @@ def test_transformers_opens_an_export(tmp_path: Path) -> None:
 
 
 def peft_model() -> Any:
-    peft = pytest.importorskip("peft")
     torch.manual_seed(0)
     base = nn.Sequential(nn.Linear(4, 64), nn.Tanh(), nn.Linear(64, 64), nn.Linear(64, 3))
     return peft.get_peft_model(

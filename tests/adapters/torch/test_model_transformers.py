@@ -10,14 +10,13 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 import cosanneal as ca
 from cosanneal.adapters.torch import SnapshotEnsemble
 from tests.shared.torch_members import recorded
-
-transformers = pytest.importorskip("transformers")
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ensemble was chosen on:UserWarning")
 

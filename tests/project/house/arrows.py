@@ -64,7 +64,8 @@ _ENSEMBLE: dict[str, set[str]] = {
     # A member has its weight by a choice.
     "members": {"arrays", "model", "parts", "choose.choice"},
     "predict": {
-        *("arrays", "predict.batches", "predict.outputs", "predict.pooling", "predict.gaussian"),
+        *("arrays", "structure", "predict.batches", "predict.outputs", "predict.pooling"),
+        "predict.gaussian",
     },
     "predict.taken": {
         *("model", "predict", "predict.outputs", "predict.pooling", "predict.gaussian"),

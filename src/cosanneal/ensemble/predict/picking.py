@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ...core.errors import EnsembleError
+from ..structure import parts as parts_of
 from .gaussian import is_pair, pair_of
 
 IsArray = Callable[[object], bool]
@@ -101,18 +101,15 @@ def at(returned: Any, key: Any, is_array: IsArray, names: Sequence[str] = ()) ->
 
 def _parts(returned: Any, names: Sequence[str]) -> dict[Any, Any]:
     """What there is by name, but for what is None."""
-    if isinstance(returned, Mapping):
-        found = dict(returned)
-    elif hasattr(returned, "_asdict"):
+    found: Mapping[Any, Any] | None
+    if hasattr(returned, "_asdict"):
         found = returned._asdict()
-    elif dataclasses.is_dataclass(returned) and not isinstance(returned, type):
-        fields = (field.name for field in dataclasses.fields(returned))
-        found = {name: getattr(returned, name) for name in fields}
-    elif isinstance(returned, tuple | list) and len(names) == len(returned):
-        found = dict(zip(names, returned, strict=True))
+    elif isinstance(returned, tuple | list):
+        found = dict(zip(names, returned, strict=True)) if len(names) == len(returned) else {}
     else:
-        logits = getattr(returned, "logits", None)
-        found = {"logits": logits}
+        found = parts_of(returned)
+    if not found:
+        found = {"logits": getattr(returned, "logits", None)}
     return {name: each for name, each in found.items() if each is not None}
 
 
