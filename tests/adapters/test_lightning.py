@@ -296,12 +296,26 @@ def test_the_example_runs() -> None:
     check_examples("cosanneal.adapters.lightning")
 
 
-def test_two_processes_record_what_one_does(tmp_path: Path) -> None:
-    for processes in (1, 2):
-        run = [sys.executable, str(RUN), str(tmp_path / f"by-{processes}"), str(processes)]
-        path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
-        environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-        subprocess.run(run, check=True, timeout=300, capture_output=True, env=environment)
-    found = SnapshotStore(tmp_path / "by-2").list()
-    assert [each.step for each in found] == [4, 8, 12]
-    assert files(tmp_path / "by-2") == files(tmp_path / "by-1")
+@pytest.fixture(scope="module")
+def by_one(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fitted(tmp_path_factory.mktemp("one") / "run", 1, "lightning.pytorch")
+
+
+def fitted(folder: Path, processes: int, package: str) -> Path:
+    """What a process of its own, or several, record with one of Lightning's two packages."""
+    path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
+    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    run = [sys.executable, str(RUN), str(folder), str(processes), package]
+    subprocess.run(run, check=True, timeout=300, capture_output=True, env=environment)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("processes", "package"), [(2, "lightning.pytorch"), (1, "pytorch_lightning")]
+)
+def test_processes_and_packages_record_the_same(
+    tmp_path: Path, by_one: Path, processes: int, package: str
+) -> None:
+    found = fitted(tmp_path / "run", processes, package)
+    assert [each.step for each in SnapshotStore(found).list()] == [4, 8, 12]
+    assert files(found) == files(by_one)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 import warnings
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from cosanneal.adapters.lightning import SnapshotCallback
+# Lightning comes as two packages; the callback is of the one that is there first.
+pl: Any = importlib.import_module(sys.argv[3])
+from cosanneal.adapters.lightning import SnapshotCallback  # noqa: E402
 
 
 class Classifier(pl.LightningModule):
