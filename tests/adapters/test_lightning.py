@@ -306,7 +306,10 @@ def fitted(folder: Path, processes: int, package: str) -> Path:
     path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
     environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     run = [sys.executable, str(RUN), str(folder), str(processes), package]
-    subprocess.run(run, check=True, timeout=300, capture_output=True, env=environment)
+    done = subprocess.run(
+        run, check=False, timeout=300, capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr
     return folder
 
 

@@ -8,6 +8,7 @@ import warnings
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -54,6 +55,10 @@ def main() -> None:
         callbacks=[SnapshotCallback(folder, num_cycles=3)],
     )
     trainer.fit(Classifier(), loader())
+    if dist.is_initialized():
+        # Lightning leaves gloo's threads to the process's end, and now and then they abort there.
+        dist.barrier()
+        dist.destroy_process_group()
 
 
 if __name__ == "__main__":
