@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 import subprocess
 import sys
 import textwrap
@@ -20,11 +21,16 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import cosanneal as ca
-from cosanneal.ensemble import Pool, ValuePool, pool
+from cosanneal.ensemble import GaussianPool, Pool, ValuePool, pool
 from cosanneal.ensemble.predict.pooling import Inputs, Pooling
 from tests.shared.kinds import check_kind
 
 EPS = 2.0**-52
+
+
+def seen(pool: Any, classes: int) -> Any:
+    pool.update(np.ones((1, classes)))
+    return pool
 
 
 def softmax(z: NDArray[Any]) -> NDArray[Any]:
@@ -193,6 +199,51 @@ def test_only_the_weights_ratios_count_and_a_weight_of_nothing_is_no_member(
     np.testing.assert_allclose(twice, first, rtol=0, atol=20 * 50 * EPS)
 
 
+@given(members_of_floats, st.sampled_from(get_args(Pooling)), st.integers(0, 6))
+def test_pools_of_some_members_are_merged_into_that_of_all(
+    drawn: tuple[list[list[float]], list[float], list[int]], pooling: Pooling, cut: int
+) -> None:
+    z, w = np.array(drawn[0])[:, None], drawn[1]
+    whole, first, second = (Pool[NDArray[Any]](pooling, inputs="logits") for _ in range(3))
+    for i, (member, weight) in enumerate(zip(z, w, strict=True)):
+        whole.update(member, weight)
+        (first if i < cut else second).update(member, weight)
+    sent = pickle.loads(pickle.dumps(second))  # noqa: S301
+    first.merge(sent)
+    np.testing.assert_allclose(first.value, whole.value, rtol=0, atol=20 * 50 * EPS)
+    if second.like is not None:
+        before = second.value
+        second.merge(first)
+        np.testing.assert_array_equal(sent.value, before)  # neither is written to by the other
+
+
+@given(st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=8), st.integers(0, 8))
+def test_pools_of_values_are_merged_into_that_of_all(values: list[float], cut: int) -> None:
+    whole, first, second = (GaussianPool[NDArray[Any]]() for _ in range(3))
+    for i, value in enumerate(values):
+        pair = np.array([value]), np.array([abs(value)])
+        whole.update(pair, i + 1.0)
+        (first if i < cut else second).update(pair, i + 1.0)
+    first.merge(second)
+    largest = max(map(abs, values))
+    np.testing.assert_allclose(first.mean, whole.mean, rtol=0, atol=16 * EPS * largest)
+    np.testing.assert_allclose(first.aleatoric, whole.aleatoric, rtol=0, atol=16 * EPS * largest)
+    bound = 64 * EPS * (float(whole.epistemic[0]) + largest**2)
+    np.testing.assert_allclose(first.epistemic, whole.epistemic, rtol=0, atol=bound)
+    assert [each.shape for each in first.value] == [(1,), (1,)]
+
+
+def test_members_of_no_weight_are_merged_as_none() -> None:
+    empty, one = Pool[NDArray[Any]](), Pool[NDArray[Any]]()
+    empty.update(np.array([[0.9, 0.1]]), 0.0)
+    one.update(np.array([[0.2, 0.8]]))
+    one.merge(empty)
+    empty.merge(one)
+    assert one.value.tolist() == empty.value.tolist() == [[0.2, 0.8]]
+    one.merge(Pool())
+    assert one.value.tolist() == [[0.2, 0.8]]
+
+
 @given(
     st.lists(
         st.tuples(st.floats(-1e6, 1e6, width=32), st.floats(0.125, 8, width=32)),
@@ -339,6 +390,14 @@ def test_no_framework_is_imported() -> None:
         (
             lambda: ValuePool[Any]().update(np.ones(2), variances=np.ones(3)),
             r"\(3,\) beside \(2,\)",
+        ),
+        (lambda: Pool[Any]().merge(Pool("vote")), r"same `pooling`.*'probabilities' and .*'vote'"),
+        (lambda: Pool[Any]().merge(Pool(class_axis=1)), r"`class_axis`.*=-1 and class_axis=1"),
+        (lambda: Pool[Any]().merge(ValuePool()), r"of one kind.*pooling=None"),  # type: ignore[arg-type]
+        (lambda: seen(Pool(), 2).merge(seen(Pool(), 3)), r"Received: \(1, 3\) after \(1, 2\)"),
+        (
+            lambda: seen(ValuePool(), 2).merge(seen(ValuePool(), 3)),
+            r"one shape. Received: \(1, 3\) after \(1, 2\)",
         ),
     ],
 )

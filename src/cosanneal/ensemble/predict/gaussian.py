@@ -127,6 +127,12 @@ class GaussianPool(Generic[ArrayT]):
         for i, weight in enumerate(weights):
             self.update(like_pair(predictions, means[i], variances[i]), weight)
 
+    def merge(self, other: GaussianPool[ArrayT]) -> None:
+        """Take in all that another pool has seen, as `Pool.merge` has it."""
+        self._values.merge(other._values)
+        if self._form is None:
+            self._form = other._form
+
     @property
     def like(self) -> Kind | None:
         """The kind of the first mean."""

@@ -143,6 +143,40 @@ class Pool(Generic[ArrayT]):
         factors = part.new_tensor(checked) if hasattr(part, "new_tensor") else np.array(checked)
         self._add(namespace(part).tensordot(factors, part, 1), 1.0)
 
+    def merge(self, other: Pool[ArrayT]) -> None:
+        """Take in all that another pool has seen, as if this one had: other members, the same data.
+
+        For members that are run in several processes, whose pools can be pickled.
+
+        Args:
+            other: a pool of the same rule, which is left as it is.
+
+        Raises:
+            EnsembleError: another rule, other inputs or classes, or another shape.
+        """
+        for name in ("pooling", "inputs", "class_axis"):
+            ours, theirs = getattr(self, name), getattr(other, name, None)
+            if type(other) is not type(self) or ours != theirs:
+                raise EnsembleError(
+                    f"Pools must be of one kind, with the same `{name}`, to be merged. "
+                    f"Received: {name}={shown(ours)} and {name}={shown(theirs)}"
+                )
+        if other.like is None:
+            return
+        if self.like is None:
+            self.like, self._shape = other.like, other._shape
+        elif self._shape != other._shape:
+            raise unlike_shapes(other._shape, self._shape)
+        self._weight += other._weight
+        if other._sum is None:
+            return
+        if self._sum is None:  # which is added to in place
+            self._sum, self._top = other._sum * 1.0, other._top
+        elif self.pooling == "log-probabilities":
+            self._add_powers(other._sum, other._top)
+        else:
+            self._sum += other._sum
+
     def _meet(self, prediction: ArrayT, shape: tuple[int, ...]) -> None:
         """Keep the first prediction's kind and shape, and refuse others' of another shape."""
         if self.like is None:
@@ -151,10 +185,7 @@ class Pool(Generic[ArrayT]):
                 check_class_axis(shape, self._axis, "Predictions")
             self.like = Kind.of(prediction)
         elif shape != self._shape:
-            raise EnsembleError(
-                "The members' predictions must have one shape. Received: "
-                f"{shape} after {self._shape}"
-            )
+            raise unlike_shapes(shape, self._shape)
 
     def _add(self, part: Any, weight: float) -> None:
         if self.pooling == "log-probabilities":
@@ -217,13 +248,19 @@ class Pool(Generic[ArrayT]):
 
     def _add_logarithm(self, part: Any, weight: float) -> None:
         xp = namespace(part)
+        powers = weight * xp.exp(part - _finite(part))
         if self._sum is None:
-            self._sum, self._top = weight * xp.exp(part - _finite(part)), part
-            return
-        top = xp.maximum(self._top, part)
-        safe = _finite(top)
-        self._sum = self._sum * xp.exp(self._top - safe) + weight * xp.exp(part - safe)
-        self._top = top
+            self._sum, self._top = powers, part
+        else:
+            self._add_powers(powers, part)
+
+    def _add_powers(self, powers: Any, top: Any) -> None:
+        """Add a sum of powers that were divided by that of their greatest logarithm."""
+        xp = namespace(powers)
+        greatest = xp.maximum(self._top, top)
+        safe = _finite(greatest)
+        self._sum = self._sum * xp.exp(self._top - safe) + powers * xp.exp(top - safe)
+        self._top = greatest
 
 
 def pool(
@@ -332,6 +369,28 @@ class ValuePool(Generic[ArrayT]):
         for each, weight in zip(values, weights, strict=True):
             self.update(each, weight)
 
+    def merge(self, other: ValuePool[ArrayT]) -> None:
+        """Take in all that another pool has seen, as `Pool.merge` has it.
+
+        Source: Chan, Golub & LeVeque, "Updating Formulae" (1979), for the sum of squares.
+        """
+        if other.like is not None and self.like is not None and self._shape != other._shape:
+            raise unlike_shapes(other._shape, self._shape)
+        if self.like is None:
+            self.like, self._shape = other.like, other._shape
+        if other._mean is None:
+            return
+        total = self._weight + other._weight
+        if self._mean is None:  # they are added to in place
+            parts = (other._mean, other._squares, other._noise)
+            self._mean, self._squares, self._noise = (each * 1.0 for each in parts)
+        else:
+            away = other._mean - self._mean
+            self._mean += away * (other._weight / total)
+            self._squares += other._squares + away * away * (self._weight * other._weight / total)
+            self._noise += other._noise
+        self._weight = total
+
     @property
     def mean(self) -> ArrayT:
         """The mean.
@@ -376,6 +435,13 @@ class ValuePool(Generic[ArrayT]):
             EnsembleError: no member has any weight.
         """
         return _seen(self._mean), (self._squares + self._noise) / self._weight
+
+
+def unlike_shapes(shape: tuple[int, ...], before: tuple[int, ...]) -> EnsembleError:
+    """The error for members' predictions of two shapes."""
+    return EnsembleError(
+        f"The members' predictions must have one shape. Received: {shape} after {before}"
+    )
 
 
 def _seen(total: Any) -> Any:
