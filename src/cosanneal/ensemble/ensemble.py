@@ -35,6 +35,10 @@ from .weights.averaging import AveragedWeights, Averaging, Recipe, RecipeOptions
 class SnapshotEnsemble(Generic[ArrayT]):
     """One prediction from the last snapshots of a run.
 
+    It can be pickled, for other processes (spawned ones, Ray, Spark), and copied: what goes
+    along is the model, the choice, and where the files are, of which each process
+    reads the members anew. Functions that were given must be ones that can be pickled.
+
     Attributes:
         model: what the members are loaded into.
         choice: what `fit` chose or `load` read, and `predict` goes by; None for
@@ -70,6 +74,14 @@ class SnapshotEnsemble(Generic[ArrayT]):
         self._members, self.choice = members, cast(Choice | None, None)
         self._taken = Taken.of(self.model, *self._settings)
         self._modes = Modes(self.model, members, self._taken)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What copies and other processes get: the files' places, and no member's weights."""
+        return {name: value for name, value in vars(self).items() if name != "_modes"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._modes = Modes(self.model, self._members, self._taken)
 
     def __add__(self, other: Self) -> Self:
         """Both's members, without what either chose; of the very same model and options."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -64,6 +64,12 @@ class Picked:
             return found
         return choose_members(found, self.chosen, where=self.sources.where)
 
+    def by_name(self) -> Picked:
+        """The same, without a function: other processes may not have it."""
+        if not callable(self.chosen):
+            return self
+        return replace(self, chosen=list(names_of(self.candidates()).values()))
+
     def snapshots(self) -> list[Snapshot]:
         """Those that are members.
 
@@ -109,6 +115,16 @@ class Members:
         # Of those that were read: their tensors, and the digest of those.
         self._layouts: dict[Snapshot, Layout] = {}
         self._verified: dict[Snapshot, str | None] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            "model": self._model,
+            "picked": [each.by_name() for each in self._picked],
+            "snapshots": self.snapshots,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        Members.__init__(self, state["model"], *state["picked"], snapshots=state["snapshots"])
 
     def __len__(self) -> int:
         return len(self.snapshots)

@@ -10,12 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 import cosanneal as ca
 from cosanneal.adapters.jax import SnapshotEnsemble, SnapshotRecorder
 from cosanneal.ensemble.predict.pooling import Pooling
 from cosanneal.snapshots import SnapshotStore
 from tests.shared.jax_runs import EVERY_STEP, Training, apply, data, recorded, small_net
+from tests.shared.pickled import check_pickled
 
 
 def trained(folder: Path) -> Any:
@@ -181,3 +183,48 @@ def test_a_damaged_member_is_not_predicted_with(tmp_path: Path) -> None:
     snapshot.path.write_bytes(content)
     with pytest.raises(ca.SnapshotError, match=r"is damaged.*does not match its digest"):
         SnapshotEnsemble(apply, tmp_path, params).predict(data(2)[0])
+
+
+class Scaled(nnx.Module):
+    """A model of nnx, with a state that is no parameter."""
+
+    def __init__(self, rngs: Any) -> None:
+        self.dense = nnx.Linear(4, 3, rngs=rngs)
+        self.norm = nnx.BatchNorm(3, use_running_average=True, rngs=rngs)
+
+    def __call__(self, x: Any) -> Any:
+        return self.norm(self.dense(x))
+
+
+STRUCTURE = nnx.graphdef(Scaled(nnx.Rngs(0)))
+
+
+def apply_nnx(state: Any, x: Any) -> Any:
+    return nnx.merge(STRUCTURE, state)(x)
+
+
+def apply_keyed(params: Any, x: Any) -> Any:
+    return apply(params, x) * params["scale"] + jax.random.key_data(params["key"]).sum() * 0
+
+
+@pytest.mark.filterwarnings("ignore:The ensemble was chosen on:UserWarning")
+@pytest.mark.parametrize("kind", ["nnx", "keyed"])
+def test_an_ensemble_goes_to_another_process(tmp_path: Path, kind: str) -> None:
+    params: Any = small_net() | {"scale": np.ones(3, np.float32), "key": jax.random.key(3)}
+    run: Any = apply_keyed
+    if kind == "nnx":
+        params, run = nnx.state(Scaled(nnx.Rngs(0))), apply_nnx
+    with SnapshotRecorder(tmp_path, EVERY_STEP) as recorder:
+        for i in range(3):
+            recorder.step(
+                jax.tree.map(
+                    lambda a, i=i: (
+                        a if jnp.issubdtype(a.dtype, jax.dtypes.prng_key) else a + 0.1 * i
+                    ),
+                    params,
+                )
+            )
+    x, y = data(30)
+    ensemble = SnapshotEnsemble(run, tmp_path, like=params, members=lambda one: one.step > 1)
+    assert len(ensemble) == 2
+    assert len(check_pickled(ensemble, x, y)) < 20_000  # no weights

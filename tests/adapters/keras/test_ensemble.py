@@ -15,6 +15,7 @@ from cosanneal.adapters.keras import SnapshotEnsemble, SnapshotRecorder
 from cosanneal.snapshots import SnapshotStore
 from tests.shared.keras_runs import SCHEDULE, data, fit, record_once, small_net, trained, wider
 from tests.shared.modes import MODES
+from tests.shared.pickled import check_pickled
 
 
 def softmax(logits: Any) -> Any:
@@ -117,3 +118,12 @@ def test_two_runs_are_one_ensemble_by_a_list_or_a_sum(tmp_path: Path) -> None:
             np.testing.assert_allclose(each.predict(x, mode=mode), expected, atol=1e-6)
     with pytest.raises(ca.EnsembleError, match="of one model to be added"):
         first + SnapshotEnsemble(other, tmp_path / "b")
+
+
+@pytest.mark.filterwarnings("ignore:The ensemble was chosen on:UserWarning")
+def test_an_ensemble_goes_to_another_process(tmp_path: Path) -> None:
+    model = trained(tmp_path)
+    x, y = data(30)
+    ensemble = SnapshotEnsemble(model, tmp_path, members=lambda one: one.cycle != 1)
+    assert len(ensemble) == len(SnapshotStore(tmp_path).list()) - 1
+    check_pickled(ensemble, x, y)

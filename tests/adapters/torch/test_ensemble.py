@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import pickle
 import re
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from cosanneal.adapters.torch import SnapshotEnsemble, SnapshotRecorder
 from cosanneal.ensemble.predict.pooling import Pooling
 from cosanneal.snapshots import SnapshotStore
 from tests.shared.modes import MODES
+from tests.shared.pickled import check_pickled
 from tests.shared.torch_runs import Training, data, record_once, small_net, trained
 
 
@@ -205,3 +208,20 @@ def test_two_runs_are_one_ensemble_by_a_list_or_a_sum(tmp_path: Path) -> None:
     assert [each.path.parent.name for each in chosen.members] == ["b", "a"]
     with pytest.raises(ca.EnsembleError, match="of one model to be added"):
         first + SnapshotEnsemble(small_net(), tmp_path / "b")
+
+
+@pytest.mark.filterwarnings("ignore:The ensemble was chosen on:UserWarning")
+def test_an_ensemble_goes_to_another_process(tmp_path: Path) -> None:
+    model = trained(tmp_path)
+    x, y = data(30)
+    ensemble = SnapshotEnsemble(model, tmp_path, members=lambda one: one.cycle != 1)
+    assert len(ensemble) == len(SnapshotStore(tmp_path).list()) - 1
+    check_pickled(ensemble, x, y)
+    expected = ensemble.predict(x)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        torch.testing.assert_close(pool.apply(ensemble.predict, (x,)), expected, rtol=0, atol=0)
+    # A choice among the members that a function picked is read by their names.
+    ensemble.save()
+    other = pickle.loads(pickle.dumps(ensemble))  # noqa: S301
+    other.load()
+    torch.testing.assert_close(other.predict(x), expected, rtol=0, atol=0)

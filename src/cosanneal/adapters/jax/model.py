@@ -21,7 +21,7 @@ from ...snapshots.file import Layout
 from .capture import PytreeCapture
 from .layouts import Known
 from .statistics import estimate
-from .tree import Leaf, named_leaves
+from .tree import Alone, Leaf, named_leaves, tree_of
 
 
 class JaxModel:
@@ -52,6 +52,12 @@ class JaxModel:
         leaves, self._structure = named_leaves(like, EnsembleError)
         self._leaves = {name: Leaf.of(leaf) for name, leaf in leaves.items()}
         self._own: Any = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Of the structure, not the devices, which are this process'.
+        shapes = {name: leaf.alone() for name, leaf in self._leaves.items()}
+        like = self._own if self._own is not None else tree_of(self._structure, shapes)
+        return _restored, (self.apply_fn, like, self.statistics_fn, self._own is not None)
 
     def layout(self) -> Layout:
         return {name: (leaf.shape, leaf.dtype) for name, leaf in self._leaves.items()}
@@ -212,6 +218,28 @@ def _run(function: Callable[..., Any], params: Any, batch: Batch) -> Any:
 def _picked(array: Any, places: NDArray[np.intp]) -> Any:
     """Numbers of an array; by numpy where it has explicit axes, along which JAX picks none."""
     return (np.asarray(array) if _has_explicit_axes(array) else array).reshape(-1)[places]
+
+
+def _restored(
+    apply_fn: Callable[..., Any],
+    like: Any,
+    statistics_fn: Callable[..., Any] | None,
+    kept: bool,
+) -> JaxModel:
+    """A model as another process had it.
+
+    Args:
+        apply_fn: as of `JaxModel`.
+        like: params whose leaves are known by their shapes (`Alone`), or the params themselves.
+        statistics_fn: as of `JaxModel`.
+        kept: whether they are the params themselves, which the model kept.
+    """
+    if not kept:
+        like = jax.tree.map(Alone.like, like)
+    model = JaxModel(apply_fn, like, statistics_fn)
+    if kept:
+        model.keep(like)
+    return model
 
 
 def _cut(array: Any, start: int, end: int) -> Any:

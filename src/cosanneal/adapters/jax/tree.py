@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -43,6 +44,30 @@ def tree_of(structure: Any, leaves: Mapping[str, Any]) -> Any:
     return jax.tree_util.tree_unflatten(structure, list(leaves.values()))
 
 
+@dataclass(frozen=True)
+class Alone:
+    """A leaf's shape and dtype, and whose array it is, without data and devices.
+
+    Args:
+        shape: of the array; of keys, of their data.
+        dtype: its name.
+        kind: "jax", "numpy", or how keys are made.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    kind: Any = "jax"
+
+    def like(self) -> Any:
+        """A leaf of the kind, on no device in particular."""
+        if self.kind == "numpy":
+            return np.zeros(self.shape, self.dtype)  # of which no page is touched
+        data = jax.ShapeDtypeStruct(self.shape, self.dtype)
+        if self.kind == "jax":
+            return data
+        return jax.eval_shape(lambda each: jax.random.wrap_key_data(each, impl=self.kind), data)
+
+
 class Leaf(NamedTuple):
     """What is kept of a leaf of `like`, whose buffer may be donated meanwhile."""
 
@@ -50,6 +75,11 @@ class Leaf(NamedTuple):
     dtype: str
     restore: Callable[[Any], Any]
     devices: frozenset[jax.Device] = frozenset()
+    kind: Any = "jax"
+
+    def alone(self) -> Alone:
+        """What another process may know of it."""
+        return Alone(self.shape, self.dtype, self.kind)
 
     @classmethod
     def of(cls, leaf: Any) -> Leaf:
@@ -64,9 +94,9 @@ class Leaf(NamedTuple):
                     return array
                 return jax.random.wrap_key_data(jnp.asarray(array), impl=kind)
 
-            return cls(tuple(data.shape), str(data.dtype), wrapped)
+            return cls(tuple(data.shape), str(data.dtype), wrapped, kind=kind)
         if isinstance(leaf, np.ndarray | np.generic):
-            return cls(leaf.shape, str(leaf.dtype), lambda array: array)
+            return cls(leaf.shape, str(leaf.dtype), lambda array: array, kind="numpy")
         if not hasattr(leaf, "shape"):  # a number of Python's
             leaf = jnp.asarray(leaf)
         return cls(

@@ -82,6 +82,9 @@ class KerasModel:
         with _LOCK:
             self._lock = _LOCKS.setdefault(self._target, threading.RLock())
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return KerasModel, (self.given, self.forward)
+
     def layout(self) -> Layout:
         return {
             name: (tuple(variable.shape), keras.backend.standardize_dtype(variable.dtype))

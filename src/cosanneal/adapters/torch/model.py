@@ -65,6 +65,9 @@ class TorchModel:
         self._source: nn.Module | None = None  # of a function that builds the model
         self._renew()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TorchModel, (self.model, self.forward)
+
     def layout(self) -> Layout:
         state = self._state()
         return {name: (tuple(each.shape), dtype_name(each.dtype)) for name, each in state.items()}
@@ -217,7 +220,8 @@ class TorchModel:
         self._put(weights)
         batch = _moved(batch, self._device)
         unwatched = self._copy.watched or samples_of(batch) == 0
-        own = None if unwatched else lambda: self._own(weights)
+        alone = isinstance(self.model, nn.Module)  # of one that was built, nothing else is there
+        own = None if unwatched else lambda: _others(self._state() if alone else {}, weights)
         return self._copy.run(lambda module: self._call(module, batch), own)
 
     def _call(self, module: nn.Module, batch: Batch) -> Any:
@@ -261,16 +265,6 @@ class TorchModel:
         self._place = self.place()
         self._device = next((each.device for each in self._state().values()), _CPU)
 
-    def _own(self, weights: Mapping[str, Tensor]) -> Mapping[str, Any]:
-        """The state of the model that was copied but what some weights share; none of one built."""
-        if not isinstance(self.model, nn.Module):
-            return {}
-        return {
-            name: each
-            for name, each in self._state().items()
-            if name not in weights or weights[name].data_ptr() != each.data_ptr()
-        }
-
     def _state(self) -> dict[str, Tensor]:
         """The tensors of the model's state, by the plain model's names, as they are now."""
         return {name: held[key] for name, (held, key) in self._slots.items()}
@@ -279,6 +273,15 @@ class TorchModel:
 def _is_hooked(module: nn.Module) -> bool:
     """Whether a hook may make another output of a module's."""
     return bool(module._forward_hooks) or "forward" in vars(module)
+
+
+def _others(state: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A model's own tensors but those that some weights share."""
+    return {
+        name: each
+        for name, each in state.items()
+        if name not in weights or weights[name].data_ptr() != each.data_ptr()
+    }
 
 
 class _Called(nn.Module):

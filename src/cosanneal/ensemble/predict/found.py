@@ -75,6 +75,13 @@ class FoundOutputs:
             self._axis = None
         self._settle()
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._lock = threading.Lock()
+
     @property
     def spec(self) -> OutputSpec:
         """What they are. Until an output with samples was seen, anything does."""
