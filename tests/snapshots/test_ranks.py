@@ -59,8 +59,11 @@ def test_rank_0_alone_does_what_is_told() -> None:
     assert done == [0]
 
 
-def test_numbers_of_rank_0_are_everyones() -> None:
-    assert together(lambda ranks, rank: ranks.numbers(lambda: (rank + 5, 7))) == [(5, 7)] * 3
+def test_what_rank_0_makes_is_everyones() -> None:
+    def do(ranks: Ranks, rank: int) -> Any:
+        return ranks.shared(lambda: {"own": [rank + 5, 0.1], "none": None})
+
+    assert together(do) == [{"own": [5, 0.1], "none": None}] * 3
 
 
 def test_all_go_on_with_their_own_if_none_fails() -> None:
@@ -88,12 +91,12 @@ def test_an_error_of_others_is_said_in_ours() -> None:
     assert isinstance(found[0], KeyError)
     for error in found[1:]:
         assert isinstance(error, ca.SnapshotError)
-        assert str(error) == "The process of rank 0 failed to record: KeyError: 'loss'"
+        assert str(error) == "The process of rank 0 failed: KeyError: 'loss'"
 
 
 def test_one_process_does_all_by_itself() -> None:
     assert ALONE.alone
     assert ALONE.writes
-    assert (ALONE.told(lambda: 1), ALONE.numbers(lambda: (2,)), ALONE.agreed(lambda: 3)) == (
+    assert (ALONE.told(lambda: 1), ALONE.shared(lambda: (2,)), ALONE.agreed(lambda: 3)) == (
         *(1, (2,), 3),
     )

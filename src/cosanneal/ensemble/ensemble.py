@@ -131,7 +131,11 @@ class SnapshotEnsemble(Generic[ArrayT]):
                 `cosanneal.ensemble.predict.batches.Batches` says all of it.
             options: `batch_size`, `mode` and `ragged`: see `PredictOptions`.
 
-        Several threads may predict with one ensemble; they take turns.
+        Several threads may predict with one ensemble; they take turns. Under torch.distributed,
+        a loader may give each process its share of the samples (`DistributedSampler`, one
+        that accelerate prepared): then all must call, and each gets the whole, row i that of
+        sample i of the dataset. So it is with `fit`, where one process chooses for all, and
+        with `evaluate` and the validation data of `average_weights`.
 
         Returns:
             Probabilities (or values, or a pair), in the dtype and on the device of a member's;

@@ -43,16 +43,28 @@ def fit_members(
     # Members that are no files have none, and a choice among some is one of arrays.
     digests = [each.metadata["digest"] for each in members if "digest" in each.metadata]
 
+    ranks = data.shared.ranks
+    if keep is not None:
+        data.shared.refuse("keep", "fit without it")
+
     def choose(predictions: Any) -> Choice:
-        return fit_outputs(
-            data.spec.outputs,
-            predictions,
-            data.labels,
-            names=members.names,
-            class_axis=data.spec.class_axis,
-            digests=digests if len(digests) == len(members) else None,
-            **cast(FitOptions, data.label_options(options)),
-        )
+        # Of all samples, which takes every process; then one chooses for all.
+        labels, given = data.labels, cast(FitOptions, data.label_options(options))
+
+        def found() -> Choice:
+            return fit_outputs(
+                data.spec.outputs,
+                predictions,
+                labels,
+                names=members.names,
+                class_axis=data.spec.class_axis,
+                digests=digests if len(digests) == len(members) else None,
+                **given,
+            )
+
+        if ranks.alone:
+            return found()
+        return Choice.from_dict(ranks.shared(lambda: found().to_dict()))
 
     choice = _of_all(members, data, taken, keep, choose)
     return replace(choice, class_axis=taken.found.spec.class_axis, output=taken.name)

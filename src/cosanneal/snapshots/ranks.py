@@ -47,8 +47,8 @@ class Ranks(Protocol):
                 else a SnapshotError that says it.
         """
 
-    def numbers(self, do: Callable[[], tuple[int, ...]]) -> tuple[int, ...]:
-        """Numbers that rank 0 finds by a function, in all; errors as of `told`."""
+    def shared(self, do: Callable[[], Any]) -> Any:
+        """Plain data for JSON that rank 0 makes by a function, in all; errors as of `told`."""
 
     def agreed(self, do: Callable[[], T]) -> T:
         """What each makes by a function, if none fails; errors as of `told`, of the first."""
@@ -63,8 +63,8 @@ class Alone:
         """What the function makes."""
         return do()
 
-    def numbers(self, do: Callable[[], tuple[int, ...]]) -> tuple[int, ...]:
-        """What the function finds."""
+    def shared(self, do: Callable[[], Any]) -> Any:
+        """What the function makes."""
         return do()
 
     def agreed(self, do: Callable[[], T]) -> T:
@@ -77,22 +77,22 @@ class Together:
 
     Args:
         link: what brings them together.
+        error: what is raised here where another process fails by none of our own errors.
     """
 
     alone = False
 
-    def __init__(self, link: Link) -> None:
-        self._link = link
+    def __init__(self, link: Link, error: type[CosannealError] = SnapshotError) -> None:
+        self._link, self._error = link, error
         self.writes = link.rank == 0
 
     def told(self, do: Callable[[], T]) -> T | None:
         """What rank 0 makes; see `Ranks.told`."""
         return self.agreed(do) if self.writes else self.agreed(_nothing)
 
-    def numbers(self, do: Callable[[], tuple[int, ...]]) -> tuple[int, ...]:
-        """What rank 0 finds; see `Ranks.numbers`."""
-        own, said = self._meet(do if self.writes else tuple, say=list)
-        return own if self.writes else tuple(said[0])
+    def shared(self, do: Callable[[], Any]) -> Any:
+        """What rank 0 makes; see `Ranks.shared`."""
+        return self._meet(do if self.writes else _nothing, say=lambda made: made)[1][0]
 
     def agreed(self, do: Callable[[], T]) -> T:
         """What each makes; see `Ranks.agreed`."""
@@ -115,8 +115,15 @@ class Together:
             raise failure
         for rank, answer in enumerate(answers):
             if "error" in answer:
-                raise _error(rank, *answer["error"])
+                raise self._said(rank, *answer["error"])
         return made, [answer["said"] for answer in answers]
+
+    def _said(self, rank: int, name: str, text: str) -> CosannealError:
+        """The error of another process, as one of this."""
+        kind = getattr(errors, name, None)
+        if isinstance(kind, type) and issubclass(kind, CosannealError):
+            return kind(f"{text} (in the process of rank {rank})")
+        return self._error(f"The process of rank {rank} failed: {name}: {text}")
 
 
 ALONE = Alone()
@@ -124,11 +131,3 @@ ALONE = Alone()
 
 def _nothing() -> None:
     """What the others do while rank 0 does something."""
-
-
-def _error(rank: int, name: str, text: str) -> CosannealError:
-    """The error of another process, as one of this."""
-    kind = getattr(errors, name, None)
-    if isinstance(kind, type) and issubclass(kind, CosannealError):
-        return kind(f"{text} (in the process of rank {rank})")
-    return SnapshotError(f"The process of rank {rank} failed to record: {name}: {text}")

@@ -225,7 +225,7 @@ class Recorder:
         self._refuse_closed()
         self._writer.wait()
         at = Standing(updates, updates if position is None else position)
-        kept = Standing(*self._ranks.numbers(lambda: self._run.go_on(at, again=again)[:2]))
+        kept = Standing(*self._ranks.shared(lambda: self._run.go_on(at, again=again)[:2]))
         self._standing = self._started = Standing(
             max(at.updates - again, kept.updates, 0), max(at.position - again, kept.position, 0)
         )

@@ -108,7 +108,7 @@ def test_an_error_of_one_process_is_raised_in_every_process(place: Path) -> None
     first, second = wrong(place, "metrics")
     assert second == [f"update {n}: ValueError: no metrics here" for n in (4, 8, 12)]
     assert [each.partition(": ")[2] for each in first] == [
-        "SnapshotError: The process of rank 1 failed to record: ValueError: no metrics here"
+        "SnapshotError: The process of rank 1 failed: ValueError: no metrics here"
     ] * 3
     assert not files(place, "metrics")
 

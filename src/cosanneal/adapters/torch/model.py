@@ -26,6 +26,7 @@ from ...ensemble.predict.outputs import Reading
 from ...ensemble.structure import leaves, map_leaves
 from ...snapshots.file import Layout
 from .capture import ModuleCapture
+from .share import share_of
 from .state import dtype_name, is_shard, plain_name, unwrapped
 from .statistics import estimate, moving_layers
 from .working import WorkingCopy, slots_of
@@ -178,6 +179,7 @@ class TorchModel:
             training=training,
             name=name,
             whole=self.forward is not None,
+            share=share_of(x, name),
         )
 
     def join(self, outputs: Sequence[Tensor]) -> Tensor:

@@ -2,40 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from ...snapshots.ranks import ALONE, Ranks, Together
 
 
 def ranks_here() -> Ranks:
     """The processes of the default group; this one alone where there is no group."""
-    if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
-        return ALONE
-    return Together(_DefaultGroup())
+    return Together(DefaultGroup()) if are_several() else ALONE
 
 
-class _DefaultGroup:
-    """torch's default process group, by whose own collectives messages go."""
+def are_several() -> bool:
+    """Whether there is a default group of more than one process."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+class DefaultGroup:
+    """torch's default process group, by whose own collectives messages and rows go."""
 
     def __init__(self) -> None:
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
+        # NCCL knows tensors of its devices alone.
+        on_device = str(dist.get_backend()) == "nccl"
+        self._device = torch.device("cuda", torch.cuda.current_device()) if on_device else "cpu"
 
     def everyones(self, message: str) -> list[str]:
         """The messages of all, by rank."""
-        # NCCL knows tensors of its devices alone.
-        on_device = str(dist.get_backend()) == "nccl"
-        device = torch.device("cuda", torch.cuda.current_device()) if on_device else "cpu"
-        data = message.encode()
-        own = torch.tensor([len(data)], device=device)
-        lengths = [torch.empty_like(own) for _ in range(self.size)]
-        dist.all_gather(lengths, own)
-        room = max(int(each) for each in lengths)
-        padded = torch.zeros(room, dtype=torch.uint8, device=device)
-        padded[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        own = torch.frombuffer(bytearray(message.encode()), dtype=torch.uint8)
+        length = torch.tensor([len(own)], device=self._device)
+        lengths = [torch.empty_like(length) for _ in range(self.size)]
+        dist.all_gather(lengths, length)
+        found = self.gathered(own[:, None], [int(each) for each in lengths])
+        return [bytes(each.cpu().numpy()).decode() for each in found]
+
+    def gathered(self, rows: Tensor, counts: Sequence[int]) -> list[Tensor]:
+        """The rows of all, by rank.
+
+        Args:
+            rows: those of this process: bytes, of shape (rows, bytes of one).
+            counts: how many each has, by rank; each row is of as many bytes.
+        """
+        padded = rows.new_zeros((max(counts), rows.shape[1]), device=self._device)
+        padded[: len(rows)] = rows.to(self._device)
         received = [torch.empty_like(padded) for _ in range(self.size)]
         dist.all_gather(received, padded)
-        return [
-            bytes(each[: int(length)].cpu().numpy()).decode()
-            for each, length in zip(received, lengths, strict=True)
-        ]
+        return [each[:count] for each, count in zip(received, counts, strict=True)]

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ...core.errors import EnsembleError, plural, shown
 from ..arrays import as_numpy, check_count
 from ..structure import leaves, map_leaves, named_leaves, parts
+from .share import Share, Shared
 
 # The names under which labels stand in a dict batch.
 LABEL_NAMES: Final = ("labels", "label", "y")
@@ -79,9 +80,13 @@ class Batches:
         label_names: the names of labels.
         lists: whether a list of arrays is several arguments, as a tuple is.
         usual_size: samples at a time where nothing is said; None for all at once.
+        share: what a loader gives of all samples, where each of several processes has a part.
 
     Raises:
         EnsembleError: no such input.
+
+    Attributes:
+        shared: what makes the results of all samples of those of these batches.
     """
 
     def __init__(
@@ -99,6 +104,7 @@ class Batches:
         label_names: Collection[str] = LABEL_NAMES,
         lists: bool = False,
         usual_size: int | None = BATCH_SIZE,
+        share: Share | None = None,
     ) -> None:
         size_name = "train_batch_size" if training else "batch_size"
         if batch_size is not None:
@@ -106,6 +112,13 @@ class Batches:
         self._arrays, self._convert, self._whole = arrays, convert, whole
         self._label_names, self._training, self._name = label_names, training, name
         self._pick, self._cut = pick or _picked, cut or _sliced
+        self.shared = Shared(share)
+        if training and share is not None:
+            raise EnsembleError(
+                f"Argument `{name}` must give every process the same samples, since each estimates "
+                "the statistics by itself. Received: a loader of this process' share of them; give "
+                "arrays, or a loader without a distributed sampler"
+            )
         self._loader: Any = None
         self._prints: list[bytes] = []  # of the first pass' batches
         self._passes = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -160,31 +161,46 @@ class Modes(Generic[ArrayT]):
         Returns:
             For each of `parts`, what it made of all batches.
         """
-        check_ragged(ragged)
-        made: list[list[Any]] = [[] for _ in parts]
-        batches = self._model.batches(x, batch_size)
-        with contextlib.closing(self._pools(pool, weights, batches, mode)) as pools:
-            for each in pools:
-                for finish, results in zip(parts, made, strict=True):
-                    results.append(self._taken.pooled(each, finish))
-                del each
+        batches = self._batches(x, batch_size, ragged)
+
+        def run() -> list[list[Any]]:
+            made: list[list[Any]] = [[] for _ in parts]
+            with contextlib.closing(self._pools(pool, weights, batches, mode)) as pools:
+                for each in pools:
+                    for finish, results in zip(parts, made, strict=True):
+                        results.append(self._taken.pooled(each, finish))
+                    del each
+            return made
+
+        made = batches.shared.ranks.agreed(run)
         return [self._laid(results, batches, ragged) for results in made]
 
     def of_each_member(self, x: Any, batch_size: int | None, ragged: Ragged) -> Iterator[Any]:
         """The prediction of each member in turn, as `PredictOptions` has it."""
-        check_ragged(ragged)
-        batches = self._model.batches(x, batch_size)
-        for snapshot in self._members:
+        batches = self._batches(x, batch_size, ragged)
+
+        def run(snapshot: Snapshot) -> list[Any]:
             weights = self._members.load(snapshot)
             outputs = outputs_of(self._model, weights, batches, self._taken, snapshot)
-            parts = [self._taken.predictions(each) for each in outputs]
-            del weights, outputs
+            return [self._taken.predictions(each) for each in outputs]
+
+        for snapshot in self._members:
+            parts = batches.shared.ranks.agreed(functools.partial(run, snapshot))
             yield self._laid(parts, batches, ragged)
+
+    def _batches(self, x: Any, batch_size: int | None, ragged: Ragged) -> Batches:
+        check_ragged(ragged)
+        batches = self._model.batches(x, batch_size)
+        if ragged != "error":
+            batches.shared.refuse("ragged", "give every process all of them, or predict on each")
+        return batches
 
     def _laid(self, parts: Sequence[Any], batches: Batches, ragged: Ragged) -> Any:
         if ragged == "list" and batches.are_cut:  # of what the user gave as one
             return [self._taken.laid(self._model.join, parts, "error")]
-        return self._taken.laid(self._model.join, parts, ragged)
+        return batches.shared.laid(
+            self._model.join, lambda join: self._taken.laid(join, parts, ragged)
+        )
 
     def _pools(
         self,

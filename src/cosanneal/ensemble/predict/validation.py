@@ -35,6 +35,9 @@ class Validation:
     sequences, images of two sizes) lie as rows, one for each label, and `counts` says
     how many each sample has. All others lie as the model gives them.
 
+    Attributes:
+        shared: what makes the results of all samples of those of this process.
+
     Args:
         model: the model.
         taken: which of its outputs is judged.
@@ -53,8 +56,9 @@ class Validation:
         titles: tuple[str, str] = ("x_val", "y_val"),
     ) -> None:
         self._model, self._taken, self._batches = model, taken, batches
+        self.shared = batches.shared
         if labels is None:
-            labels = batches.labels(taken.labels, titles)
+            labels = self.shared.ranks.agreed(lambda: batches.labels(taken.labels, titles))
         elif not isinstance(labels, list):  # which would be of batches, and no structure
             labels = taken.labels(labels)
         self._given = labels
@@ -62,13 +66,15 @@ class Validation:
 
     def outputs(self, weights: Weights, *members: Snapshot) -> Any:
         """The outputs of a model with some weights, a member's or others, in one array."""
-        parts = outputs_of(self._model, weights, self._batches, self._taken, *members)
+        parts = self.shared.ranks.agreed(
+            lambda: outputs_of(self._model, weights, self._batches, self._taken, *members)
+        )
         shapes = shapes_of(parts)
         if self._shapes is None:
             self._shapes = shapes
-        if self._ragged:
+        if self._ragged and self.shared.ranks.alone:
             return as_output_rows(parts, self._taken.found.spec.class_axis)
-        return laid(self._model.join, parts, None, "error")
+        return self.shared.laid(self._model.join, lambda join: laid(join, parts, None, "error"))
 
     @property
     def spec(self) -> OutputSpec:
@@ -104,7 +110,7 @@ class Validation:
                     "The labels must be of one shape, but for the number of samples, where the "
                     f"outputs are. Received: {each.shape} in batch {i}, after {labels[0].shape}"
                 )
-        return np.concatenate(labels)
+        return self.shared.whole(np.concatenate(labels))
 
     @property
     def counts(self) -> NDArray[np.intp] | None:
