@@ -32,6 +32,7 @@ ENGINES_TESTS = (
     "tests/adapters/test_lightning.py",
     "tests/adapters/test_transformers.py",
     "tests/adapters/torch/test_ranks.py",
+    "tests/adapters/torch/test_recorder_accelerate.py",
     "tests/adapters/torch/test_share.py",
 )
 OTHERS = (
