@@ -120,16 +120,24 @@ def narrow(wide: Any, like: Any) -> Any:
     return value
 
 
-def namespace(wide: Any) -> Any:
-    """The module with the functions for what `widen` made: torch, or numpy."""
-    return sys.modules["torch"] if _is_a(wide, "torch", "Tensor") else np
+def namespace(array: Any) -> Any:
+    """The module with the functions for an array: torch, or numpy for all else that `widen` makes.
+
+    For arrays of JAX and tensors of TensorFlow, which are not widened where a graph is
+    traced, jax.numpy, and keras.ops, which has numpy's functions for these.
+    """
+    if _is_a(array, "torch", "Tensor"):
+        return sys.modules["torch"]
+    if _is_a(array, "jax", "Array"):
+        return sys.modules["jax"].numpy
+    return sys.modules["keras"].ops if _is_a(array, "tensorflow", "Tensor") else np
 
 
 def log_softmax(wide: Any, class_axis: int) -> Any:
     """`z - log(sum(exp(z)))` along an axis."""
     xp = namespace(wide)
     shifted = wide - xp.amax(wide, axis=class_axis, keepdims=True)
-    return shifted - xp.log(xp.exp(shifted).sum(axis=class_axis, keepdims=True))
+    return shifted - xp.log(xp.sum(xp.exp(shifted), axis=class_axis, keepdims=True))
 
 
 def log_sigmoid(wide: Any) -> Any:
@@ -140,15 +148,16 @@ def log_sigmoid(wide: Any) -> Any:
 
 def probabilities_of(logits: Any, class_axis: int | None) -> Any:
     """The softmax along an axis, or the sigmoid, of what `widen` made."""
-    if namespace(logits) is not np:  # torch has each as one operation
+    if hasattr(logits, "softmax"):  # torch has each as one operation
         return logits.sigmoid() if class_axis is None else logits.softmax(class_axis)
-    return np.exp(log_sigmoid(logits) if class_axis is None else log_softmax(logits, class_axis))
+    logs = log_sigmoid(logits) if class_axis is None else log_softmax(logits, class_axis)
+    return namespace(logits).exp(logs)
 
 
 def logarithm(probabilities: Any) -> Any:
     """`log(p)` of what `widen` made, with p at least 2**-126."""
     xp = namespace(probabilities)
-    return xp.log(xp.clip(probabilities, SMALLEST, None))
+    return xp.log(xp.where(probabilities < SMALLEST, SMALLEST, probabilities))
 
 
 def log_odds(probabilities: Any) -> Any:

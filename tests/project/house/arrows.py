@@ -33,7 +33,8 @@ _ENSEMBLE: dict[str, set[str]] = {
     "score": {"arrays", "labels"},
     "predict.share": set(),
     "predict.batches": {"arrays", "structure", "predict.share"},
-    "predict.pooling": {"arrays"},
+    "predict.rules": {"arrays"},
+    "predict.pooling": {"arrays", "predict.rules"},
     "predict.gaussian": {"arrays", "predict.pooling"},
     "predict.outputs": {"arrays", "predict.pooling", "predict.gaussian"},
     "weights.moments": {"arrays"},
@@ -62,6 +63,11 @@ _ENSEMBLE: dict[str, set[str]] = {
         *("choose.regression", "findings", "predict.pooling", "predict.gaussian"),
     },
     "parts": {"model"},
+    # What is shipped of a prediction, with the temperature of a choice.
+    "combined": {
+        *("choose", "choose.choice", "predict", "predict.taken", "predict.outputs"),
+        *("predict.gaussian", "predict.rules"),
+    },
     # A member has its weight by a choice.
     "members": {"arrays", "model", "parts", "choose.choice"},
     "predict": {

@@ -88,6 +88,11 @@ class FoundOutputs:
         return self._spec or OutputSpec("probabilities", None, self._pooling)
 
     @property
+    def known(self) -> bool:
+        """Whether it is known what they are: as it was said, or by an output."""
+        return self._spec is not None
+
+    @property
     def are_pairs(self) -> bool:
         """Whether each is a pair of a mean and a variance."""
         return self._outputs == "gaussian"

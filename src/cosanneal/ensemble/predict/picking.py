@@ -56,6 +56,26 @@ def pick(returned: Any, is_array: IsArray, names: Sequence[str] = ()) -> Any:
     return returned
 
 
+def pick_leaf(
+    returned: Any, path: Sequence[Any], is_array: IsArray, names: Sequence[str], *, pair: bool
+) -> Any:
+    """The array, or the pair, that stands somewhere in what a model returned.
+
+    Args:
+        returned: what it returned.
+        path: the keys, names and places on the way.
+        is_array: as in `pick`.
+        names: as in `pick`.
+        pair: whether it is a mean and a variance.
+
+    Raises:
+        EnsembleError: it is not there.
+    """
+    for key in path:
+        returned, names = at(returned, key, is_array, names), ()
+    return pick_pair(returned, is_array) if pair else pick(returned, is_array, names)
+
+
 def pick_pair(returned: Any, is_array: IsArray) -> Any:
     """The pair of a mean and a variance that a model returned, as it is.
 

@@ -4,26 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast, get_args
+from typing import Any, Generic, TypeVar, cast, get_args
 
 import numpy as np
 
 from ...core.errors import EnsembleError, shown
-from ..arrays import (
-    Kind,
-    check_class_axis,
-    log_odds,
-    log_sigmoid,
-    log_softmax,
-    logarithm,
-    namespace,
-    narrow,
-    probabilities_of,
-    widen,
-)
-
-Pooling: TypeAlias = Literal["probabilities", "logits", "log-probabilities", "vote"]
-Inputs: TypeAlias = Literal["probabilities", "logits", "log-probabilities"]
+from ..arrays import Kind, check_class_axis, namespace, narrow, widen
+from .rules import Inputs as Inputs
+from .rules import Moments, Rule
+from .rules import Pooling as Pooling
 
 ArrayT = TypeVar("ArrayT")
 
@@ -84,11 +73,11 @@ class Pool(Generic[ArrayT]):
             )
         self.inputs = inputs
         self.class_axis = class_axis
+        self._rule = Rule(self.pooling, inputs)
         self.like: Kind | None = None  # of the first prediction
         self._shape: tuple[int, ...] = ()
         self._weight = 0.0
-        self._sum: Any = None
-        self._top: Any = None  # the greatest logarithm so far, of a log-sum-exp
+        self._total: Any = None  # as the rule keeps it
 
     def update(self, prediction: ArrayT, weight: float = 1.0) -> None:
         """Take in one member's prediction, which is left as it is.
@@ -106,7 +95,7 @@ class Pool(Generic[ArrayT]):
         self._meet(prediction, tuple(wide.shape))
         if weight > 0:
             self._weight += weight
-            self._add(self._part(wide, self._axis), weight)
+            self._add(self._rule.part(wide, self._axis), weight)
 
     def update_stacked(self, predictions: ArrayT, weights: Sequence[float]) -> None:
         """Take in several members' predictions, stacked along a first axis, as one by one.
@@ -136,10 +125,10 @@ class Pool(Generic[ArrayT]):
         self._weight += math.fsum(checked)
         if self.pooling == "log-probabilities":  # whose greatest is looked for one by one
             for each, weight in zip(wide, checked, strict=True):
-                self._add(self._part(each, self._axis), weight)
+                self._add(self._rule.part(each, self._axis), weight)
             return
         axis = self._axis if self._axis is None or self._axis < 0 else self._axis + 1
-        part = self._part(wide, axis)
+        part = self._rule.part(wide, axis)
         factors = part.new_tensor(checked) if hasattr(part, "new_tensor") else np.array(checked)
         self._add(namespace(part).tensordot(factors, part, 1), 1.0)
 
@@ -168,14 +157,8 @@ class Pool(Generic[ArrayT]):
         elif self._shape != other._shape:
             raise unlike_shapes(other._shape, self._shape)
         self._weight += other._weight
-        if other._sum is None:
-            return
-        if self._sum is None:  # which is added to in place
-            self._sum, self._top = other._sum * 1.0, other._top
-        elif self.pooling == "log-probabilities":
-            self._add_powers(other._sum, other._top)
-        else:
-            self._sum += other._sum
+        if other._total is not None:
+            self._total = self._rule.joined(self._total, other._total)
 
     def _meet(self, prediction: ArrayT, shape: tuple[int, ...]) -> None:
         """Keep the first prediction's kind and shape, and refuse others' of another shape."""
@@ -188,12 +171,7 @@ class Pool(Generic[ArrayT]):
             raise unlike_shapes(shape, self._shape)
 
     def _add(self, part: Any, weight: float) -> None:
-        if self.pooling == "log-probabilities":
-            self._add_logarithm(part, weight)
-        elif self._sum is None:
-            self._sum = part * weight
-        else:
-            self._sum += part * weight
+        self._total = self._rule.add(self._total, part, weight)
 
     @property
     def wide(self) -> Any:
@@ -202,13 +180,7 @@ class Pool(Generic[ArrayT]):
         Raises:
             EnsembleError: no member has any weight.
         """
-        total = _seen(self._sum)
-        if self.pooling == "log-probabilities":
-            with np.errstate(divide="ignore"):  # log(0), where no member gives anything
-                total = namespace(total).log(total)
-            return total + (_finite(self._top) - math.log(self._weight))
-        mean = total / self._weight
-        return mean if self.pooling != "logits" else probabilities_of(mean, self._axis)
+        return self._rule.finished(_seen(self._total), self._weight, self._axis)
 
     @property
     def value(self) -> ArrayT:
@@ -222,45 +194,6 @@ class Pool(Generic[ArrayT]):
     @property
     def _axis(self) -> int | None:
         return None if len(self._shape) == 1 else self.class_axis
-
-    def _part(self, wide: Any, axis: int | None) -> Any:
-        """What of a prediction is summed, with its classes along an axis."""
-        xp = namespace(wide)
-        if self.pooling == "vote":
-            if axis is not None:
-                top = (wide == xp.amax(wide, axis=axis, keepdims=True)) * xp.ones_like(wide)
-                return top / top.sum(axis=axis, keepdims=True)
-            half = {"probabilities": 0.5, "logits": 0.0, "log-probabilities": -math.log(2)}
-            return (xp.sign(wide - half[self.inputs]) + 1) / 2
-        if self.pooling == "probabilities":
-            if self.inputs == "logits":
-                return probabilities_of(wide, axis)
-            return xp.exp(wide) if self.inputs == "log-probabilities" else wide
-        if self.pooling == "log-probabilities":
-            if self.inputs == "logits":
-                return log_sigmoid(wide) if axis is None else log_softmax(wide, axis)
-            return wide if self.inputs == "log-probabilities" else logarithm(wide)
-        if self.inputs == "logits" or (self.inputs == "log-probabilities" and axis is not None):
-            return wide
-        if axis is not None:
-            return logarithm(wide)
-        return log_odds(xp.exp(wide) if self.inputs == "log-probabilities" else wide)
-
-    def _add_logarithm(self, part: Any, weight: float) -> None:
-        xp = namespace(part)
-        powers = weight * xp.exp(part - _finite(part))
-        if self._sum is None:
-            self._sum, self._top = powers, part
-        else:
-            self._add_powers(powers, part)
-
-    def _add_powers(self, powers: Any, top: Any) -> None:
-        """Add a sum of powers that were divided by that of their greatest logarithm."""
-        xp = namespace(powers)
-        greatest = xp.maximum(self._top, top)
-        safe = _finite(greatest)
-        self._sum = self._sum * xp.exp(self._top - safe) + powers * xp.exp(top - safe)
-        self._top = greatest
 
 
 def pool(
@@ -325,10 +258,7 @@ class ValuePool(Generic[ArrayT]):
     def __init__(self) -> None:
         self.like: Kind | None = None  # of the first values
         self._shape: tuple[int, ...] = ()
-        self._weight = 0.0
-        self._mean: Any = None
-        self._squares: Any = None
-        self._noise: Any = None
+        self._moments = Moments()
 
     def update(
         self, values: ArrayT, weight: float = 1.0, *, variances: ArrayT | None = None
@@ -352,17 +282,8 @@ class ValuePool(Generic[ArrayT]):
                 )
         if spread is not None and bool((spread < 0).any()):
             raise negative_variance(float(spread.min()))
-        if weight == 0:
-            return
-        self._weight += weight
-        if self._mean is None:
-            zeros = namespace(wide).zeros_like
-            self._mean, self._squares, self._noise = zeros(wide), zeros(wide), zeros(wide)
-        away = wide - self._mean
-        self._mean += away * (weight / self._weight)
-        self._squares += weight * away * (wide - self._mean)
-        if spread is not None:
-            self._noise += weight * spread
+        if weight > 0:
+            self._moments.add(wide, spread, weight)
 
     def update_stacked(self, values: Any, weights: Sequence[float]) -> None:
         """Take in several members' values, stacked along a first axis, as one by one."""
@@ -370,26 +291,12 @@ class ValuePool(Generic[ArrayT]):
             self.update(each, weight)
 
     def merge(self, other: ValuePool[ArrayT]) -> None:
-        """Take in all that another pool has seen, as `Pool.merge` has it.
-
-        Source: Chan, Golub & LeVeque, "Updating Formulae" (1979), for the sum of squares.
-        """
+        """Take in all that another pool has seen, as `Pool.merge` has it."""
         if other.like is not None and self.like is not None and self._shape != other._shape:
             raise unlike_shapes(other._shape, self._shape)
         if self.like is None:
             self.like, self._shape = other.like, other._shape
-        if other._mean is None:
-            return
-        total = self._weight + other._weight
-        if self._mean is None:  # they are added to in place
-            parts = (other._mean, other._squares, other._noise)
-            self._mean, self._squares, self._noise = (each * 1.0 for each in parts)
-        else:
-            away = other._mean - self._mean
-            self._mean += away * (other._weight / total)
-            self._squares += other._squares + away * away * (self._weight * other._weight / total)
-            self._noise += other._noise
-        self._weight = total
+        self._moments.merge(other._moments)
 
     @property
     def mean(self) -> ArrayT:
@@ -398,7 +305,7 @@ class ValuePool(Generic[ArrayT]):
         Raises:
             EnsembleError: no member has any weight.
         """
-        return cast(ArrayT, narrow(_seen(self._mean), self.like))
+        return cast(ArrayT, narrow(_seen(self._moments.mean), self.like))
 
     @property
     def variance(self) -> ArrayT:
@@ -416,7 +323,7 @@ class ValuePool(Generic[ArrayT]):
         Raises:
             EnsembleError: no member has any weight.
         """
-        return cast(ArrayT, narrow(_seen(self._noise) / self._weight, self.like))
+        return cast(ArrayT, narrow(_seen(self._moments.noise) / self._moments.weight, self.like))
 
     @property
     def epistemic(self) -> ArrayT:
@@ -425,7 +332,7 @@ class ValuePool(Generic[ArrayT]):
         Raises:
             EnsembleError: no member has any weight.
         """
-        return cast(ArrayT, narrow(_seen(self._squares) / self._weight, self.like))
+        return cast(ArrayT, narrow(_seen(self._moments.squares) / self._moments.weight, self.like))
 
     @property
     def moments(self) -> tuple[Any, Any]:
@@ -434,7 +341,7 @@ class ValuePool(Generic[ArrayT]):
         Raises:
             EnsembleError: no member has any weight.
         """
-        return _seen(self._mean), (self._squares + self._noise) / self._weight
+        return _seen(self._moments.mean), self._moments.variance
 
 
 def unlike_shapes(shape: tuple[int, ...], before: tuple[int, ...]) -> EnsembleError:
@@ -448,12 +355,6 @@ def _seen(total: Any) -> Any:
     if total is None:
         raise EnsembleError("The pool must have a member with a positive weight. Received: none")
     return total
-
-
-def _finite(top: Any) -> Any:
-    """What is taken off logarithms before they are raised: the greatest, or of log(0) nothing."""
-    xp = namespace(top)
-    return xp.where(xp.isfinite(top), top, xp.zeros_like(top))
 
 
 def negative_variance(least: float, member: str = "") -> EnsembleError:

@@ -15,7 +15,7 @@ from ..model import Model
 from .form import Form, Path, is_structure, spread
 from .found import FoundOutputs
 from .outputs import REGRESSIONS, OutputSpec
-from .picking import at, pick, pick_pair
+from .picking import pick_leaf
 from .ragged import Join, Ragged, laid
 
 
@@ -57,6 +57,8 @@ class Taken:
     """Which of a model's outputs are taken, and what each is.
 
     Attributes:
+        form: the structure in which they are given back.
+        paths: where each is in what the model returns.
         leaves: what each is.
         several: whether they are taken in a structure, be it of one.
 
@@ -70,8 +72,8 @@ class Taken:
     def __init__(
         self, model: Model[Any], form: Form, paths: Sequence[Path], leaves: Sequence[FoundOutputs]
     ) -> None:
-        self._model, self._form = model, form
-        self._paths, self.leaves = list(paths), list(leaves)
+        self._model, self.form = model, form
+        self.paths, self.leaves = list(paths), list(leaves)
         self.several = form.several
 
     @classmethod
@@ -125,20 +127,14 @@ class Taken:
             EnsembleError: it is not there.
         """
         is_array = self._model.is_array
-        if not self.several and not self._paths[0] and is_array(returned):
+        if not self.several and not self.paths[0] and is_array(returned):
             return returned
         names = self._model.output_names()
         picked = []
-        for path, found in zip(self._paths, self.leaves, strict=True):
-            output, known = returned, names
-            for key in path:
-                output, known = at(output, key, is_array, known), ()
-            if found.are_pairs:
-                picked.append(pick_pair(output, is_array))
-                continue
-            if not path:
-                found.refuse_pair(output)
-            picked.append(pick(output, is_array, known))
+        for path, found in zip(self.paths, self.leaves, strict=True):
+            if not path and not found.are_pairs:
+                found.refuse_pair(returned)
+            picked.append(pick_leaf(returned, path, is_array, names, pair=found.are_pairs))
         return tuple(picked) if self.several else picked[0]
 
     def only(self, output: str | int | None) -> Taken:
@@ -151,7 +147,7 @@ class Taken:
         Raises:
             EnsembleError: there is none of that name, or several without one.
         """
-        names = self._form.names
+        names = self.form.names
         if not self.several:
             if output is not None:
                 raise EnsembleError(
@@ -160,7 +156,7 @@ class Taken:
                 )
             return self
         if output is None:
-            places = [i for i, leaf in enumerate(self._form.leaves) if leaf not in REGRESSIONS]
+            places = [i for i, leaf in enumerate(self.form.leaves) if leaf not in REGRESSIONS]
             places = places if len(names) > 1 else [0]
         else:
             places = [i for i, name in enumerate(names) if name == str(output)]
@@ -170,17 +166,17 @@ class Taken:
                 f"members are judged. Received: {'none' if output is None else shown(output)}"
             )
         (i,) = places
-        form = Form(self._form.leaves[i], [self._form.paths[i]], [self._form.leaves[i]])
-        return Taken(self._model, form, [self._paths[i]], [self.leaves[i]])
+        form = Form(self.form.leaves[i], [self.form.paths[i]], [self.form.leaves[i]])
+        return Taken(self._model, form, [self.paths[i]], [self.leaves[i]])
 
     @property
     def name(self) -> str | None:
         """What one of several is called; None where there is one, or it is no leaf of a form."""
-        return self._form.names[0] or None
+        return self.form.names[0] or None
 
     def labels(self, given: Any) -> Any:
         """The labels of one of several, which may be in a structure of the same form."""
-        for key in self._form.paths[0]:
+        for key in self.form.paths[0]:
             if isinstance(given, Mapping):
                 if key not in given:
                     raise EnsembleError(
@@ -197,7 +193,7 @@ class Taken:
         if not self.several:
             self.found.look(output, members, stacked=stacked)
             return
-        for name, found, each in zip(self._form.names, self.leaves, self.each(output), strict=True):
+        for name, found, each in zip(self.form.names, self.leaves, self.each(output), strict=True):
             with _named(name):
                 found.look(each, members, stacked=stacked)
 
@@ -235,17 +231,17 @@ class Taken:
         if not self.several:
             return laid(join, parts, self.found.spec.class_axis, ragged)
         if ragged == "list":
-            return [self._form.fill(part) for part in parts]
+            return [self.form.fill(part) for part in parts]
         found = []
         for name, leaf, of_leaf in zip(
-            self._form.names, self.leaves, zip(*parts, strict=True), strict=True
+            self.form.names, self.leaves, zip(*parts, strict=True), strict=True
         ):
             with _named(name):
                 found.append(laid(join, of_leaf, leaf.spec.class_axis, ragged))
         if ragged == "pad":
             arrays, masks = zip(*found, strict=True)
-            return self._form.fill(arrays), self._form.fill(masks)
-        return self._form.fill(found)
+            return self.form.fill(arrays), self.form.fill(masks)
+        return self.form.fill(found)
 
     def expect_values(self) -> None:
         """Take outputs that are not known yet for the values of a regression.
@@ -253,7 +249,7 @@ class Taken:
         Raises:
             EnsembleError: one is known to be something else.
         """
-        for name, found in zip(self._form.names, self.leaves, strict=True):
+        for name, found in zip(self.form.names, self.leaves, strict=True):
             with _named(name, "; leave others out by None in outputs="):
                 found.expect_values()
 
