@@ -34,6 +34,7 @@ ENGINES_TESTS = (
     "tests/adapters/torch/test_ranks.py",
     "tests/adapters/torch/test_recorder_accelerate.py",
     "tests/adapters/torch/test_share.py",
+    "tests/adapters/torch/test_shipped_runtimes.py",
 )
 OTHERS = (
     *CORE_TESTS,
@@ -196,7 +197,7 @@ def peers(session: nox.Session) -> None:
 
 @nox.session
 def engines(session: nox.Session) -> None:
-    """The trainers that people train with, and runs on several processes."""
+    """The trainers that people train with, runs on several processes, and ONNX Runtime."""
     install(session, ".[lightning,transformers]", group="engines-test")
     session.run("pytest", *PARALLEL, *ENGINES_TESTS, *session.posargs)
 

@@ -37,6 +37,10 @@ _CPU: Final = torch.device("cpu")
 class TorchModel:
     """A module that members can be loaded into; see `cosanneal.ensemble.Model`.
 
+    Attributes:
+        copy: the copy that they are loaded into.
+        placed: where the model was, as `place` says it, when it was copied.
+
     Args:
         model: the module, whose tensors and place the members must fit; or a
             function that builds one, for a module that cannot be copied.
@@ -62,7 +66,7 @@ class TorchModel:
         # There is one copy, which has a member at a time.
         self._lock = threading.RLock()
         self._present: dict[str, Tensor] | None = None
-        self._place: object = None
+        self.placed: object = None
         self._source: nn.Module | None = None  # of a function that builds the model
         self._renew()
 
@@ -97,7 +101,7 @@ class TorchModel:
     def says_outputs(self, output: Any = None) -> Reading | None:
         if output is not None:
             return None
-        model = self.model if isinstance(self.model, nn.Module) else self._copy.module
+        model = self.model if isinstance(self.model, nn.Module) else self.copy.module
         last: Any = unwrapped(model)
         # What runs one module after the other, and does nothing else, ends with its last.
         while isinstance(last, nn.Sequential) and len(last) and not _is_hooked(last):
@@ -114,7 +118,7 @@ class TorchModel:
         return Reading("probabilities", None) if kind is nn.Sigmoid else None
 
     def load(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        if self.place() != self._place:
+        if self.place() != self.placed:
             with self._lock:
                 self._renew()  # for what is no state, but lies where the model was
         own = self._state()
@@ -127,12 +131,12 @@ class TorchModel:
                 yield lambda weights, batch: pick(self._run(weights, batch))
             finally:
                 self._present = None
-                self._copy.drop()
+                self.copy.drop()
 
     def stack(
         self, members: Sequence[Callable[[], dict[str, Tensor]]], pick: Pick
     ) -> Callable[[Batch], Any]:
-        copied, module = self._copy, self._copy.module
+        working, module = self.copy, self.copy.module
         called = _Called(module, self._call)
         stacked: dict[str, Tensor] = {}
         for i, load in enumerate(members):
@@ -153,7 +157,7 @@ class TorchModel:
                 output = torch.func.functional_call(called, weights, (given,), tie_weights=False)
                 return pick(output)
 
-            if copied.derives:  # what was kept of the call before is forgotten
+            if working.derives:  # what was kept of the call before is forgotten
                 self._present = None
                 module.train()
                 module.eval()
@@ -164,6 +168,7 @@ class TorchModel:
                 for each, own in zip(leaves(outputs), leaves(alone), strict=True):
                     _compare(each[0], own)
                 compared = True
+                working.alike = True
             return outputs
 
         return run
@@ -201,7 +206,7 @@ class TorchModel:
     def running_statistics(
         self, members: Sequence[Callable[[], dict[str, Tensor]]]
     ) -> Sequence[str]:
-        return moving_layers(self._copy.module, members)
+        return moving_layers(self.copy.module, members)
 
     def estimate(
         self, weights: dict[str, Tensor], layers: Sequence[str], batches: Batches
@@ -209,22 +214,22 @@ class TorchModel:
         with self.running(lambda output: output) as run:
             self._put(weights)
             return estimate(
-                self._copy.module, weights, layers, batches, lambda batch: run(weights, batch)
+                self.copy.module, weights, layers, batches, lambda batch: run(weights, batch)
             )
 
     def same_randomness(self) -> AbstractContextManager[object]:
         return torch.random.fork_rng(devices=[])  # a pass over a DataLoader draws a seed
 
     def export(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {self._copy.names[plain]: value for plain, value in weights.items()}
+        return {self.copy.names[plain]: value for plain, value in weights.items()}
 
     def _run(self, weights: dict[str, Tensor], batch: Batch) -> Any:
         self._put(weights)
         batch = _moved(batch, self._device)
-        unwatched = self._copy.watched or samples_of(batch) == 0
+        unwatched = self.copy.watched or samples_of(batch) == 0
         alone = isinstance(self.model, nn.Module)  # of one that was built, nothing else is there
         own = None if unwatched else lambda: _others(self._state() if alone else {}, weights)
-        return self._copy.run(lambda module: self._call(module, batch), own)
+        return self.copy.run(lambda module: self._call(module, batch), own)
 
     def _call(self, module: nn.Module, batch: Batch) -> Any:
         if isinstance(batch, Whole):
@@ -234,28 +239,15 @@ class TorchModel:
     def _put(self, weights: dict[str, Tensor]) -> None:
         if weights is not self._present:
             self._present = None
-            self._copy.put(weights)
+            self.copy.put(weights)
             self._present = weights
 
-    @torch.inference_mode(mode=False)  # whose tensors could not be used outside of it
     def _renew(self) -> None:
         """Make the copy, of the model as it is now."""
-        if isinstance(self.model, nn.Module):
-            model = unwrapped(self.model)
-            state = model.state_dict(keep_vars=True)
-            for name, value in state.items():
-                if isinstance(value, Tensor) and (value.is_meta or is_shard(value)):
-                    what = "without data" if value.is_meta else "a shard"
-                    raise EnsembleError(
-                        "The model's tensors must be whole in this process, so that members' have "
-                        f"a place. Received: {name!r}, {what}; give a model that has its weights, "
-                        "or a function that builds one"
-                    )
-            self._copy = WorkingCopy.of(model)
-        else:
-            self._copy = WorkingCopy.built(self.model)
-            model, state = self._copy.module, self._copy.module.state_dict(keep_vars=True)
-        slots = slots_of(model)
+        self.copy = copied(self.model)
+        built = not isinstance(self.model, nn.Module)
+        model = self.copy.module if built else unwrapped(cast(nn.Module, self.model))
+        state, slots = model.state_dict(keep_vars=True), slots_of(model)
         # By the plain model's names; also what a hook makes, but no extra state, which no
         # snapshot holds. The objects may be others when the model has been trained or moved.
         self._slots = {
@@ -264,12 +256,33 @@ class TorchModel:
             if isinstance(value, Tensor)
         }
         self._present = None
-        self._place = self.place()
-        self._device = next((each.device for each in self._state().values()), _CPU)
+        self.placed = self.place()
+        self._device: torch.device = next((each.device for each in self._state().values()), _CPU)
 
     def _state(self) -> dict[str, Tensor]:
         """The tensors of the model's state, by the plain model's names, as they are now."""
         return {name: held[key] for name, (held, key) in self._slots.items()}
+
+
+@torch.inference_mode(mode=False)  # whose tensors could not be used outside of it
+def copied(model: nn.Module | Callable[[], nn.Module]) -> WorkingCopy:
+    """A copy of a model as it is now, which has none of its weights; or what a function builds.
+
+    Raises:
+        EnsembleError: there can be none, or weights that are not whole in this process.
+    """
+    if not isinstance(model, nn.Module):
+        return WorkingCopy.built(model)
+    model = unwrapped(model)
+    for name, value in model.state_dict(keep_vars=True).items():
+        if isinstance(value, Tensor) and (value.is_meta or is_shard(value)):
+            what = "without data" if value.is_meta else "a shard"
+            raise EnsembleError(
+                "The model's tensors must be whole in this process, so that members' have "
+                f"a place. Received: {name!r}, {what}; give a model that has its weights, "
+                "or a function that builds one"
+            )
+    return WorkingCopy.of(model)
 
 
 def _is_hooked(module: nn.Module) -> bool:

@@ -41,6 +41,7 @@ class WorkingCopy:
         self.derives = any(map(may_derive, module.modules()))
         self._empty = {name: _empty(value) for name, (_, _, value) in self._slots.items()}
         self.watched = False  # whether it was looked at what the copy reaches
+        self.alike = False  # whether it gave the same for a member that was run with others
         self.drop()
 
     @classmethod

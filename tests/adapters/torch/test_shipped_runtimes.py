@@ -1,0 +1,92 @@
+"""An ensemble as one module in the runtimes that take some seconds, or packages of their own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cosanneal.adapters.torch import SnapshotEnsemble
+from tests.shared.torch_members import recorded
+
+# What torch's exporters and inductor themselves use of torch.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*LeafSpec", "ignore:`torch.jit.script:DeprecationWarning"
+)
+
+
+class Convolution(nn.Module):
+    """Classes of an image; or a mean and a variance."""
+
+    def __init__(self, seed: int, *, pairs: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.convolution, self.norm = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4)
+        self.head, self.pairs = nn.Linear(4, 3), pairs
+        self.norm.running_mean = torch.randn(4)
+
+    def forward(self, x: Tensor) -> Any:
+        z = 2 * self.head(torch.relu(self.norm(self.convolution(x))).mean((2, 3)))
+        return (z, nn.functional.softplus(z)) if self.pairs else z
+
+
+def images() -> Tensor:
+    return torch.randn(7, 1, 5, 5, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *(
+            {"outputs": "logits", "class_axis": axis, "pooling": pooling}
+            for pooling in ("probabilities", "logits", "log-probabilities", "vote")
+            for axis in (-1, None)
+        ),
+        {"outputs": "gaussian"},
+    ],
+    ids=lambda options: "-".join(map(str, options.values())),
+)
+def test_onnx_gives_the_same_for_batches_of_any_size(
+    tmp_path: Path, options: dict[str, Any]
+) -> None:
+    x = images()
+    pairs = options["outputs"] == "gaussian"
+    members = [Convolution(seed, pairs=pairs) for seed in range(3)]
+    ensemble = SnapshotEnsemble(recorded(tmp_path / "run", members), tmp_path / "run", **options)
+    predicted = ensemble.predict(x)
+    torch.onnx.export(
+        ensemble.as_module(),
+        (x[:4],),
+        tmp_path / "ensemble.onnx",
+        dynamo=True,
+        dynamic_shapes=({0: torch.export.Dim("batch", min=2)},),
+        verbose=False,
+    )
+    session = onnxruntime.InferenceSession(
+        tmp_path / "ensemble.onnx", providers=["CPUExecutionProvider"]
+    )
+    assert [each.name for each in session.get_inputs()] == ["x"]
+    found = session.run(None, {"x": x.numpy()})
+    wanted: Any = predicted if pairs else [predicted]
+    assert len(found) == len(wanted)
+    for one, other in zip(found, wanted, strict=True):
+        assert one.std() > 0.01
+        np.testing.assert_allclose(one, other.numpy(), rtol=1e-6, atol=1e-6)
+
+
+def test_inductor_gives_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    x = images()
+    members = [Convolution(seed) for seed in range(2)]
+    ensemble = SnapshotEnsemble(
+        recorded(tmp_path / "run", members), tmp_path / "run", outputs="logits", class_axis=-1
+    )
+    predicted = ensemble.predict(x)
+    found = torch.compile(ensemble.as_module(), fullgraph=True)(x)
+    torch.testing.assert_close(found, predicted, rtol=0, atol=1e-6)
+    torch._dynamo.reset()
