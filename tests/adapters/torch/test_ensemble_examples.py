@@ -20,3 +20,12 @@ def test_a_segmentation_with_pixels_that_do_not_count(tmp_path: Path) -> None:
     scores = [float(each) for each in re.findall(r"mean IoU ([0-9.]+)", told)]
     assert len(scores) == 5
     assert scores[-1] >= max(scores[:-1]) - 0.02
+
+
+def test_an_ensemble_shipped_as_one_file(tmp_path: Path) -> None:
+    told = run_example("torch_ship.py", tmp_path)
+    (wrong,) = (float(each) for each in re.findall(r"([0-9.]+) % of the test", told))
+    assert wrong < 10
+    (away,) = (float(each) for each in re.findall(r"difference to the ensemble: (\S+)", told))
+    assert away < 1e-6
+    assert (tmp_path / "ensemble.pt2").stat().st_size > 1000
