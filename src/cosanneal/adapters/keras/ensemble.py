@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Unpack
+from typing import Any, Unpack, cast
 
 import keras
 from numpy.typing import NDArray
 
+from ...ensemble.combined import Combination
 from ...ensemble.ensemble import SnapshotEnsemble as Ensemble
 from ...ensemble.model import Forward
 from ...ensemble.options import EnsembleOptions
 from ...snapshots.sources import Source
 from .model import KerasModel
+from .shipped import ship
 
 
 class SnapshotEnsemble(Ensemble[NDArray[Any]]):
@@ -88,3 +90,51 @@ class SnapshotEnsemble(Ensemble[NDArray[Any]]):
         **options: Unpack[EnsembleOptions],
     ) -> None:
         super().__init__(KerasModel(model, forward), folder, **options)
+
+    def as_model(self) -> keras.Model:
+        """The ensemble as one Keras model, to be saved, exported and run by itself.
+
+        It takes the model's inputs and gives what `predict` gives for a batch: the prediction
+        of the members that count, at their weights and temperature. The members are in it as
+        copies, without trainable weights and in inference mode. `save("name.keras")` writes
+        all of it; where that is loaded, `cosanneal.adapters.keras` must have been imported,
+        for its one layer, `CombinedOutputs`. On TensorFlow, `export(folder)` writes a
+        SavedModel, which needs no more than TensorFlow.
+
+        Sums are in the outputs' own dtype, but at least in float32: they agree with those of
+        `predict`, which are in float64, to 1e-6 of numbers up to 1. No number is looked at: a
+        NaN stays one.
+
+        Raises:
+            EnsembleError: it is not known yet what the outputs are, since nothing was
+                predicted; the ensemble has `forward=`; the model is not functional or
+                Sequential, keeps a state, or has layers that are not Keras' own, and no
+                function that builds it was given; or a snapshot does not fit.
+            SnapshotError: a snapshot is damaged.
+
+        Example:
+            >>> import os, tempfile
+            >>> import keras, numpy as np
+            >>> import cosanneal as ca
+            >>> from cosanneal.adapters.keras import CyclicCosineSchedule
+            >>> from cosanneal.adapters.keras import SnapshotEnsemble, SnapshotRecorder
+            >>> schedule = ca.CyclicCosine(max_lr=0.2, total_steps=6, num_cycles=2)
+            >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])
+            >>> model.compile(keras.optimizers.SGD(CyclicCosineSchedule(schedule)), "mse")
+            >>> folder = tempfile.mkdtemp()
+            >>> x, y = np.ones((6, 2)), np.ones((6, 3))
+            >>> recorder = SnapshotRecorder(folder, schedule)
+            >>> _ = model.fit(x, y, batch_size=1, callbacks=[recorder], verbose=0)
+            >>> shipped = SnapshotEnsemble(model, folder, last=2).as_model()
+            >>> shipped.save(os.path.join(folder, "ensemble.keras"))
+            >>> loaded = keras.saving.load_model(os.path.join(folder, "ensemble.keras"))
+            >>> np.array_equal(loaded.predict(x, verbose=0), shipped.predict(x, verbose=0))
+            True
+
+        Source: Huang et al., "Snapshot Ensembles" (2017), section 3.
+        """
+        weights, model = self._weights(), cast(KerasModel, self.model)
+        combination = Combination.of(
+            self._taken, weights, self._choices(), self.model.output_names()
+        )
+        return ship(model, (self._members.load(each) for each in weights), combination)

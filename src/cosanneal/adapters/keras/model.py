@@ -240,6 +240,24 @@ class KerasModel:
         # The state goes on from one batch to the next.
         return None if self._derived.stateful else BATCH_SIZE
 
+    def another(self) -> keras.Model:
+        """A model of the same structure with weights of its own.
+
+        Raises:
+            EnsembleError: there can be none.
+        """
+        if not isinstance(self.given, keras.Model):
+            made: keras.Model = self.given()
+            return made
+        made = None if self.lent else _copied(self.model)
+        if made is None:
+            raise EnsembleError(
+                "Argument `model` of the ensemble must be a function that builds the model, where "
+                "its config may not say all of it, for several of them. Received: a model with "
+                "layers that are not Keras' own, or with a vocabulary; give such a function"
+            )
+        return made
+
     @contextmanager
     def holding(self, weights: Weights) -> Iterator[keras.Model]:
         """The model, or its copy, as long as it has some weights."""
