@@ -121,6 +121,22 @@ def test_the_same_weights_predict_the_same(framework: str) -> None:
 
 
 @pytest.mark.parametrize("framework", WITH_SNAPSHOTS)
+def test_what_is_shipped_predicts_the_same(framework: str) -> None:
+    """As one torch module, Keras model or JAX function: with all members, and with those chosen."""
+    result = found(framework)
+    shipped = {each: np.array(numbers) for each, numbers in result["shipped"].items()}
+    expected = network.expected()
+    np.testing.assert_allclose(shipped.pop("all"), expected.mean(axis=0), rtol=0, atol=1e-6)
+    assert [*shipped] == ["last", "greedy", "weights"]
+    for select, ours in shipped.items():
+        weights, temperature, predicted = result[select]
+        np.testing.assert_allclose(ours, predicted, rtol=0, atol=1e-6)
+        powers = np.tensordot(weights, expected, 1) ** (1 / temperature)
+        exact = powers / powers.sum(axis=-1, keepdims=True)
+        np.testing.assert_allclose(ours, exact, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("framework", WITH_SNAPSHOTS)
 def test_the_same_weights_are_as_sure(framework: str) -> None:
     result = found(framework)["uncertainty"]
     p = network.expected()

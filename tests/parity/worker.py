@@ -67,7 +67,10 @@ def _recorded(drive: Callable[[str, ca.Schedule], object]) -> dict[str, list[lis
     return found
 
 
-def _predicted(ensemble: Any, x: Any, y: Any) -> dict[str, Any]:
+def _predicted(
+    ensemble: Any, x: Any, y: Any, ship: Callable[[], Callable[[Any], Any]]
+) -> dict[str, Any]:
+    """What an ensemble gives, and also what `ship` makes of it."""
     sure = ensemble.predict_with_uncertainty(x)
     found: dict[str, Any] = {
         "members": [np.asarray(each).tolist() for each in ensemble.member_predictions(x)],
@@ -77,6 +80,7 @@ def _predicted(ensemble: Any, x: Any, y: Any) -> dict[str, Any]:
         },
         "sets": {},
     }
+    found["shipped"] = {"all": np.asarray(ship()(x)).tolist()}
     half = len(y) // 2
     for variant in network.CONFORMAL:
         predictor = ConformalPredictor.fit(sure.probabilities[:half], y[:half], **variant)
@@ -86,6 +90,7 @@ def _predicted(ensemble: Any, x: Any, y: Any) -> dict[str, Any]:
         choice = ensemble.fit(x, y, select=select)
         fitted = np.asarray(ensemble.predict(x)).tolist()
         found[select] = [*choice.weights], choice.temperature, fitted
+        found["shipped"][select] = np.asarray(ship()(x)).tolist()
     return found
 
 
@@ -151,7 +156,8 @@ def _torch() -> dict[str, Any]:
                 model.load_state_dict(state)
                 recorder.step()
         x, y = torch.tensor(network.inputs()), torch.tensor(network.labels())
-        predicted = _predicted(SnapshotEnsemble(model, folder), x, y)
+        ensemble = SnapshotEnsemble(model, folder)
+        predicted = _predicted(ensemble, x, y, ensemble.as_module)
 
     def first(_seed: int) -> Any:
         model: Any = build_model(0)
@@ -215,7 +221,12 @@ def _jax() -> dict[str, Any]:
                 recorder.step(params)
         ensemble = SnapshotEnsemble(jax.jit(apply_fn), folder, like=params)
         x, y = jax.numpy.asarray(network.inputs()), network.labels()
-        predicted = _predicted(ensemble, x, jax.numpy.asarray(y, np.int32))
+
+        def ship() -> Any:
+            function, members = ensemble.as_function()
+            return jax.tree_util.Partial(jax.jit(function), members)
+
+        predicted = _predicted(ensemble, x, jax.numpy.asarray(y, np.int32), ship)
     params = build_params(0)
     for name, layer in network.demonstration().items():
         params["weights"][name]["kernel"] = jax.numpy.asarray(layer["kernel"])
@@ -285,7 +296,13 @@ def _keras(backend: str) -> dict[str, Any]:
         for weights in network.members():
             model.set_weights([array for layer in weights.values() for array in layer.values()])
             model.fit(x[:1], np.zeros(1, np.int32), verbose=0, callbacks=[recorder])
-        predicted = _predicted(SnapshotEnsemble(model, folder), x, network.labels())
+        ensemble = SnapshotEnsemble(model, folder)
+
+        def ship() -> Any:
+            shipped = ensemble.as_model()
+            return lambda x: shipped.predict(x, verbose=0)
+
+        predicted = _predicted(ensemble, x, network.labels(), ship)
 
     def first(_seed: int, weight_decay: float) -> Any:
         model = build_model(0, weight_decay)
