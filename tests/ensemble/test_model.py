@@ -13,6 +13,7 @@ import pytest
 import cosanneal as ca
 from cosanneal.ensemble import SnapshotEnsemble, ValueUncertainty, log_loss
 from cosanneal.ensemble.predict.batches import Batches
+from tests.shared.classes import check_classes
 from tests.shared.modes import (
     MODES,
     check_choice,
@@ -123,6 +124,10 @@ def test_it_predicts_in_every_mode(ensemble: SnapshotEnsemble[Any]) -> None:
 
 def test_it_is_fitted_and_the_choice_is_applied(ensemble: SnapshotEnsemble[Any]) -> None:
     check_choice(ensemble, *data())
+
+
+def test_its_classes_are_those_of_predict(ensemble: SnapshotEnsemble[Any]) -> None:
+    check_classes(ensemble, *data())
 
 
 def test_it_says_how_sure_it_is(ensemble: SnapshotEnsemble[Any]) -> None:

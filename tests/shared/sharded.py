@@ -10,6 +10,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import cosanneal as ca
 from cosanneal.adapters.jax import SnapshotEnsemble, SnapshotRecorder
+from cosanneal.ensemble.predict.modes import Mode
+
+MODES: tuple[Mode, ...] = ("stream", "resident", "stacked")
 
 
 def main(folder: str, classes: int) -> None:
@@ -31,6 +34,11 @@ def main(folder: str, classes: int) -> None:
         found = ensemble.predict(x, mode=mode)
         np.testing.assert_allclose(found, streamed, rtol=1e-5)
         assert found.sharding.is_equivalent_to(by_sample, 2), (mode, found.sharding)
+    for mode in MODES:
+        numbers = ensemble.predict_classes(10 * x, mode=mode)
+        np.testing.assert_array_equal(numbers, ensemble.predict(10 * x).argmax(-1))
+        along = NamedSharding(mesh, PartitionSpec("data"))
+        assert numbers.sharding.is_equivalent_to(along, 1), (mode, numbers.sharding)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ import cosanneal as ca
 from cosanneal.adapters.torch import SnapshotEnsemble, SnapshotRecorder
 from cosanneal.adapters.torch.share import share_of
 
+MODES = ("stream", "resident", "stacked", "auto")
 SAMPLES = 11  # which no number of processes divides
 
 
@@ -63,6 +64,7 @@ def found(ensemble: Any, loader: Any, y: Any = None) -> Iterator[Any]:
     yield ensemble.predict(loader).tolist()
     yield ensemble.predict(loader, mode="resident").tolist()
     yield [each.tolist() for each in ensemble.member_predictions(loader)]
+    yield [ensemble.predict_classes(loader, mode=mode).tolist() for mode in MODES]
     sure = ensemble.predict_with_uncertainty(loader)
     yield [sure.probabilities.tolist(), sure.mutual_information.tolist()]
     for select in ("last", "greedy", "weights"):

@@ -19,6 +19,9 @@ from ..core.errors import EnsembleError, shown
 # float32, counts as this: one that underflowed must not make a mean infinite.
 SMALLEST: Final = 2.0**-126
 
+# The spacing of floats at 1, by the dtype's name.
+EPS: Final = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
+
 # By how much probabilities may leave [0, 1], and their sum 1: bfloat16 has 8 bits.
 _SLACK: Final = 1e-2
 
@@ -118,6 +121,13 @@ def narrow(wide: Any, like: Any) -> Any:
         with tensorflow.device(kind.place):
             return tensorflow.convert_to_tensor(value)
     return value
+
+
+def as_numbers(wide: Any, like: Any) -> Any:
+    """Whole numbers, as integers of the framework and in the place of `like`; see `narrow`."""
+    kind = like if isinstance(like, Kind) else Kind.of(like)
+    whole = wide.astype(np.int64) if isinstance(wide, np.ndarray) else wide.long()
+    return narrow(whole, kind._replace(dtype=None))
 
 
 def namespace(array: Any) -> Any:

@@ -18,11 +18,12 @@ from ..snapshots.sources import Source
 from ..snapshots.store import Snapshot, SnapshotStore
 from .choose.choice import Choice, FitOptions
 from .findings import EvaluateOptions
-from .fitting import evaluate_members, fit_members
+from .fitting import evaluate_members, fit_members, load_choice
 from .members import Chosen, Members, Picked, check_alike
 from .model import ArrayT, Model
+from .predict.classes import Classes
 from .predict.found import FoundOutputs
-from .predict.modes import Modes, PredictOptions
+from .predict.modes import Finish, Modes, PredictOptions
 from .predict.outputs import Auto, Outputs, OutputSpec, Structure
 from .predict.pooling import Pooling
 from .predict.ragged import Ragged
@@ -73,15 +74,16 @@ class SnapshotEnsemble(Generic[ArrayT]):
     def _begin(self, members: Members) -> None:
         self._members, self.choice = members, cast(Choice | None, None)
         self._taken = Taken.of(self.model, *self._settings)
-        self._modes = Modes(self.model, members, self._taken)
+        self._modes, self._classes = _run_by(self.model, members, self._taken)
 
     def __getstate__(self) -> dict[str, Any]:
         """What copies and other processes get: the files' places, and no member's weights."""
-        return {name: value for name, value in vars(self).items() if name != "_modes"}
+        left_out = ("_modes", "_classes")
+        return {name: value for name, value in vars(self).items() if name not in left_out}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._modes = Modes(self.model, self._members, self._taken)
+        self._modes, self._classes = _run_by(self.model, self._members, self._taken)
 
     def __add__(self, other: Self) -> Self:
         """Both's members, without what either chose; of the very same model and options."""
@@ -119,6 +121,11 @@ class SnapshotEnsemble(Generic[ArrayT]):
         """How many members mode="resident" keeps."""
         return self._modes.held
 
+    @property
+    def passes(self) -> float:
+        """How many members the last `predict_classes` ran on a sample, on average."""
+        return self._classes.passes
+
     def predict(self, x: Any, **options: Unpack[PredictOptions]) -> ArrayT:
         """The members' predictions made one: by default their mean; after `fit`, as it chose.
 
@@ -147,14 +154,27 @@ class SnapshotEnsemble(Generic[ArrayT]):
                 the first tensor that differs); or batches that change between
                 two passes.
         """
-        choice_of = self._choices()
-
-        def finish(found: FoundOutputs, pool: Any) -> Any:
-            choice = choice_of(found)
-            return pool.value if choice is None else choice.finish(pool)
-
+        finish = _finish(self._choices())
         (made,) = self._modes.predictions(OutputSpec.pool, self._weights(), x, [finish], **options)
         return cast(ArrayT, made)
+
+    def predict_classes(self, x: Any, **options: Unpack[PredictOptions]) -> ArrayT:
+        """The numbers of the classes that `predict` gives most to, by fewer passes where it can.
+
+        `predict(x).argmax(class_axis)`, and of outcomes (`class_axis=None`) 1 where it is above
+        1/2: the very same, also of equal classes the first. Members that cannot change a
+        sample's class any more are not run on it; `passes` says how many were. `Classes` says
+        how, when it is all of them, and what of rounding in batches of another size.
+
+        Args and errors as in `predict`; also outputs without classes ("values", "gaussian").
+
+        Returns:
+            Integers, in the shape of `predict` without the classes, of its kind and on its device;
+            of several outputs, in the form of `outputs`.
+        """
+        temperature = 1.0 if self.choice is None else self.choice.temperature
+        chosen = self._weights(), _finish(self._choices()), temperature
+        return cast(ArrayT, self._classes.predict(*chosen, x, **options))
 
     def predict_with_uncertainty(self, x: Any, **options: Unpack[PredictOptions]) -> Any:
         """The prediction, how sure it is, and how far its members differ.
@@ -374,16 +394,8 @@ class SnapshotEnsemble(Generic[ArrayT]):
                 there; one of its snapshots is missing, or is another than it was;
                 or there are newer ones, among which it was not made.
         """
-        if not self._taken.several:
-            self._taken.found.check_mean()
-        file = self._members.beside(path)
-        choice = Choice.load(file)
-        found = self._taken.only(choice.output).found
-        found.check_mean()
-        members = self._members.among(choice, file)
-        found.expect_outputs(choice.outputs, f"The choice in {file}")
-        found.expect_class_axis(choice.class_axis, f"The choice in {file}")
-        self._members.snapshots, self.choice = members, choice
+        choice, self._members.snapshots = load_choice(self._members, self._taken, path)
+        self.choice = choice
         return choice
 
     def _choices(self) -> Callable[[FoundOutputs], Choice | None]:
@@ -393,6 +405,28 @@ class SnapshotEnsemble(Generic[ArrayT]):
         return lambda found: choice if found is judged else None
 
     def _weights(self) -> dict[Snapshot, float]:
-        """The members that count, with their weights."""
+        """The members that count, with their weights: by falling weight, and else in their order.
+
+        So sums are in one order whether the last members are needed or not.
+        """
         weights = [1.0] * len(self) if self.choice is None else self.choice.weights
-        return {each: weight for each, weight in zip(self.members, weights, strict=True) if weight}
+        counted = [each for each in zip(self.members, weights, strict=True) if each[1]]
+        return dict(sorted(counted, key=lambda each: -each[1]))
+
+
+def _finish(choice_of: Callable[[FoundOutputs], Choice | None]) -> Finish:
+    """What makes the prediction of a pool, as it was chosen for its output."""
+
+    def finish(found: FoundOutputs, pool: Any) -> Any:
+        choice = choice_of(found)
+        return pool.value if choice is None else choice.finish(pool)
+
+    return finish
+
+
+def _run_by(
+    model: Model[ArrayT], members: Members, taken: Taken
+) -> tuple[Modes[ArrayT], Classes[ArrayT]]:
+    """What runs members, and keeps what is kept of them."""
+    modes = Modes(model, members, taken)
+    return modes, Classes(modes, taken)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeVar, Unpack, cast
 
+from ..snapshots.store import Snapshot
 from .choose.choice import Choice, FitOptions
 from .choose.moments import Regression
 from .choose.regression import fit_outputs
@@ -68,6 +69,31 @@ def fit_members(
 
     choice = _of_all(members, data, taken, keep, choose)
     return replace(choice, class_axis=taken.found.spec.class_axis, output=taken.name)
+
+
+def load_choice(
+    members: Members, taken: Taken, path: str | os.PathLike[str] | None
+) -> tuple[Choice, tuple[Snapshot, ...]]:
+    """A choice that was saved, and the snapshots among which it was made.
+
+    Args:
+        members: the members.
+        taken: what the ensemble's outputs are.
+        path: the file; None for the usual one.
+
+    Raises:
+        EnsembleError: as `SnapshotEnsemble.load`.
+    """
+    if not taken.several:
+        taken.found.check_mean()
+    file = members.beside(path)
+    choice = Choice.load(file)
+    found = taken.only(choice.output).found
+    found.check_mean()
+    snapshots = members.among(choice, file)
+    found.expect_outputs(choice.outputs, f"The choice in {file}")
+    found.expect_class_axis(choice.class_axis, f"The choice in {file}")
+    return choice, snapshots
 
 
 def evaluate_members(

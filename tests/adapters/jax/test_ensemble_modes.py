@@ -15,6 +15,7 @@ import pytest
 
 import cosanneal as ca
 from cosanneal.adapters.jax import SnapshotEnsemble, SnapshotRecorder
+from tests.shared.classes import check_classes
 from tests.shared.modes import (
     MODES,
     check_choice,
@@ -76,6 +77,33 @@ def test_a_choice_is_applied_in_every_mode(ensemble: SnapshotEnsemble) -> None:
 
 def test_its_uncertainty_is_that_of_the_members(ensemble: SnapshotEnsemble) -> None:
     check_uncertainty(ensemble, *data())
+
+
+def test_classes_are_those_of_predict(ensemble: SnapshotEnsemble) -> None:
+    check_classes(ensemble, *data())
+
+
+def test_few_sizes_of_batches_are_compiled(tmp_path: Path) -> None:
+    sizes: list[int] = []
+
+    @jax.jit
+    def sure(params: Any, x: Any) -> Any:
+        sizes.append(len(x))  # when it is traced
+        return params["factor"] * x
+
+    with SnapshotRecorder(tmp_path, EVERY_STEP) as recorder:
+        for factor in (8.0, 9.0, 10.0, 11.0, -9.0):
+            recorder.step({"factor": jnp.full(1, factor)})
+    ensemble = SnapshotEnsemble(sure, tmp_path, {"factor": jnp.zeros(1)})
+    random = np.random.default_rng(0)
+    for undecided in (0, 1, 3, 7, 9, 12, 20, 31, 40):
+        x = random.normal(size=(64, 3)).astype(np.float32) / 9
+        x[undecided:] *= 100
+        for given in (x, jnp.asarray(x)):
+            found = ensemble.predict_classes(given, mode="resident")
+            np.testing.assert_array_equal(found, ensemble.predict(given).argmax(-1))
+            assert found.dtype == jnp.int32
+    assert sorted(sizes) == [8, 16, 32, 64]
 
 
 def test_labels_count_as_they_are_said_to(ensemble: SnapshotEnsemble) -> None:

@@ -14,6 +14,7 @@ from keras import layers
 import cosanneal as ca
 from cosanneal.adapters.keras import SnapshotEnsemble, SnapshotRecorder
 from cosanneal.snapshots.capture import Standing
+from tests.shared.classes import check_classes
 from tests.shared.compiling import BACKEND
 from tests.shared.modes import (
     MODES,
@@ -113,6 +114,52 @@ def test_a_choice_is_applied_in_every_mode(ensemble: SnapshotEnsemble) -> None:
 
 def test_its_uncertainty_is_that_of_the_members(ensemble: SnapshotEnsemble) -> None:
     check_uncertainty(ensemble, *data())
+
+
+def test_classes_are_those_of_predict(ensemble: SnapshotEnsemble) -> None:
+    check_classes(ensemble, *data())
+
+
+@pytest.mark.parametrize("fixed", [None, 8])
+def test_samples_are_left_out_where_a_model_takes_any_number(
+    tmp_path: Path, fixed: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = keras.Sequential([keras.Input((3,), batch_size=fixed), layers.Dense(3)])
+    recorder = SnapshotRecorder(tmp_path, EVERY_STEP)
+    recorder.set_model(model)
+    for member, factor in enumerate((8.0, 9.0, 10.0, 11.0, -9.0)):
+        model.set_weights([factor * np.eye(3), np.zeros(3)])
+        recorder.recorder.advance(Standing(member + 1, member + 1))
+    recorder.close()
+    ensemble = SnapshotEnsemble(model, tmp_path)
+    x = np.random.default_rng(0).normal(size=(32, 3)).astype(np.float32) / 9
+    x[np.arange(32) % 8 > 1] *= 200
+    expected = ensemble.predict(x).argmax(-1)
+    sizes: list[int] = []
+    inner = keras.Model.predict_on_batch
+
+    def watched(self: Any, batch: Any) -> Any:
+        sizes.append(len(batch))
+        return inner(self, batch)
+
+    monkeypatch.setattr(keras.Model, "predict_on_batch", watched)
+    for _ in range(2):
+        found = ensemble.predict_classes(x, mode="resident", batch_size=8)
+        np.testing.assert_array_equal(found, expected)
+        assert type(found) is np.ndarray
+    assert {*sizes} == ({8} if fixed else {8, 2, 1})
+    assert (ensemble.passes < 4) == (fixed is None)
+
+
+def test_a_state_has_every_member_see_every_batch(tmp_path: Path) -> None:
+    model = keras.Sequential(
+        [keras.Input((4, 3), batch_size=6), layers.SimpleRNN(5, stateful=True), layers.Dense(3)]
+    )
+    ensemble = recorded(tmp_path, model)
+    x = np.random.default_rng(0).normal(size=(24, 4, 3)).astype(np.float32)
+    expected = ensemble.predict(x, batch_size=6).argmax(-1)
+    np.testing.assert_array_equal(ensemble.predict_classes(x, batch_size=6), expected)
+    assert ensemble.passes == len(ensemble)
 
 
 def test_labels_count_as_they_are_said_to(ensemble: SnapshotEnsemble) -> None:

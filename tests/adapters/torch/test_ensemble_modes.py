@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import cosanneal as ca
 from cosanneal.adapters.torch import SnapshotEnsemble, SnapshotRecorder
 from cosanneal.adapters.torch.model import TorchModel
+from tests.shared.classes import check_classes
 from tests.shared.modes import (
     MODES,
     Loader,
@@ -90,6 +91,93 @@ def test_a_choice_is_applied_in_every_mode(tmp_path: Path) -> None:
 
 def test_its_uncertainty_is_that_of_the_members(tmp_path: Path) -> None:
     check_uncertainty(SnapshotEnsemble(recorded(tmp_path, network()), tmp_path), *data())
+
+
+def test_classes_are_those_of_predict(tmp_path: Path) -> None:
+    check_classes(SnapshotEnsemble(recorded(tmp_path, network()), tmp_path), *data())
+
+
+class Sure(nn.Module):
+    """Says of the greatest of three numbers that it is, each member by another factor.
+
+    Attributes:
+        sizes: of the batches that were run.
+    """
+
+    sizes: ClassVar[list[int]] = []
+
+    def __init__(self, factor: float = 1.0, *, together: bool = False) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.tensor([factor]))
+        self.together = together
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        self.sizes.append(len(x))
+        z = self.factor * x if mask is None else self.factor * x * mask
+        return z - z.mean(0) if self.together else z
+
+
+def sure(folder: Path, model: Sure, **options: Any) -> SnapshotEnsemble:
+    with SnapshotRecorder(folder, model, EVERY_STEP) as recorder:
+        for factor in (8.0, 9.0, 10.0, 11.0, -9.0):  # the last of which is of another mind
+            with torch.no_grad():
+                model.factor.fill_(factor)
+            recorder.step()
+    Sure.sizes.clear()
+    return SnapshotEnsemble(model, folder, **options)
+
+
+def test_samples_that_are_decided_are_left_out(tmp_path: Path) -> None:
+    ensemble = sure(tmp_path, Sure())
+    x = torch.randn(64, 3, generator=torch.Generator().manual_seed(0))
+    x[:60, 0] += 9.0
+    dicts = [{"x": x[:32], "mask": None}, {"x": x[32:], "mask": torch.ones(32, 1), "labels": 0}]
+    assert torch.equal(ensemble.predict_classes(x, mode="resident"), ensemble.predict(x).argmax(1))
+    Sure.sizes.clear()
+    found = ensemble.predict_classes(x)
+    assert Sure.sizes[:3] == [64, 64, 64]
+    assert all(0 < size <= 4 for size in Sure.sizes[3:])
+    assert 3 <= ensemble.passes == sum(Sure.sizes) / 64 < 3.2
+    assert found.dtype == torch.int64
+    assert torch.equal(found, ensemble.predict(x).argmax(1))
+    # In dicts, in the first of which there is what has no rows; and whole batches.
+    for _ in range(2):  # the first time, dicts of this kind are run both ways
+        assert torch.equal(ensemble.predict_classes(tuple_loader(dicts)), found)
+    assert 3 <= ensemble.passes < 3.5
+    whole = sure(tmp_path / "whole", Sure(), forward=lambda model, batch: model(batch["x"]))
+    assert torch.equal(whole.predict_classes(tuple_loader(dicts)), found)
+    assert {*Sure.sizes} == {32}
+    assert whole.passes == 3.5
+    nearly = x[:48].clone()
+    nearly[:40] = torch.randn(40, 3, generator=torch.Generator().manual_seed(1)) / 90
+    expected = ensemble.predict(nearly).argmax(1)
+    Sure.sizes.clear()
+    assert torch.equal(ensemble.predict_classes(nearly), expected)
+    assert {*Sure.sizes} == {48}  # of most of a batch, none of its own is made
+
+
+def test_samples_that_depend_on_each_other_are_not_left_out(tmp_path: Path) -> None:
+    ensemble = sure(tmp_path, Sure(together=True))
+    x = torch.randn(64, 3, generator=torch.Generator().manual_seed(0))
+    expected = ensemble.predict(x).argmax(1)
+    for _ in range(2):
+        Sure.sizes.clear()
+        assert torch.equal(ensemble.predict_classes(x), expected)
+    assert {*Sure.sizes} == {64}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_classes_of_other_dtypes_are_those_of_predict(tmp_path: Path, dtype: Any) -> None:
+    ensemble = sure(tmp_path, Sure().to(dtype))
+    x = torch.randn(400, 3, generator=torch.Generator().manual_seed(0)) / 9
+    x[:50] += torch.tensor([9.0, 0.0, 0.0])
+    x = x.to(dtype)
+    found = ensemble.predict_classes(x)
+    assert torch.equal(found, ensemble.predict(x).argmax(1))
+    assert ensemble.passes < 5
+    with ThreadPoolExecutor(2) as threads:
+        every = list(threads.map(lambda _: ensemble.predict_classes(x), range(6)))
+    assert all(torch.equal(each, found) for each in every)
 
 
 def test_labels_count_as_they_are_said_to(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def test_a_regression_is_fitted_once_for_all(found: Any) -> None:
 
 def test_labels_may_be_texts(found: Any) -> None:
     for each in found:
-        assert each["texts"] == found[0]["alone"][4]
+        assert each["texts"] == found[0]["alone"][5]
 
 
 def test_rows_may_be_empty_or_of_half_precision(found: Any) -> None:

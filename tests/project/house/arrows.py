@@ -85,6 +85,10 @@ _ENSEMBLE: dict[str, set[str]] = {
         *("members", "model", "predict"),
         *("predict.batches", "predict.outputs", "predict.taken", "predict.gaussian"),
     },
+    "predict.classes": {
+        *("arrays", "structure", "model", "predict", "predict.batches", "predict.outputs"),
+        *("predict.pooling", "predict.taken", "predict.modes"),
+    },
     "predict.validation": {
         *("arrays", "model", "predict", "predict.batches", "predict.outputs"),
         *("predict.taken", "predict.modes"),

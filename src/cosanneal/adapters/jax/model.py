@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ...core.errors import EnsembleError
 from ...ensemble.arrays import as_numpy
 from ...ensemble.model import Batch, Pick, Weights, free_host_memory
-from ...ensemble.predict.batches import BATCH_SIZE, Batches
+from ...ensemble.predict.batches import BATCH_SIZE, Batches, bucket, map_arrays, rows_of
 from ...ensemble.structure import leaves
 from ...snapshots.file import Layout
 from .capture import PytreeCapture
@@ -137,6 +137,7 @@ class JaxModel:
             cut=_cut,
             # What was laid out over several devices is left so.
             usual_size=None if any(map(_is_laid_out, arrays)) else BATCH_SIZE,
+            rows=_rows,
         )
 
     def join(self, outputs: Sequence[jax.Array]) -> jax.Array:
@@ -258,6 +259,18 @@ def _cut(array: Any, start: int, end: int) -> Any:
             f"axes lie over. Received: a batch of {end - start} samples, and {array.sharding}; "
             "leave it out for all at once"
         ) from error
+
+
+def _rows(batch: Batch, places: NDArray[np.intp]) -> Batch | None:
+    """Some samples of a batch as one of a few sizes, where that is less than the whole.
+
+    What lies over several devices is left so.
+    """
+    for each in leaves(batch):
+        if isinstance(each, jax.Array) and (_is_laid_out(each) or _has_explicit_axes(each)):
+            return None
+    at = bucket(places, rows_of(batch) or 0)
+    return None if at is None else map_arrays(lambda each: each[at], batch)
 
 
 def _has_explicit_axes(array: Any) -> bool:

@@ -23,7 +23,15 @@ from numpy.typing import NDArray
 from ...core.errors import EnsembleError
 from ...ensemble.arrays import as_numpy
 from ...ensemble.model import Batch, Forward, Pick, Weights, check_forward, free_host_memory
-from ...ensemble.predict.batches import BATCH_SIZE, LABEL_NAMES, Batches, Whole
+from ...ensemble.predict.batches import (
+    BATCH_SIZE,
+    LABEL_NAMES,
+    Batches,
+    Whole,
+    bucket,
+    map_arrays,
+    rows_of,
+)
 from ...ensemble.predict.outputs import Reading
 from ...ensemble.structure import map_leaves
 from ...snapshots.file import Layout
@@ -154,6 +162,9 @@ class KerasModel:
     ) -> Batches:
         if isinstance(x, keras.utils.PyDataset):  # which has no end of its own
             x = _Sequence(x)
+        # Where nothing is said, as many samples at a time as the model is made for; of one with
+        # a state, which goes on from one batch to the next, all.
+        size, stateful = _fixed_size(self.model), bool(self._derived.stateful)
         return Batches(
             x,
             batch_size=batch_size,
@@ -164,7 +175,9 @@ class KerasModel:
             whole=self.forward is not None,
             label_names=[each for each in LABEL_NAMES if each not in input_names(self.model)],
             lists=True,
-            usual_size=self._usual_size(),
+            usual_size=size if size is not None or stateful else BATCH_SIZE,
+            rows=_rows if size is None else None,
+            linked=stateful,
         )
 
     def join(self, outputs: Sequence[NDArray[Any]]) -> NDArray[Any]:
@@ -232,14 +245,6 @@ class KerasModel:
         self._is_checked = True
         return output
 
-    def _usual_size(self) -> int | None:
-        """So many samples at a time where nothing is said: as many as the model is made for."""
-        fixed = [each.shape[0] for each in getattr(self.model, "inputs", None) or ()]
-        if fixed and fixed[0] is not None:
-            return int(fixed[0])
-        # The state goes on from one batch to the next.
-        return None if self._derived.stateful else BATCH_SIZE
-
     def another(self) -> keras.Model:
         """A model of the same structure with weights of its own.
 
@@ -295,6 +300,12 @@ class KerasModel:
             finally:
                 if own is not None:
                     self._derived.put_back(own)
+
+
+def _fixed_size(model: keras.Model) -> int | None:
+    """The one number of samples that a model takes; None where it takes any."""
+    sizes = [each.shape[0] for each in getattr(model, "inputs", None) or ()]
+    return int(sizes[0]) if sizes and sizes[0] is not None else None
 
 
 class _Derived:
@@ -406,6 +417,16 @@ def _copied(model: keras.Model) -> keras.Model | None:
         return None  # such as a layer with weights that were added later
     copied.run_eagerly, copied.jit_compile = model.run_eagerly, model.jit_compile
     return copied
+
+
+def _rows(batch: Batch, places: NDArray[np.intp]) -> Batch | None:
+    """Some samples of a batch as one of a few sizes, where that is less than the whole."""
+    at = bucket(places, rows_of(batch) or 0)
+
+    def taken(array: Any) -> Any:
+        return array[at] if isinstance(array, np.ndarray) else ops.take(array, at, axis=0)
+
+    return None if at is None else map_arrays(taken, batch)
 
 
 class _Sequence:

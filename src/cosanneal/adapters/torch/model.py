@@ -15,13 +15,14 @@ from typing import Any, Final, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from ...core.errors import EnsembleError
 from ...ensemble.arrays import as_numpy
 from ...ensemble.model import Batch, Forward, Pick, check_forward, free_host_memory
-from ...ensemble.predict.batches import Batches, Whole, samples_of
+from ...ensemble.predict.batches import Batches, Whole, map_arrays, samples_of
 from ...ensemble.predict.outputs import Reading
 from ...ensemble.structure import leaves, map_leaves
 from ...snapshots.file import Layout
@@ -32,6 +33,13 @@ from .statistics import estimate, moving_layers
 from .working import WorkingCopy, slots_of
 
 _CPU: Final = torch.device("cpu")
+
+# Of so large a share of a batch at most, a batch of its own is made. At three quarters, with the
+# copy, it took 0.66 to 0.89 of the time of the whole: measured on one thread with perceptrons of
+# 784 numbers, a convolutional network and a transformer of 32 or 256 samples, and a perceptron of
+# 64 numbers and 256 samples. At nine tenths it was 0.68 to 1.0, and nothing was gained with a
+# single linear layer at any share.
+_WORTH: Final = 0.75
 
 
 class TorchModel:
@@ -185,6 +193,7 @@ class TorchModel:
             name=name,
             whole=self.forward is not None,
             share=share_of(x, name),
+            rows=_rows,
         )
 
     def join(self, outputs: Sequence[Tensor]) -> Tensor:
@@ -309,6 +318,17 @@ class _Called(nn.Module):
     def forward(self, batch: Any) -> Any:
         """What the function gives."""
         return self.call(self.module, batch)
+
+
+def _rows(batch: Batch, places: NDArray[np.intp]) -> Batch | None:
+    """Some samples of a batch as one of its own, where these are few enough for it."""
+    for each in leaves(batch):
+        if not isinstance(each, Tensor) or each.layout != torch.strided or each.is_nested:
+            return None
+        if len(places) > _WORTH * len(each):
+            return None
+    at = torch.from_numpy(places)
+    return map_arrays(lambda each: each.index_select(0, at.to(each.device)), batch)
 
 
 def _moved(batch: Batch, device: torch.device) -> Batch:

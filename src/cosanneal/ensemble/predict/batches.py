@@ -81,11 +81,18 @@ class Batches:
         lists: whether a list of arrays is several arguments, as a tuple is.
         usual_size: samples at a time where nothing is said; None for all at once.
         share: what a loader gives of all samples, where each of several processes has a part.
+        rows: makes a batch of the samples at some places of another, which is a tuple or a
+            dict of arrays, where that is less work than the whole one, or gives None. It may
+            have more samples after them: where batches of every size are compiled, `bucket`
+            says how many it should have. By default there is no way.
+        linked: whether a model's outputs depend on the batches before, so that none may be left
+            out.
 
     Raises:
         EnsembleError: no such input.
 
     Attributes:
+        are_linked: whether a model's outputs depend on the batches before.
         shared: what makes the results of all samples of those of these batches.
     """
 
@@ -105,6 +112,8 @@ class Batches:
         lists: bool = False,
         usual_size: int | None = BATCH_SIZE,
         share: Share | None = None,
+        rows: Callable[[Any, NDArray[np.intp]], Any] | None = None,
+        linked: bool = False,
     ) -> None:
         size_name = "train_batch_size" if training else "batch_size"
         if batch_size is not None:
@@ -119,6 +128,7 @@ class Batches:
                 "the statistics by itself. Received: a loader of this process' share of them; give "
                 "arrays, or a loader without a distributed sampler"
             )
+        self._rows, self.are_linked = rows, linked
         self._loader: Any = None
         self._prints: list[bytes] = []  # of the first pass' batches
         self._passes = 0
@@ -162,6 +172,18 @@ class Batches:
     def are_cut(self) -> bool:
         """Whether they are of arrays, and no loader's."""
         return self._loader is None
+
+    def some(self, batch: Any, places: NDArray[np.intp]) -> Any:
+        """The samples of a batch at some places, in order, and maybe others after them.
+
+        Args:
+            batch: one of these, of which `rows_of` knows the number of samples.
+            places: one at least.
+
+        Returns:
+            A batch; None where the whole one is to be run.
+        """
+        return None if self._rows is None else self._rows(batch, places)
 
     def labels(
         self,
@@ -382,6 +404,45 @@ def samples_of(batch: Any) -> int | None:
     lengths = {int(each.shape[0]) if _is_array(each) and len(each.shape) else -1 for each in batch}
     found = lengths.pop() if len(lengths) == 1 else -1
     return None if found < 0 else found
+
+
+def rows_of(batch: Any) -> int | None:
+    """How many samples a batch has, of which some can be taken: also of a dict of arrays.
+
+    None where it is no tuple and no dict of arrays, or where these differ in length.
+    """
+    return samples_of(tuple(batch.values()) if type(batch) is dict else batch)
+
+
+def map_arrays(take: Callable[[Any], Any], batch: Any) -> Any:
+    """A batch that is a tuple or a dict of arrays, with something else of each."""
+    if isinstance(batch, dict):
+        return {name: take(each) for name, each in batch.items()}
+    return tuple(take(each) for each in batch)
+
+
+def bucket(places: NDArray[np.intp], samples: int) -> NDArray[np.intp] | None:
+    """Places of samples, the first of them again until there are as many as one of a few sizes.
+
+    The sizes are a half, a quarter and an eighth of the least power of two that holds all
+    samples, so that three sizes of batches are compiled at most, and unlike batches share them.
+
+    Args:
+        places: the places; one at least.
+        samples: how many samples there are.
+
+    Returns:
+        The places; None where they are more than the greatest size.
+
+    Example:
+        >>> bucket(np.array([3, 5, 6]), 20).tolist()
+        [3, 5, 6, 3]
+    """
+    whole = 1 << (samples - 1).bit_length()
+    sizes = [size for size in (whole // 8, whole // 4, whole // 2) if len(places) <= size < samples]
+    if not sizes:
+        return None
+    return np.concatenate([places, np.repeat(places[:1], sizes[0] - len(places))])
 
 
 def arrays_of(batch: Any) -> list[Any]:

@@ -15,15 +15,13 @@ from typing import Any, Final
 import numpy as np
 
 from ...core.errors import EnsembleError
-from ..arrays import as_numpy
+from ..arrays import EPS, as_numpy
 from .gaussian import check_pair_shapes, is_pair, pair_of
 from .outputs import REGRESSIONS, Auto, Outputs, OutputSpec, Reading
 from .pooling import Pooling, negative_variance
 
 # By how much probabilities that were said to be some may leave [0, 1], and their sum 1.
 _SLACK: Final = 1e-2
-# The spacing of floats at 1.
-_EPS: Final = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 # So many bits of sums must be those of 1 until they are no chance: one row of float32, three of
 # half precision.
 _BITS: Final = 12
@@ -93,6 +91,16 @@ class FoundOutputs:
         return self._spec is not None
 
     @property
+    def class_axis(self) -> int | None:
+        """The axis of the classes; the last, of outputs without samples of which nothing is known.
+
+        (Of which `predict` makes no probabilities, as there are none.)
+        """
+        if self._spec is not None:
+            return self._spec.class_axis
+        return -1 if self._axis == "auto" else self._axis
+
+    @property
     def are_pairs(self) -> bool:
         """Whether each is a pair of a mean and a variance."""
         return self._outputs == "gaussian"
@@ -127,6 +135,19 @@ class FoundOutputs:
             said = self._outputs if spec is None else spec.outputs
             raise EnsembleError(
                 "The ensemble must have outputs='values' or 'gaussian' for a variance. "
+                f"Received: outputs={said!r}{self._whence()}"
+            )
+
+    def expect_classes(self) -> None:
+        """Refuse values, which have no classes, as soon as that is known of them.
+
+        Raises:
+            EnsembleError: they are values, or pairs of a mean and a variance.
+        """
+        said = self._outputs if self._spec is None else self._spec.outputs
+        if said in REGRESSIONS:
+            raise EnsembleError(
+                "The ensemble must have outputs of classes, or of outcomes, for their numbers. "
                 f"Received: outputs={said!r}{self._whence()}"
             )
 
@@ -358,7 +379,7 @@ class _Numbers:
             # numpy does not know the floats that others have added to it well.
             known = array.dtype.kind in "fc" and array.dtype.isbuiltin == 1
             self._array = array if known else array.astype(np.float32)
-        self._eps = _EPS.get(name, _SLACK)
+        self._eps = EPS.get(name, _SLACK)
         if not self.ordered:
             self.least = self.most = 0.0
         elif hasattr(self._array, "aminmax"):

@@ -104,6 +104,15 @@ def outputs_of(
         return [checked(run(weights, batch), batch, taken, *members) for batch in batches]
 
 
+def check_mode(mode: object) -> None:
+    """Refuse what is no way to run members."""
+    if mode not in get_args(Mode):
+        raise EnsembleError(
+            "Argument `mode` must be 'stream', 'resident', 'stacked' or 'auto'. "
+            f"Received: mode={shown(mode)}"
+        )
+
+
 class Modes(Generic[ArrayT]):
     """Runs the members of an ensemble, and keeps what its modes keep of them.
 
@@ -161,11 +170,11 @@ class Modes(Generic[ArrayT]):
         Returns:
             For each of `parts`, what it made of all batches.
         """
-        batches = self._batches(x, batch_size, ragged)
+        batches = self.batches(x, batch_size, ragged)
 
         def run() -> list[list[Any]]:
             made: list[list[Any]] = [[] for _ in parts]
-            with contextlib.closing(self._pools(pool, weights, batches, mode)) as pools:
+            with contextlib.closing(self.pools(pool, weights, batches, mode)) as pools:
                 for each in pools:
                     for finish, results in zip(parts, made, strict=True):
                         results.append(self._taken.pooled(each, finish))
@@ -173,11 +182,11 @@ class Modes(Generic[ArrayT]):
             return made
 
         made = batches.shared.ranks.agreed(run)
-        return [self._laid(results, batches, ragged) for results in made]
+        return [self.laid(results, batches, ragged) for results in made]
 
     def of_each_member(self, x: Any, batch_size: int | None, ragged: Ragged) -> Iterator[Any]:
         """The prediction of each member in turn, as `PredictOptions` has it."""
-        batches = self._batches(x, batch_size, ragged)
+        batches = self.batches(x, batch_size, ragged)
 
         def run(snapshot: Snapshot) -> list[Any]:
             weights = self._members.load(snapshot)
@@ -186,23 +195,42 @@ class Modes(Generic[ArrayT]):
 
         for snapshot in self._members:
             parts = batches.shared.ranks.agreed(functools.partial(run, snapshot))
-            yield self._laid(parts, batches, ragged)
+            yield self.laid(parts, batches, ragged)
 
-    def _batches(self, x: Any, batch_size: int | None, ragged: Ragged) -> Batches:
+    def batches(self, x: Any, batch_size: int | None, ragged: Ragged) -> Batches:
+        """The batches of an input, of which results can be laid out as `ragged` has it."""
         check_ragged(ragged)
         batches = self._model.batches(x, batch_size)
         if ragged != "error":
             batches.shared.refuse("ragged", "give every process all of them, or predict on each")
         return batches
 
-    def _laid(self, parts: Sequence[Any], batches: Batches, ragged: Ragged) -> Any:
+    def laid(
+        self, parts: Sequence[Any], batches: Batches, ragged: Ragged, *, are_classes: bool = False
+    ) -> Any:
+        """What was made of each batch, as `ragged` has it; see `Taken.laid`."""
         if ragged == "list" and batches.are_cut:  # of what the user gave as one
-            return [self._taken.laid(self._model.join, parts, "error")]
+            return [self._taken.laid(self._model.join, parts, "error", are_classes=are_classes)]
         return batches.shared.laid(
-            self._model.join, lambda join: self._taken.laid(join, parts, ragged)
+            self._model.join,
+            lambda join: self._taken.laid(join, parts, ragged, are_classes=are_classes),
         )
 
-    def _pools(
+    @contextlib.contextmanager
+    def member(self, snapshot: Snapshot) -> Iterator[Callable[[Batch], Any]]:
+        """What runs one member, which is in memory as long as that is held."""
+        loaded = self._members.load(snapshot)
+        with self._model.running(self._taken.pick) as run:
+            yield lambda batch: checked(run(loaded, batch), batch, self._taken, snapshot)
+
+    @contextlib.contextmanager
+    def residents(self) -> Iterator[Callable[[Snapshot, Batch], Any]]:
+        """What runs any member, each of which is kept from when it is first asked for."""
+        with self._model.running(self._taken.pick) as run:
+            self._meet_place()
+            yield functools.partial(self._run_resident, run)
+
+    def pools(
         self,
         pool: Callable[[OutputSpec], PoolT],
         weights: Mapping[Snapshot, float],
@@ -214,19 +242,13 @@ class Modes(Generic[ArrayT]):
         `pool` makes one for outputs of a kind; of several, each has its own. The model
         is in use until the generator is closed.
         """
-        if mode not in get_args(Mode):
-            raise EnsembleError(
-                "Argument `mode` must be 'stream', 'resident', 'stacked' or 'auto'. "
-                f"Received: mode={shown(mode)}"
-            )
+        check_mode(mode)
         if mode == "stream":
             yield from self._streamed(pool, weights, batches)
             return
         with self._model.running(self._taken.pick) as run:
-            if self._place != (place := self._model.place()):
-                self.release()
-                self._place = place
-            if mode == "auto" and not self._fits(weights):
+            self._meet_place()
+            if mode == "auto" and not self.fits(weights):
                 yield from self._streamed(pool, weights, batches)
                 return
             for batch in batches:
@@ -252,17 +274,22 @@ class Modes(Generic[ArrayT]):
     ) -> Iterator[PoolT | NestedPool[PoolT]]:
         pools: list[PoolT | NestedPool[PoolT]] = []
         for snapshot, weight in weights.items():
-            loaded = self._members.load(snapshot)
-            with self._model.running(self._taken.pick) as run:
+            with self.member(snapshot) as run:
                 for i, batch in enumerate(batches):
-                    output = checked(run(loaded, batch), batch, self._taken, snapshot)
+                    output = run(batch)
                     if i == len(pools):
                         pools.append(self._taken.pool(pool))
                     pools[i].update(output, weight)
-            del run, loaded  # before the next one's are read
+            del run  # with the member, before the next one is read
         pools.reverse()
         while pools:  # each is done with when the next is asked for
             yield pools.pop()
+
+    def _meet_place(self) -> None:
+        """Let go of members that are kept for where the model was."""
+        if self._place != (place := self._model.place()):
+            self.release()
+            self._place = place
 
     def _resident(self, snapshot: Snapshot) -> Weights:
         if snapshot not in self._held:
@@ -293,7 +320,7 @@ class Modes(Generic[ArrayT]):
             ) from error
         return checked(outputs, batch, self._taken, *snapshots, stacked=True)
 
-    def _fits(self, weights: Mapping[Snapshot, float]) -> bool:
+    def fits(self, weights: Mapping[Snapshot, float]) -> bool:
         """Whether members may be kept twice, in both modes that are to be compared, and as much."""
         snapshots = tuple(weights)
         if self._stacked is not None and self._stacked[0] == snapshots:

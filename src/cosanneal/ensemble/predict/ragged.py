@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...core.errors import EnsembleError, shown
-from ..arrays import as_numpy, namespace, narrow, widen
+from ..arrays import Kind, as_numbers, as_numpy, namespace, narrow, widen
 from .gaussian import is_pair, like_pair, pair_of
 
 Ragged: TypeAlias = Literal["error", "list", "pad"]
@@ -85,10 +85,12 @@ def laid(join: Join, parts: Sequence[Any], class_axis: int | None, ragged: Ragge
     padded, masks = [], []
     for part in parts:
         wide = widen(part)
-        padded.append(narrow(_padded(wide, wide, sizes), part))
+        # What holds no fractions is classes' numbers, or predictions that need none.
+        back = as_numbers if Kind.of(part).dtype is None else narrow
+        padded.append(back(_padded(wide, wide, sizes), part))
         # Of ones, and by a comparison: so the mask is of the framework, and where the part is.
         ones = _padded(wide, 1.0, sizes)[first]
-        masks.append(narrow(ones, part) != 0)
+        masks.append(back(ones, part) != 0)
     return join(padded), join(masks)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from ...core.errors import EnsembleError, shown
 from ..model import Model
@@ -17,6 +17,8 @@ from .found import FoundOutputs
 from .outputs import REGRESSIONS, OutputSpec
 from .picking import pick_leaf
 from .ragged import Join, Ragged, laid
+
+_ADVICE: Final = "; leave others out by None in outputs="
 
 
 class Updated(Protocol):
@@ -226,18 +228,28 @@ class Taken:
         )
         return parts if self.several else parts[0]
 
-    def laid(self, join: Join, parts: Sequence[Any], ragged: Ragged) -> Any:
-        """The outputs of all batches, each in the form, as `ragged` has it; see `laid`."""
+    def laid(
+        self, join: Join, parts: Sequence[Any], ragged: Ragged, *, are_classes: bool = False
+    ) -> Any:
+        """The outputs of all batches, each in the form, as `ragged` has it; see `laid`.
+
+        Args:
+            join: as there.
+            parts: as there.
+            ragged: as there.
+            are_classes: whether they are the numbers of classes, which have no axis of these.
+        """
+        axes = [None if are_classes else leaf.spec.class_axis for leaf in self.leaves]
         if not self.several:
-            return laid(join, parts, self.found.spec.class_axis, ragged)
+            return laid(join, parts, axes[0], ragged)
         if ragged == "list":
             return [self.form.fill(part) for part in parts]
         found = []
-        for name, leaf, of_leaf in zip(
-            self.form.names, self.leaves, zip(*parts, strict=True), strict=True
+        for name, axis, of_leaf in zip(
+            self.form.names, axes, zip(*parts, strict=True), strict=True
         ):
             with _named(name):
-                found.append(laid(join, of_leaf, leaf.spec.class_axis, ragged))
+                found.append(laid(join, of_leaf, axis, ragged))
         if ragged == "pad":
             arrays, masks = zip(*found, strict=True)
             return self.form.fill(arrays), self.form.fill(masks)
@@ -250,8 +262,18 @@ class Taken:
             EnsembleError: one is known to be something else.
         """
         for name, found in zip(self.form.names, self.leaves, strict=True):
-            with _named(name, "; leave others out by None in outputs="):
+            with _named(name, _ADVICE):
                 found.expect_values()
+
+    def expect_classes(self) -> None:
+        """Refuse outputs that have no classes, as soon as that is known of them.
+
+        Raises:
+            EnsembleError: there is such a one.
+        """
+        for name, found in zip(self.form.names, self.leaves, strict=True):
+            with _named(name, _ADVICE):
+                found.expect_classes()
 
 
 @contextmanager

@@ -1,0 +1,69 @@
+"""Classes from fewer passes must be those of all passes; the adapters' own tests call these."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cosanneal.ensemble import SnapshotEnsemble
+from cosanneal.ensemble.arrays import as_numpy
+from tests.shared.modes import MODES, Loader
+
+
+def passes_needed(members: Any, weights: Any) -> Any:
+    """How many of `members`, of shape (members, samples, classes), decide each sample at least."""
+    found = []
+    for sample in np.swapaxes(np.asarray(members, float), 0, 1):
+        for seen in range(1, len(weights) + 1):
+            sums = sorted(np.tensordot(weights[:seen], sample[:seen], 1))
+            if sums[-1] - sums[-2] > sum(weights[seen:]):
+                break
+        found.append(seen)
+    return np.array(found)
+
+
+def check_classes(ensemble: SnapshotEnsemble[Any], x: Any, y: Any) -> None:
+    """In every mode the greatest of `predict`, before and after a choice; and how many passes."""
+    members = np.stack([as_numpy(each) for each in ensemble.member_predictions(x)])
+    count = len(ensemble)
+    assert ensemble.passes == 0
+    with pytest.warns(UserWarning, match="validation samples"):
+        choice = ensemble.fit(x, y)
+    # Out of their order, and one that is left out; at a temperature that flattens.
+    uneven = (0.0, 0.2, 0.75, 0.05, *[0.0] * (count - 4))
+    for each in (None, replace(choice, weights=uneven, temperature=1.7)):
+        ensemble.choice = each
+        weights = np.array([1.0] * count if each is None else sorted(uneven, reverse=True))
+        order = np.argsort([0.0] * count if each is None else [-w for w in uneven], kind="stable")
+        kept = weights > 0
+        needed = passes_needed(members[order][kept], weights[kept])
+        for mode in MODES:
+            for batch_size in (None, 7):
+                like = ensemble.predict(x, mode=mode, batch_size=batch_size)
+                found = ensemble.predict_classes(x, mode=mode, batch_size=batch_size)
+                assert type(found) is type(like)
+                assert as_numpy(found).dtype.kind == "i"
+                np.testing.assert_array_equal(as_numpy(found), as_numpy(like).argmax(-1))
+                # What is near a tie is run once more.
+                assert ensemble.passes <= 2 * kept.sum()
+                assert ensemble.passes >= (kept.sum() if mode == "stacked" else needed.mean())
+        loader = Loader(x, y, 16)
+        found = ensemble.predict_classes(loader)
+        np.testing.assert_array_equal(as_numpy(found), as_numpy(ensemble.predict(x)).argmax(-1))
+        assert loader.passes <= 2 * kept.sum()
+        (listed,) = ensemble.predict_classes(x, batch_size=16, ragged="list")
+        np.testing.assert_array_equal(as_numpy(listed), as_numpy(found))
+        once = ensemble.predict_classes(iter(Loader(x, y, 16)), mode="resident")
+        np.testing.assert_array_equal(as_numpy(once), as_numpy(found))
+        assert tuple(ensemble.predict_classes(x[:0]).shape) == (0,)
+        assert ensemble.passes == 0
+    # One member alone is enough, but where another class is as good as its own.
+    ensemble.choice = replace(choice, weights=(1e-9,) * (count - 1) + (1.0,), temperature=1.0)
+    order = np.argsort(-members[-1], axis=-1)
+    found = ensemble.predict_classes(x, mode="resident")
+    np.testing.assert_array_equal(as_numpy(found), order[:, 0])
+    assert ensemble.passes == 1
+    ensemble.choice = None
