@@ -235,8 +235,9 @@ class SchedulerClock:
         if self._follower is not None:
             self._scheduler.followers.remove(self._follower)
             self._follower = None  # a recorder and its model go without the garbage collector
-        idle = "pace" in self._scheduler.pace.said or not is_in_charge(self._scheduler)
-        return last if idle else self.start()
+        at = self.start()
+        stands = "pace" in self._scheduler.pace.said and at.position == last.position
+        return last if stands or not is_in_charge(self._scheduler) else at
 
 
 class OptimizersClock:
