@@ -239,7 +239,7 @@ def as_labels(
             "Argument `ignore_index` must be left out for one-hot and soft labels, which have no "
             f"class numbers. Received: ignore_index={ignore_index}; give mask="
         )
-    sizes = _sizes(counts, wanted[0])
+    sizes = checked_counts(counts, wanted[0])
     rows_each = sizes * (prod(wanted) // wanted[0])
     spread = _Spread(wanted, given, rows_each)
     keep = np.ones(len(y), bool) if mask is None else spread.mask(mask)
@@ -387,7 +387,7 @@ def _checked_index(ignore_index: object) -> int | None:
         ) from None
 
 
-def _sizes(counts: Any, units: int) -> NDArray[np.intp]:
+def checked_counts(counts: Any, units: int) -> NDArray[np.intp]:
     """How many places along the first axis each sample has."""
     if counts is None:
         return np.ones(units, np.intp)

@@ -40,6 +40,7 @@ def analyze_regression(
     choice: Choice | None = None,
     sample_weight: Any = None,
     mask: Any = None,
+    counts: Any = None,
     levels: Sequence[float] = LEVELS,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -54,6 +55,7 @@ def analyze_regression(
         choice: what `fit_regression` chose among these members, on other data.
         sample_weight: how much each target counts, as in `cosanneal.ensemble.score.regression`.
         mask: True where a target counts.
+        counts: how many places along the first axis each sample has, as in `fit_regression`.
         levels: of the intervals whose coverage is told.
         seed: of the intervals of the comparisons.
 
@@ -90,6 +92,7 @@ def analyze_regression(
         quantiles=None if quantiles is None else tuple(quantiles),
         sample_weight=sample_weight,
         mask=mask,
+        counts=counts,
     )
     count = len(held_out)
     names = names_of(count, choice.members if names is None and choice is not None else names)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import cosanneal as ca
 from cosanneal.adapters.torch import SnapshotEnsemble
-from cosanneal.ensemble import fit_regression, gaussian_nll, mse
+from cosanneal.ensemble import analyze_regression, fit_regression, gaussian_nll, mse
 from cosanneal.ensemble.predict.outputs import OutputSpec
 from cosanneal.ensemble.weights.averaging import Judge
 from tests.shared.modes import MODES
@@ -285,3 +285,45 @@ def test_options_of_the_other_kind_are_refused(tmp_path: Path) -> None:
     ensemble = SnapshotEnsemble(classes, tmp_path / "classes")
     with pytest.raises(ca.EnsembleError, match=r"`variance` must be left out for classes"):
         ensemble.fit(x, torch.zeros(30, dtype=torch.long), variance=True)
+
+
+class PerPosition(nn.Module):
+    """A value for each position of a sequence."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Linear(3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        value: Tensor = self.scale(x)
+        return value[..., 0]
+
+
+def test_sequences_of_several_lengths_are_judged_by_samples(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    models = members_of(PerPosition(), 3)
+    recorded(tmp_path, models)
+    random = torch.Generator().manual_seed(2)
+    x = [torch.randn(n, length, 3, generator=random) for n, length in ((40, 5), (30, 2), (30, 7))]
+    y = [each.sum(-1) + torch.randn(each.shape[:-1], generator=random) for each in x]
+    loader = list(zip(x, y, strict=True))
+    ensemble = SnapshotEnsemble(models[0], tmp_path, outputs="values")
+    with torch.no_grad():
+        rows = [np.concatenate([model(each).reshape(-1).numpy() for each in x]) for model in models]
+    truth = np.concatenate([each.reshape(-1).numpy() for each in y])
+    counts = np.repeat([5, 2, 7], [40, 30, 30])
+    with pytest.warns(UserWarning, match="100 validation samples"):
+        choice = ensemble.fit(loader)
+    with pytest.warns(UserWarning, match="100 validation samples"):
+        expected = fit_regression(rows, truth, counts=counts)
+    assert (choice.samples, choice.weights) == (100, expected.weights)
+    assert choice.interval == pytest.approx(expected.interval, rel=1e-4, abs=1e-7)
+    found = ensemble.evaluate(loader)
+    assert found["samples"] == 100
+    own = analyze_regression(rows, truth, counts=counts)
+    for ours, theirs in zip(found["members"], own["members"], strict=True):
+        assert ours["rmse"] == pytest.approx(theirs["rmse"], rel=1e-5)
+    averaged = ensemble.average_weights(loader, barrier=10.0)
+    assert [each["mse"] for each in averaged.member_scores] == pytest.approx(
+        [float(np.mean((row - truth) ** 2)) for row in rows], rel=1e-4
+    )

@@ -380,3 +380,40 @@ def test_a_description_that_cannot_be_is_refused(change: Any, message: str) -> N
 def test_bad_arguments_are_refused(call: Any, message: str) -> None:
     with pytest.raises(ca.EnsembleError, match=message):
         call()
+
+
+@pytest.mark.parametrize("metric", ["mse", "mae", "gaussian_nll", "own"])
+def test_the_interval_is_by_samples_where_each_has_several_targets(metric: str) -> None:
+    """A sample whose target comes three times says no more than once."""
+    m, v, y = drawn(3, 60)
+    m[0] += 4 * np.random.default_rng(5).normal(size=60)  # which is left out
+    counts = np.full(60, 3)
+    counts[::7] = 0  # and some have none
+    rows = np.repeat(np.arange(60), counts)
+
+    def own(prediction: Any, targets: Any) -> float:
+        return float(np.median(abs(prediction[0] - targets)))
+
+    given: Any = own if metric == "own" else metric
+    options: dict[str, Any] = {"outputs": "gaussian", "metric": given, "seed": 3}
+    with pytest.warns(UserWarning, match="on 51 validation samples"):
+        found = fit_regression(pairs(m[:, rows], v[:, rows]), y[rows], counts=counts, **options)
+    once = np.flatnonzero(counts)
+    with pytest.warns(UserWarning, match="on 51 validation samples"):
+        expected = fit_regression(pairs(m[:, once], v[:, once]), y[once], **options)
+    with pytest.warns(UserWarning, match="on 153 validation samples"):
+        narrow = fit_regression(pairs(m[:, rows], v[:, rows]), y[rows], **options)
+    assert found.weights == expected.weights == narrow.weights
+    assert found.weights[0] == 0
+    assert (found.samples, expected.samples) == (51, 51)
+    if metric != "own":  # whose draws are others
+        assert found.interval == pytest.approx(expected.interval, rel=1e-9)
+    width = np.diff(found.interval)[0]
+    assert width == pytest.approx(np.diff(expected.interval)[0], rel=0.35)
+    assert width > 1.3 * np.diff(narrow.interval)[0]
+
+
+def test_counts_that_do_not_fit_are_refused() -> None:
+    m, _, y = drawn(2, 6)
+    with pytest.raises(ca.EnsembleError, match=r"`counts` must sum to 6.*a sum of 5"):
+        fit_regression(m, y, counts=[2, 3])

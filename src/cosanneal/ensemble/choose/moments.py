@@ -67,6 +67,7 @@ class HeldOutRegression:
         quantiles: which the values along the last axis are; None where they are none.
         sample_weight: how much each target counts.
         mask: True where a target counts.
+        counts: how many places along the first axis each sample has, where it is not one.
 
     Raises:
         EnsembleError: no members, shapes that differ or do not fit, or numbers that are no
@@ -84,8 +85,11 @@ class HeldOutRegression:
         quantiles: tuple[float, ...] | None = None,
         sample_weight: Any = None,
         mask: Any = None,
+        counts: Any = None,
     ) -> None:
-        self.targets: Targets = as_targets(targets, sample_weight=sample_weight, mask=mask)
+        self.targets: Targets = as_targets(
+            targets, sample_weight=sample_weight, mask=mask, counts=counts
+        )
         self.outputs, self.quantiles, self.fits = outputs, quantiles, variance
         self.scorer = metric if callable(metric) else None
         self.metric = name_of(metric)
@@ -216,10 +220,9 @@ class HeldOutRegression:
                 for each in (first, than)
             ]
             return bootstrap_interval(both[0] - both[1], seed=seed)
-        random, n = np.random.default_rng(seed), self.targets.samples
-        drawn = []
+        random, drawn = np.random.default_rng(seed), []
         for _ in range(_RESAMPLES):
-            at = random.integers(n, size=n)
+            at = self.targets.drawn(random)
             drawn.append(self._own(first.prediction, at) - self._own(than.prediction, at))
         low, high = np.quantile(drawn, [0.025, 0.975])
         return float(low), float(high)

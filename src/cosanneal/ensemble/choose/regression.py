@@ -32,6 +32,7 @@ def fit_regression(
     quantiles: Sequence[float] | None = None,
     sample_weight: Any = None,
     mask: Any = None,
+    counts: Any = None,
     names: Sequence[str] | None = None,
     steps: int = 50,
     bags: int = 0,
@@ -66,6 +67,8 @@ def fit_regression(
         quantiles: where the values along the last axis are quantiles, which they are.
         sample_weight: how much each target counts, as in `cosanneal.ensemble.score.regression`.
         mask: True where a target counts; the others may be NaN.
+        counts: where the first axis has the targets of all samples one after the other, how
+            many each sample has: the interval is by samples.
         names: of the members; by default "0", "1", ...
         steps: picks of select="greedy".
         bags: of select="greedy", as in `select_greedy`.
@@ -109,6 +112,7 @@ def fit_regression(
         quantiles=levels,
         sample_weight=sample_weight,
         mask=mask,
+        counts=counts,
     )
     names = names_of(members := len(held_out), names)
     lasts = list(held_out.last_moments())
@@ -176,8 +180,6 @@ def fit_outputs(
 ) -> Choice:
     """What `fit` or `fit_regression` chooses, by what the outputs are.
 
-    Of a regression each target is a sample of its own, so that `counts` says nothing.
-
     Raises:
         EnsembleError: an option of the other one; or as they.
     """
@@ -192,7 +194,6 @@ def fit_outputs(
                 + f". Received: {name}={shown(given[name])}"
             )
     if values:
-        given.pop("counts", None)
         return fit_regression(predictions, truth, outputs=cast(Regression, outputs), **given)
     return fit(predictions, truth, class_axis=class_axis, **given)
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ...core.errors import EnsembleError
 from ..arrays import as_floats, as_numpy
+from ..labels import checked_counts
 
 Floats = NDArray[np.float64]
 
@@ -23,17 +24,19 @@ class Targets:
         shape: that of all targets, with the samples along the first axis.
         kept: which of all targets these are, of that shape; None for all.
         weights: the weight of each of `values`; None where all count the same.
+        counts: how many places along the first axis each sample has; None where it is one.
     """
 
     values: Floats
     shape: tuple[int, ...]
     kept: NDArray[np.bool_] | None = None
     weights: Floats | None = None
+    counts: NDArray[np.intp] | None = None
 
     @property
     def samples(self) -> int:
         """How many samples there are, those without a target that counts among them."""
-        return self.shape[0]
+        return self.shape[0] if self.counts is None else len(self.counts)
 
     def numbers(self, array: Any, name: str = "values", *, ends: bool = False) -> Floats:
         """A prediction's numbers for these targets, in their order.
@@ -70,9 +73,23 @@ class Targets:
     @property
     def counted(self) -> int:
         """How many samples there are with a target that counts."""
+        return len(np.unique(self._owners()))
+
+    def _owners(self) -> NDArray[np.intp]:
+        """The sample of each number that counts."""
         if self.kept is None:
-            return self.samples
-        return int(self.kept.reshape(self.samples, -1).any(axis=1).sum())
+            at = np.repeat(np.arange(self.shape[0]), int(np.prod(self.shape[1:])))
+        else:
+            at = np.nonzero(self.kept.reshape(self.shape[0], -1))[0]
+        return at if self.counts is None else np.repeat(np.arange(self.samples), self.counts)[at]
+
+    def drawn(self, random: np.random.Generator) -> NDArray[np.intp]:
+        """As many samples as there are, drawn with replacement: their places on the first axis."""
+        if self.counts is None:
+            return random.integers(self.samples, size=self.samples)
+        starts = np.cumsum(self.counts) - self.counts
+        at = random.choice(np.flatnonzero(self.counts), size=self.samples)
+        return np.concatenate([np.arange(starts[i], starts[i] + self.counts[i]) for i in at])
 
     def columns(self) -> NDArray[np.intp]:
         """Which target of its sample each number is, of targets of two axes."""
@@ -91,17 +108,15 @@ class Targets:
         counts are left out.
         """
         weights = np.ones_like(scores) if self.weights is None else self.weights
-        size = int(np.prod(self.shape[1:]))
-        if self.kept is None:
-            at = np.repeat(np.arange(self.samples), size)
-        else:
-            at = np.nonzero(self.kept.reshape(self.samples, -1))[0]
+        at = self._owners()
         sums = np.bincount(at, weights * scores, minlength=self.samples)
         there = np.bincount(at, minlength=self.samples) > 0
         return np.asarray(sums[there] * (np.count_nonzero(there) / weights.sum()))
 
 
-def as_targets(targets: Any, *, sample_weight: Any = None, mask: Any = None) -> Targets:
+def as_targets(
+    targets: Any, *, sample_weight: Any = None, mask: Any = None, counts: Any = None
+) -> Targets:
     """Targets of a regression, checked.
 
     Args:
@@ -111,6 +126,8 @@ def as_targets(targets: Any, *, sample_weight: Any = None, mask: Any = None) -> 
             targets' shape. By default all the same.
         mask: True where a target counts: of shape (samples,), or of the targets' shape.
             What does not count may be NaN, in the targets and in the predictions.
+        counts: where the first axis has the targets of all samples one after the other, how
+            many each sample has, as in `LabelOptions`.
 
     Raises:
         EnsembleError: no targets, or none that counts; numbers that are not finite; weights
@@ -156,7 +173,8 @@ def as_targets(targets: Any, *, sample_weight: Any = None, mask: Any = None) -> 
         )
     if weights is not None:
         weights = weights.reshape(-1) if kept is None else weights[kept]
-    return Targets(values, y.shape, kept, weights)
+    sizes = None if counts is None else checked_counts(counts, y.shape[0])
+    return Targets(values, y.shape, kept, weights, sizes)
 
 
 def _spread(name: str, array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:

@@ -157,7 +157,12 @@ class Judge:
     def _of_targets(self, prediction: Any) -> dict[str, float]:
         """The scores of a regression, whose targets have weights, but are no labels."""
         counted = ("mask", "sample_weight")
-        given = {name: each for name, each in self._options.items() if each is not None}
+        # Of batches of several lengths it is known how many each sample has, which no mean needs.
+        given = {
+            name: each
+            for name, each in self._options.items()
+            if each is not None and name != "counts"
+        }
         for name in given:
             if name not in counted:
                 raise EnsembleError(
