@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,37 +10,17 @@ import pytest
 import torch
 
 from cosanneal.snapshots import SnapshotStore
+from tests.shared.processes import started
 
-ROOT = Path(__file__).parents[3]
 ENGINES = ("ddp", "fsdp2", "tensor")
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 def launch(cases: list[dict[str, Any]], processes: int = 2) -> list[int]:
     """The exit codes of processes that run the cases."""
-    port = str(free_port())
-    path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
-    alone = {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    together = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(processes)}
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.shared.ranked_run", json.dumps(cases)],
-            env=os.environ | alone | (together | {"RANK": str(rank)} if processes > 1 else {}),
-            cwd=ROOT,
-            stderr=subprocess.DEVNULL,
-        )
-        for rank in range(processes)
-    ]
-    try:
-        return [each.wait(timeout=240) for each in started]
-    finally:
-        for each in started:
-            each.kill()
+    with started(["-m", "tests.shared.ranked_run", json.dumps(cases)], processes) as running:
+        for each in running:
+            each.communicate(timeout=240)
+    return [each.returncode for each in running]
 
 
 def case(place: Path, name: str, how: str, **options: Any) -> dict[str, Any]:

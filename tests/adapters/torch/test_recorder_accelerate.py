@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.adapters.torch.test_ranks import ROOT, free_port
+from tests.shared.processes import outputs, started
 from tests.shared.scripts import EXAMPLES
 
 SCRIPT = EXAMPLES / "torch_accelerate.py"
@@ -30,36 +27,14 @@ runpy.run_path(sys.argv[1], run_name="__main__")
 
 
 def run(folder: Path, processes: int, kill: tuple[str, str] = ("", "")) -> str:
-    """What the first process prints; it and the others are ended where one was killed."""
+    """What the first process prints; none of them goes on where one was killed."""
     folder.mkdir(exist_ok=True)
-    common = {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "PYTHONPATH": str(ROOT / "src")}
-    if processes > 1:
-        common |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-        common |= {"WORLD_SIZE": str(processes)}
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", RUN, str(SCRIPT), *kill],
-            cwd=folder,
-            env=os.environ
-            | common
-            | ({"RANK": str(rank), "LOCAL_RANK": str(rank)} if processes > 1 else {}),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(processes)
-    ]
-    try:
-        if kill[1]:
-            assert started[int(kill[1])].wait(timeout=200) == 9
-            return ""
-        said = [each.communicate(timeout=200) for each in started]
-    finally:
-        for each in started:
-            each.kill()
-            each.communicate()
-    assert [each.returncode for each in started] == [0] * processes, said
-    return said[0][0]
+    arguments = ["-W", "error", "-c", RUN, str(SCRIPT), *kill]
+    if not kill[1]:
+        return outputs(arguments, processes, cwd=folder, ACCELERATE_USE_CPU="true")[0]
+    with started(arguments, processes, cwd=folder, ACCELERATE_USE_CPU="true") as running:
+        assert running[int(kill[1])].wait(timeout=200) == 9
+    return ""
 
 
 def snapshots(folder: Path) -> dict[str, bytes]:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 
-from tests.adapters.torch.test_ranks import ROOT, free_port
+from tests.shared.processes import outputs
 
 KINDS = ("dealt", "shuffled", "batches", "prepared", "uneven", "labels")
 
@@ -20,25 +17,7 @@ KINDS = ("dealt", "shuffled", "batches", "prepared", "uneven", "labels")
 def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """What each of several processes finds, by rank."""
     size, work = request.param, tmp_path_factory.mktemp("share")
-    path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
-    common = {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1"}
-    common |= {"MASTER_PORT": str(free_port()), "WORLD_SIZE": str(size)}
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.shared.shared_run", str(work)],
-            env=os.environ | common | {"RANK": str(rank)},
-            cwd=ROOT,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(size)
-    ]
-    try:
-        said = [each.communicate(timeout=240)[1] for each in started]
-    finally:
-        for each in started:
-            each.kill()
-    assert [each.returncode for each in started] == [0] * size, "\n".join(said)
+    outputs(["-m", "tests.shared.shared_run", str(work)], size)
     return [json.loads((work / f"found-{rank}.json").read_text()) for rank in range(size)]
 
 
