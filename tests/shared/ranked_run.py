@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,7 @@ def _keep(model: nn.Module, path: Path, rank: int) -> None:
 
 
 def _full(*_: Any, **__: Any) -> Any:
+    time.sleep(0.3)  # so that the loop has gone on when it is known
     raise ca.SnapshotError("the disk is full")
 
 

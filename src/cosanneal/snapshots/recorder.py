@@ -249,15 +249,18 @@ class Recorder:
         self.resume(state_dict["updates"], position=state_dict.get("position"))
 
     def wait(self) -> None:
-        """Return when every snapshot taken is durable.
+        """Return when every snapshot taken is durable, or lost.
 
         Raises:
             SnapshotError: one could not be written (with on_error="raise"), and
-                no call has said so yet.
+                no call has said so yet. In a run on several processes, of which not all
+                need call this, it is raised in all of them at the next cycle's end, or
+                by `close`.
         """
         if self._is_ours():
             self._writer.wait()
-            self._notices.say()
+            if self._ranks.alone:  # or the others would wait for one that has stopped
+                self._notices.say()
 
     def flush(self) -> None:
         """Return when every snapshot taken is durable or lost; what failed is said later."""
