@@ -44,7 +44,7 @@ with recorder:
                     scheduler.step()
                 optimizer.zero_grad()
         accelerator.save_state(f"runs/state-{epoch:02}")
-
 ensemble = SnapshotEnsemble(model, "runs/accelerate")
 choice = ensemble.fit(held_out, select="weights")  # each process runs its share of the data
 accelerator.print(f"weights {[round(w, 2) for w in choice.weights]} of {len(ensemble)} members")
+accelerator.end_training()  # closes the processes' connections, before one of them is gone
