@@ -32,7 +32,7 @@ BENCHMARKS = tuple(
     sorted(
         file.stem
         for file in Path(__file__).parent.glob("*.py")
-        if file.stem not in ("harness", "runner", "performance")
+        if file.stem not in ("harness", "runner", "performance", "on_device")
     )
 )
 _PACKAGES = (

@@ -15,7 +15,7 @@ from torch import nn
 import cosanneal as ca
 from cosanneal.adapters.torch import SnapshotEnsemble, SnapshotRecorder
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("torch_device")]
 
 EVERY_STEP = ca.CyclicCosine(0.1, cycle_steps=1)
 
