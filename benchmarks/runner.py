@@ -9,7 +9,8 @@ benchmark whose framework is not installed, or that needs a device where there
 is none, is skipped, and both are said.
 
 Written are benchmarks/results.json (a benchmark that is not run keeps what it
-had), a plot of each benchmark in docs/images, and docs/performance.md.
+had), a plot of each benchmark in docs/images, docs/performance.md and
+docs/performance-tables.md.
 """
 
 from __future__ import annotations
