@@ -8,8 +8,8 @@ whose limit is torch's `copy_` into held tensors, and the time until the snapsho
 durable, whose limit is safetensors' save_file (those that do not sync get an fsync of
 file and folder after them). The first snapshot of ours, whose held memory is not there
 yet, has a line by itself, and so has the peak of the process' resident memory over that
-before. Then loading a member into a model, beside safetensors' load_file and copy.
-Goals are set from 100 MB on.
+before. Then loading a member into a model, beside safetensors' load_file and copy, and
+loading one that is verified, beside one that is not. Goals are set from 100 MB on.
 
 With --train instead: a training run in blocks of about a second, half of them with a
 snapshot at their start, and the ratio of their times: that of the clock, and that of
