@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import torch
 import torch.distributed as dist
@@ -21,6 +22,15 @@ def are_several() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
+# The last collective, which a thread of gloo's may hold a little longer than its end. If it were
+# the last to let go of the tensors, it would need the interpreter for that; and where this has
+# begun to end, the process is aborted ("terminate called without an active exception").
+latest: list[object] = []
+
+# Of tensors of more bytes, a smaller collective takes the place.
+_SMALL: Final = 1 << 16
+
+
 class DefaultGroup:
     """torch's default process group, by whose own collectives messages and rows go."""
 
@@ -35,7 +45,7 @@ class DefaultGroup:
         own = torch.frombuffer(bytearray(message.encode()), dtype=torch.uint8)
         length = torch.tensor([len(own)], device=self._device)
         lengths = [torch.empty_like(length) for _ in range(self.size)]
-        dist.all_gather(lengths, length)
+        _all_gather(lengths, length)
         found = self.gathered(own[:, None], [int(each) for each in lengths])
         return [bytes(each.cpu().numpy()).decode() for each in found]
 
@@ -49,5 +59,15 @@ class DefaultGroup:
         padded = rows.new_zeros((max(counts), rows.shape[1]), device=self._device)
         padded[: len(rows)] = rows.to(self._device)
         received = [torch.empty_like(padded) for _ in range(self.size)]
-        dist.all_gather(received, padded)
+        _all_gather(received, padded)
+        if padded.nbytes > _SMALL:
+            small = padded.new_zeros(1)
+            _all_gather([torch.empty_like(small) for _ in range(self.size)], small)
         return [each[:count] for each, count in zip(received, counts, strict=True)]
+
+
+def _all_gather(received: list[Tensor], own: Tensor) -> None:
+    """`dist.all_gather`, whose work is kept until the next."""
+    work = dist.all_gather(received, own, async_op=True)
+    work.wait()
+    latest[:] = [work]
