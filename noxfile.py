@@ -19,6 +19,7 @@ nox.options.sessions = [
     *("lint", "types", "core", "torch", "jax", "tf", "keras", "parity", "peers", "engines"),
     "browser",
     "build",
+    "docs",
 ]
 nox.options.error_on_missing_interpreters = True
 
@@ -30,6 +31,7 @@ JAX_TESTS = ("tests/adapters/jax", "tests/demo/test_jax_backend.py")
 KERAS_TESTS = ("tests/adapters/keras", "tests/demo/test_keras_backend.py")
 ENGINES_TESTS = (
     "tests/adapters/test_lightning.py",
+    "tests/adapters/test_trainers_pages.py",
     "tests/adapters/test_transformers.py",
     "tests/adapters/torch/test_ranks.py",
     "tests/adapters/torch/test_recorder_accelerate.py",
@@ -266,3 +268,12 @@ def build(session: nox.Session) -> None:
         session.run("cosanneal", "--version", success_codes=[1])  # the cli extra is missing
     install(session, f"{wheel}[torch]", group="core-test")
     session.run("pytest", str(tests), *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The site, into build/site: a broken link or an unknown name fails."""
+    install(session, ".[torch,jax,lightning,transformers,cli,plot]", group="docs")
+    pages = ("docs", "build/site")
+    options = ("--builder", "html", "--fail-on-warning", "--keep-going", "--fresh-env")
+    session.run("sphinx-build", *options, *session.posargs, *pages)
