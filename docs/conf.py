@@ -70,6 +70,7 @@ nitpick_ignore_regex = [
 ]
 
 html_theme = "furo"
+pygments_dark_style = "monokai"
 html_title = "cosanneal"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
