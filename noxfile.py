@@ -31,7 +31,8 @@ JAX_TESTS = ("tests/adapters/jax", "tests/demo/test_jax_backend.py")
 KERAS_TESTS = ("tests/adapters/keras", "tests/demo/test_keras_backend.py")
 ENGINES_TESTS = (
     "tests/adapters/test_lightning.py",
-    "tests/adapters/test_trainers_pages.py",
+    "tests/adapters/test_lightning_pages.py",
+    "tests/adapters/test_transformers_pages.py",
     "tests/adapters/test_transformers.py",
     "tests/adapters/torch/test_ranks.py",
     "tests/adapters/torch/test_recorder_accelerate.py",

@@ -54,6 +54,8 @@ class SnapshotEnsemble(Generic[ArrayT]):
 
     Raises:
         EnsembleError: an argument that cannot be, too few snapshots, or the same one twice.
+
+    Example: see the `SnapshotEnsemble` of an adapter, which makes the model.
     """
 
     def __init__(

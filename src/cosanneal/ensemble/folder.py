@@ -31,6 +31,18 @@ def folder_results(folder: str | os.PathLike[str], *, choice: bool = True) -> di
     Raises:
         SnapshotError: no folder, no snapshots in it, or one that is damaged.
         EnsembleError: the choice cannot be read, or was made among other snapshots.
+
+    Example:
+        >>> import tempfile, torch
+        >>> import cosanneal as ca
+        >>> from cosanneal.adapters.torch import SnapshotRecorder
+        >>> folder, model = tempfile.mkdtemp(), torch.nn.Linear(2, 1)
+        >>> schedule = ca.CyclicCosine(max_lr=0.2, total_steps=6, num_cycles=2)
+        >>> with SnapshotRecorder(folder, model, schedule) as recorder:
+        ...     for _ in range(6):
+        ...         _ = recorder.step()
+        >>> [each["step"] for each in folder_results(folder)["snapshots"]]
+        [3, 6]
     """
     store = SnapshotStore(folder)
     snapshots = store.list()

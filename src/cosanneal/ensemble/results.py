@@ -73,6 +73,13 @@ def write_results(results: Mapping[str, Any], path: str | os.PathLike[str]) -> N
     Raises:
         EnsembleError: no such document (the path of the bad field is named), or
             the file cannot be written.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> path = pathlib.Path(tempfile.mkdtemp(), "results.json")
+        >>> write_results({"format": FORMAT, "version": VERSION, "title": "mine"}, path)
+        >>> read_results(path)["title"]
+        'mine'
     """
     document = check_results(without_nan(results))
     text = json.dumps(document, indent=1, allow_nan=False)
@@ -83,8 +90,16 @@ def write_results(results: Mapping[str, Any], path: str | os.PathLike[str]) -> N
 def read_results(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read a results document.
 
+    Args:
+        path: the file.
+
+    Returns:
+        The document, as this module describes it.
+
     Raises:
         EnsembleError: the file cannot be read, or holds no such document.
+
+    Example: see `write_results`.
     """
     data = read_document(path, error=EnsembleError)
     try:

@@ -65,6 +65,15 @@ def plot_demo(results: Mapping[str, Any]) -> Figure:
         A figure of four panels: rate and loss against the step, and test error
         and log-loss against the number of members, as mean and standard
         deviation over the seeds.
+
+    Example:
+        >>> scores = {"test_error": 0.05, "test_nll": 0.2}
+        >>> names = ("single", "cosine", "nocycle", "short", "fitted")
+        >>> seed = {**dict.fromkeys(names, scores), "ensemble": [{"members": 1, **scores}]}
+        >>> curve = {"rate": [0.2, 0.1], "loss": [1.0, 0.5]}
+        >>> curves = {"single": curve, "cosine": curve, "cyclic": {**curve, "cycle_ends": [1]}}
+        >>> len(plot_demo({"curves": curves, "seeds": [seed]}).axes)
+        4
     """
     figure = Figure(figsize=(9, 5.6), layout="constrained")
     grid = figure.add_gridspec(2, 2, width_ratios=(1.45, 1))

@@ -70,6 +70,16 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
     Raises:
         CosannealError: another suffix; or the folder is missing, full or not to
             be written to.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> import cosanneal as ca
+        >>> from cosanneal.report import plot_schedule, save_figure
+        >>> path = pathlib.Path(tempfile.mkdtemp(), "plan.png")
+        >>> figure = plot_schedule(ca.CyclicCosine(0.1, total_steps=20, num_cycles=2))
+        >>> save_figure(figure, path)
+        >>> path.is_file()
+        True
     """
     path = local_path(path)
     kind = path.suffix.lower().removeprefix(".")

@@ -77,6 +77,8 @@ class SnapshotReader(Mapping[str, NDArray[Any]]):
     Attributes:
         layout: the shape and the dtype's name of each tensor, by name.
         raw_metadata: the header's metadata, as they stand in the file.
+
+    Example: see `Snapshot.open`, which gives readers.
     """
 
     def __init__(self, path: Path, *, verify: bool = True) -> None:

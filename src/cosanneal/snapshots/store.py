@@ -33,6 +33,8 @@ class Snapshot:
         path: its file.
         cycle: the index of the cycle at whose end it was taken, from 0.
         step: the number of optimizer updates its weights have seen.
+
+    Example: see `SnapshotStore`, whose `list` gives snapshots, and `Snapshot.open`.
     """
 
     __slots__ = ("_metadata", "cycle", "path", "step")

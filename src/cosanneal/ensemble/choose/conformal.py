@@ -319,6 +319,17 @@ def labels_needed(alpha: float, method: Method = "lac") -> int:
 
     With fewer, every set would have to hold every class. RAPS, without a penalty and
     a rank, tunes them on a fifth, and needs five times as many.
+
+    Args:
+        alpha: the share that may miss, between 0 and 1.
+        method: the score, as `ConformalPredictor` has it.
+
+    Raises:
+        EnsembleError: an `alpha` that is none.
+
+    Example:
+        >>> labels_needed(0.1), labels_needed(0.1, "raps")
+        (9, 45)
     """
     share = _TUNED_ON if method == "raps" else 1
     return math.ceil((1 / Fraction(repr(check_share("alpha", alpha))) - 1) / share)

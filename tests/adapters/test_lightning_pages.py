@@ -23,11 +23,5 @@ def test_lightning() -> None:
     assert right.float().mean() > 0.75
 
 
-def test_transformers() -> None:
-    names = run_page("start/transformers.md")
-    assert len(names["ensemble"]) == 4
-    assert names["found"]["chosen"]["error"] < 0.3
-
-
 def test_every_page_of_this_session_is_run_here() -> None:
     assert {*pages_of("engines")} == {"start/lightning.md", "start/transformers.md"}
