@@ -141,6 +141,7 @@ class Recorder:
         self._part = Part(capture, options.get("which", "all"))
         self._standing = self._started = clock.start()
         self._closed = self._checked = self._warned = self._begun = False
+        self._taken_at: int | None = None  # the updates at the last snapshot
         self._statistics = Statistics()
         overwrite = options.get("overwrite", False)
         self._run = Run(self.store, schedule, self._retention, self._part, overwrite=overwrite)
@@ -221,11 +222,12 @@ class Recorder:
                 lack the metric by which to choose.
         """
         updates = check_steps("resume_from", updates)
-        self._refuse_a_fork()
+        _refuse_a_fork(self._process)
         self._refuse_closed()
         self._writer.wait()
         at = Standing(updates, updates if position is None else position)
         kept = Standing(*self._ranks.shared(lambda: self._run.go_on(at, again=again)[:2]))
+        self._taken_at = kept.updates or None
         self._standing = self._started = Standing(
             max(at.updates - again, kept.updates, 0), max(at.position - again, kept.position, 0)
         )
@@ -310,20 +312,13 @@ class Recorder:
 
     def go_on(self) -> None:
         """Keep others out of the folder again, in which nobody may have written meanwhile."""
-        self._refuse_a_fork()
+        _refuse_a_fork(self._process)
         if not self._closed:
             self._tenancy.go_on()
 
     def _is_ours(self) -> bool:
         """Whether this process is the recorder's, and not forked from it."""
         return self._process == os.getpid()
-
-    def _refuse_a_fork(self) -> None:
-        if not self._is_ours():
-            raise SnapshotError(
-                f"The recorder belongs to process {self._process}, and this one, {os.getpid()}, "
-                "was forked from it. Record in the process that made it"
-            )
 
     def look(self, metrics: Metrics = None) -> bool:
         """Look at the clock, and record if a cycle ended since the last look.
@@ -350,7 +345,7 @@ class Recorder:
             SnapshotError: the weights or the metrics cannot be recorded; an
                 earlier snapshot could not be written; or the recorder is closed.
         """
-        self._refuse_a_fork()  # whose parent's thread may hold the lock for ever
+        _refuse_a_fork(self._process)  # whose parent's thread may hold the lock for ever
         with self._one_at_a_time:
             self._refuse_closed()
             last = self._standing
@@ -379,6 +374,45 @@ class Recorder:
                 self._ranks.told(self._notices.say)
             return bool(ended)
 
+    def take_at(self, now: Standing, metrics: Metrics = None, *, during: int | None = None) -> bool:
+        """Record a snapshot of where the run stands now, whether or not a cycle ended.
+
+        Where one ended since the last look, its snapshot is the one. An update whose
+        snapshot was taken already has no second: it is recorded anew, in the same file, if
+        `metrics` are given, and else left as it is.
+
+        Args:
+            now: where; its rate is noted.
+            metrics: as `advance` has them.
+            during: the step of the schedule that the last update used; by default the
+                one before `now.position`. The snapshot has the cycle of it, or the last
+                cycle where the schedule is over.
+
+        Returns:
+            Whether a snapshot was taken.
+
+        Raises:
+            SnapshotError: no update was done yet; and as `advance` does.
+        """
+        _refuse_a_fork(self._process)
+        with self._one_at_a_time:
+            if not now.updates:
+                raise SnapshotError(
+                    "A snapshot can be taken once an update was done. Received: none so far; call "
+                    "take after the first update"
+                )
+            taken = self.advance(now, metrics)
+            if taken or (metrics is None and self._taken_at == now.updates):
+                return taken
+            step, total = now.position - 1 if during is None else during, self.schedule.total_steps
+            step = max(step if total is None else min(step, total - 1), 0)
+            with contextlib.nullcontext() if self._sigterm is None else self._sigterm.held():
+                self._take(
+                    self.schedule.cycle_at(step), self._metrics if metrics is None else metrics
+                )
+            self._ranks.told(self._notices.say)
+            return True
+
     def warn_beyond(self) -> None:
         """Say once, to whoever called the caller, that the run goes on after its last cycle."""
         text = None if self._warned else gone_beyond(self.schedule, self.updates)
@@ -399,6 +433,7 @@ class Recorder:
         began = time.perf_counter()
         rest, weights = self._ranks.agreed(lambda: (self._part.rest(), self._part.tensors()))
         self._ranks.told(lambda: self._hand_over(cycle, values, rest, weights))
+        self._taken_at = self._standing.updates
         if not self._ranks.writes:
             self._statistics.taken += 1
         self._statistics.held_seconds += time.perf_counter() - began
@@ -464,6 +499,14 @@ def _checked(name: str, options: RecorderOptions) -> Retention:
             f"at each cycle's end. Received: {shown(metrics)}"
         )
     return retention
+
+
+def _refuse_a_fork(process: int) -> None:
+    if process != os.getpid():
+        raise SnapshotError(
+            f"The recorder belongs to process {process}, and this one, {os.getpid()}, "
+            "was forked from it. Record in the process that made it"
+        )
 
 
 def _finish(one_at_a_time: threading.RLock, writer: Writer) -> None:

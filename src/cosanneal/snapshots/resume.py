@@ -116,9 +116,16 @@ class Run:
         kept = self._kept(found)
         position, total = max(at.position - again, 0), self._schedule.total_steps
         over = total is not None and position >= total
-        cycle = self._schedule.num_cycles if over else self._schedule.cycle_at(position).index
+        within = None if over else self._schedule.cycle_at(position)
+        cycle = self._schedule.num_cycles if within is None else within.index
+        # One from the midst of the cycle before is not the one of its end.
+        began = total or 0 if within is None else within.start
         every = self._retention.keeps_all
-        if cycle and every and all(each.cycle != cycle - 1 for each in kept):
+        if (
+            cycle
+            and every
+            and all(each.cycle != cycle - 1 or each.standing.position < began for each in kept)
+        ):
             _log.warning(  # for it will never have one
                 "Resuming at step %d without the snapshot of cycle %d, which is not in %s. Call "
                 "the recorder's wait() before a checkpoint is saved, so that this cannot happen",

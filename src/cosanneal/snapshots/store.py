@@ -31,7 +31,8 @@ class Snapshot:
 
     Attributes:
         path: its file.
-        cycle: the index of the cycle at whose end it was taken, from 0.
+        cycle: the index, from 0, of the cycle at whose end it was taken; of one that was
+            taken between two ends, of the cycle in which its last update lay.
         step: the number of optimizer updates its weights have seen.
 
     Example: see `SnapshotStore`, whose `list` gives snapshots, and `Snapshot.open`.
@@ -246,7 +247,7 @@ class SnapshotStore:
 
         Args:
             tensors: the weights by name.
-            cycle: the index of the cycle that ended.
+            cycle: the index of the cycle that ended, or in which the last update lay.
             step: the number of updates done.
             rate: the rate of the last of them.
             schedule: the schedule of the run.

@@ -15,6 +15,7 @@ from ...snapshots.recorder import Metrics, Recorder, RecorderOptions
 from ...snapshots.store import SnapshotStore
 from .buffer import SnapshotBuffer
 from .capture import PytreeCapture
+from .injected import checked_rate, rate_of
 
 
 class SnapshotRecorder(Recorder):
@@ -99,6 +100,60 @@ class SnapshotRecorder(Recorder):
                 self._pytree.check()
             self.warn_beyond()
             return taken
+
+    def take(
+        self, params: Any, metrics: Metrics = None, *, rate: Any = None, opt_state: Any = None
+    ) -> bool:
+        """Record a snapshot now, whether or not a cycle ended; after the `step` of an update.
+
+        It counts no update: `step` does. Call it before a checkpoint is saved, since a run
+        resumed from there does not take it again. The file has the name of the cycle in
+        which the last update lay, and of the updates done. An ensemble has it as a member,
+        and `keep_last` and `keep_best` count it, as any other. To predict with the cycles'
+        ends alone, give the ensemble `members=lambda each: schedule.is_cycle_end(each.step - 1)`.
+
+        Args:
+            params: the pytree to record, as `step` has it.
+            metrics: the user's own numbers for the snapshot, a dict or a function that
+                returns one; by default those of the recorder's `metrics`.
+            rate: the rate of the last update, where that is not the schedule's.
+            opt_state: the optimizer's state after that update, of which the rate is taken:
+                `hyperparams["learning_rate"]` of `optax.inject_hyperparams`. Without either,
+                the schedule's rate is noted: a function of Optax has none that could be seen.
+
+        Returns:
+            Whether one was taken: False where the update has its snapshot, as at a cycle's
+            end, and no `metrics` are given. With them its file is written anew.
+
+        Raises:
+            SnapshotError: no update was done yet; `rate` and `opt_state` at once, a rate
+                that is no number of at least 0, or a state without one or with several; and
+                as `step` does.
+
+        Example:
+            >>> import tempfile
+            >>> import jax.numpy as jnp
+            >>> import cosanneal as ca
+            >>> schedule = ca.CyclicCosine(max_lr=0.2, total_steps=6, num_cycles=2)
+            >>> params = {"kernel": jnp.ones((2, 3))}
+            >>> with SnapshotRecorder(tempfile.mkdtemp(), schedule) as recorder:
+            ...     _ = recorder.step(params)
+            ...     recorder.take(params, metrics={"val_error": 0.25}, rate=0.0035)
+            True
+            >>> [snapshot.metadata["rate"] for snapshot in recorder.store.list()]
+            [0.0035]
+        """
+        if rate is not None and opt_state is not None:
+            raise SnapshotError(
+                "Arguments `rate` and `opt_state` both say the rate. Received: both; give one"
+            )
+        had = self._standing.rate
+        if opt_state is not None:
+            had = rate_of(opt_state)
+        elif rate is not None:
+            had = checked_rate(rate)
+        with self._pytree.of(params):
+            return self.take_at(self._standing._replace(rate=had), metrics)
 
     def record(self, buffer: SnapshotBuffer) -> int:
         """Record the members of a buffer, as `step` would have done at each one's update.

@@ -136,7 +136,8 @@ class SnapshotRecorder(keras.callbacks.Callback):
         self._logs_rate = False
         # A look at the optimizer's count waits for the device. So one is taken
         # only where the executions begun since the last may have ended a cycle.
-        self._began = False
+        self._began = self._training = False
+        self._had: float | None = None  # the rate of the last update, where another is set
         self._executions = self._due = self._pace = self._batches = 0
 
     def __enter__(self) -> Self:
@@ -160,6 +161,67 @@ class SnapshotRecorder(keras.callbacks.Callback):
     def statistics(self) -> Statistics:
         """What recording has done and cost so far."""
         return self.recorder.statistics
+
+    def take(self, metrics: Metrics = None) -> bool:
+        """Record a snapshot now, whether or not a cycle ended; called from another callback.
+
+        In `fit`, call it in another callback's `on_train_batch_end` or `on_epoch_end`; it looks
+        at the optimizer's count itself, which waits for the device. A run that is resumed from
+        a checkpoint does not take those before it again: list that callback before the one
+        that saves. In a loop of your own, call it before `on_train_end`.
+
+        The rate noted is the optimizer's own at its last update, whoever set it. The file has
+        the name of the cycle in which the update lay, and of the updates done. An ensemble has
+        it as a member, and `keep_last` and `keep_best` count it, as any other. To predict
+        with the cycles' ends alone, give the ensemble
+        `members=lambda each: schedule.is_cycle_end(each.step - 1)`.
+
+        Args:
+            metrics: the user's own numbers for the snapshot, a dict or a function that
+                returns one; by default those of the recorder's `metrics`.
+
+        Returns:
+            Whether one was taken: False where the update has its snapshot, as at a cycle's
+            end, and no `metrics` are given. With them its file is written anew.
+
+        Raises:
+            SnapshotError: no `fit` is under way, or no update was done yet; and as of
+                `Recorder.advance`.
+
+        Example:
+            >>> import tempfile
+            >>> import keras, numpy as np
+            >>> import cosanneal as ca
+            >>> from cosanneal.adapters.keras import CyclicCosineSchedule, SnapshotRecorder
+            >>> schedule = ca.CyclicCosine(max_lr=0.2, total_steps=6, num_cycles=2)
+            >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+            >>> model.compile(keras.optimizers.SGD(CyclicCosineSchedule(schedule)), "mse")
+            >>> recorder = SnapshotRecorder(tempfile.mkdtemp(), schedule)
+            >>> class Often(keras.callbacks.Callback):
+            ...     def on_train_batch_end(self, batch, logs=None):
+            ...         recorder.take(metrics={"loss": logs["loss"]})
+            >>> x, y = np.ones((6, 2)), np.ones((6, 1))
+            >>> both = [recorder, Often()]
+            >>> _ = model.fit(x, y, batch_size=2, epochs=2, callbacks=both, verbose=0)
+            >>> [(snapshot.cycle, snapshot.step) for snapshot in recorder.store.list()]
+            [(0, 1), (0, 2), (0, 3), (1, 4), (1, 5), (1, 6)]
+        """
+        if not self._training:
+            raise SnapshotError(
+                "A snapshot can be taken while `fit` trains the model, since only then the folder "
+                "is the recorder's. Received: no fit under way; call take in a callback"
+            )
+        optimizer = self._counted(self.model)
+        updates = int(array_of(optimizer._iterations))
+        if self.set_lr and updates == self.updates:  # whose next rate is set already
+            rate = self._had
+        else:
+            rate = _rate(optimizer, self.schedule, updates) if updates else None
+        before = self.statistics.taken
+        self._look(metrics)
+        if self.statistics.taken > before:
+            return True
+        return self.recorder.take_at(Standing(updates, updates, rate), metrics)
 
     def wait(self) -> None:
         """Return when every snapshot taken is durable; errors as of `Recorder.wait`."""
@@ -220,7 +282,7 @@ class SnapshotRecorder(keras.callbacks.Callback):
         self._watch.optimizers(
             model, counted, "model.optimizer" if self._optimizer is None else "the optimizer given"
         )
-        self._began = False
+        self._began, self._training = False, True
         self._executions, self._due, self._pace, self._batches = 0, 0, pace, 0
 
     def on_train_batch_begin(self, batch: int, logs: Logs = None) -> None:  # noqa: ARG002
@@ -257,6 +319,7 @@ class SnapshotRecorder(keras.callbacks.Callback):
         # best ones, or their average, and no longer those of the last update.
         if self._executions:
             self._look()
+        self._training = False
         self.recorder.rest()
         self._watch.rate_is(self.updates, self._float(), ended=True)
         stopped = getattr(self._model, "stop_training", False)
@@ -285,13 +348,16 @@ class SnapshotRecorder(keras.callbacks.Callback):
             self._pace = max(self._pace, gained)
         else:
             self._begin(updates)
-        rate = None
-        if updates > self.updates and self.schedule.cycles_completed(self.updates, updates):
+        rate, gained_any = None, updates > self.updates
+        ended = gained_any and self.schedule.cycles_completed(self.updates, updates)
+        if ended or (gained_any and self.set_lr):
             rate = _rate(optimizer, self.schedule, updates)
         self.recorder.advance(Standing(updates, updates, rate), metrics)
         self._watch.looked(updates, self._float())
         total = self.schedule.total_steps
         if self.set_lr:
+            if gained_any:
+                self._had = rate
             optimizer.learning_rate = self.schedule.rate(updates)
             self._due = 1
         elif not self._began:

@@ -156,6 +156,60 @@ class SnapshotRecorder(Recorder):
         asked, self._asked = self._asked, self.statistics.taken
         return self._asked > asked
 
+    def take(self, metrics: Metrics = None) -> bool:
+        """Record a snapshot now, whether or not a cycle ended.
+
+        Call it after `optimizer.step()` and, where there is one, `scheduler.step()`, in every
+        process of the run, and before a checkpoint is saved: a run resumed from there does not
+        take it again. With a schedule in place of a scheduler, it counts the update as `step`
+        does: call it in place of `step`, or after it.
+
+        The rate noted is the optimizer's own at its last update (of the group that leads the
+        scheduler; without one, the highest of all groups), whichever scheduler set it. The
+        file has the name of the cycle in which the update lay, and of the updates done. An
+        ensemble has it as a member, and `keep_last` and `keep_best` count it, as any other.
+        To predict with the cycles' ends alone, give the ensemble
+        `members=lambda each: schedule.is_cycle_end(each.step - 1)`.
+
+        Args:
+            metrics: the user's own numbers for the snapshot, a dict or a function that
+                returns one; by default those of the recorder's `metrics`.
+
+        Returns:
+            Whether one was taken: False where the update has its snapshot, as at a cycle's
+            end, and no `metrics` are given. With them its file is written anew.
+
+        Raises:
+            SnapshotError: no update was done yet; and as `step` does.
+
+        Example:
+            >>> import tempfile, torch
+            >>> import cosanneal as ca
+            >>> model = torch.nn.Linear(2, 1)
+            >>> schedule = ca.CyclicCosine(max_lr=0.2, total_steps=6, num_cycles=2)
+            >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.2)
+            >>> scheduler = CyclicCosineLR(optimizer, schedule)
+            >>> with SnapshotRecorder(tempfile.mkdtemp(), model, scheduler) as recorder:
+            ...     for update in range(6):
+            ...         optimizer.step()
+            ...         scheduler.step()
+            ...         if update == 3:
+            ...             taken = recorder.take(metrics={"val_error": 0.25})
+            >>> [(each.cycle, each.step) for each in recorder.store.list()]
+            [(0, 3), (1, 4), (1, 6)]
+        """
+        clock = self._clock
+        if not isinstance(clock, SchedulerClock):
+            if isinstance(clock, OptimizersClock) and not clock.moved():
+                return self.take_at(self._standing, metrics)
+            return self.take_at(clock.now(self._standing), metrics)
+        self.look()
+        now, during = clock.taking(self._standing)
+        before = self.statistics.taken
+        taken = self.take_at(now, metrics, during=during)
+        self._asked += self.statistics.taken - before  # `step` tells of cycles' ends
+        return taken
+
     def close(self, *, unfinished: bool = False) -> None:
         """Finish, as `Recorder.close` does; a cycle that the last update has ended is recorded."""
         clock = self._clock
@@ -226,6 +280,17 @@ class SchedulerClock:
         # One that was left at a cycle's end, before a checkpoint, stands before it still.
         return at._replace(position=last.position) if at.position == last.position - 1 else at
 
+    def taking(self, last: Standing) -> tuple[Standing, int]:
+        """Where the scheduler stands, and the step that the last update used."""
+        at, pace = self.now(last), self._scheduler.pace
+        waits = pace.waits_at(self._scheduler.last_epoch) and at.position == last.position
+        if not waits:
+            return at, at.position - 1
+        # The scheduler's step for this update is to come, and changes no weights.
+        if at.updates == at.position + 1:
+            return at._replace(position=at.updates), at.position
+        return at, at.position
+
     def is_left(self) -> bool:
         """Whether the last update has ended a cycle, and no step of the scheduler is to come."""
         return is_left(self._scheduler, over=True)
@@ -295,6 +360,12 @@ class OptimizersClock:
             gained = 0 if graded and before == self._versions else 1
         updates = last.updates + gained
         return Standing(updates, updates, None if self._rate is None else float(self._rate))
+
+    def moved(self) -> bool:
+        """Whether there is an update since the last look, as far as optimizers tell of it."""
+        if self._since or self._seen:
+            return bool(self._since)
+        return self._changes()[0] != self._versions
 
     def _changes(self) -> tuple[list[int], bool]:
         """How often each of the weights was changed in place, and whether one has a gradient."""
