@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import safetensors
 
+from ..core.errors import SnapshotError
 from ..core.schedule import Cycle, Schedule
 from ..core.version import __version__
 from .capture import HostBuffers, Standing
@@ -19,6 +20,9 @@ from .resume import Run
 from .statistics import Statistics
 from .store import Snapshot
 from .tenancy import Onlooker, Tenancy
+
+# What is called with a snapshot when its file is there.
+OnDurable: TypeAlias = Callable[[Snapshot], object]
 
 
 def written(
@@ -59,8 +63,9 @@ def write(
     run: Run,
     statistics: Statistics,
     notices: Notices,
+    on_durable: OnDurable | None = None,
 ) -> None:
-    """Make the copied weights durable, then remove what need not be kept any more."""
+    """Make the copied weights durable, say so, then remove what need not be kept any more."""
     began = time.perf_counter()
     try:
         buffers.arrive()
@@ -81,4 +86,15 @@ def write(
         statistics.writing_seconds += time.perf_counter() - began
     statistics.data_bytes += sum(tensor.data.nbytes for tensor in tensors.values())
     statistics.durable += 1
+    if on_durable is not None:
+        # Before anything is removed, which may be this very snapshot. Where the call fails, as a
+        # mirror's may, what is here is kept; the next one that goes well makes up for it.
+        try:
+            on_durable(snapshot)
+        except (Exception, SystemExit) as error:  # or the thread would end, and its waiter not
+            raise SnapshotError(
+                "Function `on_durable` must take a snapshot that is there. Received: "
+                f"{type(error).__name__}: {error}, from its call with {snapshot.path}, which is "
+                "durable and stays; mend the function, or call it again with that snapshot"
+            ) from error
     run.written(snapshot)

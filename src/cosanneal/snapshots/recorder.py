@@ -22,7 +22,7 @@ from ..core.errors import SnapshotError, check_flag, check_steps, shown
 from ..core.schedule import Cycle, Schedule, check_schedule
 from .capture import Capture, Clock, Standing
 from .ending import ended_early, gone_beyond
-from .job import write, written
+from .job import OnDurable, write, written
 from .notices import Notices, OnError
 from .part import Part, RestDigests, Which
 from .ranks import ALONE, Ranks
@@ -53,6 +53,15 @@ class RecorderOptions(TypedDict, total=False):
         background: False writes, and raises errors, within the call that takes it.
         max_pending: so many snapshots are in flight at most, each with held
             memory for one copy of the weights. The next one waits.
+        on_durable: a function of a Snapshot, called when its file is there: after the
+            rename and the folder's sync, before anything is removed for it, and
+            counted as `durable` by then. In the thread that writes, oldest first, one
+            call at a time; the next snapshot waits, and so do `wait` and `close`. So it
+            must not step, wait for or close the recorder. An error in it comes as
+            that of a write does; the file stays, and nothing is removed until a
+            later call went well. Of several processes, in that of rank 0 alone; not for
+            the files that a resumed run finds. A mirror at a second place is
+            `on_durable=lambda s: shutil.copy(s.path, "/backup")`.
         on_error: what a snapshot that cannot be written does: "raise" a
             SnapshotError at the next call, or "warn" there. Tensors or metrics
             that cannot be recorded are always raised, where they came.
@@ -80,6 +89,7 @@ class RecorderOptions(TypedDict, total=False):
     overwrite: bool
     background: bool
     max_pending: int
+    on_durable: OnDurable | None
     on_error: OnError
     keep_last: int | None
     keep_best: int | None
@@ -133,7 +143,7 @@ class Recorder:
         **options: Unpack[RecorderOptions],
     ) -> None:
         self._retention = _checked(type(self).__name__, options)
-        self._metrics = options.get("metrics")
+        self._metrics, self._on_durable = options.get("metrics"), options.get("on_durable")
         self._notices = Notices(options.get("on_error", "raise"))
         self.store = folder if isinstance(folder, SnapshotStore) else SnapshotStore(folder)
         self.schedule = check_schedule(schedule)
@@ -457,7 +467,8 @@ class Recorder:
         make = partial(written, self._tenancy, tensors, rest, cycle, at, self.schedule, of, values)
         statistics = self._statistics
         # The job must not know the recorder, which could then not be dropped.
-        job = partial(write, buffers, tensors, make, self._run, statistics, self._notices)
+        told = self._notices, self._on_durable
+        job = partial(write, buffers, tensors, make, self._run, statistics, *told)
         self._settle()
         try:
             statistics.taken += 1
@@ -497,6 +508,12 @@ def _checked(name: str, options: RecorderOptions) -> Retention:
         raise SnapshotError(
             "Argument `metrics` must be a function that returns a dict, since it is called "
             f"at each cycle's end. Received: {shown(metrics)}"
+        )
+    on_durable = options.get("on_durable")
+    if on_durable is not None and not callable(on_durable):
+        raise SnapshotError(
+            "Argument `on_durable` must be a function of a Snapshot, since it is called when its "
+            f"file is there. Received: {shown(on_durable)}"
         )
     return retention
 

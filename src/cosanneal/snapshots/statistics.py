@@ -11,7 +11,7 @@ class Statistics:
 
     Attributes:
         taken: the snapshots whose weights were copied.
-        durable: those of them that are on the disk.
+        durable: those of them that are on the disk; `on_durable` is called next.
         failed: those that were lost, or may be, to an error of the file system
             or an interrupt.
         data_bytes: the bytes of the durable ones' weights.

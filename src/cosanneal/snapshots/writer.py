@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
+from ..core.errors import SnapshotError
 from .capture import HostBuffers
 
 Job: TypeAlias = Callable[[], None]
@@ -67,7 +68,16 @@ class Writer:
             self._do(job)
 
     def wait(self) -> None:
-        """Return when all jobs are done."""
+        """Return when all jobs are done.
+
+        Raises:
+            SnapshotError: a job waits for itself.
+        """
+        if threading.current_thread() is self._thread:
+            raise SnapshotError(
+                "The recorder must not be waited for, or closed, by the thread that writes. "
+                "Received: such a call, as in `on_durable`; call it where the loop is"
+            )
         with self._condition:
             self._see_to_it()
             self._condition.wait_for(lambda: not self._jobs)

@@ -36,7 +36,7 @@ class SnapshotRecorder(Recorder):
         folder: the folder of the snapshots; made if it is not there.
         schedule: the schedule of the run.
         options: `resume_from`, `overwrite`, `metrics`, `background`, `max_pending`,
-            `on_error`, `keep_last`, `keep_best`, `metric`, `mode`,
+            `on_durable`, `on_error`, `keep_last`, `keep_best`, `metric`, `mode`,
             `install_sigterm` and `which`, as RecorderOptions has them; but params do
             not say which of them train, so that a part is chosen by the names.
 

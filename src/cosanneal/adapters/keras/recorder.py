@@ -83,8 +83,8 @@ class SnapshotRecorder(keras.callbacks.Callback):
         options: `resume_from` (not needed where the optimizer's state is
             restored, by BackupAndRestore or by loading the model: its count is
             gone by), `overwrite`, `metrics` (where the logs do not hold the metric),
-            `background`, `max_pending`, `on_error`, `keep_last`, `keep_best`,
-            `metric`, `mode`, `install_sigterm` and `which`, as RecorderOptions has
+            `background`, `max_pending`, `on_durable`, `on_error`, `keep_last`,
+            `keep_best`, `metric`, `mode`, `install_sigterm` and `which`, as RecorderOptions has
             them. Of `which`, "trainable" are the model's trainable weights, and the
             others of at most one axis (as running statistics have) of layers that
             are trained: Keras holds those of a frozen BatchNormalization constant.

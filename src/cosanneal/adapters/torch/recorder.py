@@ -55,7 +55,7 @@ class SnapshotRecorder(Recorder):
             `recorder.step()` is an update, if an optimizer of the model did one.
         options: `resume_from` (not needed where the scheduler's state is
             loaded), `overwrite`, `metrics`, `background`, `max_pending`,
-            `on_error`, `keep_last`, `keep_best`, `metric`, `mode`,
+            `on_durable`, `on_error`, `keep_last`, `keep_best`, `metric`, `mode`,
             `install_sigterm` and `which`, as RecorderOptions has them.
 
     Raises:
