@@ -1,74 +1,13 @@
-"""Recording params that lie on several devices, or in several processes."""
+"""Recording params that lie on several devices."""
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import jax
-import numpy as np
 import pytest
-
-from cosanneal.snapshots import SnapshotStore
-
-PROCESS = """
-import sys
-import jax, numpy as np
-from jax.sharding import NamedSharding, PartitionSpec as P
-jax.config.update("jax_platforms", "cpu")
-jax.distributed.initialize("localhost:{port}", 2, int(sys.argv[1]))
-import cosanneal as ca
-from cosanneal.adapters.jax import SnapshotRecorder
-mesh = jax.make_mesh((2,), ("d",))
-given = np.arange(8, dtype=np.float32).reshape(2, 4)
-
-def laid(*spec):
-    return jax.make_array_from_callback(
-        given.shape, NamedSharding(mesh, P(*spec)), lambda index: given[index]
-    )
-
-update = jax.jit(lambda w, s: w + s.sum(), out_shardings=NamedSharding(mesh, P()))
-whole, part = laid(), laid("d")
-assert jax.process_count() == 2 and not whole.is_fully_addressable
-schedule = ca.CyclicCosine(0.1, cycle_steps=2)
-with SnapshotRecorder({folder!r} + sys.argv[1], schedule) as recorder:
-    for _ in range(2):
-        whole = update(whole, part)
-        recorder.step({{"w": whole, "key": jax.random.key(3)}})
-with SnapshotRecorder({folder!r} + "part" + sys.argv[1], schedule) as recorder:
-    try:
-        recorder.step({{"w": part}})
-    except ca.SnapshotError as error:
-        print(error)
-"""
-
-
-def test_what_every_process_has_whole_is_recorded(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    code = PROCESS.format(port=port, folder=str(tmp_path / "run"))
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(i)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for i in range(2)
-    ]
-    for i, process in enumerate(processes):
-        out, err = process.communicate(timeout=200)
-        assert process.returncode == 0, err
-        assert "'w', sharded over several; gather it first" in out
-        snapshots = SnapshotStore(tmp_path / f"run{i}").list()
-        assert [snapshot.step for snapshot in snapshots] == [2]
-        loaded = snapshots[0].load()
-        assert np.array_equal(loaded["w"], np.arange(8.0).reshape(2, 4) + 2 * 28)
-        assert loaded["key"].tolist() == [0, 3]
-
 
 DEVICES = """
 from pathlib import Path

@@ -3,27 +3,40 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Collection, Iterator
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ...core.errors import SnapshotError, shown
 from ...snapshots.capture import HostBuffers
 from ...snapshots.file import Layout, check_tensor
 from ...snapshots.part import chosen_by
-from .tree import is_key, named_leaves
+from ...snapshots.ranks import ALONE, Ranks
+from .shards import is_in_all, is_in_parts, is_of_several, whole
+from .tree import is_key, key_kind, named_leaves
 
 
 class PytreeCapture:
-    """The leaves of a pytree, by their paths in it."""
+    """The leaves of a pytree, by their paths in it.
+
+    What several processes have a part of each is gathered one by one, by all of them at
+    the same time.
+
+    Args:
+        params: the pytree.
+        ranks: the processes that ask; where this one asks alone, parts are refused.
+        writes: whether what is gathered is for this process.
+    """
 
     framework = "jax"
     version = str(jax.__version__)
 
-    def __init__(self, params: Any = None) -> None:
-        self._params = params
+    def __init__(self, params: Any = None, ranks: Ranks = ALONE, *, writes: bool = True) -> None:
+        self._params, self._ranks, self._writes = params, ranks, writes
 
     @contextlib.contextmanager
     def of(self, params: Any) -> Iterator[None]:
@@ -49,6 +62,18 @@ class PytreeCapture:
         self, names: Collection[str] | None = None, *, cut: Callable[[Any], Any] | None = None
     ) -> dict[str, Any]:
         """The params as they are, or pieces of them."""
+        arrays = self._ranks.agreed(lambda: self._with_data(names))
+        if not self._ranks.alone:
+            arrays = self._gathered(arrays)
+        if cut is not None:
+            arrays = {name: cut(array) for name, array in arrays.items()}
+        # All are on their way before the first is waited for.
+        for array in arrays.values():
+            if isinstance(array, jax.Array) and self._writes:
+                array.copy_to_host_async()
+        return arrays
+
+    def _with_data(self, names: Collection[str] | None) -> dict[str, Any]:
         arrays = self._arrays(names)
         for name, array in arrays.items():
             check_tensor(name, str(array.dtype))
@@ -57,19 +82,27 @@ class PytreeCapture:
                     f"The params must have data. Received: {name!r}, a shape alone, as "
                     "jax.eval_shape gives it"
                 )
-        if cut is not None:
-            arrays = {name: cut(array) for name, array in arrays.items()}
-        # All are on their way before the first is waited for.
-        for array in arrays.values():
-            if isinstance(array, jax.Array):
-                array.copy_to_host_async()
         return arrays
+
+    def _gathered(self, arrays: dict[str, Any]) -> dict[str, Any]:
+        """The arrays, those whole that are in parts; of these, none where it is not wanted."""
+        names = [name for name, array in arrays.items() if is_in_parts(array)]
+        ours = [[name, list(arrays[name].shape), str(arrays[name].dtype)] for name in names]
+        firsts = self._ranks.shared(lambda: ours)
+        # Or one would wait for ever for a part of what another does not have.
+        self._ranks.agreed(lambda: _check_same(ours, firsts))
+        found = dict(arrays)
+        for name in names:
+            gathered = whole(arrays[name])
+            found[name] = gathered if self._writes else np.empty(0, gathered.dtype)
+        return found
 
     def layout(self) -> Layout | None:
         """Their shapes and dtypes, within a step."""
         if self._params is None:
             return None
-        return {name: (each.shape, each.dtype.name) for name, each in self._arrays().items()}
+        leaves, _ = named_leaves(self._params, SnapshotError)
+        return {name: _layout(name, leaf) for name, leaf in leaves.items()}
 
     def chosen(self, which: Literal["trainable"] | Callable[[str], bool]) -> set[str]:
         """The names of which the function says so; params do not say which of them train."""
@@ -94,14 +127,36 @@ class PytreeCapture:
     def _arrays(self, names: Collection[str] | None = None) -> dict[str, Any]:
         leaves, _ = named_leaves(self._params, SnapshotError)
         return {
-            name: _array(name, leaf)
+            name: self._array(name, leaf)
             for name, leaf in leaves.items()
             if names is None or name in names
         }
 
+    def _array(self, name: str, leaf: Any) -> Any:
+        """A leaf as an array that numpy takes, and has the bytes of; or one in parts."""
+        leaf = _leaf(name, leaf)
+        if is_key(leaf):
+            leaf = jax.random.key_data(leaf)
+        if not is_of_several(leaf):
+            return leaf
+        if not is_in_all(leaf):
+            raise SnapshotError(
+                "Params of several processes must lie in all of them. Received: "
+                f"{name!r}, which lies in some alone; lay it out over a mesh of all, or give each "
+                "process an array of its own"
+            )
+        if leaf.is_fully_replicated:  # over processes, each of which has the whole
+            return leaf.addressable_data(0)
+        if self._ranks.alone:
+            raise SnapshotError(
+                f"The params must be in this process's reach. Received: {name!r}, sharded over "
+                "several; gather it first"
+            )
+        return leaf
 
-def _array(name: str, leaf: Any) -> Any:
-    """A leaf as an array that numpy takes, and has the bytes of."""
+
+def _leaf(name: str, leaf: Any) -> Any:
+    """A leaf as an array, which may be of keys."""
     if isinstance(leaf, jax.core.Tracer):
         raise SnapshotError(
             f"The recorder must be stepped outside of jit. Received: {name!r} as a tracer"
@@ -114,18 +169,35 @@ def _array(name: str, leaf: Any) -> Any:
                 f"The params must hold numbers that JAX' integers hold. Received: {name!r}, "
                 f"{shown(leaf)}; enable x64, or record it as an array of numpy's"
             ) from None
-    if is_key(leaf):
-        leaf = jax.random.key_data(leaf)
     if isinstance(leaf, jax.Array) and leaf.is_deleted():
         raise SnapshotError(
             f"The params must be those that the update returned. Received: {name!r}, whose buffer "
             "was deleted or donated"
         )
-    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
-        if leaf.is_fully_replicated:  # over processes, each of which has the whole
-            return leaf.addressable_data(0)
-        raise SnapshotError(
-            f"The params must be in this process's reach. Received: {name!r}, sharded over "
-            "several; gather it first"
-        )
     return leaf
+
+
+def _layout(name: str, leaf: Any) -> tuple[tuple[int, ...], str]:
+    """The shape and dtype that a snapshot has of a leaf, which is not looked at."""
+    leaf = _leaf(name, leaf)
+    if is_key(leaf):
+        leaf, _ = key_kind(leaf)
+    return tuple(leaf.shape), leaf.dtype.name
+
+
+def _check_same(ours: list[Any], firsts: list[Any]) -> None:
+    """Refuse params of which other tensors are in parts here than in the first process."""
+    for here, there in itertools.zip_longest(ours, firsts):
+        if here != there:
+            raise SnapshotError(
+                "The params must be laid out over the processes in one way. Received: "
+                f"{_shown(here)} in parts, and in the first process {_shown(there)}; step all "
+                "recorders with the params of one update"
+            )
+
+
+def _shown(part: list[Any] | None) -> str:
+    if part is None:
+        return "no other"
+    name, shape, dtype = part
+    return f"{name!r} of {dtype} and shape {tuple(shape)}"

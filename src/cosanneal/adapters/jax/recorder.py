@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any, Unpack
 
 import jax.numpy as jnp
@@ -11,11 +12,13 @@ from ...core.difference import agree
 from ...core.errors import SnapshotError, shown
 from ...core.schedule import Schedule
 from ...snapshots.capture import EachStep, HostBuffers, Standing
+from ...snapshots.file import TensorBytes
 from ...snapshots.recorder import Metrics, Recorder, RecorderOptions
 from ...snapshots.store import SnapshotStore
 from .buffer import SnapshotBuffer
 from .capture import PytreeCapture
 from .injected import checked_rate, rate_of
+from .ranks import are_several, ranks_here
 
 
 class SnapshotRecorder(Recorder):
@@ -31,6 +34,16 @@ class SnapshotRecorder(Recorder):
 
     A tensor's name is its path in the pytree: `params["dense"]["kernel"]` is
     `dense.kernel`.
+
+    In a run on several processes (`jax.distributed.initialize`, and only then the
+    recorder) each makes its recorder, steps it with the params of the same update, and
+    closes it. Process 0 writes; the others hold no folder. Arrays that every process has
+    whole are taken as they are; others are gathered one by one, by all processes at a
+    cycle's end. What is no array of several processes (of numpy's, or on one process'
+    own devices) is taken from process 0, and is not compared with that of the others.
+    `metrics` is called in every process, and process 0's numbers are kept. An error,
+    of any process, is raised in all of them, at the latest at the next cycle's end; only
+    `wait()`, which one process may call by itself, leaves one of writing to that.
 
     Args:
         folder: the folder of the snapshots; made if it is not there.
@@ -64,9 +77,10 @@ class SnapshotRecorder(Recorder):
         schedule: Schedule,
         **options: Unpack[RecorderOptions],
     ) -> None:
-        self._pytree = PytreeCapture()
+        ranks = ranks_here()
+        self._pytree = PytreeCapture(ranks=ranks, writes=ranks.writes)
         self._seen = False
-        super().__init__(folder, schedule, self._pytree, EachStep(), **options)
+        super().__init__(folder, schedule, self._pytree, EachStep(), ranks=ranks, **options)
 
     def step(self, params: Any, metrics: Metrics = None) -> bool:
         """Note that an update was done; call it with the params that the update returned.
@@ -93,11 +107,13 @@ class SnapshotRecorder(Recorder):
                 tensor that differs is named); an earlier snapshot could not be
                 written; or the recorder is closed.
         """
+        if not self._seen:
+            self._refuse_made_too_early()
         with self._pytree.of(params):
             taken = self.look(metrics)
             if not self._seen:  # or an error would come only when a cycle has been trained
                 self._seen = True
-                self._pytree.check()
+                self._ranks.agreed(self._pytree.check)
             self.warn_beyond()
             return taken
 
@@ -188,6 +204,7 @@ class SnapshotRecorder(Recorder):
                 "Argument `buffer` must have the recorder's schedule. "
                 f"Received: one with {buffer.schedule!r}, not {self.schedule!r}"
             )
+        self._refuse_made_too_early()
         recorded, members = 0, buffer.in_order()
         for step, params in members:
             if step >= self.updates:
@@ -206,11 +223,18 @@ class SnapshotRecorder(Recorder):
         would else be lost.
         """
         self.flush()
+        there = self._ranks.shared(
+            lambda: any(snapshot.step == step + 1 for snapshot in self.store.list())
+        )
+        if there:
+            with self._pytree.of(params):
+                tensors = self._part.tensors()
+            self._ranks.told(lambda: self._refuse_other(step, HostBuffers().copy(tensors)))
+
+    def _refuse_other(self, step: int, tensors: Mapping[str, TensorBytes]) -> None:
         for snapshot in self.store.list():
             if snapshot.step != step + 1:
                 continue
-            with self._pytree.of(params):
-                tensors = HostBuffers().copy(self._part.tensors())
             with snapshot.open() as recorded:
                 for name, tensor in tensors.items():
                     if b"".join(recorded.chunks(name)) != tensor.data:
@@ -220,3 +244,11 @@ class SnapshotRecorder(Recorder):
                             f"other params, {snapshot.path}; give update(start + i, ...) where a "
                             "loop counts anew"
                         )
+
+    def _refuse_made_too_early(self) -> None:
+        """Refuse to go on as one process that has meanwhile become one of several."""
+        if self._ranks.alone and are_several():
+            raise SnapshotError(
+                "A recorder must be made when the processes of its run are there. Received: one "
+                "that was made before them; make it after jax.distributed.initialize(...)"
+            )
