@@ -21,7 +21,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import cosanneal as ca
-from cosanneal.adapters.jax import SnapshotRecorder
+from cosanneal.adapters.jax import SnapshotRecorder, snapshot_buffer
 
 PROCESSES = int(os.environ.get("WORLD_SIZE", "1"))
 SCHEDULE = ca.CyclicCosine(0.1, total_steps=12, num_cycles=3)
@@ -186,6 +186,33 @@ def bits() -> list[bool]:
     return found
 
 
+def from_buffer(folder: str) -> list[str]:
+    """Train within one scan, record the buffer, and return what went wrong."""
+    names = ("w", "rows", "whole", "none", "keys", "key", "number")
+    params = {name: each for name, each in start().items() if name in names}
+
+    def train(params: Any, buffer: Any) -> Any:
+        def one(carry: Any, step: Any) -> Any:
+            params, buffer = carry
+            params = {**params, "w": params["w"] / 2 + step, "whole": params["whole"] + step}
+            return (params, buffer.update(step, params)), None
+
+        return jax.lax.scan(one, (params, buffer), jnp.arange(12))[0]
+
+    made = snapshot_buffer(SCHEDULE, params, 3)
+    wrong = [name for name in ("w", "keys") if made.params[name].sharding.spec[0] is not None]
+    _, buffer = jax.jit(train)(params, made)
+    with SnapshotRecorder(folder, SCHEDULE) as recorder:
+        if (recorder.record(buffer), recorder.record(buffer)) != (3, 0):
+            wrong.append("other members")
+        other = jax.jit(train)({**params, "w": params["w"] + 512}, made)[1]
+        try:
+            recorder.record(other)
+        except ca.SnapshotError as error:
+            wrong.append(str(error))
+    return wrong
+
+
 def _full(*_: Any, **__: Any) -> Any:
     time.sleep(0.3)  # so that the loop has gone on when it is known
     raise ca.SnapshotError("the disk is full")
@@ -200,7 +227,7 @@ def main() -> None:
     rank = begin()
     for case in json.loads(sys.argv[1]):
         Path(case["work"]).mkdir(exist_ok=True)
-        wrong = run(**case)
+        wrong = from_buffer(case["folder"]) if case.pop("buffer", False) else run(**case)
         Path(case["work"], f"wrong-{rank}.json").write_text(json.dumps(wrong))
     if PROCESSES > 1:
         sys.stdout.write(json.dumps(bits()))

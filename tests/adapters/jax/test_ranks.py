@@ -39,12 +39,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folders of what was run: by one process, and by two; and what the two printed."""
     place = tmp_path_factory.mktemp("ranks")
     alone = [case(place, "alone"), case(place, "alone-part", which=CHOSEN)]
+    alone.append(case(place, "alone-buffer", buffer=True))
     outputs([*MODULE, json.dumps(alone)], 1)
     (place / "file").mkdir()
     (place / "file" / "run").touch()
     together = [
         case(place, "together"),
         case(place, "part", which=CHOSEN),
+        case(place, "buffer", buffer=True),
         case(place, "file"),
         case(place, "metrics", bad_metrics=1),
         case(place, "disk", full_disk=True),
@@ -80,6 +82,14 @@ def test_a_part_is_byte_for_byte_that_of_one_process(place: Path) -> None:
     assert files(place, "part") == files(place, "alone-part")
     rest = SnapshotStore(place / "part" / "run").list()[0].metadata["rest"]
     assert {"keys", "flags", "near"} <= rest.keys()
+
+
+def test_a_buffer_is_recorded_byte_for_byte_as_by_one_process(place: Path) -> None:
+    (own,), (other,) = wrong(place, "buffer")
+    assert "a member at step 11, of which there is a snapshot of other params" in own
+    assert other == f"{own} (in the process of rank 0)"
+    assert len(files(place, "buffer")) == 3
+    assert files(place, "buffer") == files(place, "alone-buffer")
 
 
 def test_what_is_no_number_is_gathered_as_it_is(place: Path) -> None:

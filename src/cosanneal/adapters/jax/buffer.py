@@ -17,7 +17,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from numpy.typing import NDArray
 
 from ...core.difference import agree
-from ...core.errors import EnsembleError, SnapshotError, check_steps
+from ...core.errors import EnsembleError, SnapshotError, check_steps, shown
 from ...core.graph import Ends, is_cycle_end
 from ...core.schedule import Schedule, check_schedule
 from ...ensemble.arrays import check_count
@@ -25,6 +25,7 @@ from ...snapshots.file import TensorBytes, first_mismatch
 from ...snapshots.finite import first_nonfinite
 from ...snapshots.store import Snapshot, SnapshotStore
 from .operations import Operations
+from .shards import whole
 from .tree import is_key, key_kind, named_leaves, sharding_of
 
 # Which tell the buffers of a process apart, where files have their folders.
@@ -224,7 +225,8 @@ def snapshot_buffer(schedule: Schedule, params: Any, num_members: int) -> Snapsh
         schedule: the schedule of the run.
         params: the pytree of arrays to record, or what `jax.eval_shape` gives;
             only shapes, dtypes and shardings are looked at. Where they are
-            sharded over a mesh, each device holds its part of every slot.
+            sharded over a mesh, each device holds its part of every slot; over
+            several processes, all make the buffer, and all record it.
         num_members: how many members it holds.
 
     Returns:
@@ -233,7 +235,8 @@ def snapshot_buffer(schedule: Schedule, params: Any, num_members: int) -> Snapsh
     Raises:
         ScheduleError: no schedule, or one with more than 32,768 cycles of
             different lengths.
-        SnapshotError: params that are no pytree of arrays.
+        SnapshotError: params that are no pytree of arrays; or of several processes,
+            and not on a mesh.
         EnsembleError: a number of members that cannot be.
 
     Example:
@@ -270,11 +273,13 @@ def _empty(leaf: Any, slots: int) -> jax.Array:
     if isinstance(leaf, jax.core.Tracer):
         # A key is only made of keys; these are overwritten before they count.
         return lax.broadcast(leaf if is_key(leaf) else jnp.zeros_like(leaf), (slots,))
-    if is_key(leaf):
-        key = jax.random.key(0, impl=key_kind(leaf)[1])
-        empty = jnp.broadcast_to(key, (slots, *leaf.shape))
-    else:
-        empty = jnp.zeros((slots, *jnp.shape(leaf)), jnp.result_type(leaf))
+
+    def empty() -> jax.Array:
+        if is_key(leaf):
+            key = jax.random.key(0, impl=key_kind(leaf)[1])
+            return jnp.broadcast_to(key, (slots, *leaf.shape))
+        return jnp.zeros((slots, *jnp.shape(leaf)), jnp.result_type(leaf))
+
     sharding, known = getattr(leaf, "sharding", None), sharding_of(leaf)
     if sharding is not None and known is None:
         raise SnapshotError(
@@ -282,9 +287,19 @@ def _empty(leaf: Any, slots: int) -> jax.Array:
             f"on {sharding.mesh} alone, as jax.eval_shape gives it; give params themselves, or "
             "make the buffer under jax.set_mesh(mesh)"
         )
+    several = known is not None and not known.is_fully_addressable
     if not isinstance(known, NamedSharding):
-        return empty
-    return jax.device_put(empty, NamedSharding(known.mesh, PartitionSpec(None, *known.spec)))
+        if several:
+            raise SnapshotError(
+                "Params of several processes must lie on a mesh, so that a buffer can share its "
+                f"slots over it. Received: a leaf with {shown(known)}; give it a NamedSharding"
+            )
+        return empty()
+    laid = NamedSharding(known.mesh, PartitionSpec(None, *known.spec))
+    if several:  # each process makes its part, for it can put none on the others' devices
+        made: jax.Array = jax.jit(empty, out_shardings=laid)()
+        return made
+    return jax.device_put(empty(), laid)
 
 
 def _slot(leaf: jax.Array) -> jax.ShapeDtypeStruct:
@@ -327,7 +342,7 @@ class _HeldSnapshot(Snapshot):
         for name, leaf in self.load().items():
             # On its device; only what is not finite there is brought to the host.
             if jnp.issubdtype(leaf.dtype, jnp.inexact) and not jnp.isfinite(leaf).all():
-                data = np.asarray(leaf).reshape(-1).view(np.uint8).data
+                data = whole(leaf).reshape(-1).view(np.uint8).data
                 if first_nonfinite({name: TensorBytes(str(leaf.dtype), leaf.shape, data)}):
                     return name
         return None
