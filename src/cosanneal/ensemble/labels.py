@@ -173,6 +173,15 @@ class Labels:
             starts=starts,
         )
 
+    def some(self, at: slice) -> Labels:
+        """The classes, targets and weights of some rows; not which samples they are of."""
+        return replace(
+            self,
+            classes=self.classes[at],
+            targets=None if self.targets is None else self.targets[at],
+            weights=None if self.weights is None else self.weights[at],
+        )
+
     def sample_of_rows(self) -> NDArray[np.intp]:
         """The number of the sample that each row belongs to."""
         counts = len(self) // self.samples if self.starts is None else self._counts()

@@ -54,8 +54,10 @@ def drawn(
 
 SEARCHES: dict[str, Callable[[HeldOut, Metric], Any]] = {
     "last": select_last,
-    "greedy": select_greedy,
-    "weights": lambda held_out, _: select_weights(held_out),
+    "greedy": lambda held_out, metric: select_greedy(
+        held_out, metric, calibrated=metric == "log_loss"
+    ),
+    "weights": lambda held_out, _: select_weights(held_out, calibrated=True),
 }
 
 

@@ -59,26 +59,49 @@ def fit_temperature(
     return row_temperature(*checked_rows(probabilities, labels, class_axis, options))
 
 
-def row_temperature(rows: NDArray[np.float64], y: Labels) -> float:
-    """The temperature for rows of probabilities."""
+def row_temperature(rows: NDArray[np.float64], y: Labels, start: float = 1.0) -> float:
+    """The temperature for rows of probabilities.
+
+    Args:
+        rows: the probabilities of the labels that count.
+        y: these.
+        start: where the search begins; the result depends on it by rounding alone.
+    """
+    return best_temperature(rows, y, start)[0]
+
+
+def best_temperature(
+    rows: NDArray[np.float64], y: Labels, start: float = 1.0
+) -> tuple[float, float]:
+    """The temperature for rows of probabilities, and their log-loss at it; see there."""
     logs = logarithm(rows)
+    logs -= logs.max(axis=1, keepdims=True)
     own = y.expected(logs)
-    if (own == logs.max(axis=1)).all():
-        return 1.0
+    beta = _inverse(logs, own, y, 1 / start) if own.any() else 1.0
+    return 1 / beta, y.mean(np.log(np.exp(beta * logs).sum(axis=1)) - beta * own)
+
+
+def _inverse(logs: NDArray[np.float64], own: NDArray[np.float64], y: Labels, beta: float) -> float:
+    """The `1 / T` of the least log-loss, by Newton's method within a bracket.
+
+    Args:
+        logs: of the probabilities, less the greatest of each row.
+        own: those of the labels.
+        y: the labels.
+        beta: where to begin.
+    """
 
     def derivatives(beta: float) -> tuple[float, float]:
         """Of the mean log-loss in beta, 1 / T."""
-        p = probabilities_of(beta * logs, -1)
+        p = np.exp(beta * logs)
+        p /= p.sum(axis=1, keepdims=True)
         mean = np.einsum("ij,ij->i", p, logs)
         away = logs - mean[:, None]
-        return y.mean(mean - own), y.mean(np.einsum("ij,ij,ij->i", p, away, away))
+        away *= away
+        return y.mean(mean - own), y.mean(np.einsum("ij,ij->i", p, away))
 
     low, high = 1 / TEMPERATURES[1], 1 / TEMPERATURES[0]
-    if derivatives(low)[0] >= 0:
-        return TEMPERATURES[1]
-    if derivatives(high)[0] <= 0:
-        return TEMPERATURES[0]
-    beta, before = 1.0, math.inf
+    inside, before = False, math.inf
     for _ in range(200):
         slope, curvature = derivatives(beta)
         if slope < 0:
@@ -90,8 +113,15 @@ def row_temperature(rows: NDArray[np.float64], y: Labels) -> float:
         if abs(step) <= 4e-16 * beta or before <= abs(step) <= 1e-12 * beta:
             break
         before = abs(step)
+        if not low < beta + step < high and not inside:
+            # It may lie at an end; looked at once, and only where a step leads there.
+            inside = True
+            if derivatives(low)[0] >= 0:
+                return low
+            if derivatives(high)[0] <= 0:
+                return high
         beta = beta + step if low < beta + step < high else (low + high) / 2
-    return 1 / beta
+    return beta
 
 
 def apply_temperature(

@@ -88,7 +88,7 @@ class Choice:
             the data that it was chosen on: new data will show less.
         seed: of the intervals and of the bags.
         gap: by how much at most the log-loss of the weights is above the least
-            one, for select="weights".
+            one, for select="weights" without a temperature (of a regression, always).
         digests: of the members' snapshots; None for predictions of any origin.
         outputs: what it is of: "probabilities", or of a regression "values", or "gaussian"
             for pairs of means and variances; the fields after it are of regressions.
@@ -272,7 +272,10 @@ def fit(
             select="weights" takes "log_loss" alone.
         temperature: also fit one temperature after pooling, by log-loss.
             (Means are less sure than their members, the more of them the less:
-            without it, fewer members may seem better than they are.)
+            without it, fewer members may seem better than they are.) It is part of the
+            search: "greedy" by "log_loss", and "weights", make the log-loss at the mean's
+            own best temperature the least, as `select_greedy` and `select_weights` say;
+            "greedy" by another metric searches without, and is calibrated after.
         names: of the members; by default "0", "1", ...
         class_axis: the axis of the classes in one member's array; None for
             outcomes (binary, multi-label).
@@ -308,7 +311,8 @@ def fit(
     measure = measure_of(metric)
     held_out = HeldOut(predictions, labels, class_axis=class_axis, **options)
     names = names_of(len(held_out), names)
-    chosen = _select(held_out, select, metric, steps=steps, bags=bags, seed=seed)
+    how = {"steps": steps, "bags": bags, "seed": seed}
+    chosen = _select(held_out, select, metric, temperature=temperature, **how)
     candidates = [
         Candidate(name=f"last {m}", scores=scores)
         for m, scores in enumerate(last_scores(held_out, metric), start=1)
@@ -382,12 +386,13 @@ def _calibrated(
 
 
 def _select(
-    held_out: HeldOut, select: Select, metric: AnyMetric, *, steps: int, bags: int, seed: int
+    held_out: HeldOut, select: Select, metric: AnyMetric, *, temperature: bool, **how: int
 ) -> Selection:
     if select == "last":
         return select_last(held_out, metric)
     if select == "greedy":
-        return select_greedy(held_out, metric, steps=steps, bags=bags, seed=seed)
+        calibrated = temperature and measure_of(metric).name == "log_loss"
+        return select_greedy(held_out, metric, calibrated=calibrated, **how)
     if select != "weights":
         raise EnsembleError(
             "Argument `select` must be 'last', 'greedy' or 'weights'. "
@@ -398,4 +403,4 @@ def _select(
             "Argument `metric` must be 'log_loss' for select='weights', which finds the least one. "
             f"Received: metric={shown(metric)}"
         )
-    return select_weights(held_out)
+    return select_weights(held_out, calibrated=temperature)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, TypeAlias, Unpack
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from ...core.errors import EnsembleError
 from ..arrays import SMALLEST, as_numpy, as_rows
-from ..labels import LabelOptions, as_labels
+from ..labels import LabelOptions, Labels, as_labels
 from ..score.measures import Measure
 from ..score.metrics import METRICS, row_scores
 
@@ -66,6 +67,7 @@ class HeldOut:
         # column for each member; and how much a row counts, None where all count the
         # same. A mean of numbers of at least 2**-126 is at least that too.
         at, classes, self.weights = self.labels.terms()
+        self._stack: Floats | None = None  # all members' rows, once they were asked for
         self.likelihoods: Floats = np.empty((len(classes), len(self)))
         places = np.arange(len(self.labels))[at]
         for i in range(len(self)):
@@ -80,14 +82,43 @@ class HeldOut:
         return self.labels.samples
 
     def rows(self, member: int) -> Floats:
-        """A member's probabilities, one row for each label that counts."""
+        """A member's probabilities, one row for each label that counts; not to be changed."""
+        if self._stack is not None:
+            return np.asarray(self._stack[member])
         return self.labels.rows(self._members[member])
 
-    def error_products(self, members: NDArray[np.intp]) -> Floats:
-        """`mean(sum_k (p_a - y)_k (p_b - y)_k)` for every two of some members."""
+    def of(self, samples: NDArray[np.intp]) -> HeldOut:
+        """The same members for some of the samples alone, in their order, none twice."""
+        rows = self.labels.rows_of(samples)
+        terms = np.arange(len(self.labels))[self.labels.terms()[0]]
+        within = np.zeros(len(self.labels), bool)
+        within[rows] = True
+        found = copy.copy(self)
+        found.labels = self.labels.of(samples)
+        found.weights = found.labels.terms()[2]
+        found.likelihoods = self.likelihoods[within[terms]]
+        found._stack = None if self._stack is None else self._stack[:, rows]
+        return found
+
+    def parts(self, members: NDArray[np.intp] | None = None) -> Iterator[tuple[Labels, Floats]]:
+        """The labels that count, some at a time, with the rows of some members, stacked.
+
+        Args:
+            members: which; by default all.
+
+        Yields:
+            Of the labels their classes, targets and weights; and rows of shape (members,
+            labels, classes), not to be changed.
+        """
         y = self.labels
-        products = np.zeros((len(members), len(members)))
-        numbers = math.prod(self.shape) // self.shape[0] * len(members)
+        wanted = np.arange(len(self)) if members is None else members
+        classes = 2 if y.class_axis is None else self.shape[y.class_axis]
+        if self._stack is None and len(y) * classes * len(self) <= _NUMBERS:
+            self._stack = np.stack([self.rows(i) for i in range(len(self))])
+        if self._stack is not None:
+            yield y, self._stack if len(wanted) == len(self) else self._stack[wanted]
+            return
+        numbers = math.prod(self.shape) // self.shape[0] * len(wanted)
         at_once = max(_NUMBERS // numbers, 1)
         for start in range(0, self.shape[0], at_once):
             part = slice(start, start + at_once)
@@ -97,18 +128,24 @@ class HeldOut:
             if y.kept is not None:
                 at = slice(*np.searchsorted(y.kept, (first, stop)))
                 kept = y.kept[at] - first
-            errors = np.stack(
-                [as_rows(self._members[i][part], self.class_axis, kept) for i in members]
-            )
+            if at.start < at.stop:
+                rows = [as_rows(self._members[i][part], self.class_axis, kept) for i in wanted]
+                yield y.some(at), np.stack(rows)
+
+    def error_products(self, members: NDArray[np.intp]) -> Floats:
+        """`mean(sum_k (p_a - y)_k (p_b - y)_k)` for every two of some members."""
+        products = np.zeros((len(members), len(members)))
+        for y, rows in self.parts(members):
+            errors = rows.copy()
             if y.targets is None:
-                labels = y.classes[at]
-                errors[:, np.arange(len(labels)), labels] -= 1
+                errors[:, np.arange(len(y)), y.classes] -= 1
             else:
-                errors -= y.targets[at]
+                errors -= y.targets
             if y.weights is not None:
-                errors *= np.sqrt(y.weights[at])[:, None]
+                errors *= np.sqrt(y.weights)[:, None]
             flat = errors.reshape(len(members), -1)
             products += flat @ flat.T
+        y = self.labels
         return products / (len(y) if y.weights is None else y.weights.sum())
 
     def pooled(self, weights: Sequence[float] | Floats) -> Floats:

@@ -10,11 +10,15 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
+from ...core.errors import EnsembleError, shown
 from ..score.measures import AnyMetric, measure_of
+from .calibration import best_temperature
 from .held_out import HeldOut
+from .joint import CalibratedLogLoss, least_calibrated
 from .objectives import objective_of
-from .search import greedy, least_log_loss
+from .search import Objective, greedy, least_log_loss
 
 # What a mean of logarithms is rounded by, where it hardly falls any more.
 _ROUNDING: Final = 1e-15
@@ -30,12 +34,14 @@ class Selection:
         path: that score after each step of the search.
         gap: for a convex search, by how much at most the score is above the
             least one there is.
+        temperature: of the mean, where it had a part in the search.
     """
 
     weights: tuple[float, ...]
     score: float
     path: tuple[float, ...] = ()
     gap: float | None = None
+    temperature: float = 1.0
 
 
 def last_scores(held_out: HeldOut, metric: AnyMetric = "log_loss") -> list[dict[str, float]]:
@@ -99,6 +105,7 @@ def select_greedy(
     bags: int = 0,
     bag_fraction: float = 0.5,
     seed: int = 0,
+    calibrated: bool = False,
 ) -> Selection:
     """Members picked one after the other, with replacement, each for the best score of the mean.
 
@@ -118,12 +125,17 @@ def select_greedy(
         bags: how many random parts; 0 picks among all members, once.
         bag_fraction: the share of the members in each part.
         seed: of the parts.
+        calibrated: for "log_loss" alone: make it least at each mean's own best temperature.
+            What one member more would do is told to second order in the temperature, and
+            what was picked is scored exactly: the result is not above the best single
+            member's. It takes some 40 times as long.
 
     Returns:
         The selection; its path has the score after each pick (not with bags).
 
     Raises:
-        EnsembleError: no such metric, or a number that cannot be.
+        EnsembleError: no such metric, a number that cannot be, or another metric than
+            "log_loss" with `calibrated`.
 
     Example:
         >>> members = [[[0.9, 0.1], [0.8, 0.2]], [[0.2, 0.8], [0.3, 0.7]]]
@@ -134,8 +146,19 @@ def select_greedy(
     section 2; the bags are those of section 2.3.
     """
     measure = measure_of(metric)
+    if calibrated and measure.name != "log_loss":
+        raise EnsembleError(
+            "Argument `metric` must be 'log_loss' for calibrated=True. "
+            f"Received: metric={shown(metric)}"
+        )
+
+    def objective(members: NDArray[np.intp]) -> Objective:
+        if calibrated:
+            return CalibratedLogLoss(held_out, members)
+        return objective_of(held_out, members, measure)
+
     weights, path = greedy(
-        lambda members: objective_of(held_out, members, measure),
+        objective,
         len(held_out),
         steps=steps,
         initial=initial,
@@ -143,12 +166,21 @@ def select_greedy(
         bag_fraction=bag_fraction,
         seed=seed,
     )
-    score = min(path) if path else measure.value(held_out.pooled(weights), held_out.labels)
-    return Selection(weights=tuple(weights.tolist()), score=score, path=path)
+    found = tuple(weights.tolist())
+    rows = held_out.pooled(weights)
+    if calibrated:
+        temperature, score = best_temperature(rows, held_out.labels)
+        return Selection(weights=found, score=score, path=path, temperature=temperature)
+    score = min(path) if path else measure.value(rows, held_out.labels)
+    return Selection(weights=found, score=score, path=path)
 
 
 def select_weights(
-    held_out: HeldOut, *, tolerance: float = 1e-10, iterations: int = 200
+    held_out: HeldOut,
+    *,
+    tolerance: float = 1e-10,
+    iterations: int = 200,
+    calibrated: bool = False,
 ) -> Selection:
     """The weights of the least log-loss: `min_w -mean(log(sum_m w_m p_m[y]))` over the simplex.
 
@@ -161,6 +193,14 @@ def select_weights(
         held_out: the members' predictions.
         tolerance: the gap to reach, in nats.
         iterations: how many models at most; some ten are usual.
+        calibrated: make the log-loss at the mean's own best temperature the least:
+            `min_{w, T} -mean(log softmax(log(sum_m w_m p_m) / T)[y])`. It need not be convex
+            in `w`, so there is no gap. The search begins with the best of these: the weights
+            of the least plain log-loss, each member alone, and the mean of the last 2, 3, ...;
+            each step follows a quadratic model, finds the temperature anew, exactly, and is
+            taken only where the calibrated log-loss falls. So the result is not above any of
+            these. It ends where no member's growing share lowers it by more than 1e-7 nats
+            for each unit of share.
 
     Returns:
         The selection, with its gap; its path has the log-loss of each iterate.
@@ -181,6 +221,16 @@ def select_weights(
     found = least_log_loss(
         held_out.likelihoods, held_out.weights, tolerance=tolerance, iterations=iterations
     )
+    if calibrated:
+        members = len(held_out)
+        lasts = [np.array(last_weights(members, m)) for m in range(2, members + 1)]
+        joint = least_calibrated(held_out, [found.weights, *np.eye(members), *lasts])
+        return Selection(
+            weights=tuple(joint.weights.tolist()),
+            score=joint.score,
+            path=joint.path,
+            temperature=joint.temperature,
+        )
     return Selection(
         weights=tuple(found.weights.tolist()), score=found.score, path=found.path, gap=found.gap
     )
