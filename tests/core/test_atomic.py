@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import cosanneal as ca
-from cosanneal.core.atomic import make_folder, replacing
+from cosanneal.core.atomic import arriving, make_folder, replacing
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="folders cannot be synced there")
@@ -51,3 +51,33 @@ def test_a_pipe_is_not_replaced(tmp_path: Path, linked: bool) -> None:
     assert sorted(tmp_path.iterdir()) == there
     assert pipe.is_fifo()
     assert path.is_symlink() == linked
+
+
+def test_what_a_writer_makes_of_a_path_arrives_whole(tmp_path: Path) -> None:
+    with arriving(tmp_path / "file") as path:
+        path.write_text("new")
+        assert path.name == "file"
+        assert not (tmp_path / "file").exists()
+    with arriving(tmp_path / "folder") as path:
+        (path / "inner").mkdir(parents=True)
+        (path / "inner" / "part").write_text("whole")
+    assert (tmp_path / "file").read_text() == "new"
+    assert (tmp_path / "folder" / "inner" / "part").read_text() == "whole"
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_what_fails_on_its_way_leaves_what_was_there(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("old")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "mine").write_text("old")
+    with pytest.raises(ZeroDivisionError), arriving(tmp_path / "file") as path:
+        path.write_text(str(1 / 0))
+    for name in ("folder", "none/file"):
+        with (
+            pytest.raises(ca.CosannealError, match=f"{name} could not be written"),
+            arriving(tmp_path / name) as path,
+        ):
+            path.write_text("new")
+    assert (tmp_path / "file").read_text() == "old"
+    assert (tmp_path / "folder" / "mine").read_text() == "old"
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["file", "folder"]

@@ -30,6 +30,7 @@ COMMANDS = {
     "verify": "snapshots",
     "average": "snapshots",
     "evaluate": "evaluate",
+    "export": "export",
     "report": "report",
 }
 

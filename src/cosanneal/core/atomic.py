@@ -6,6 +6,7 @@ import contextlib
 import os
 import secrets
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -55,6 +56,48 @@ def replacing(
         raise error(
             f"{path} could not be {done}: {failure.strerror or failure}{advice}"
         ) from failure
+
+
+@contextlib.contextmanager
+def arriving(
+    path: str | os.PathLike[str], *, error: type[CosannealError] = CosannealError
+) -> Iterator[Path]:
+    """A name in a temporary sibling folder: what is written there, a file or a folder, is moved.
+
+    For writers that want a path: `replacing` hands out an open file. What was written
+    is synced, takes the name `path`, and the folder is synced. If anything before that fails,
+    it is removed and `path` is as it was. A file is replaced, a folder that holds something
+    is not.
+
+    Args:
+        path: the file or the folder to write.
+        error: what to raise when the file system fails.
+
+    Raises:
+        CosannealError: (or `error`) as in `replacing`.
+    """
+    path = local_path(path, error=error)
+    try:
+        _refuse_special(path)
+        with tempfile.TemporaryDirectory(
+            prefix=f".{path.name}.", suffix=".tmp", dir=path.parent
+        ) as folder:
+            made = Path(folder) / path.name
+            yield made
+            for each in (made, *made.rglob("*")):
+                _sync(each)
+            made.replace(path)
+        sync_folder(path.parent)
+    except OSError as failure:
+        raise error(f"{path} could not be written: {failure.strerror or failure}") from failure
+
+
+def _sync(path: Path) -> None:
+    if path.is_dir():
+        sync_folder(path)
+        return
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 def _refuse_special(path: Path) -> None:

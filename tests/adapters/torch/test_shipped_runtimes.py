@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from cosanneal.adapters.torch import SnapshotEnsemble
+from cosanneal.adapters.torch.export import export_ensemble, run_export
+from cosanneal.core.errors import EnsembleError
 from tests.shared.torch_members import recorded
 
 # What torch's exporters and inductor themselves use of torch.
@@ -77,6 +79,30 @@ def test_onnx_gives_the_same_for_batches_of_any_size(
     for one, other in zip(found, wanted, strict=True):
         assert one.std() > 0.01
         np.testing.assert_allclose(one, other.numpy(), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("format", ["onnx", "pt2"])
+def test_one_file_gives_the_same_in_its_runtime(
+    tmp_path: Path,
+    format: str,  # noqa: A002
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    x = images()
+    model = recorded(tmp_path / "run", [Convolution(seed) for seed in range(2)])
+    ensemble = SnapshotEnsemble(model, tmp_path / "run", outputs="logits", class_axis=-1)
+    predicted = ensemble.predict(x).numpy()
+    export_ensemble(ensemble, tmp_path / "one", x[:4].double(), format=format)
+    assert [each.name for each in tmp_path.iterdir() if each.is_file()] == ["one"]
+    for samples in (1, 7):
+        (found,) = run_export(tmp_path / "one", x[:samples].double().numpy(), format=format)
+        assert predicted.std() > 0.01
+        np.testing.assert_allclose(found, predicted[:samples], rtol=0, atol=1e-6)
+    if format == "onnx":
+        monkeypatch.setattr("cosanneal.adapters.torch.export._MOST_ONNX_BYTES", 100)
+        with pytest.raises(EnsembleError, match=r"at most 100 bytes .* write format 'pt2'"):
+            export_ensemble(ensemble, tmp_path / "two", x, format=format)
+    with pytest.raises(EnsembleError, match="Argument `format` must be 'onnx' or 'pt2'"):
+        run_export(tmp_path / "one", x.numpy(), format="onnxx")
 
 
 def test_inductor_gives_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,394 @@
+"""`cosanneal export`: the ensemble of a folder as one file, compared in its runtime."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import re
+import time
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..core.errors import CosannealError, EnsembleError, MissingExtraError, plural, shown
+from ..core.paths import kind_of, local_path
+from .arrays import load_array
+from .console import needs_package, output_console, outside, print_error, print_note
+from .functions import called, named_function
+from .shipping import FORMATS, SHIPPINGS
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ..snapshots import Snapshot
+
+_DIFFERS = 1  # the exit code when the file gives other numbers than the ensemble
+_DRAWN = 8  # samples of chance, where only a shape is given
+
+
+class Format(StrEnum):
+    """What is written."""
+
+    ONNX = "onnx"
+    PT2 = "pt2"
+    KERAS = "keras"
+    SAVEDMODEL = "savedmodel"
+    STABLEHLO = "stablehlo"
+
+
+class Outputs(StrEnum):
+    """What the model returns."""
+
+    LOGITS = "logits"
+    PROBABILITIES = "probabilities"
+    VALUES = "values"
+    GAUSSIAN = "gaussian"
+
+
+Folder = Annotated[
+    Path,
+    typer.Argument(help="The folder of the snapshots.", metavar="FOLDER", show_default=False),
+]
+ModelFunction = Annotated[
+    str,
+    typer.Option(
+        help="A function without arguments, found from the current folder, that builds the "
+        "model of the snapshots: a torch.nn.Module or a Keras model; of JAX it returns the "
+        "apply function and params.",
+        metavar="MODULE:FUNCTION",
+        show_default=False,
+    ),
+]
+FormatToWrite = Annotated[
+    Format,
+    typer.Option(
+        help="What to write: onnx or pt2 (torch), keras or savedmodel (Keras), stablehlo (JAX).",
+        show_default=False,
+    ),
+]
+Out = Annotated[Path, typer.Option("--out", "-o", help="The file to write.", show_default=False)]
+Input = Annotated[
+    Path | None,
+    typer.Option(
+        help="Samples of the model's input to compare with, a .npy file of shape (samples, ...).",
+        metavar="FILE.NPY",
+        show_default=False,
+    ),
+]
+Shape = Annotated[
+    str | None,
+    typer.Option(
+        help=f"In place of --input: the shape of one sample; {_DRAWN} are drawn at random.",
+        metavar="1x28x28",
+        show_default=False,
+    ),
+]
+InputDtype = Annotated[
+    str | None,
+    typer.Option(
+        help="With --shape: the samples' dtype, by default float32. Floats are normal, "
+        "integers 0 or 1.",
+        metavar="DTYPE",
+        show_default=False,
+    ),
+]
+ChoiceFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="The ensemble that was chosen, as its save wrote it; by default the folder's "
+        "ensemble.json, and where there is none the mean of the members.",
+        metavar="FILE",
+        show_default=False,
+    ),
+]
+Last = Annotated[
+    int | None,
+    typer.Option(min=1, help="Only the newest so many.", metavar="N", show_default=False),
+]
+OutputsAre = Annotated[
+    Outputs | None,
+    typer.Option(help="What the model returns; by default found out.", show_default=False),
+]
+ClassAxis = Annotated[
+    str | None,
+    typer.Option(
+        help="The axis of the classes, or none where each number is an outcome of its own; by "
+        "default found out.",
+        metavar="N|none",
+        show_default=False,
+    ),
+]
+Tolerance = Annotated[
+    float,
+    typer.Option(
+        help="The largest difference to the ensemble that is let pass, of numbers above 1 "
+        "relative to them.",
+        metavar="X",
+    ),
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")]
+
+
+def export(
+    folder: Folder,
+    model: ModelFunction,
+    format: FormatToWrite,  # noqa: A002
+    out: Out,
+    input: Input = None,  # noqa: A002
+    shape: Shape = None,
+    input_dtype: InputDtype = None,
+    choice: ChoiceFile = None,
+    last: Last = None,
+    outputs: OutputsAre = None,
+    class_axis: ClassAxis = None,
+    tolerance: Tolerance = 1e-05,
+    force: Force = False,
+) -> None:
+    """Write the ensemble of a folder as one file, and compare it with the ensemble.
+
+    The file takes a batch of any size of one input array, and holds the members that
+    count, their weights and the temperature. It is opened in its runtime, where that is
+    installed, and run on the samples: if it gives other numbers than the ensemble, the
+    exit code is 1, and the file stays.
+    """
+    if not (math.isfinite(tolerance) and tolerance >= 0):
+        raise CosannealError(
+            "Option --tolerance must be a finite number of at least 0. "
+            f"Received: {shown(tolerance)}"
+        )
+    path = _target(out, format, force)
+    with needs_package("Reading snapshots"):
+        framework = _framework_of(folder, format)
+    x = _samples(input, shape, input_dtype)
+    options: dict[str, Any] = {
+        "last": last,
+        "outputs": "auto" if outputs is None else outputs.value,
+        "class_axis": _axis(class_axis),
+    }
+    function = named_function(model, "--model")
+    saved = _choice_file(folder, choice)
+    with _in_options():
+        shipping = SHIPPINGS[framework](
+            lambda: called(function, model, "--model"), model, folder, options
+        )
+        ensemble = shipping.ensemble
+        if saved is not None:
+            ensemble.load(saved)
+        wanted = [shipping.arrays(ensemble.predict(each)) for each in (x, x[:1])]
+        begun = time.perf_counter()
+        shipping.write(path, x, format.value)
+    taken = time.perf_counter() - begun
+    console = output_console()
+    console.print(outside(_members(ensemble, saved)), soft_wrap=True)
+    size = sum(each.stat().st_size for each in (path, *path.rglob("*")) if each.is_file())
+    console.print(
+        outside(f"Wrote {out}: {format.value}, {_human(size)}, in {taken:.1f} s"), soft_wrap=True
+    )
+    try:
+        found = [shipping.run(path, each, format.value) for each in (x, x[:1])]
+    except MissingExtraError as error:
+        print_note(f"Note: The file was not compared with the ensemble. {error}")
+        return
+    _compare(found, wanted, tolerance, out, len(x))
+
+
+def _target(out: Path, format: Format, force: bool) -> Path:  # noqa: A002
+    """The file to write, which must not be there but with --force."""
+    from ..snapshots.export import check_target
+
+    path = local_path(out)
+    if format is Format.KERAS and path.suffix != ".keras":
+        raise CosannealError(f"Option --out must end in .keras for --format keras. Received: {out}")
+    try:
+        check_target(path, force, what="an export", error=CosannealError)
+    except CosannealError as error:
+        raise CosannealError(str(error).replace("overwrite=True", "--force")) from error
+    if kind_of(path) == "folder":
+        raise CosannealError(
+            f"Option --out must not lead to a folder that is there. Received: {out}; choose "
+            "another name, or remove it"
+        )
+    if kind_of(path.parent) != "folder":
+        raise CosannealError(
+            f"Option --out must lead into a folder that is there. Received: {out}; make the folder "
+            "first"
+        )
+    return path
+
+
+def _framework_of(folder: Path, format: Format) -> str:  # noqa: A002
+    """The framework of a folder's snapshots, of which the format must be one."""
+    from ..snapshots.sources import Sources
+
+    if kind_of(local_path(folder)) != "folder":
+        raise CosannealError(
+            f"Argument FOLDER must be a folder of snapshots. Received: {folder}, no such folder"
+        )
+    snapshots: list[Snapshot] = Sources(folder, name="Argument FOLDER", error=CosannealError).list()
+    if not snapshots:
+        raise CosannealError(f"Folder {folder} must hold at least one snapshot. Received: none")
+    framework = str(snapshots[-1].metadata["framework"])
+    if framework not in FORMATS:
+        raise CosannealError(
+            f"The snapshots must be of {' or '.join(FORMATS)}. Received: "
+            f"{shown(framework)} in {folder}"
+        )
+    if format.value not in FORMATS[framework]:
+        raise CosannealError(
+            f"Option --format must be {' or '.join(FORMATS[framework])} for snapshots of "
+            f"{framework}. Received: {format.value}"
+        )
+    return framework
+
+
+def _samples(input: Path | None, shape: str | None, dtype: str | None) -> NDArray[Any]:  # noqa: A002
+    """At least two samples: those of a file, or drawn."""
+    import numpy as np
+
+    if (input is None) == (shape is None):
+        received = "neither" if input is None else "both"
+        raise CosannealError(
+            f"Either option --input or option --shape must be given. Received: {received}"
+        )
+    if input is not None:
+        if dtype is not None:
+            raise CosannealError(
+                "Option --input-dtype must be given with --shape alone. Received: it with --input, "
+                "whose file has a dtype"
+            )
+        x = np.array(load_array(input))
+        if x.ndim < 1 or len(x) < 1 or x.dtype.kind not in "fiub":
+            raise CosannealError(
+                "Option --input must hold numbers of shape (samples, ...), at least one sample. "
+                f"Received: {x.dtype} of shape {x.shape} in {input}"
+            )
+        return x if len(x) > 1 else np.concatenate([x, x])
+    found = str(shape)
+    if not re.fullmatch(r"[1-9][0-9]{0,8}(x[1-9][0-9]{0,8})*", found):
+        raise CosannealError(
+            "Option --shape must be positive numbers with an x between them, such as 1x28x28. "
+            f"Received: {shown(found)}"
+        )
+    sizes = (_DRAWN, *map(int, found.split("x")))
+    try:
+        kind = np.dtype(dtype or "float32")
+    except TypeError:
+        kind = np.dtype(object)
+    if kind.kind not in "fiub":
+        raise CosannealError(
+            "Option --input-dtype must be a dtype of numpy's with numbers, such as float32 or "
+            f"int64. Received: {shown(dtype)}"
+        )
+    generator = np.random.default_rng(0)
+    try:
+        drawn = (
+            generator.standard_normal(sizes)
+            if kind.kind == "f"
+            else generator.integers(2, size=sizes)
+        )
+    except (MemoryError, ValueError) as error:
+        raise CosannealError(
+            f"Option --shape must fit into memory. Received: {shown(found)}"
+        ) from error
+    return np.asarray(drawn, kind)
+
+
+def _axis(text: str | None) -> Any:
+    if text is None or text == "none":
+        return "auto" if text is None else None
+    if not re.fullmatch(r"-?[0-9]{1,3}", text):
+        raise CosannealError(
+            f"Option --class-axis must be an integer, or none. Received: {shown(text)}"
+        )
+    return int(text)
+
+
+def _choice_file(folder: Path, choice: Path | None) -> Path | None:
+    """The file of the choice: the one that was given, or the folder's own."""
+    from ..ensemble.members import CHOICE_NAME
+
+    if choice is not None:
+        return local_path(choice)
+    own = local_path(folder) / CHOICE_NAME
+    return own if own.exists() else None
+
+
+@contextlib.contextmanager
+def _in_options() -> Iterator[None]:
+    """Errors with the library's arguments named as the options they are."""
+    try:
+        yield
+    except EnsembleError as error:
+        message = re.sub(
+            r"Argument `(outputs|class_axis|last)`",
+            lambda match: f"Option --{match[1].replace('_', '-')}",
+            str(error),
+        )
+        message = re.sub(r"\boutputs=['\"](\w+)['\"]", r"--outputs \1", message)
+        message = re.sub(
+            r"\bclass_axis=(-?\d+|None)",
+            lambda match: f"--class-axis {match[1].lower()}",
+            message,
+        )
+        raise CosannealError(message) from error
+
+
+def _members(ensemble: Any, saved: Path | None) -> str:
+    """What the ensemble is, in one line."""
+    if saved is None:
+        return f"The mean of {plural(len(ensemble), 'member')}; no choice was saved"
+    choice = ensemble.choice
+    weights = ", ".join(f"{each:.3g}" for each in choice.weights if each)
+    counted = sum(map(bool, choice.weights))
+    return (
+        f"{plural(counted, 'member')} of {len(choice.weights)} with the weights {weights}, "
+        f"temperature {choice.temperature:.3g}, chosen in {saved}"
+    )
+
+
+def _compare(
+    found: list[list[NDArray[Any]]],
+    wanted: list[list[NDArray[Any]]],
+    tolerance: float,
+    out: Path,
+    samples: int,
+) -> None:
+    """Say how far the file is from the ensemble, and exit with an error if it is too far."""
+    import numpy as np
+
+    worst = 0.0
+    for those, these in zip(found, wanted, strict=True):
+        shapes = [[each.shape for each in several] for several in (those, these)]
+        if shapes[0] != shapes[1]:
+            print_error(
+                f"{out} must give arrays of the ensemble's shapes, {shapes[1]}. "
+                f"Received: {shapes[0]}; it stays, but do not use it"
+            )
+            raise typer.Exit(_DIFFERS)
+        for one, other in zip(those, these, strict=True):
+            wide = np.asarray(other, np.float64)
+            apart = abs(np.asarray(one, np.float64) - wide) / np.maximum(1, abs(wide))
+            if apart.size:
+                worst = max(worst, math.inf if np.isnan(apart).any() else float(apart.max()))
+    if not worst <= tolerance:
+        print_error(
+            f"{out} must differ from the ensemble by at most {tolerance:g}. Received: {worst:.1e} "
+            f"on {plural(samples, 'sample')}; it stays, but do not use it, or give --tolerance"
+        )
+        raise typer.Exit(_DIFFERS)
+    output_console().print(
+        f"It differs from the ensemble by at most {worst:.1e} on {plural(samples, 'sample')}, "
+        f"{tolerance:g} is let pass",
+        soft_wrap=True,
+    )
+
+
+def _human(size: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 999.5:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.4g} TB"

@@ -1,0 +1,74 @@
+"""`cosanneal export` of Keras' snapshots, called as a user would."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import cosanneal as ca
+from cosanneal.adapters.keras import SnapshotEnsemble, SnapshotRecorder
+from cosanneal.adapters.keras.export import run_export
+from tests.shared.calling import Command
+
+call, error_of = Command("export").call, Command("export").error_of
+
+BUILD = """
+import keras
+def build():
+    return keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+def other():
+    return {}
+"""
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    Path("their_keras.py").write_text(BUILD)
+    yield
+    sys.modules.pop("their_keras", None)
+
+
+def recorded() -> keras.Model:
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    model.compile(keras.optimizers.SGD(1.0), "mse")
+    x = samples(3)
+    recorder = SnapshotRecorder("run", ca.CyclicCosine(1.0, cycle_steps=1))
+    model.fit(x, 9 * x[:, :3], batch_size=1, callbacks=[recorder], verbose=0)
+    return model
+
+
+def samples(count: int) -> np.ndarray:
+    return np.random.default_rng(1).normal(size=(count, 4)).astype("f4")
+
+
+def test_what_is_written_gives_what_the_ensemble_gives() -> None:
+    ensemble, x = SnapshotEnsemble(recorded(), "run", outputs="logits", class_axis=-1), samples(5)
+    predicted = ensemble.predict(x)
+    assert predicted.std() > 0.01
+    given = ("run", "--model", "their_keras:build", "--shape", "4", "--outputs", "logits")
+    formats = ["keras"]
+    if keras.backend.backend() == "tensorflow":
+        formats.append("savedmodel")
+    else:
+        message = error_of(*given, "--format", "savedmodel", "-o", "e.savedmodel")
+        assert "set KERAS_BACKEND=tensorflow" in message
+    for name in formats:
+        result = call(*given, "--format", name, "-o", f"e.{name}")
+        assert result.exit_code == 0, result.stderr
+        assert "The mean of 3 members" in result.stdout
+        assert "It differs from the ensemble by at most " in result.stdout
+        for count in (1, 5):
+            (found,) = run_export(f"e.{name}", x[:count], format=name)
+            np.testing.assert_allclose(found, predicted[:count], rtol=0, atol=1e-6)
+    said = error_of(*given, "--format", "onnx", "-o", "e.onnx")
+    assert "Option --format must be keras or savedmodel for snapshots of keras" in said
+    wrong = ("run", "--model", "their_keras:other", "--shape", "4")
+    said = error_of(*wrong, "--format", "keras", "-o", "other.keras")
+    assert "must return a keras.Model for snapshots of keras. Received: dict" in said

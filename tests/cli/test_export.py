@@ -1,0 +1,195 @@
+"""`cosanneal export` of torch's snapshots, called as a user would."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from cosanneal.adapters.torch import SnapshotEnsemble
+from tests.shared.calling import Command
+from tests.shared.torch_members import recorded
+
+call, error_of = Command("export").call, Command("export").error_of
+
+# What torch's exporter itself uses of torch.
+pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec")
+
+BUILD = """
+import torch
+def build():
+    return torch.nn.Sequential(torch.nn.Linear(4, 3))
+def other():
+    return {}
+def untraceable():
+    class Model(torch.nn.Sequential):
+        def forward(self, x):
+            return super().forward(x) * (1 if float(x.sum()) > 0 else 2)
+    return Model(torch.nn.Linear(4, 3))
+"""
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    Path("their_model.py").write_text(BUILD)
+    recorded(Path("run"), [member(seed) for seed in range(3)])
+    yield
+    sys.modules.pop("their_model", None)
+
+
+def member(seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(4, 3))
+    with torch.no_grad():
+        next(model.parameters()).mul_(3)
+    return model
+
+
+def samples(count: int = 9) -> Any:
+    return np.random.default_rng(1).normal(size=(count, 4)).astype("f4")
+
+
+def arguments(**given: Any) -> list[Any]:
+    options = {"model": "their_model:build", "format": "pt2", "out": "e.pt2", "shape": "4"} | given
+    return [
+        "run",
+        *(
+            each
+            for name, value in options.items()
+            if value is not None
+            for each in (f"--{name.replace('_', '-')}", value)
+        ),
+    ]
+
+
+def mean_of(x: Any) -> Any:
+    """The mean of the members' probabilities, computed another way."""
+    total = 0
+    for seed in range(3):
+        w, b = (each.detach().double().numpy() for each in member(seed).parameters())
+        z = x.astype("f8") @ w.T + b
+        total = total + np.exp(z) / np.exp(z).sum(1, keepdims=True)
+    return total / 3
+
+
+def test_the_file_gives_what_the_members_give() -> None:
+    np.save("x.npy", samples())
+    result = call(*arguments(shape=None, input="x.npy"))
+    assert result.exit_code == 0, result.stderr
+    first, second, third = result.stdout.splitlines()
+    assert first == "The mean of 3 members; no choice was saved"
+    assert re.fullmatch(r"Wrote e\.pt2: pt2, [0-9.]+ kB, in [0-9.]+ s", second)
+    said = re.fullmatch(
+        r"It differs from the ensemble by at most (\S+) on 9 samples, 1e-05 is let pass", third
+    )
+    assert said is not None
+    assert float(said[1]) < 1e-6
+    assert max(map(len, (first, second, third))) <= 80
+    loaded = torch.export.load("e.pt2").module()
+    for count in (1, 5):
+        x = samples(count)
+        np.testing.assert_allclose(loaded(torch.from_numpy(x)), mean_of(x), rtol=0, atol=1e-6)
+    assert not [*Path().glob(".*")]
+
+
+def test_a_choice_is_taken_from_the_folder_or_a_file() -> None:
+    x = np.random.default_rng(2).normal(size=(1200, 4)).astype("f4")
+    ensemble = SnapshotEnsemble(member(0), "run", outputs="logits", class_axis=-1)
+    choice = ensemble.fit(x, mean_of(x).argmax(1), select="weights")
+    ensemble.save()
+    Path("run/ensemble.json").rename("mine.json")
+    result = call(*arguments(choice="mine.json"))
+    assert result.exit_code == 0, result.stderr
+    assert f"temperature {choice.temperature:.3g}, chosen in mine.json" in result.stdout
+    x = samples(5)
+    shipped = torch.export.load("e.pt2").module()(torch.from_numpy(x)).numpy()
+    np.testing.assert_allclose(shipped, ensemble.predict(x), rtol=0, atol=1e-6)
+    assert abs(shipped - mean_of(x)).max() > 1e-3
+    Path("mine.json").rename("run/ensemble.json")
+    assert "chosen in run/ensemble.json" in call(*arguments(out="own.pt2")).stdout
+
+
+def test_a_file_that_is_off_is_said_and_stays() -> None:
+    result = call(*arguments(tolerance=0))
+    assert result.exit_code == 1
+    assert "e.pt2 must differ from the ensemble by at most 0. Received: " in result.stderr
+    assert Path("e.pt2").is_file()
+
+
+def test_a_file_that_is_there_is_replaced_by_force_alone() -> None:
+    Path("e.pt2").write_text("mine")
+    assert error_of(*arguments()).endswith("e.pt2; choose another name, or replace it with --force")
+    assert Path("e.pt2").read_text() == "mine"
+    assert call(*arguments(), "--force").exit_code == 0
+    assert Path("e.pt2").stat().st_size > 1000
+
+
+def test_a_model_that_cannot_be_exported_leaves_what_was_there() -> None:
+    Path("e.pt2").write_text("mine")
+    result = call(*arguments(model="their_model:untraceable"), "--force")
+    assert result.exit_code == 2
+    said = "Error: The model must be one that torch.export takes, to be written as pt2. Received: "
+    assert said in result.stderr
+    assert Path("e.pt2").read_text() == "mine"
+    assert not [*Path().glob(".*")]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            {"format": "keras", "out": "e.keras"},
+            "--format must be onnx or pt2 for snapshots of torch",
+        ),
+        ({"format": "keras"}, "--out must end in .keras"),
+        ({"out": "run"}, "must not be there yet. Received: run"),
+        ({"out": "none/e.pt2"}, "--out must lead into a folder that is there"),
+        ({"out": "cycle-0001-step-0000000001.safetensors"}, "name of a snapshot"),
+        (
+            {"shape": None},
+            "Either option --input or option --shape must be given. Received: neither",
+        ),
+        ({"input": "x.npy"}, "must be given. Received: both"),
+        ({"shape": "4x0"}, "--shape must be positive numbers with an x between them"),
+        ({"shape": None, "input": "text.npy"}, "--input must hold numbers of shape (samples, ...)"),
+        ({"input_dtype": "str"}, "--input-dtype must be a dtype of numpy's with numbers"),
+        (
+            {"shape": None, "input": "text.npy", "input_dtype": "f4"},
+            "--input-dtype must be given with",
+        ),
+        ({"class_axis": "x"}, "--class-axis must be an integer, or none. Received: 'x'"),
+        ({"tolerance": "nan"}, "--tolerance must be a finite number"),
+        ({"model": "their_model:other"}, "must return a torch.nn.Module for snapshots of torch"),
+        ({"choice": "none.json"}, "none.json"),
+    ],
+)
+def test_what_cannot_be_is_refused(given: dict[str, Any], said: str) -> None:
+    np.save("text.npy", np.array(["a"]))
+    assert said in error_of(*arguments(**given))
+    assert not Path("e.pt2").exists()
+
+
+def test_folders_without_snapshots_are_refused() -> None:
+    Path("empty").mkdir()
+    for folder in ("empty", "none"):
+        assert "Received: none" in error_of(folder, *arguments()[1:])
+
+
+def test_outputs_that_stay_open_are_asked_for_as_options() -> None:
+    Path("their_model.py").write_text(
+        "import torch\ndef build(): return torch.nn.Sequential(torch.nn.Linear(4, 1))"
+    )
+    recorded(Path("one"), [nn.Sequential(nn.Linear(4, 1))])
+    message = error_of("one", *arguments()[1:])
+    assert "--outputs" in message
+    assert "`outputs`" not in message
+    assert call("one", *arguments(outputs="values")[1:]).exit_code == 0
