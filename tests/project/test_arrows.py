@@ -47,6 +47,8 @@ def tree(tmp_path: Path) -> Path:
         ("report/some.py", "from ..ensemble.some import thing"),
         ("demo/some.py", "from ..adapters.torch import thing\nfrom ..report import some"),
         ("cli/some.py", "def f():\n    from ..demo import some\n    import torch"),
+        ("study/some.py", "from ..ensemble import thing\nfrom ..report import some"),
+        ("cli/some.py", "from ..study import some"),
         ("core/some.py", "from . import errors\nimport math, collections.abc"),
         ("presets/some.py", "from ..core.some import thing\nimport math"),
         ("__init__.py", "from . import presets"),
@@ -101,6 +103,8 @@ def test_an_allowed_arrow_is_let_pass(tree: Path, file: str, code: str) -> None:
         ("adapters/jax/some.py", "def f():\n    import flax.linen", "flax.linen"),
         ("adapters/__init__.py", "import torch", "torch"),
         ("report/some.py", "from cosanneal.adapters import torch", "cosanneal.adapters.torch"),
+        ("study/some.py", "import torch", "torch"),
+        ("study/some.py", "from ..adapters.torch import some", "cosanneal.adapters.torch"),
         ("demo/some.py", "class A:\n    def f(s):\n        import cosanneal.cli", "cosanneal.cli"),
         (
             "core/some.py",

@@ -8,7 +8,7 @@ import pytest
 
 from tests.shared.examples import check_examples, modules_with_examples
 
-PACKAGES = ("snapshots", "ensemble", "report", "adapters.torch")
+PACKAGES = ("snapshots", "ensemble", "report", "study", "adapters.torch")
 # Whose examples tests of their own run, where no more is installed than they need.
 ELSEWHERE = (
     *("core", "presets", "adapters.jax", "adapters.keras"),

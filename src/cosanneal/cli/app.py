@@ -32,6 +32,7 @@ COMMANDS = {
     "evaluate": "evaluate",
     "export": "export",
     "report": "report",
+    "study": "study",
 }
 
 # An unexpected error is a bug: the plain traceback is what a report of it needs.

@@ -34,6 +34,10 @@ class EnsembleError(CosannealError, ValueError):
     """An ensemble, or predictions, that cannot be."""
 
 
+class StudyError(CosannealError, ValueError):
+    """A study, or one of its runs, that cannot be."""
+
+
 class MissingExtraError(CosannealError, ImportError):
     """An optional dependency is not installed; the message has the command that installs it."""
 

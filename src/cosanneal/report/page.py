@@ -10,7 +10,7 @@ import os
 import re
 import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,7 +22,7 @@ from ..ensemble.results import check_results
 from .figures import NAMES, draw_results
 from .regression import regression_paragraph, regression_tables
 from .style import BLUE, COLOURS, GREEN, GREY, VERMILION, Drawn, save_figure
-from .tables import tables_of
+from .tables import Table, tables_of
 from .words import figures_note, missing, paragraphs, seeds_of
 
 try:
@@ -99,6 +99,45 @@ def write_report(results: Mapping[str, Any], path: str | os.PathLike[str]) -> li
             "A results document must have something to report, such as the part 'analysis'. "
             f"Received: {', '.join(results)}"
         )
+    return render(
+        path,
+        title=results["title"],
+        lead=lead,
+        tables=tables,
+        drawn=drawn,
+        note=figures_note({each.name: each.title for each in drawn}, seeds_of(results)),
+        missing=missing(results),
+    )
+
+
+def render(
+    path: str | os.PathLike[str],
+    *,
+    title: str,
+    lead: Sequence[str],
+    tables: Sequence[Table],
+    drawn: Sequence[Drawn],
+    note: str = "",
+    missing: str = "",
+) -> list[Path]:
+    """Write a page of paragraphs, tables and figures, and the figures beside it.
+
+    Args:
+        path: the page; it must end in .html.
+        title: its heading.
+        lead: its first paragraphs; empty ones are left out.
+        tables: what stands below them.
+        drawn: the figures.
+        note: what is said of all figures.
+        missing: what the page could also show; what stands in backquotes is code.
+
+    Returns:
+        The page, and then the figures.
+
+    Raises:
+        CosannealError: another suffix, or a file that cannot be written.
+    """
+    path = check_page(path)
     folder = path.with_name(f"{path.stem}_files")
     svgs = {each.name: _svg(each) for each in drawn}
     environment = Environment(
@@ -108,7 +147,7 @@ def write_report(results: Mapping[str, Any], path: str | os.PathLike[str]) -> li
         keep_trailing_newline=True,
     )
     page = environment.get_template("page.html").render(
-        title=results["title"],
+        title=title,
         lead=lead,
         tables=tables,
         figures=[
@@ -120,9 +159,9 @@ def write_report(results: Mapping[str, Any], path: str | os.PathLike[str]) -> li
             }
             for each in drawn
         ],
-        note=figures_note({each.name: each.title for each in drawn}, seeds_of(results)),
+        note=note,
         # With what stands in backquotes as code.
-        missing=Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(missing(results))))),  # noqa: S704
+        missing=Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(missing)))),  # noqa: S704
         colours=_COLOURS,
         folder=folder.name,
         version=__version__,

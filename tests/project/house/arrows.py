@@ -18,7 +18,12 @@ PARTS: dict[str, set[str]] = {
     "adapters": {"root", "core", "presets", "snapshots", "ensemble"},
     "report": {"root", "core", "snapshots", "ensemble"},
     "demo": {"root", "core", "presets", "snapshots", "ensemble", "adapters", "report"},
-    "cli": {"root", "core", "presets", "snapshots", "ensemble", "adapters", "report", "demo"},
+    # Its training is the user's own, so that it knows no adapter.
+    "study": {"root", "core", "snapshots", "ensemble", "report"},
+    "cli": {
+        *("root", "core", "presets", "snapshots", "ensemble", "adapters", "report", "demo"),
+        "study",
+    },
 }
 
 # Within a part, what its rooms may import of it. A room is a folder or a file; of two that hold a
@@ -116,7 +121,7 @@ FRAMEWORKS = {
     *("torch", "tensorflow", "keras", "jax", "jaxlib", "optax", "flax", "equinox", "haiku"),
     *("lightning", "pytorch_lightning", "transformers"),
 }
-WITHOUT_FRAMEWORK = {"root", "core", "presets", "snapshots", "ensemble", "report"}
+WITHOUT_FRAMEWORK = {"root", "core", "presets", "snapshots", "ensemble", "report", "study"}
 STANDARD_LIBRARY_ONLY = {"root", "core", "presets"}
 # An adapter knows its own.
 OWN_FRAMEWORKS = {
