@@ -446,6 +446,7 @@ def _show(console: Console, document: dict[str, Any]) -> None:
 def _title(choice: dict[str, Any]) -> str:
     used = [member for member in choice["members"] if member["weight"] > 0]
     names = {
+        "auto": f"auto, {len(used)} of {len(choice['members'])}",
         "last": f"the last {len(used)}",
         "greedy": f"greedily, {len(used)} of {len(choice['members'])}",
         "weights": f"weights, {len(used)} of {len(choice['members'])}",
@@ -466,6 +467,8 @@ def _sentences(document: dict[str, Any]) -> list[str]:
             f"Chosen by {title_of(choice['metric'])} on "
             f"{plural(choice['samples'], 'other sample')}: {what}."
         )
+        if "reason" in choice:
+            sentences.append(f"Why: {choice['reason']}")
     elif document["ensembles"]:
         sentences.append(
             "Nothing was chosen: that takes --validation-predictions and --validation-labels."

@@ -18,6 +18,7 @@ _data, _choice, _output = (
 class Select(StrEnum):
     """How members are chosen."""
 
+    AUTO = "auto"
     LAST = "last"
     GREEDY = "greedy"
     WEIGHTS = "weights"
@@ -84,8 +85,8 @@ Quantiles = Annotated[
 SelectBy = Annotated[
     Select,
     _choice(
-        help="How to choose: last, the best last m; greedy, one by one with replacement; or "
-        "weights, the best ones.",
+        help="How to choose: last, the best last m; greedy, one by one with replacement; "
+        "weights, the best ones; or auto, by cross-validation the cheapest that is as good.",
         metavar="HOW",
     ),
 ]

@@ -169,6 +169,7 @@ def _candidate_table(choice: Mapping[str, Any]) -> Table:
     known = [*_HEADINGS, *(name for name in candidates[-1]["scores"] if name not in _HEADINGS)]
     names = [name for name in known if all(name in each["scores"] for each in candidates)]
     searched = {
+        "auto": "The ways of choosing were compared by cross-validation within these data.",
         "last": "Each number m of the last members was tried, and the best one taken.",
         "greedy": "Members were added one after the other, with replacement, while it helped.",
         "weights": "The weights are those of the least log-loss"

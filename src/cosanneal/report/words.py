@@ -91,6 +91,8 @@ def what_was_chosen(choice: Mapping[str, Any]) -> str:
         if used == count:
             return f"the mean of all {count}"
         return "the last one alone" if used == 1 else f"the mean of the last {used}"
+    if choice["select"] == "auto":
+        return "one member alone" if used == 1 else f"a mean of {used}"
     least = {"mse": "mean squared error", "gaussian_nll": "negative log-likelihood"}
     how = f"of the least {least.get(choice['metric'], 'log-loss')}"
     how = "found greedily" if choice["select"] == "greedy" else how
@@ -132,12 +134,15 @@ def _lead(results: Mapping[str, Any]) -> Iterator[str]:
         samples = plural(choice["samples"], "validation sample")
         at = f"a temperature of {heat:.3g}"
         if count > 1:
-            told = f"Of {count} members, {what_was_chosen(choice)} was chosen, for the least "
+            told = f"Of {count} members, {what_was_chosen(choice)} was chosen, for "
+            told += "" if "reason" in choice else "the least "
             told += f"{title_of(choice['metric'])} on {samples}"
             yield told + (f", at {at}." if heat != 1 else ", without a temperature.")
         else:
             what = f"{at} was fitted to it" if heat != 1 else "it was looked at"
             yield f"There is one member only, and {what} on {samples}."
+        if "reason" in choice:
+            yield f"Why: {choice['reason']}"
     if analysis:
         yield from _analysis_lead(analysis)
     elif choice:

@@ -212,7 +212,10 @@ SPOILS: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     (lambda d: d.update(temperature=math.inf), r"in 'temperature': must be a finite"),
     (lambda d: d.update(temperature=True), r"in 'temperature': must be a number"),
     (lambda d: d.update(class_axis=1.5), r"in 'class_axis': must be an integer or null"),
-    (lambda d: d.update(select="best"), r"in 'select': must be one of 'last', 'greedy', 'weights'"),
+    (
+        lambda d: d.update(select="best"),
+        r"in 'select': must be one of 'auto', 'last', 'greedy', 'weights'",
+    ),
     (lambda d: d.update(metric=None), r"in 'metric': must be a string"),
     (lambda d: d.update(metric="auc"), r"in 'metric': must be the name of a metric, such as 'log_"),
     (
@@ -276,7 +279,7 @@ def test_files_that_hold_no_choice_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda p, y: fit(p, y, select="best"), r"`select` must be 'last', 'gr"),  # type: ignore[arg-type]
+        (lambda p, y: fit(p, y, select="best"), r"`select` must be 'auto', 'last', 'gr"),  # type: ignore[arg-type]
         (lambda p, y: fit(p, y, metric="auc"), r"`metric` must be one of"),
         (
             lambda p, y: fit(p, y, select="weights", metric="error"),

@@ -20,6 +20,7 @@ from ..labels import LabelOptions
 from ..predict.gaussian import GaussianPool, is_pair, pair_in
 from ..predict.pooling import Pool, ValuePool
 from ..score.measures import AnyMetric, Measure, measure_of, title_of
+from .auto import Verdict, choose_way
 from .calibration import row_temperature, tempered
 from .held_out import HeldOut
 from .record import FORMAT, VERSION, Kind, Select, read_choice
@@ -77,7 +78,7 @@ class Choice:
         weights: the weight of each; they sum to 1.
         temperature: of the pooled probabilities.
         class_axis: the axis of the classes, or None.
-        select: how the weights were chosen.
+        select: how the weights were chosen, as it was asked for.
         metric: by which score; "custom:" and its name for a function.
         candidates: every ensemble that was considered: the last 1, 2, ...
             members, the selection, and what had a temperature; the choice is
@@ -99,6 +100,8 @@ class Choice:
         quantiles: which the values along the last axis are; None where they are none.
         output: of several outputs, the name of the one by which it was chosen, to
             which alone the temperature belongs.
+        reason: of select="auto", a sentence: why this candidate, and what the last snapshot
+            alone would have had, both cross-validated within the validation data.
     """
 
     members: tuple[str, ...]
@@ -118,6 +121,7 @@ class Choice:
     noise: tuple[float, ...] | None = None
     quantiles: tuple[float, ...] | None = None
     output: str | None = None
+    reason: str | None = None
 
     def apply(self, predictions: Iterable[Any]) -> Any:
         """The chosen ensemble's probabilities, or of a regression its values or its pair.
@@ -193,6 +197,7 @@ class Choice:
             "noise": None if self.noise is None else list(self.noise),
             "quantiles": None if self.quantiles is None else list(self.quantiles),
             "output": self.output,
+            **({} if self.reason is None else {"reason": self.reason}),
         }
 
     @classmethod
@@ -259,7 +264,12 @@ def fit(
             says.
         select: "last" takes the mean of the last m members, with the m that is
             best with its temperature; "greedy" picks one after the other, with
-            replacement; "weights" takes the weights of the least log-loss.
+            replacement; "weights" takes the weights of the least log-loss; "auto" compares
+            the last snapshot alone, the best single member, the last m, "greedy" and
+            "weights", each with its temperature, by cross-validation within these data, and
+            takes the one with the fewest members that is within one standard error of the
+            best: `choose_way` of `cosanneal.ensemble.choose.auto` says how. Its searches go by
+            log-loss, whatever the metric, by which they are compared.
         metric: by which score to choose: "log_loss", "brier", "error", "top5_error"
             (with any number), "balanced_error", "macro_f1_error", "auroc_error" or
             "mean_iou_error", which are 1 less the score of that name; or a function
@@ -312,13 +322,22 @@ def fit(
     held_out = HeldOut(predictions, labels, class_axis=class_axis, **options)
     names = names_of(len(held_out), names)
     how = {"steps": steps, "bags": bags, "seed": seed}
-    chosen = _select(held_out, select, metric, temperature=temperature, **how)
+    verdict: Verdict | None = None
+    if select == "auto":
+        verdict = choose_way(held_out, measure, temperature=temperature, **how)
+    if verdict is not None:
+        way = verdict.ways[verdict.taken]
+        chosen = Selection(weights=way.weights, score=verdict.scores[verdict.taken])
+    else:
+        chosen = _select(held_out, select, metric, temperature=temperature, **how)
     candidates = [
         Candidate(name=f"last {m}", scores=scores)
         for m, scores in enumerate(last_scores(held_out, metric), start=1)
     ]
     found, rows = 1.0, held_out.pooled(chosen.weights)
-    if select != "last":
+    if verdict is not None:
+        found, rows, candidates = _considered(held_out, verdict, measure, temperature)
+    elif select != "last":
         candidates.append(Candidate(name=select, scores=held_out.scores_of(rows, measure)))
         if temperature:
             found, rows, candidate = _calibrated(held_out, rows, measure, select)
@@ -348,6 +367,7 @@ def fit(
         seed=seed,
         gap=chosen.gap,
         digests=None if digests is None else tuple(digests),
+        reason=None if verdict is None else verdict.reason,
     )
     if held_out.samples < FEW_SAMPLES:
         low, high = choice.interval
@@ -385,6 +405,20 @@ def _calibrated(
     return found, rows, Candidate(name=f"{name}, temperature {found:.4g}", scores=scores)
 
 
+def _considered(
+    held_out: HeldOut, verdict: Verdict, measure: Measure, temperature: bool
+) -> tuple[float, NDArray[Any], list[Candidate]]:
+    """The temperature and the prediction of what was taken, and all candidates, it the last."""
+    candidates: list[Candidate] = []
+    taken = verdict.ways[verdict.taken]
+    rows = held_out.pooled(taken.weights)
+    for way in (*(each for each in verdict.ways if each is not taken), taken):
+        rows = tempered(held_out.pooled(way.weights), way.temperature, -1)
+        name = f"{way.name}, temperature {way.temperature:.4g}" if temperature else way.name
+        candidates.append(Candidate(name=name, scores=held_out.scores_of(rows, measure)))
+    return taken.temperature, rows, candidates
+
+
 def _select(
     held_out: HeldOut, select: Select, metric: AnyMetric, *, temperature: bool, **how: int
 ) -> Selection:
@@ -395,7 +429,7 @@ def _select(
         return select_greedy(held_out, metric, calibrated=calibrated, **how)
     if select != "weights":
         raise EnsembleError(
-            "Argument `select` must be 'last', 'greedy' or 'weights'. "
+            "Argument `select` must be 'auto', 'last', 'greedy' or 'weights'. "
             f"Received: select={shown(select)}"
         )
     if metric != "log_loss":

@@ -97,7 +97,7 @@ class HeldOut:
         found.labels = self.labels.of(samples)
         found.weights = found.labels.terms()[2]
         found.likelihoods = self.likelihoods[within[terms]]
-        found._stack = None if self._stack is None else self._stack[:, rows]
+        found._stack = None if self._stack is None else self._stack.take(rows, axis=1)
         return found
 
     def parts(self, members: NDArray[np.intp] | None = None) -> Iterator[tuple[Labels, Floats]]:

@@ -9,7 +9,7 @@ from ...core.errors import EnsembleError
 from ...core.records import Reader
 from ..score.measures import is_metric
 
-Select: TypeAlias = Literal["last", "greedy", "weights"]
+Select: TypeAlias = Literal["auto", "last", "greedy", "weights"]
 # What a choice is of: classes and outcomes, or a regression's values or pairs.
 Kind: TypeAlias = Literal["probabilities", "values", "gaussian"]
 
@@ -39,6 +39,7 @@ def read_choice(data: object) -> dict[str, Any]:
         *("format", "version", "members", "temperature", "class_axis", "select", "metric"),
         *("candidates", "samples", "interval", "seed", "gap", "output"),
         *("outputs", "variance_scale", "noise", "quantiles"),
+        optional=("reason",),  # of select="auto" alone
     )
     members = reader.items("members")
     for member in members:
@@ -90,6 +91,7 @@ def read_choice(data: object) -> dict[str, Any]:
         "digests": tuple(member.text("digest") for member in members) if known else None,
         "output": None if reader.value("output") is None else reader.text("output"),
         "outputs": reader.text("outputs"),
+        "reason": reader.text("reason") if "reason" in reader else None,
         **_variance(reader),
     }
 

@@ -243,7 +243,7 @@ def _check(
         raise EnsembleError(
             f"Argument `outputs` must be 'values' or 'gaussian'. Received: outputs={shown(outputs)}"
         )
-    if select not in get_args(Select):
+    if select == "auto" or select not in get_args(Select):
         raise EnsembleError(
             "Argument `select` must be 'last', 'greedy' or 'weights'. "
             f"Received: select={shown(select)}"
