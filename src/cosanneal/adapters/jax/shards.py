@@ -28,7 +28,7 @@ def is_in_parts(array: Any) -> bool:
 def is_in_all(array: jax.Array) -> bool:
     """Whether every process has at least a part."""
     there = {device.process_index for device in array.sharding.device_set}
-    return len(there) == jax.process_count()
+    return bool(len(there) == jax.process_count())
 
 
 def whole(array: Any) -> NDArray[Any]:
