@@ -33,10 +33,11 @@ def test_one_is_taken_at_any_update_with_the_rate_that_was_in_force(tmp_path: Pa
         rates[step] = run.optimizer.param_groups[1]["lr"]  # the leading one's
         run.update()
         states[step] = clone(run.model)
+        if step == 6:
+            assert run.recorder.step()  # of the cycle that ended at update 5
         if step == 7:
             assert run.recorder.take(metrics={"val_error": 0.25})
-    assert run.recorder.step()  # of the cycle that ended at update 5, and of no other
-    assert not run.recorder.step()
+            assert not run.recorder.step()  # which tells of no other
     run.recorder.close()
     first, taken = run.recorder.store.list()
     assert (first.cycle, first.step, taken.cycle, taken.step) == (0, 5, 1, 7)
