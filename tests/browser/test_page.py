@@ -145,6 +145,24 @@ def test_a_phone_shows_the_page_without_moving_it_sideways(
             assert inside.evaluate("box => box.scrollLeft") > 0
 
 
+def test_a_phone_keeps_the_rows_names_and_shows_the_choices_metric(
+    browser: Browser, pages: dict[str, Path]
+) -> None:
+    with opened(browser, pages["whole"], width=PHONE, scheme="light") as page:
+        box = page.locator(".box").filter(has=page.get_by_text("Member or ensemble")).first
+        inside, metric = box.bounding_box(), box.get_by_text("Log-loss").first.bounding_box()
+        assert inside is not None
+        assert metric is not None
+        assert metric["x"] + metric["width"] <= inside["x"] + inside["width"]
+        box.evaluate("box => { box.scrollLeft = box.scrollWidth }")
+        assert box.evaluate("box => box.scrollLeft") > 100
+        for name in box.locator("tbody th, thead th.name").all():
+            place = name.bounding_box()
+            assert place is not None
+            assert inside["x"] <= place["x"] <= inside["x"] + 2
+            assert place["width"] < 0.45 * inside["width"]
+
+
 def test_a_long_metric_leaves_room_for_the_snapshots_name(
     browser: Browser, pages: dict[str, Path]
 ) -> None:

@@ -23,6 +23,20 @@ def test_the_best_of_a_column_is_bold_and_the_chosen_is_marked(reported: Path) -
     assert f"{analysis['chosen']['log_loss']:.4f}" in [f"{each:.4f}" for each in bold]
 
 
+def test_scores_that_are_alike_as_shown_are_all_bold_and_the_choices_metric_is_first(
+    tmp_path: Path,
+) -> None:
+    analysis = analysis_of(3, select="greedy")
+    least = min(row["log_loss"] for row in (*analysis["members"], *analysis["ensembles"]))
+    for row, more in zip(analysis["members"], (0.0, 1e-7, 1e-3), strict=True):
+        row["log_loss"] = least - 0.1 + more
+    page = page_of(bare(analysis=analysis), tmp_path)
+    assert [name.split(",")[0] for name in page.rows[0][2:5]] == ["Weight", "Log-loss", "Error"]
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert text.count(f'<td class="best">{least - 0.1:.4f}</td>') == 2
+    assert f'<td class="best">{least - 0.099:.4f}</td>' not in text
+
+
 @pytest.mark.parametrize(("count", "select"), [(1, "last"), (2, "greedy"), (40, "weights")])
 def test_few_and_many_members(tmp_path: Path, count: int, select: str) -> None:
     page = page_of(bare(analysis=analysis_of(count, select=select)), tmp_path)

@@ -35,13 +35,13 @@ def test_the_page_says_what_the_numbers_say(document: dict[str, Any], reported: 
         assert row[1:] == [
             member["name"],
             f"{weight:.3f}" if weight else "0",
-            f"{100 * member['error']:.2f}",
             f"{member['log_loss']:.4f}",
+            f"{100 * member['error']:.2f}",
             f"{member['brier']:.4f}",
             f"{100 * member['ece']:.2f}",
         ]
     (row,) = (row for row in page.rows if row[1].startswith("Chosen: "))
-    assert row[4] == f"{chosen['log_loss']:.4f}"
+    assert row[3] == f"{chosen['log_loss']:.4f}"
     best = choice["candidates"][-1]["scores"]
     considered = page.rows[[row[0] for row in page.rows].index("Candidate") + 1]
     assert considered[1:4] == [

@@ -178,4 +178,5 @@ def _cell(score: dict[str, Any], best: float, *, scale: float, digits: int) -> s
     text = f"{score['mean'] * scale:.{digits}f}"
     if score["std"] is not None:
         text += f" ± {score['std'] * scale:.{digits}f}"
-    return f"[bold]{text}[/bold]" if score["mean"] == best else text
+    alike = f"{score['mean'] * scale:.{digits}f}" == f"{best * scale:.{digits}f}"
+    return f"[bold]{text}[/bold]" if alike else text

@@ -166,7 +166,8 @@ def _rows(
                     for i, each in enumerate(columns)
                     if len(every) > 1
                     and each.name in least
-                    and scores.get(each.name) == least[each.name]
+                    and each.name in scores
+                    and each.cell(scores) == each.cell(least)
                 ),
             )
             for cells, scores, chosen in group

@@ -120,7 +120,9 @@ def _member_table(analysis: Mapping[str, Any], choice: Mapping[str, Any] | None)
         if choice["temperature"] != 1:
             name += f", temperature {choice['temperature']:.3g}"
         groups.insert(0, [(cells(name), analysis["chosen"], True)])
-    names = [*SCORES, *more]
+    # The one by which it was chosen stands first, where a phone shows it.
+    own = choice["metric"] if choice else None
+    names = sorted([*SCORES, *more], key=lambda name: name != own)
     return Table(
         title="Members",
         caption=f"Scores on {plural(analysis['samples'], 'sample')}; the best of each column is "
@@ -153,7 +155,10 @@ def _scored(
                 best=frozenset(
                     len(cells) + i
                     for i, name in enumerate(names)
-                    if len(every) > 1 and scores.get(name) == least[name]
+                    # As they are shown: one of two like numbers in bold would be a riddle.
+                    if len(every) > 1
+                    and name in scores
+                    and score(name, scores) == score(name, least)
                 ),
             )
             for cells, scores, chosen in group
@@ -306,7 +311,9 @@ def _uncertainty_tables(part: Mapping[str, Any]) -> Iterator[Table]:
                             *(number(row[name], 100) for name in names),
                         ],
                         best=frozenset(
-                            i for i, name in enumerate(names, 1) if row[name] == best[i - 1]
+                            i
+                            for i, name in enumerate(names, 1)
+                            if number(row[name], 100) == number(best[i - 1], 100)
                         ),
                     )
                     for row in ood["rows"]
@@ -408,8 +415,8 @@ def _comparison_table(comparison: Mapping[str, Any]) -> Table:
                     ],
                     best=frozenset(
                         i
-                        for i, (name, *_) in enumerate(columns, start=1)
-                        if row[name]["mean"] == least[name]
+                        for i, (name, _, *shown_as) in enumerate(columns, start=1)
+                        if number(row[name]["mean"], *shown_as) == number(least[name], *shown_as)
                     ),
                 )
                 for row in rows
