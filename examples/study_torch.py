@@ -33,7 +33,7 @@ def train(schedule: ca.Schedule, folder: Path, seed: int) -> study.Run:
 
 
 if __name__ == "__main__":
-    steps, seeds = (int(each) for each in (*sys.argv[1:], 2000, 5)[:2])
+    steps, seeds = map(int, sys.argv[1:] or (2000, 5))
     results = study.run(train, total_steps=steps, max_lr=0.2, seeds=seeds, folder="runs/study")
     print(*study.sentences(results), sep="\n")
     study.write_page(results, "study.html")

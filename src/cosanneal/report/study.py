@@ -27,7 +27,7 @@ def draw_costs(rows: Sequence[Mapping[str, Any]]) -> Drawn:
     handles: list[Any] = []
     for axes, name, scale in zip(panels, ("error", "log_loss"), (100, 1), strict=True):
         line = axes.axhline(scale * cosine[name]["mean"], color="#000000", linestyle="--")
-        drawn = [line]
+        drawn: list[Any] = [line]
         for i, (way, (_, style)) in enumerate(styles.items()):
             own = [row for row in rows if row["way"] == way and row["cycles"] > 1]
             intervals = [row[name]["interval"] for row in own]

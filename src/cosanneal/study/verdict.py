@@ -39,7 +39,7 @@ def summarize(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     for run in results["runs"]:
         by_cycles.setdefault(run["cycles"], {})[run["seed"]] = run
     cosine = by_cycles.get(1, {})
-    rows = []
+    rows: list[dict[str, Any]] = []
     for cycles in sorted(by_cycles):
         pairs = [(run, cosine[seed]) for seed, run in by_cycles[cycles].items() if seed in cosine]
         for way in (WAYS[::-1] if cycles > 1 else ("fitted",)) if pairs else ():
