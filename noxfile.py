@@ -1,6 +1,6 @@
 """The project's checks: `nox` runs the ordinary ones, `nox -s NAME` one of these or of the others.
 
-Not among the ordinary ones are `gpu_...`, `minimums`, `demo` and `bench`.
+Not among the ordinary ones are `gpu_...`, `minimums`, `demo`, `bench` and `quality`.
 """
 
 from __future__ import annotations
@@ -252,6 +252,13 @@ def bench(session: nox.Session) -> None:
     install(session, ".[torch,jax,cli,plot]", group="bench")
     install(session, "--no-deps", "timm", "torchensemble")  # theirs would be torchvision
     session.run("python", "-m", "benchmarks.runner", *session.posargs)
+
+
+@nox.session
+def quality(session: nox.Session) -> None:
+    """The bench of ordinary tasks; arguments go to it: `nox -s quality -- score`."""
+    install(session, ".[torch]", group="quality")
+    session.run("python", "-m", "benchmarks.quality", *session.posargs)
 
 
 @nox.session

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 WORKFLOW = ROOT / ".github" / "workflows" / "ci.yml"
 
 # Which take long, and are looked at by people.
-NOT_IN_CI = {"bench", "demo"}
+NOT_IN_CI = {"bench", "demo", "quality"}
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,107 @@
+"""The tasks: data, network, optimizer, budgets; and which half each is of."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Literal, TypeAlias
+
+import cosanneal as ca
+
+Half: TypeAlias = Literal["tuning", "reported"]
+Network: TypeAlias = Literal["mlp", "cnn", "gru"]
+
+SGD_PEAKS: Final = (0.01, 0.03, 0.1, 0.3)
+REGRESSION_PEAKS: Final = (0.003, 0.01, 0.03, 0.1)
+ADAMW_PEAKS: Final = (0.001, 0.003, 0.01, 0.03)
+
+# By these each peak is chosen; they are in no reported number.
+SELECTION_SEEDS: Final = (100, 101, 102)
+BUDGETS: Final = ("short", "long")
+# Of how many members each is; "separate" are five runs of a fifth of the budget.
+SCHEDULES: Final = {"cosine": 1, "cyclic3": 3, "cyclic5": 5, "doubling4": 4, "separate": 5}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """What is trained on, and how.
+
+    Args:
+        name: also of the data set.
+        half: "tuning", on which rules may be tuned, or "reported", on which they are judged.
+        network: "mlp", "cnn" (of 8 x 8 images) or "gru" (of characters).
+        hidden: widths of the layers; of the CNN its channels, of the GRU its one width.
+        optimizer: "sgd" (momentum 0.9, decay 5e-4) or "adamw" (decay 0.01).
+        peaks: the learning rates among which each schedule's peak is chosen.
+        steps: updates of the short budget.
+        factor: the long budget is so many times the short one.
+        batch: samples of an update.
+        shares: of the samples, for training and for validation; the rest are the test data.
+        seeds: how many are reported, from 0 on.
+    """
+
+    name: str
+    half: Half
+    network: Network = "mlp"
+    hidden: tuple[int, ...] = (64, 64)
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    peaks: tuple[float, ...] = SGD_PEAKS
+    steps: int = 200
+    factor: int = 12
+    batch: int = 32
+    shares: tuple[float, float] = (0.5, 0.25)
+    seeds: int = 6
+
+    def budget(self, name: str) -> int:
+        """The updates of the budget of that name."""
+        return self.steps * (self.factor if name == "long" else 1)
+
+    def recipe(self) -> dict[str, Any]:
+        """All that a run's predictions depend on, as plain data."""
+        recipe = asdict(self)
+        del recipe["half"]
+        return recipe
+
+
+def schedule_of(name: str, steps: int, peak: float) -> ca.Schedule:
+    """The learning rates of one of `SCHEDULES` in a budget of `steps`."""
+    if name == "separate":
+        return ca.CyclicCosine(peak, total_steps=steps // SCHEDULES[name], num_cycles=1)
+    growth = 2 if name == "doubling4" else 1
+    return ca.CyclicCosine(peak, total_steps=steps, num_cycles=SCHEDULES[name], cycle_mult=growth)
+
+
+# The halves were written down before anything was trained.
+TASKS: Final = {
+    task.name: task
+    for task in (
+        Task(
+            name="digits",
+            half="tuning",
+            network="cnn",
+            hidden=(6, 12),
+            steps=150,
+            factor=4,
+        ),
+        Task(name="vowel", half="tuning"),
+        Task(name="breast_cancer", half="tuning"),
+        Task(name="sonar", half="tuning"),
+        Task(name="diabetes", half="tuning", peaks=REGRESSION_PEAKS),
+        Task(name="servo", half="tuning", optimizer="adamw", peaks=ADAMW_PEAKS),
+        Task(
+            name="text",
+            half="reported",
+            network="gru",
+            hidden=(32,),
+            optimizer="adamw",
+            peaks=ADAMW_PEAKS,
+            steps=100,
+            factor=4,
+            shares=(0.84, 0.08),
+        ),
+        Task(name="vehicle", half="reported"),
+        Task(name="dna", half="reported", optimizer="adamw", peaks=ADAMW_PEAKS, factor=4),
+        Task(name="ionosphere", half="reported"),
+        Task(name="wine", half="reported"),
+        Task(name="ozone", half="reported", peaks=REGRESSION_PEAKS),
+    )
+}

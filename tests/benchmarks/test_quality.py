@@ -1,0 +1,161 @@
+"""The bench of ordinary tasks, on a toy task; and the arithmetic of its tables by hand."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from benchmarks.quality import cache, scoring, table, training  # noqa: E402
+from benchmarks.quality.data import Data, DataError, checked, mlbench  # noqa: E402
+from benchmarks.quality.tasks import SCHEDULES, TASKS, Task, schedule_of  # noqa: E402
+
+TOY = Task(
+    name="toy", half="tuning", hidden=(4,), peaks=(0.1, 0.3), steps=40, factor=2, batch=8, seeds=2
+)
+
+
+def toy(regression: bool = False) -> Data:
+    random = np.random.default_rng(0)
+    x = random.normal(size=(80, 3))
+    y = x @ [1.0, -2.0, 0.5] + random.normal(size=80)
+    return Data(
+        x=x, y=y if regression else (y > 0).astype(np.int64), classes=0 if regression else 2
+    )
+
+
+def trained(folder: Path, regression: bool = False) -> dict[str, Any]:
+    for schedule in SCHEDULES:
+        training.run(TOY, "short", schedule, folder, lambda: toy(regression))
+    return scoring.score_task(TOY, "short", folder, scoring.selects())
+
+
+@pytest.mark.parametrize("regression", [False, True])
+def test_a_toy_task_is_trained_and_scored(tmp_path: Path, regression: bool) -> None:
+    found = trained(tmp_path, regression)
+    methods = found["methods"]
+    for schedule in ("cyclic3", "cyclic5", "doubling4"):
+        assert {f"{schedule}/{name}" for name in ("mean", "last", "fit last")} <= set(methods)
+    (name, *_) = methods["cosine/last"]
+    assert name == ("rmse" if regression else "log_loss")
+    assert methods["cosine/last"][name]["to_cosine"]["ratio"] == 1
+    # A mean of members computed here, beside that of the library.
+    arrays = cache.read(cache.place(tmp_path, "toy", "short", "cyclic3", None))
+    assert arrays is not None
+    mean, truth = arrays["test"][:, 0].astype(float).mean(axis=0), arrays["test_labels"][0]
+    if regression:
+        expected = math.sqrt(sum((mean - truth) ** 2) / len(truth))
+    else:
+        expected = -sum(math.log(p[k]) for p, k in zip(mean, truth, strict=True)) / len(truth)
+    assert methods["cyclic3/mean"][name]["seeds"][0] == pytest.approx(expected, rel=1e-9)
+
+
+def test_what_is_there_is_not_trained_again_and_what_is_damaged_is(tmp_path: Path) -> None:
+    made = training.run(TOY, "short", "cyclic3", tmp_path, toy)
+    assert [path.name for path in made] == ["peak-0.1.npz", "peak-0.3.npz", "report.npz"]
+    assert training.run(TOY, "short", "cyclic3", tmp_path, toy) == []
+    whole = made[2].read_bytes()
+    made[2].write_bytes(whole[:-100])
+    assert training.run(TOY, "short", "cyclic3", tmp_path, toy) == [made[2]]
+    again = cache.read(made[2])
+    assert again is not None
+    made[0].write_bytes(whole)  # the predictions of another recipe
+    assert training.run(TOY, "short", "cyclic3", tmp_path, toy) == [made[0]]
+
+
+def test_runs_side_by_side_are_those_of_each_alone() -> None:
+    both, _ = training.train(TOY, toy(), "short", "cyclic3", 0.1, [0, 1])
+    alone, _ = training.train(TOY, toy(), "short", "cyclic3", 0.1, [1])
+    np.testing.assert_allclose(both[1][0][:, 1], alone[1][0][:, 0], rtol=1e-4)
+    assert not np.allclose(both[1][0][:, 0], alone[1][0][:, 0], rtol=1e-2)
+
+
+def test_the_parts_of_a_split_share_no_sample_and_no_group() -> None:
+    data = toy()
+    parts = training.split(data, TOY, 0)
+    assert sorted(np.concatenate(parts)) == list(range(80))
+    assert [len(part) for part in parts] == [40, 20, 20]
+    groups = np.arange(80) // 10
+    parts = training.split(Data(x=data.x, y=data.y, classes=2, groups=groups), TOY, 0)
+    of_each = [set(groups[part]) for part in parts]
+    assert sum(len(each) for each in of_each) == len(set.union(*of_each)) == 8
+
+
+def test_a_run_that_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(
+        cache.CacheError, match=r"report\.npz must hold .*benchmarks\.quality train"
+    ):
+        scoring.score_task(TOY, "short", tmp_path, ["last"])
+
+
+def test_another_file_than_the_measured_one_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(DataError, match=r"must have the SHA-256 .* Received: .*; install it"):
+        checked(b"other", "0" * 64, "The text", "install it")
+    monkeypatch.setenv("MLBENCH_DATA", str(tmp_path))
+    pytest.importorskip("rdata")
+    with pytest.raises(DataError, match=r"Vowel\.rda.*apt-get download r-cran-mlbench"):
+        mlbench("Vowel", "Class")
+
+
+def test_ratios_and_their_jackknife_by_hand() -> None:
+    found = scoring.ratio([1.0, 2.0, 6.0], [2.0, 2.0, 4.0])
+    assert found is not None
+    assert found["ratio"] == 9 / 8
+    # Without each seed in turn: 8/6, 7/6, 3/4; their mean is 13/12.
+    spread = sum((each - 13 / 12) ** 2 for each in (8 / 6, 7 / 6, 3 / 4))
+    assert found["error"] == pytest.approx(math.sqrt(2 / 3 * spread))
+    assert scoring.ratio([1.0, 1.0], [0.0, 0.0]) is None
+    assert scoring.ratio([1.0, 1.0], [0.0, 2.0]) is None
+
+
+def test_tasks_are_summed_up_by_hand() -> None:
+    ratios = [
+        {"ratio": 0.5, "error": 0.1},
+        {"ratio": 2.0, "error": 0.6},
+        {"ratio": 1.3, "error": 0.1},
+    ]
+    found = scoring.totals(ratios)
+    assert found["mean"] == pytest.approx((0.5 * 2.0 * 1.3) ** (1 / 3))
+    assert (found["worst"], found["won"], found["lost"]) == (2.0, 1, 1)
+
+
+def test_the_page_has_the_tables_of_the_results(tmp_path: Path) -> None:
+    scored = trained(tmp_path)
+    found = {"toy": {"half": "tuning", "budgets": {"short": scored}}}
+    summary = {
+        beside: {
+            half: {"short": scoring.summary(found, half, "short", beside)}
+            for half in ("tuning", "reported")
+        }
+        for beside in ("to_cosine", "to_last")
+    }
+    results = {
+        "machine": {"cores": "2"},
+        "missing": [],
+        "tasks": found,
+        "summary": summary,
+    }
+    page = table.with_tables(f"before\n{table.START}\nold\n{table.END}\nafter", results)
+    assert page.startswith("before\n")
+    assert page.endswith("\nafter")
+    assert "\nold\n" not in page
+    score = scored["methods"]["cyclic3/mean"]["log_loss"]["to_cosine"]
+    assert f"{score['ratio']:.3f} ± {score['error']:.3f}" in page
+    with pytest.raises(ValueError, match="a page without them"):
+        table.with_tables("no place", results)
+
+
+def test_every_task_has_its_half_and_every_schedule_its_members() -> None:
+    halves = [task.half for task in TASKS.values()]
+    assert halves.count("tuning") == halves.count("reported") == 6
+    assert not {"letter", "satellite", "boston", "friedman", "mnist"} & set(TASKS)
+    ends = [cycle.stop for cycle in schedule_of("doubling4", 150, 0.1).cycles()]
+    assert ends == [10, 30, 70, 150]
+    assert schedule_of("separate", 150, 0.1).total_steps == 30
