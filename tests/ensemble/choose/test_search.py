@@ -64,3 +64,22 @@ def test_weights_of_rows_count_as_repetitions() -> None:
     repeated = least_log_loss(np.repeat(likelihoods, times, axis=0))
     assert weighted.score == pytest.approx(repeated.score, abs=1e-10)
     np.testing.assert_allclose(weighted.weights, repeated.weights, atol=1e-4)
+
+
+@pytest.mark.parametrize("least", [1e-6, 1e-15, 1e-30, 2.0**-126])
+def test_a_member_that_one_row_cannot_do_without_is_not_lost(least: float) -> None:
+    # A step of full length would leave the row to nearly nothing, from where no step leads back.
+    likelihoods = np.tile([0.3, 0.5, 0.9], (200, 1))
+    likelihoods[7] = [0.8, 1e-3 * least, least]
+    found = least_log_loss(likelihoods)
+    assert found.gap is not None
+    assert found.gap <= 1e-10
+    # Of two members the least is where the two sides of the derivative are equal, by bisection.
+    low, high = 0.0, 1.0
+    for _ in range(200):
+        w = (low + high) / 2
+        falls = 199 * (0.3 - 0.9) / (0.9 + w * (0.3 - 0.9))
+        rises = (0.8 - least) / (least + w * (0.8 - least))
+        low, high = (w, high) if falls + rises > 0 else (low, w)
+    assert found.weights[0] == pytest.approx(low, rel=1e-6)
+    assert found.score == pytest.approx(-np.log(likelihoods @ [low, 0, 1 - low]).mean(), abs=1e-10)

@@ -20,6 +20,9 @@ Floats = NDArray[np.float64]
 # What a mean of logarithms is rounded by, where it hardly falls any more.
 _ROUNDING: Final = 1e-15
 
+# By this factor at most a row's mixture falls in a step.
+_FALL: Final = 0.01
+
 
 class Objective(ABC):
     """The score of the mean of the members added so far, among some of the members."""
@@ -190,25 +193,34 @@ def least_log_loss(
 
     weights = np.full(members, 1 / members)
     value, path, gap = loss(weights), [], math.inf
-    best = weights
+    # The least loss is between the best value and the greatest of the bounds.
+    best, least = (value, math.inf, weights), -math.inf
     for _ in range(iterations):
-        scaled = ratios / (ratios @ weights)[:, None]
+        mixed = ratios @ weights
+        scaled = ratios / mixed[:, None]
         gains = shares @ scaled  # weights @ gains is 1
         path.append(value + offset)
         found = float(gains.max()) - 1
-        if found < gap:
-            gap, best = found, weights
+        least = max(least, value - found)
+        if value < best[0] - _ROUNDING or (value <= best[0] + _ROUNDING and found < best[1]):
+            best = value, found, weights
+        gap = min(best[1], best[0] - least)
         if gap <= tolerance:
             break
         hessian = scaled.T @ (shares[:, None] * scaled)
-        hessian.flat[:: members + 1] += 1e-12 * np.trace(hessian)  # equal members make it singular
-        step = nonnegative(hessian, hessian @ weights + gains - 1, weights) - weights
+        # Of one scale: a member that a row cannot do without is curved far beyond the others.
+        scale = np.sqrt(np.diagonal(hessian))
+        scale[scale == 0] = 1
+        hessian /= np.outer(scale, scale)
+        hessian.flat[:: members + 1] += 1e-12  # equal members make it singular
+        linear = hessian @ (weights * scale) + (gains - 1) / scale
+        step = nonnegative(hessian, linear, weights * scale) / scale - weights
         slope, size = float((1 - gains) @ step), 1.0
-        # The ends of the simplex' faces are left aside, where a logarithm would be of 0.
+        # No row's mixture falls by more than that: far from a logarithm's 0 the model still holds.
         while size > 1e-10:
             trial = np.maximum(weights + size * step, 0)
             enough = value + 0.01 * size * slope + _ROUNDING
-            if (ratios @ trial).min() > 0 and loss(trial) <= enough:
+            if (ratios @ trial >= _FALL * mixed).all() and loss(trial) <= enough:
                 break
             size /= 2
         else:
@@ -222,7 +234,7 @@ def least_log_loss(
             RuntimeWarning,
             stacklevel=3,
         )
-    return Found(weights=best, score=loss(best) + offset, gap=max(gap, 0.0), path=tuple(path))
+    return Found(weights=best[2], score=best[0] + offset, gap=max(gap, 0.0), path=tuple(path))
 
 
 def least_quadratic(products: Floats) -> Found:
