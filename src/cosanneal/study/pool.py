@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -119,6 +120,6 @@ def _end_with_parent() -> None:
     def watch() -> None:
         with suppress(OSError):
             connection.wait([parent.sentinel])
-        os._exit(1)
+        os.kill(os.getpid(), signal.SIGTERM)  # for which a recorder may finish its snapshot
 
     threading.Thread(target=watch, daemon=True).start()
