@@ -38,6 +38,14 @@ def as_numpy(array: Any) -> NDArray[Any]:
         raise EnsembleError(
             f"Predictions and labels must be arrays of numbers. Received: {shown(array)}"
         ) from error
+    except RuntimeError as error:
+        if getattr(array, "is_fully_addressable", True):
+            raise
+        raise EnsembleError(
+            "Predictions and labels must be whole in this process. Received: an array of shape "
+            f"{tuple(array.shape)} in parts over several; gather it by "
+            "jax.experimental.multihost_utils.process_allgather(array, tiled=True)"
+        ) from error
 
 
 def as_floats(array: Any) -> NDArray[np.float64]:

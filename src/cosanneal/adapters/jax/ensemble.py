@@ -51,6 +51,12 @@ class SnapshotEnsemble(Ensemble[Any]):
         options: `last`, `members`, `outputs`, `output`, `class_axis` and `pooling`,
             as `cosanneal.ensemble.SnapshotEnsemble` has them.
 
+    Over several processes (jax.distributed) all make the ensemble, with the folder in each
+    one's reach, and call it alike. Members lie as `like` does; of an input in parts, which
+    several processes share, each gets all rows, in order, as an array of its own. Labels
+    are whole in each. Such members are not stacked, and their weights not averaged: that
+    takes a `like` of one process.
+
     Raises:
         EnsembleError: an argument that cannot be, or fewer snapshots than asked for.
         SnapshotError: a buffer of several runs, or one whose steps were counted anew.

@@ -20,6 +20,8 @@ from ...ensemble.structure import leaves
 from ...snapshots.file import Layout
 from .capture import PytreeCapture
 from .layouts import Known
+from .ranks import ranks_here
+from .shards import here
 from .statistics import estimate
 from .tree import Alone, Leaf, named_leaves, tree_of
 
@@ -89,7 +91,7 @@ class JaxModel:
         self._own = like
 
     def own(self) -> PytreeCapture:
-        return PytreeCapture(self._own)
+        return PytreeCapture(self._own, ranks_here())
 
     def is_array(self, thing: object) -> bool:
         return isinstance(thing, jax.Array | np.ndarray)
@@ -105,9 +107,17 @@ class JaxModel:
 
     @contextmanager
     def running(self, pick: Pick) -> Iterator[Callable[[Weights, Batch], Any]]:
-        yield lambda weights, batch: self._output(pick, self.export(weights), batch)
+        yield lambda weights, batch: jax.tree.map(
+            here, self._output(pick, self.export(weights), batch)
+        )
 
     def stack(self, members: Sequence[Callable[[], Weights]], pick: Pick) -> Callable[[Batch], Any]:
+        # Or each process could measure, and choose, another mode than the others.
+        if self._of_several() is not None:
+            raise EnsembleError(
+                "Argument `mode` must be 'stream', 'resident' or 'auto' where the members lie over "
+                "several processes. Received: mode='stacked'; give mode='resident'"
+            )
         params = [self.export(load()) for load in members]
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
 
@@ -115,7 +125,7 @@ class JaxModel:
             return jax.vmap(lambda params: self._output(pick, params, batch))(stacked)
 
         compiled = jax.jit(every)
-        return lambda batch: compiled(stacked, batch)
+        return lambda batch: jax.tree.map(here, compiled(stacked, batch))
 
     def batches(
         self, x: Any, batch_size: int | None, *, training: bool = False, name: str = "x"
@@ -148,6 +158,8 @@ class JaxModel:
 
     def free_memory(self) -> int | None:
         devices = self._devices()
+        if self._of_several() is not None:
+            return None  # of which each process would know its own, and do something else
         if all(device.platform == "cpu" for device in devices):
             return free_host_memory()
         # Of devices that share the members, each has as much of them.
@@ -157,6 +169,13 @@ class JaxModel:
         return min(int(each["bytes_limit"] - each["bytes_in_use"]) for each in known)
 
     def running_statistics(self, members: object) -> Sequence[str]:  # noqa: ARG002
+        name = self._of_several()
+        if name is not None:
+            raise EnsembleError(
+                "Argument `like` of an ensemble whose weights are averaged must lie in this "
+                f"process alone. Received: {name!r}, which lies over several; give params of "
+                "numpy's, or what jax.eval_shape gives of such"
+            )
         if self.statistics_fn is not None:
             return ["what statistics_fn returns"]
         if self._known.first is not None:
@@ -204,6 +223,14 @@ class JaxModel:
                 f"Received: {unlike[0]!r} in one of them only"
             )
         return moved
+
+    def _of_several(self) -> str | None:
+        """The name of a leaf that lies over several processes, if there is one."""
+        own = jax.process_index()
+        for name, leaf in self._leaves.items():
+            if any(device.process_index != own for device in leaf.devices):
+                return name
+        return None
 
     def _devices(self) -> set[jax.Device]:
         found = {device for leaf in self._leaves.values() for device in leaf.devices}

@@ -22,13 +22,13 @@ def is_of_several(array: Any) -> bool:
 
 def is_in_parts(array: Any) -> bool:
     """Whether no process has the whole of an array."""
-    return is_of_several(array) and array.is_fully_replicated is False
+    return is_of_several(array) and not array.is_fully_replicated
 
 
 def is_in_all(array: jax.Array) -> bool:
     """Whether every process has at least a part."""
     there = {device.process_index for device in array.sharding.device_set}
-    return bool(len(there) == jax.process_count())
+    return len(there) == int(jax.process_count())
 
 
 def whole(array: Any) -> NDArray[Any]:
@@ -41,3 +41,16 @@ def whole(array: Any) -> NDArray[Any]:
         array, dtype = lax.bitcast_convert_type(array, carried), array.dtype
         return np.asarray(multihost_utils.process_allgather(array, tiled=True)).view(dtype)
     return np.asarray(multihost_utils.process_allgather(array, tiled=True))
+
+
+def here(array: Any) -> Any:
+    """An array of several processes as one of this process; all of them must ask."""
+    return jnp.asarray(whole(array)) if is_of_several(array) else array
+
+
+def put(array: Any, sharding: Any) -> Any:
+    """An array laid out, of which every process has the whole."""
+    if sharding is None or sharding.is_fully_addressable or is_of_several(array):
+        return jax.device_put(array, sharding)
+    held = np.asarray(array)  # of which each process puts its part on its devices
+    return jax.make_array_from_callback(held.shape, sharding, lambda index: held[index])

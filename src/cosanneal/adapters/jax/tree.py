@@ -12,6 +12,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from ...core.errors import EnsembleError, SnapshotError, shown
+from .shards import put
 
 
 def named_leaves(
@@ -92,9 +93,11 @@ class Leaf(NamedTuple):
             def wrapped(array: Any) -> Any:
                 if is_key(array):
                     return array
-                return jax.random.wrap_key_data(jnp.asarray(array), impl=kind)
+                several = sharding is not None and not sharding.is_fully_addressable
+                data = put(array, sharding) if several else jnp.asarray(array)
+                return jax.random.wrap_key_data(data, impl=kind)
 
-            return cls(tuple(data.shape), str(data.dtype), wrapped, kind=kind)
+            return cls(tuple(data.shape), str(data.dtype), wrapped, devices, kind)
         if isinstance(leaf, np.ndarray | np.generic):
             return cls(leaf.shape, str(leaf.dtype), lambda array: array, kind="numpy")
         if not hasattr(leaf, "shape"):  # a number of Python's
@@ -102,7 +105,7 @@ class Leaf(NamedTuple):
         return cls(
             tuple(leaf.shape),
             str(leaf.dtype),
-            lambda array: jax.device_put(array, sharding),
+            lambda array: put(array, sharding),
             devices,
         )
 
