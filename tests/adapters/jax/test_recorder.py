@@ -209,3 +209,13 @@ def test_a_run_beyond_its_schedule_is_said_once(tmp_path: Path) -> None:
     ):
         assert recorder.record(buffer) == 2
     assert caught[0].filename == __file__
+
+
+def test_on_durable_is_called_with_each_file_that_is_there(tmp_path: Path) -> None:
+    told: list[tuple[int, bool]] = []
+    with SnapshotRecorder(
+        tmp_path, EVERY_STEP, on_durable=lambda one: told.append((one.step, one.path.is_file()))
+    ) as recorder:
+        for _ in range(2):
+            recorder.step({"w": jnp.ones(3)})
+    assert told == [(1, True), (2, True)]

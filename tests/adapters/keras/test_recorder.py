@@ -401,3 +401,12 @@ def test_snapshots_of_another_schedule_are_not_removed(tmp_path: Path) -> None:
     with pytest.raises(ca.SnapshotError, match="another folder"):
         fit(model, SnapshotRecorder(tmp_path, other), epochs=1)
     assert contents(tmp_path) == before
+
+
+def test_on_durable_is_called_with_each_file_before_fit_returns(tmp_path: Path) -> None:
+    told: list[tuple[int, bool]] = []
+    recorder = SnapshotRecorder(
+        tmp_path, SCHEDULE, on_durable=lambda one: told.append((one.step, one.path.is_file()))
+    )
+    fit(small_net(), recorder)
+    assert told == [(step, True) for step in (5, 10, 15, 20)]
