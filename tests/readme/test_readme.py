@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from torch import nn
 import cosanneal as ca
 from cosanneal import study
 from cosanneal.adapters.torch import CyclicCosineLR, SnapshotEnsemble, SnapshotRecorder
+from cosanneal.snapshots.store import SnapshotStore
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -119,3 +121,59 @@ def test_the_page_on_studies_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         }
         exec(compile(code, str(page), "exec"), names)  # noqa: S102 - our own page
     assert "one cosine" in Path("study.html").read_text()
+
+
+def test_the_page_on_storage_copies_what_is_not_there_and_brings_it_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page's own code, on fsspec's file system in memory."""
+    page = README.parent / "docs" / "storage.md"
+    out, back = (
+        block.replace("s3://bucket/digits", "memory://bucket/digits").replace(
+            "            ...\n", "            model(x).sum().backward()\n"
+        )
+        for block in blocks("python", page)
+    )
+    monkeypatch.chdir(tmp_path)
+    model = nn.Linear(4, 3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    schedule = ca.CyclicCosine(0.1, total_steps=20, num_cycles=5)
+    names: dict[str, Any] = {
+        **{"SnapshotRecorder": SnapshotRecorder, "SnapshotStore": SnapshotStore},
+        **{"SnapshotEnsemble": SnapshotEnsemble, "model": model, "optimizer": optimizer},
+        **{"loader": [(torch.ones(2, 4) * i, None) for i in range(5)], "epochs": 4},
+        "scheduler": CyclicCosineLR(optimizer, schedule),
+    }
+    exec(compile(out, str(page), "exec"), names)  # noqa: S102 - our own page
+    fs, root = names["fs"], names["root"]
+
+    def mirrored() -> dict[str, bytes]:
+        return {each.rpartition("/")[2]: fs.cat_file(each) for each in fs.ls(root, detail=False)}
+
+    written = {path.name: path.read_bytes() for path in Path("runs/digits").iterdir()}
+    assert len(written) == 5
+    assert mirrored() == written
+
+    # One is lost, one half, and one another run's under the same name and of the same size.
+    lost, half, other, *same = sorted(written)
+    fs.rm(f"{root}/{lost}")
+    fs.pipe_file(f"{root}/{half}", written[half][:-1])
+    fs.pipe_file(f"{root}/{other}", written[other].replace(b'"step":"', b'"step":"9')[:-1])
+    puts: list[str] = []
+    real = fs.put_file
+
+    def put_file(path: str, there: str) -> None:
+        puts.append(there)
+        real(path, there)
+
+    monkeypatch.setattr(fs, "put_file", put_file)
+    for snapshot in SnapshotStore("runs/digits").list():
+        names["mirror"](snapshot)
+    assert puts == [f"{root}/{each}" for each in (lost, half, other)]
+    assert mirrored() == written
+    assert len(same) == 2
+
+    exec(compile(back, str(page), "exec"), names)  # noqa: S102 - our own page
+    assert {path.name: path.read_bytes() for path in Path("restored").iterdir()} == written
+    assert len(names["ensemble"].members) == 5
+    fs.rm(root, recursive=True)

@@ -25,7 +25,7 @@ PAGES = {
     "coming-from.md": ("peers",),
 }
 # Which tests of their own run.
-ELSEWHERE = {"preemption.md", "snapshot-format.md"}
+ELSEWHERE = {"preemption.md", "snapshot-format.md", "storage.md", "study.md"}
 
 
 @dataclass(frozen=True)
