@@ -88,6 +88,7 @@ PUBLIC = {
     "ScheduleError",
     "Segment",
     "SnapshotError",
+    "StudyError",
     "__version__",
     "presets",
 }

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .core.errors import MissingExtraError as MissingExtraError
     from .core.errors import ScheduleError as ScheduleError
     from .core.errors import SnapshotError as SnapshotError
+    from .core.errors import StudyError as StudyError
     from .core.schedule import Cycle as Cycle
     from .core.schedule import Schedule as Schedule
     from .core.segment import Segment as Segment
@@ -32,6 +33,7 @@ else:
         "ScheduleError": "core.errors",
         "Segment": "core.segment",
         "SnapshotError": "core.errors",
+        "StudyError": "core.errors",
         "presets": "presets",
     }
 

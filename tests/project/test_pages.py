@@ -110,7 +110,7 @@ def public_names() -> set[str]:
         **{
             f"cosanneal.{name}": source.joinpath(*name.split("."), "__init__.py")
             for name in (
-                *("presets", "snapshots", "ensemble", "report"),
+                *("presets", "snapshots", "ensemble", "report", "study"),
                 *("adapters.torch", "adapters.keras", "adapters.jax"),
             )
         },

@@ -42,6 +42,8 @@ def write_study(results: Mapping[str, Any], path: str | os.PathLike[str]) -> Non
     Raises:
         StudyError: no such document (the path of the bad field is named), or
             the file cannot be written.
+
+    Example: see `run`, which writes one.
     """
     text = json.dumps(check_study(results), indent=1, allow_nan=False)
     with replacing(path, error=StudyError) as file:
@@ -51,8 +53,13 @@ def write_study(results: Mapping[str, Any], path: str | os.PathLike[str]) -> Non
 def read_study(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read a study's results document.
 
+    Args:
+        path: the file.
+
     Raises:
         StudyError: the file cannot be read, or holds no such document.
+
+    Example: see `run`.
     """
     data = read_document(path, error=StudyError)
     try:

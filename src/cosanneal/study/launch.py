@@ -89,7 +89,9 @@ def run(
     Example:
         >>> import tempfile
         >>> from concurrent.futures import ThreadPoolExecutor
+        >>> from pathlib import Path
         >>> import numpy as np
+        >>> from cosanneal.study import Run, read_study, run, sentences, summarize, write_page
         >>> def train(schedule, folder, seed):  # in place of a training
         ...     random = np.random.default_rng(seed)
         ...     members = 0.6 + 0.3 * random.random((len(schedule.cycle_ends()), 200))
@@ -103,12 +105,17 @@ def run(
         ...         max_lr=0.1,
         ...         num_cycles=(1, 3),
         ...         seeds=2,
-        ...         folder=tempfile.mkdtemp(),
+        ...         folder=(folder := tempfile.mkdtemp()),
         ...         executor=executor,
         ...         progress=lambda line: None,
         ...     )
         >>> len(results["runs"]), summarize(results)[0]["passes"]
         (4, 1.0)
+        >>> results == read_study(Path(folder, "results.json"))
+        True
+        >>> page, *figures = write_page(results, Path(folder, "page.html"))
+        >>> "95 % interval" in sentences(results)[1]
+        True
 
     Other executors go in the same way; each must reach `folder`, and import `train`:
 

@@ -55,6 +55,8 @@ def write_page(results: Mapping[str, Any], path: str | os.PathLike[str]) -> list
         StudyError: no such document, or nothing to compare in it.
         CosannealError: another suffix, or a file that cannot be written.
         MissingExtraError: matplotlib or Jinja2 is not installed.
+
+    Example: see `run`.
     """
     from ..report.page import render
     from ..report.study import draw_costs

@@ -33,6 +33,8 @@ def summarize(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     Raises:
         StudyError: no seed has both one cosine and cycles.
 
+    Example: see `run`.
+
     Source: Student, "The Probable Error of a Mean" (1908).
     """
     by_cycles: dict[int, dict[int, Mapping[str, Any]]] = {}
@@ -92,8 +94,13 @@ def pays(row: Mapping[str, Any]) -> bool | None:
 def sentences(results: Mapping[str, Any]) -> list[str]:
     """In plain words: whether it pays, by which rule, and what it costs.
 
+    Args:
+        results: the document, as `read_study` gives it.
+
     Raises:
         StudyError: as `summarize`.
+
+    Example: see `run`.
     """
     rows = summarize(results)
     best = picked(rows)
