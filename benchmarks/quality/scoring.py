@@ -21,16 +21,14 @@ Scores = dict[str, list[float]]
 BASELINE: Final = "cosine/last"
 
 
-def selects() -> tuple[str, ...]:
-    """What `select` of both `fit` and `fit_regression` takes in the installed library.
+def selects(*, regression: bool = False) -> tuple[str, ...]:
+    """What `select` takes in the installed library, of classes or of a regression.
 
-    A rule that is newer than this bench, such as "auto", is found by itself.
+    A rule that is newer than this bench is found by itself.
     """
-    found = [
-        get_args(get_type_hints(function)["select"])
-        for function in (ensemble.fit, ensemble.fit_regression)
-    ]
-    return tuple(name for name in found[0] if name in found[1])
+    function = ensemble.fit_regression if regression else ensemble.fit
+    found: tuple[str, ...] = get_args(get_type_hints(function)["select"])
+    return tuple(name for name in found if not (regression and name == "auto"))  # of classes alone
 
 
 def fitted(members: NDArray[Any], truth: NDArray[Any], select: str) -> ensemble.Choice:
@@ -80,7 +78,7 @@ def predictions_of(
     if schedule == "separate":
         return methods
     methods[f"{schedule}/last"] = last
-    for rule in rules:
+    for rule in (each for each in rules if each in selects(regression=regression)):
         methods[f"{schedule}/fit {rule}"] = fitted(validation, truth, rule).apply(test)
     return methods
 

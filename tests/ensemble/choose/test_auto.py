@@ -55,8 +55,8 @@ def by_hand(p: NDArray[Any], y: NDArray[Any], metric: str) -> tuple[list[str], N
 
         weights = {f"last {m}": np.r_[np.zeros(members - m), np.ones(m) / m] for m in range(1, 4)}
         weights["single"] = min(np.eye(members), key=loss)
-        weights["greedy"] = np.array(select_greedy(held_out, calibrated=True).weights)
-        weights["weights"] = np.array(select_weights(held_out, calibrated=True).weights)
+        weights["greedy"] = np.array(select_greedy(held_out).weights)
+        weights["weights"] = np.array(select_weights(held_out).weights)
         for i, name in enumerate(names):
             heat = fit_temperature(np.tensordot(weights[name], p[:, train], 1), y[train])
             at = apply_temperature(np.tensordot(weights[name], p[:, test], 1), heat)

@@ -54,10 +54,8 @@ def drawn(
 
 SEARCHES: dict[str, Callable[[HeldOut, Metric], Any]] = {
     "last": select_last,
-    "greedy": lambda held_out, metric: select_greedy(
-        held_out, metric, calibrated=metric == "log_loss"
-    ),
-    "weights": lambda held_out, _: select_weights(held_out, calibrated=True),
+    "greedy": select_greedy,
+    "weights": lambda held_out, _: select_weights(held_out),
 }
 
 

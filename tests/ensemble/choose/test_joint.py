@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize, minimize_scalar
 
 import cosanneal as ca
-from cosanneal.ensemble import HeldOut, fit, log_loss, select_greedy, select_weights
+from cosanneal.ensemble import HeldOut, log_loss, select_greedy, select_weights
 from cosanneal.ensemble.choose import held_out as held_out_module
 
 
@@ -159,18 +159,6 @@ def test_a_part_of_the_samples_is_as_if_there_were_no_others() -> None:
         np.testing.assert_array_equal(some.likelihoods, alone.likelihoods)
         assert some.scores([0.2, 0.3, 0.5]) == pytest.approx(alone.scores([0.2, 0.3, 0.5]))
         assert some.samples == 30
-
-
-def test_a_fit_by_log_loss_searches_with_the_temperature() -> None:
-    p, y = drawn(samples=1000)
-    choice = fit(p, y, select="weights")
-    joint = select_weights(HeldOut(p, y), calibrated=True)
-    assert choice.weights == joint.weights
-    assert choice.gap is None
-    assert choice.temperature == pytest.approx(joint.temperature, rel=1e-9)
-    without = fit(p, y, select="weights", temperature=False)
-    assert without.weights == select_weights(HeldOut(p, y)).weights
-    assert without.gap is not None
 
 
 def test_only_the_log_loss_is_calibrated() -> None:

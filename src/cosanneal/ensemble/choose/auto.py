@@ -69,8 +69,8 @@ def ways_on(held_out: HeldOut, *, temperature: bool, steps: int, bags: int, seed
         return [last]
     alone = [way("single", row.tolist()) for row in np.eye(members)[::-1]]
     lasts = [way(f"last {m}", last_weights(members, m))[0] for m in range(2, members + 1)]
-    greedy = select_greedy(held_out, steps=steps, bags=bags, seed=seed, calibrated=temperature)
-    convex = select_weights(held_out, calibrated=temperature)
+    greedy = select_greedy(held_out, steps=steps, bags=bags, seed=seed)
+    convex = select_weights(held_out)
     return [
         last,
         min(alone, key=lambda each: each[1])[0],

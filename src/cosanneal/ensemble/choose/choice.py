@@ -89,7 +89,7 @@ class Choice:
             the data that it was chosen on: new data will show less.
         seed: of the intervals and of the bags.
         gap: by how much at most the log-loss of the weights is above the least
-            one, for select="weights" without a temperature (of a regression, always).
+            one, for select="weights".
         digests: of the members' snapshots; None for predictions of any origin.
         outputs: what it is of: "probabilities", or of a regression "values", or "gaussian"
             for pairs of means and variances; the fields after it are of regressions.
@@ -282,10 +282,10 @@ def fit(
             select="weights" takes "log_loss" alone.
         temperature: also fit one temperature after pooling, by log-loss.
             (Means are less sure than their members, the more of them the less:
-            without it, fewer members may seem better than they are.) It is part of the
-            search: "greedy" by "log_loss", and "weights", make the log-loss at the mean's
-            own best temperature the least, as `select_greedy` and `select_weights` say;
-            "greedy" by another metric searches without, and is calibrated after.
+            without it, fewer members may seem better than they are.) "greedy" and "weights"
+            search without it, and are calibrated after. They can search with it
+            (`select_greedy(..., calibrated=True)`); in the bench of docs/quality.md that was
+            no better, and far worse where all of few validation samples can be got right.
         names: of the members; by default "0", "1", ...
         class_axis: the axis of the classes in one member's array; None for
             outcomes (binary, multi-label).
@@ -329,7 +329,7 @@ def fit(
         way = verdict.ways[verdict.taken]
         chosen = Selection(weights=way.weights, score=verdict.scores[verdict.taken])
     else:
-        chosen = _select(held_out, select, metric, temperature=temperature, **how)
+        chosen = _select(held_out, select, metric, **how)
     candidates = [
         Candidate(name=f"last {m}", scores=scores)
         for m, scores in enumerate(last_scores(held_out, metric), start=1)
@@ -419,14 +419,11 @@ def _considered(
     return taken.temperature, rows, candidates
 
 
-def _select(
-    held_out: HeldOut, select: Select, metric: AnyMetric, *, temperature: bool, **how: int
-) -> Selection:
+def _select(held_out: HeldOut, select: Select, metric: AnyMetric, **how: int) -> Selection:
     if select == "last":
         return select_last(held_out, metric)
     if select == "greedy":
-        calibrated = temperature and measure_of(metric).name == "log_loss"
-        return select_greedy(held_out, metric, calibrated=calibrated, **how)
+        return select_greedy(held_out, metric, **how)
     if select != "weights":
         raise EnsembleError(
             "Argument `select` must be 'auto', 'last', 'greedy' or 'weights'. "
@@ -437,4 +434,4 @@ def _select(
             "Argument `metric` must be 'log_loss' for select='weights', which finds the least one. "
             f"Received: metric={shown(metric)}"
         )
-    return select_weights(held_out, calibrated=temperature)
+    return select_weights(held_out)

@@ -128,7 +128,7 @@ def select_greedy(
         calibrated: for "log_loss" alone: make it least at each mean's own best temperature.
             What one member more would do is told to second order in the temperature, and
             what was picked is scored exactly: the result is not above the best single
-            member's. It takes some 40 times as long.
+            member's. It takes some 20 times as long.
 
     Returns:
         The selection; its path has the score after each pick (not with bags).
