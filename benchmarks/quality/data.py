@@ -79,8 +79,6 @@ def mlbench(name: str, target: str, *, without: tuple[str, ...] = ()) -> Data:
     Raises:
         DataError: the file is not there, or is another one.
     """
-    import rdata
-
     folder = Path(os.environ.get(MLBENCH_VARIABLE, MLBENCH))
     path = folder / f"{name}.rda"
     advice = (
@@ -90,6 +88,8 @@ def mlbench(name: str, target: str, *, without: tuple[str, ...] = ()) -> Data:
     if not path.is_file():
         raise DataError(f"The data set {name} must be at {path}. Received: no file; {advice}")
     content = checked(path.read_bytes(), _MLBENCH_DIGESTS[name], str(path), advice)
+    import rdata
+
     parsed = rdata.parser.parse_data(content)
     table = rdata.conversion.convert(parsed, default_encoding="utf-8")[name]
     table = table.drop(columns=list(without)).dropna()

@@ -99,7 +99,6 @@ def test_another_file_than_the_measured_one_is_refused(
     with pytest.raises(DataError, match=r"must have the SHA-256 .* Received: .*; install it"):
         checked(b"other", "0" * 64, "The text", "install it")
     monkeypatch.setenv("MLBENCH_DATA", str(tmp_path))
-    pytest.importorskip("rdata")
     with pytest.raises(DataError, match=r"Vowel\.rda.*apt-get download r-cran-mlbench"):
         mlbench("Vowel", "Class")
 
