@@ -32,6 +32,7 @@ PARTS: dict[str, set[str]] = {
 _ENSEMBLE: dict[str, set[str]] = {
     "arrays": set(),
     "structure": set(),
+    "distillation": set(),
     # The truth, in whatever form people have it.
     "class_names": {"arrays"},
     "labels": {"arrays", "class_names"},

@@ -5,6 +5,7 @@ from ...core.errors import MissingExtraError
 try:
     from .buffer import SnapshotBuffer as SnapshotBuffer
     from .buffer import snapshot_buffer as snapshot_buffer
+    from .distillation import distillation_loss as distillation_loss
     from .ensemble import SnapshotEnsemble as SnapshotEnsemble
     from .load import export_weights as export_weights
     from .load import load_snapshot as load_snapshot
@@ -22,6 +23,7 @@ __all__ = [
     "SnapshotEnsemble",
     "SnapshotRecorder",
     "cyclic_cosine_schedule",
+    "distillation_loss",
     "export_weights",
     "load_snapshot",
     "snapshot_buffer",

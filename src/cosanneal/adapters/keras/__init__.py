@@ -10,6 +10,7 @@ _EXTRAS = {
 }
 
 try:
+    from .distillation import distillation_loss as distillation_loss
     from .ensemble import SnapshotEnsemble as SnapshotEnsemble
     from .load import export_weights as export_weights
     from .load import load_snapshot as load_snapshot
@@ -29,6 +30,7 @@ __all__ = [
     "CyclicCosineSchedule",
     "SnapshotEnsemble",
     "SnapshotRecorder",
+    "distillation_loss",
     "export_weights",
     "load_snapshot",
 ]

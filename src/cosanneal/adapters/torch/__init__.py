@@ -3,6 +3,7 @@
 from ...core.errors import MissingExtraError
 
 try:
+    from .distillation import distillation_loss as distillation_loss
     from .ensemble import SnapshotEnsemble as SnapshotEnsemble
     from .load import export_weights as export_weights
     from .load import load_snapshot as load_snapshot
@@ -20,6 +21,7 @@ __all__ = [
     "CyclicCosineLR",
     "SnapshotEnsemble",
     "SnapshotRecorder",
+    "distillation_loss",
     "export_weights",
     "from_torch",
     "load_snapshot",
