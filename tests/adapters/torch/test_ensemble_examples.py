@@ -29,3 +29,12 @@ def test_an_ensemble_shipped_as_one_file(tmp_path: Path) -> None:
     (away,) = (float(each) for each in re.findall(r"difference to the ensemble: (\S+)", told))
     assert away < 1e-6
     assert (tmp_path / "ensemble.pt2").stat().st_size > 1000
+
+
+def test_an_ensemble_distilled_into_one_model(tmp_path: Path) -> None:
+    told = run_example("torch_distill.py", tmp_path)
+    found = re.findall(r"(.*): ([0-9.]+) % of the test scans wrong, log-loss ([0-9.]+)", told)
+    assert [name for name, _, _ in found] == ["last snapshot", "ensemble", "student"]
+    for _, wrong, loss in found:
+        assert float(wrong) < 10
+        assert float(loss) < 0.4
