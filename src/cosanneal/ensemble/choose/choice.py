@@ -419,11 +419,13 @@ def _considered(
     return taken.temperature, rows, candidates
 
 
-def _select(held_out: HeldOut, select: Select, metric: AnyMetric, **how: int) -> Selection:
+def _select(
+    held_out: HeldOut, select: Select, metric: AnyMetric, *, steps: int, bags: int, seed: int
+) -> Selection:
     if select == "last":
         return select_last(held_out, metric)
     if select == "greedy":
-        return select_greedy(held_out, metric, **how)
+        return select_greedy(held_out, metric, steps=steps, bags=bags, seed=seed)
     if select != "weights":
         raise EnsembleError(
             "Argument `select` must be 'auto', 'last', 'greedy' or 'weights'. "
