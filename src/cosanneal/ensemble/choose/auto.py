@@ -10,7 +10,7 @@ from typing import Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ...core.errors import EnsembleError
+from ...core.errors import EnsembleError, plural
 from ..labels import Labels
 from ..score.measures import Measure, title_of
 from ..score.metrics import is_mean, row_scores
@@ -208,6 +208,6 @@ def _reason(
         told += (
             f", {scores[taken] - scores[best]:.2g} above the least, that of {ways[best].name}, "
             f"within one standard error ({errors[taken]:.2g}) of the difference, with "
-            f"{ways[taken].members} members in place of {ways[best].members}"
+            f"{plural(ways[taken].members, 'member')} in place of {ways[best].members}"
         )
     return f"{told}; the last snapshot alone has {scores[0]:.4g}."
