@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import pytest
 from cosanneal.core.errors import EnsembleError, StudyError
 from cosanneal.core.schedule import Schedule
 from cosanneal.study import Run, read_study, run, sentences
+from tests.shared.processes import ROOT
 from tests.shared.scripts import EXAMPLES, run_example
 from tests.shared.studied import dying, train
 
@@ -123,7 +125,6 @@ def test_a_process_that_dies_takes_no_other_run_with_it(tmp_path: Path) -> None:
 
 KILLED = """
 import sys
-from tests.shared.scripts import EXAMPLES, run_example
 from tests.shared.studied import slow
 from cosanneal.study import run
 if __name__ == "__main__":
@@ -137,9 +138,12 @@ def test_a_study_that_is_killed_goes_on(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "wait").touch()
     command = [sys.executable, str(script), str(folder)]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+    path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
+    environment = os.environ | {"PYTHONPATH": path}
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, env=environment) as process:
         deadline = time.monotonic() + 120
         while not (folder / "cycles-1-seed-1").exists() and time.monotonic() < deadline:
+            assert process.poll() is None
             time.sleep(0.05)
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
@@ -150,7 +154,7 @@ def test_a_study_that_is_killed_goes_on(tmp_path: Path) -> None:
     (folder / "wait").unlink()
     time.sleep(0.5)
     assert not (folder / "cycles-1-seed-1" / "trained").exists()
-    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    subprocess.run(command, check=True, capture_output=True, timeout=120, env=environment)
     assert [file.stat().st_mtime_ns for file in done] == before
     assert len(read_study(folder / "results.json")["runs"]) == 4
     assert (folder / "cycles-1-seed-1-attempt-2" / "trained").exists()
