@@ -7,7 +7,6 @@ import os
 import re
 import textwrap
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ import torch
 from torch import nn
 
 import cosanneal as ca
-from cosanneal import study
 from cosanneal.adapters.torch import CyclicCosineLR, SnapshotEnsemble, SnapshotRecorder
 from cosanneal.snapshots.store import SnapshotStore
 
@@ -99,28 +97,6 @@ def test_the_page_on_preemption_resumes_where_it_was_stopped(
         with contextlib.suppress(KeyboardInterrupt):
             train(stop)
     assert snapshots() == whole
-
-
-def test_the_page_on_studies_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = README.parent / "docs" / "study.md"
-    (code,) = blocks("python", page)
-    # Another process could not import what is only here.
-    code = code.replace('folder="runs/study"', 'folder="runs/study", executor=executor').replace(
-        "total_steps=4000", "total_steps=20"
-    )
-    monkeypatch.chdir(tmp_path)
-    x, y = torch.randn(90, 4), torch.randint(3, (90,))
-    with ThreadPoolExecutor(1) as executor:
-        names = {
-            **{"__name__": "__main__", "torch": torch, "study": study, "executor": executor},
-            **{"CyclicCosineLR": CyclicCosineLR, "SnapshotRecorder": SnapshotRecorder},
-            **{"SnapshotEnsemble": SnapshotEnsemble, "make_model": lambda: nn.Linear(4, 3)},
-            **{"loss_function": nn.CrossEntropyLoss(), "x_val": x[:40], "y_val": y[:40]},
-            **{"x_test": x[40:], "y_test": y[40:]},
-            "batches": lambda seed, steps: [(x[:10] + seed, y[:10])] * steps,
-        }
-        exec(compile(code, str(page), "exec"), names)  # noqa: S102 - our own page
-    assert "one cosine" in Path("study.html").read_text()
 
 
 def test_the_page_on_storage_copies_what_is_not_there_and_brings_it_back(
