@@ -75,8 +75,8 @@ def test_a_part_out_of_time_ends_with_its_processes_and_the_next_has_what_is_lef
         "time.sleep(600)"
     )
     start = time.monotonic()
-    parts = [part("sleeps", code, 3), part("late", child, 600), part("never", "print(1)")]
-    assert main(tmp_path, parts, seconds=5) == 1
+    parts = [part("sleeps", code, 8), part("late", child, 600), part("never", "print(1)")]
+    assert main(tmp_path, parts, seconds=10) == 1
     assert time.monotonic() - start < 60
     found = results_in(tmp_path)
     assert {name: each["ended"] for name, each in found.items()} == {
