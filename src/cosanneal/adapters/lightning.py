@@ -27,12 +27,12 @@ try:
     else:
         from pytorch_lightning import Callback, LightningModule, Trainer
         from pytorch_lightning.utilities.types import LRSchedulerConfig
-except ModuleNotFoundError as error:
-    if error.name != "lightning":
+except ModuleNotFoundError as _error:
+    if _error.name != "lightning":
         raise
     raise MissingExtraError.for_extra(
         "lightning", package="lightning", needed_by="cosanneal.adapters.lightning"
-    ) from error
+    ) from _error
 
 if TYPE_CHECKING:
     from ..snapshots.recorder import RecorderOptions
@@ -114,7 +114,9 @@ class SnapshotCallback(Callback):
         num_cycles: int | None = None,
         **options: Unpack[RecorderOptions],
     ) -> None:
-        self.folder, self.num_cycles, self.options = folder, num_cycles, options
+        self.folder: str | os.PathLike[str] | SnapshotStore = folder
+        self.num_cycles: int | None = num_cycles
+        self.options: RecorderOptions = options
         self.recorder: SnapshotRecorder | None = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

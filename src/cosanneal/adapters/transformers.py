@@ -19,12 +19,12 @@ from .torch.wrapped import schedulers_within
 try:
     from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
     from transformers import TrainingArguments as Arguments
-except ModuleNotFoundError as error:
-    if error.name not in ("transformers", "accelerate"):
+except ModuleNotFoundError as _error:
+    if _error.name not in ("transformers", "accelerate"):
         raise
     raise MissingExtraError.for_extra(
-        "transformers", package=error.name, needed_by="cosanneal.adapters.transformers"
-    ) from error
+        "transformers", package=_error.name, needed_by="cosanneal.adapters.transformers"
+    ) from _error
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -63,7 +63,8 @@ class SnapshotCallback(TrainerCallback):
     def __init__(
         self, folder: str | os.PathLike[str] | SnapshotStore, **options: Unpack[RecorderOptions]
     ) -> None:
-        self.folder, self.options = folder, options
+        self.folder: str | os.PathLike[str] | SnapshotStore = folder
+        self.options: RecorderOptions = options
         self.recorder: SnapshotRecorder | None = None
 
     def on_train_begin(
@@ -200,7 +201,8 @@ class CyclicCosineTrainer(Trainer):
                 "Arguments `num_cycles` and `schedule` must be given one of both. Received: "
                 f"num_cycles={num_cycles}, schedule={shown(schedule)}"
             )
-        self.num_cycles, self.schedule = num_cycles, schedule
+        self.num_cycles: int | None = num_cycles
+        self.schedule: Schedule | Callable[[int], Schedule] | None = schedule
         super().__init__(*args, **kwargs)
 
     def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> Any:

@@ -93,7 +93,7 @@ def _imported(name: str) -> Any:
     return typer.main.get_command(alone)
 
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     name="cosanneal",
     help="Cyclic cosine annealing and snapshot ensembles: train one model, get M.",
     cls=_Commands,

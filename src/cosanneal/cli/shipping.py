@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # What can be written of the snapshots of each framework.
-FORMATS: Final = {
+FORMATS: Final[dict[str, tuple[str, ...]]] = {
     "torch": ("onnx", "pt2"),
     "keras": ("keras", "savedmodel"),
     "jax": ("stablehlo",),

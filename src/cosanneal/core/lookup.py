@@ -81,21 +81,21 @@ class Lookup:
     )
 
     def __init__(self, rule: CycleRule, *, origin: Fraction, index: int) -> None:
-        self.rule = rule
-        self.origin = origin
-        self.index = index
-        self.annealing = next(phase for phase in rule.phases if phase.steps is None)
+        self.rule: CycleRule = rule
+        self.origin: Fraction = origin
+        self.index: int = index
+        self.annealing: Phase = next(phase for phase in rule.phases if phase.steps is None)
         fixed = [Fraction(phase.steps) for phase in rule.phases if phase.steps is not None]
-        self.fixed = sum(fixed, Fraction(0))
+        self.fixed: Fraction = sum(fixed, Fraction(0))
         self._ladder = (
             _Ladder(rule, start=math.floor(origin))
             if rule.rounding == "lengths" and rule.growth != 1
             else None
         )
         # Origin and first length in whole ticks, so many to a step: integers.
-        self.ticks = math.lcm(origin.denominator, rule.length.denominator)
-        self.origin_ticks = int(origin * self.ticks)
-        self.length_ticks = int(rule.length * self.ticks)
+        self.ticks: int = math.lcm(origin.denominator, rule.length.denominator)
+        self.origin_ticks: int = int(origin * self.ticks)
+        self.length_ticks: int = int(rule.length * self.ticks)
         # Memories only: boundaries of growing cycles, and beyond them the cycle last found.
         self._known: list[int] = []
         self._power: tuple[int, int] = (0, 1 << _BITS)  # n and a lower bound of growth**n

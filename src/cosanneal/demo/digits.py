@@ -12,12 +12,12 @@ from ..core.errors import MissingExtraError
 
 try:
     from sklearn.datasets import load_digits
-except ModuleNotFoundError as error:
-    if error.name != "sklearn":
+except ModuleNotFoundError as _error:
+    if _error.name != "sklearn":
         raise
     raise MissingExtraError.for_extra(
         "demo", package="scikit-learn", needed_by="the demonstration"
-    ) from error
+    ) from _error
 
 CLASSES: Final = 10
 TRAIN: Final = 150

@@ -29,12 +29,12 @@ try:
     import matplotlib
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup, escape
-except ModuleNotFoundError as error:
-    if error.name not in ("jinja2", "markupsafe"):
+except ModuleNotFoundError as _error:
+    if _error.name not in ("jinja2", "markupsafe"):
         raise
     raise MissingExtraError.for_extra(
-        "plot", package=error.name, needed_by="Writing a report"
-    ) from error
+        "plot", package=_error.name, needed_by="Writing a report"
+    ) from _error
 
 # A colour of the page in the light scheme and in the dark one. What the figures
 # are drawn in is light's; in the page each stands for the scheme's own.

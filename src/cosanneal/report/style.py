@@ -22,13 +22,13 @@ try:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
-except ModuleNotFoundError as error:
+except ModuleNotFoundError as _error:
     # Only the package itself missing: a part of it missing is a broken install.
-    if error.name not in ("matplotlib", "numpy"):
+    if _error.name not in ("matplotlib", "numpy"):
         raise
     raise MissingExtraError.for_extra(
-        "plot", package=error.name, needed_by="Drawing a figure"
-    ) from error
+        "plot", package=_error.name, needed_by="Drawing a figure"
+    ) from _error
 
 # Okabe and Ito's palette, which stays apart under every kind of colour blindness.
 # Lines differ in their dashes as well.

@@ -11,12 +11,12 @@ try:
     from .load import load_snapshot as load_snapshot
     from .recorder import SnapshotRecorder as SnapshotRecorder
     from .schedule import cyclic_cosine_schedule as cyclic_cosine_schedule
-except ModuleNotFoundError as error:
-    if error.name not in ("jax", "jaxlib", "numpy", "optax", "safetensors", "filelock", "xxhash"):
+except ModuleNotFoundError as _error:
+    if _error.name not in ("jax", "jaxlib", "numpy", "optax", "safetensors", "filelock", "xxhash"):
         raise
     raise MissingExtraError.for_extra(
-        "jax", package=error.name, needed_by="cosanneal.adapters.jax"
-    ) from error
+        "jax", package=_error.name, needed_by="cosanneal.adapters.jax"
+    ) from _error
 
 __all__ = [
     "SnapshotBuffer",

@@ -361,8 +361,8 @@ class HeldSnapshots(SnapshotStore):
     def __init__(self, buffer: SnapshotBuffer) -> None:
         name = f"(buffer {next(_NUMBERS)})"
         super().__init__(name)
-        self.folder = Path(name)  # and no such file beside the script
-        self.like = jax.tree.map(_slot, buffer.params)
+        self.folder: Path = Path(name)  # and no such file beside the script
+        self.like: Any = jax.tree.map(_slot, buffer.params)
         self._found = [
             _HeldSnapshot(step, params, buffer.schedule, self.folder)
             for step, params in buffer.in_order()

@@ -33,7 +33,7 @@ class PytreeCapture:
     """
 
     framework = "jax"
-    version = str(jax.__version__)
+    version: str = str(jax.__version__)
 
     def __init__(self, params: Any = None, ranks: Ranks = ALONE, *, writes: bool = True) -> None:
         self._params, self._ranks, self._writes = params, ranks, writes

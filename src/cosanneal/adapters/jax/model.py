@@ -49,7 +49,8 @@ class JaxModel:
                     f"Argument `{name}` must be a function of the params and the input. "
                     f"Received: {type(function).__name__}"
                 )
-        self.apply_fn, self.statistics_fn = apply_fn, statistics_fn
+        self.apply_fn: Callable[..., Any] = apply_fn
+        self.statistics_fn: Callable[..., Any] | None = statistics_fn
         self._known = Known.of(like)
         leaves, self._structure = named_leaves(like, EnsembleError)
         self._leaves = {name: Leaf.of(leaf) for name, leaf in leaves.items()}

@@ -32,7 +32,8 @@ class Processes:
     """The processes of jax.distributed, by whose own collectives messages go."""
 
     def __init__(self) -> None:
-        self.rank, self.size = jax.process_index(), jax.process_count()
+        self.rank: int = jax.process_index()
+        self.size: int = jax.process_count()
 
     def everyones(self, message: str) -> list[str]:
         """The messages of all, by rank."""

@@ -75,7 +75,7 @@ class Leaf(NamedTuple):
     shape: tuple[int, ...]
     dtype: str
     restore: Callable[[Any], Any]
-    devices: frozenset[jax.Device] = frozenset()
+    devices: frozenset[Any] = frozenset()  # jax.Device, whose type JAX leaves open
     kind: Any = "jax"
 
     def alone(self) -> Alone:

@@ -16,15 +16,15 @@ try:
     from .load import load_snapshot as load_snapshot
     from .recorder import SnapshotRecorder as SnapshotRecorder
     from .schedule import CyclicCosineSchedule as CyclicCosineSchedule
-except ModuleNotFoundError as error:
-    if error.name not in _EXTRAS:
+except ModuleNotFoundError as _error:
+    if _error.name not in _EXTRAS:
         raise
-    needed_by = "cosanneal.adapters.keras"
-    if error.name not in ("keras", "numpy", "safetensors", "filelock", "xxhash"):
-        needed_by = f"Keras on {error.name}, as KERAS_BACKEND or keras.json has it,"
+    _needed_by = "cosanneal.adapters.keras"
+    if _error.name not in ("keras", "numpy", "safetensors", "filelock", "xxhash"):
+        _needed_by = f"Keras on {_error.name}, as KERAS_BACKEND or keras.json has it,"
     raise MissingExtraError.for_extra(
-        _EXTRAS[error.name], package=error.name, needed_by=needed_by
-    ) from error
+        _EXTRAS[_error.name], package=_error.name, needed_by=_needed_by
+    ) from _error
 
 __all__ = [
     "CyclicCosineSchedule",

@@ -20,7 +20,7 @@ class ModelCapture:
     """The weights of a model; of a callback, once `fit` gave it one."""
 
     framework = "keras"
-    version = str(keras.__version__)
+    version: str = str(keras.__version__)
 
     def __init__(self, model: keras.Model | None = None) -> None:
         self.model = model

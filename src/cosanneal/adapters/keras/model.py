@@ -67,7 +67,7 @@ class KerasModel:
         model: keras.Model | Callable[[], keras.Model],
         forward: Forward[keras.Model] | None = None,
     ) -> None:
-        self.forward = check_forward(forward)
+        self.forward: Forward[keras.Model] | None = check_forward(forward)
         lent = isinstance(model, keras.Model)
         source = model if lent or not callable(model) else _built(model)
         if not isinstance(source, keras.Model) or not source.built:
@@ -75,10 +75,11 @@ class KerasModel:
                 "Argument `model` must be a keras.Model that is built, or a function that builds "
                 f"one. Received: {type(source).__name__}; build a model by calling it on a batch"
             )
-        self.model, self.given = source, model
+        self.model: keras.Model = source
+        self.given: keras.Model | Callable[[], keras.Model] = model
         self._is_checked = forward is None  # whether forward runs what it is given
         copied = _copied(source) if lent else source
-        self.lent = copied is None
+        self.lent: bool = copied is None
         self._target = source if copied is None else copied
         self._derived = _Derived(self._target)
         if self.lent and self._derived.stateful:

@@ -23,7 +23,7 @@ class Operations:
 
     def __init__(self) -> None:
         # JAX has 64 bits only where x64 is enabled.
-        self.wide = keras.config.floatx() == "float64" and (
+        self.wide: bool = keras.config.floatx() == "float64" and (
             keras.backend.standardize_dtype(ops.convert_to_tensor(np.zeros(1)).dtype) == "float64"
         )
         self.index, self.float = ("int64", "float64") if self.wide else ("int32", "float32")

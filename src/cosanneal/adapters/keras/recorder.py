@@ -119,7 +119,7 @@ class SnapshotRecorder(keras.callbacks.Callback):
         **options: Unpack[RecorderOptions],
     ) -> None:
         super().__init__()
-        self.set_lr = check_flag("set_lr", set_lr)
+        self.set_lr: bool = check_flag("set_lr", set_lr)
         if optimizer is not None and not isinstance(optimizer, keras.optimizers.Optimizer):
             raise SnapshotError(
                 "Argument `optimizer` must be a Keras optimizer, whose updates are counted. "
@@ -128,8 +128,9 @@ class SnapshotRecorder(keras.callbacks.Callback):
         self._optimizer = optimizer
         # What `updates` it has is told by `advance`; its own clock is not looked at.
         self._capture = ModelCapture()
-        self.recorder = Recorder(folder, schedule, self._capture, EachStep(), **options)
-        self.schedule, self.store = self.recorder.schedule, self.recorder.store
+        self.recorder: Recorder = Recorder(folder, schedule, self._capture, EachStep(), **options)
+        self.schedule: Schedule = self.recorder.schedule
+        self.store: SnapshotStore = self.recorder.store
         self._resume_from = options.get("resume_from")
         of_logs = options.get("metrics") is None
         self._watch = Watch(self.schedule, self.recorder.metric if of_logs else None)

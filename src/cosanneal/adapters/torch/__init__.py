@@ -10,12 +10,12 @@ try:
     from .migration import from_torch as from_torch
     from .recorder import SnapshotRecorder as SnapshotRecorder
     from .scheduler import CyclicCosineLR as CyclicCosineLR
-except ModuleNotFoundError as error:
-    if error.name not in ("torch", "numpy", "safetensors", "filelock", "xxhash"):
+except ModuleNotFoundError as _error:
+    if _error.name not in ("torch", "numpy", "safetensors", "filelock", "xxhash"):
         raise
     raise MissingExtraError.for_extra(
-        "torch", package=error.name, needed_by="cosanneal.adapters.torch"
-    ) from error
+        "torch", package=_error.name, needed_by="cosanneal.adapters.torch"
+    ) from _error
 
 __all__ = [
     "CyclicCosineLR",

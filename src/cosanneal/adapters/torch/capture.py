@@ -31,7 +31,7 @@ class ModuleCapture:
     """
 
     framework = "torch"
-    version = str(torch.__version__)
+    version: str = str(torch.__version__)
 
     def __init__(self, model: nn.Module, *, writes: bool = True) -> None:
         if not isinstance(model, nn.Module):

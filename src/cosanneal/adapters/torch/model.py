@@ -69,7 +69,7 @@ class TorchModel:
                 "Argument `model` must be a torch.nn.Module, or a function that builds one. "
                 f"Received: {type(model).__name__}"
             )
-        self.forward = check_forward(forward)
+        self.forward: Forward[nn.Module] | None = check_forward(forward)
         self.model = model
         # There is one copy, which has a member at a time.
         self._lock = threading.RLock()
@@ -253,7 +253,7 @@ class TorchModel:
 
     def _renew(self) -> None:
         """Make the copy, of the model as it is now."""
-        self.copy = copied(self.model)
+        self.copy: WorkingCopy = copied(self.model)
         built = not isinstance(self.model, nn.Module)
         model = self.copy.module if built else unwrapped(cast(nn.Module, self.model))
         state, slots = model.state_dict(keep_vars=True), slots_of(model)

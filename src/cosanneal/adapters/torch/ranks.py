@@ -35,7 +35,8 @@ class DefaultGroup:
     """torch's default process group, by whose own collectives messages and rows go."""
 
     def __init__(self) -> None:
-        self.rank, self.size = dist.get_rank(), dist.get_world_size()
+        self.rank: int = dist.get_rank()
+        self.size: int = dist.get_world_size()
         # NCCL knows tensors of its devices alone.
         on_device = str(dist.get_backend()) == "nccl"
         self._device = torch.device("cuda", torch.cuda.current_device()) if on_device else "cpu"

@@ -96,6 +96,9 @@ class CyclicCosineLR(RestartNames, LRScheduler):
         [0.2, 0.15, 0.05, 0.2]
     """
 
+    base_lrs: list[float | Tensor]
+    last_epoch: int
+
     def __init__(
         self,
         optimizer: Optimizer,
@@ -109,7 +112,7 @@ class CyclicCosineLR(RestartNames, LRScheduler):
         groups = optimizer.param_groups
         # Whether every group follows the one schedule at its ratio.
         self._shared = not isinstance(schedule, list | tuple)
-        self.schedules = _schedules(schedule, len(groups))
+        self.schedules: list[Schedule] = _schedules(schedule, len(groups))
         initial = initial_rates(optimizer, ratios=self._shared)
         self._reference = max(initial)
         # A restored optimizer's rates are annealed already: they are those of the coming step.
@@ -122,13 +125,15 @@ class CyclicCosineLR(RestartNames, LRScheduler):
         self._own: list[float] = []  # the rates of our own making, before those factors
         # How often a state was loaded, where it stood, and whether it set the rates: a
         # recorder that follows the scheduler must not take the jump for a training run.
-        self.loads, self.loaded, self.applied = 0, Standing(0, 0), False
+        self.loads: int = 0
+        self.loaded: Standing = Standing(0, 0)
+        self.applied: bool = False
         self._stretch: Stretch | None = None
         self._last: list[float | Tensor] | None = None
         # What is told of each step that leaves a cycle, and of others on request.
-        self.followers = Followers(self._cut_short)
+        self.followers: Followers = Followers(self._cut_short)
         # The optimizer's updates, beside these steps.
-        self.pace = Pace(self.schedules, leading=initial.index(self._reference))
+        self.pace: Pace = Pace(self.schedules, leading=initial.index(self._reference))
         super().__init__(optimizer, last_epoch)
         self.pace.align(self.last_epoch, self.last_epoch)
         watch(self)

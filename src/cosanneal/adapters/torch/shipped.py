@@ -47,7 +47,7 @@ class EnsembleModule(nn.Module):
         cast: bool = False,
     ) -> None:
         super().__init__()
-        self.members = nn.ModuleList(_Member(each, forward) for each in members)
+        self.members: nn.ModuleList = nn.ModuleList(_Member(each, forward) for each in members)
         self.combination = combination
         self._stacked = None if stacked is None else [f"module.{name}" for name in stacked]
         self._cast = cast

@@ -55,13 +55,14 @@ class Stretch:
         rates: list[float],
         tensors: list[Tensor],
     ) -> None:
-        self.schedule = schedule
-        self.base_lrs = base_lrs
-        self.ratios = ratios
-        self.alike = ratios.count(ratios[0]) == len(ratios)
-        self.rate, self._rates = rates[0], rates
-        self.tensors = tensors
-        self.start = start
+        self.schedule: Schedule = schedule
+        self.base_lrs: list[float | Tensor] = base_lrs
+        self.ratios: list[float] = ratios
+        self.alike: bool = ratios.count(ratios[0]) == len(ratios)
+        self.rate: float = rates[0]
+        self._rates = rates
+        self.tensors: list[Tensor] = tensors
+        self.start: int = start
         self.stop: float = start + SHORT
         self.evaluate: Callable[[int], float] = schedule.rate
         if follow:

@@ -187,10 +187,12 @@ class Pace:
         totals = [schedule.total_steps for schedule in schedules]
         self._total = math.inf if None in totals else max(total for total in totals if total)
         self._first = min(schedule.cycle_at(0).stop for schedule in schedules)
-        self.leading = leading
-        self.counted = self._noted = self._waited = False
+        self.leading: int = leading
+        self.counted: bool = False
+        self._noted = self._waited = False
         # Where the scheduler stood at the last update, and the most that it moved between two.
-        self.count = self._at = self._gap = 0
+        self.count: int = 0
+        self._at = self._gap = 0
         self._waits = False  # for the scheduler's step after an update
         self._left: int | None = None  # where it is not to come
         self.rate: float | Tensor | None = None

@@ -31,16 +31,17 @@ class WorkingCopy:
 
     def __init__(self, module: nn.Module, stale: list[Tensor]) -> None:
         module.eval()
-        self.module, self._stale = module, stale
+        self.module: nn.Module = module
+        self._stale = stale
         # Where the tensors of the state are, by the plain model's names.
         self._slots: dict[str, tuple[dict[str, Any], str, Tensor]] = {}
         self.names: dict[str, str] = {}
         for name, (held, key) in slots_of(module).items():
             self._slots[plain_name(name)] = held, key, held[key]
             self.names[plain_name(name)] = name
-        self.derives = any(map(may_derive, module.modules()))
+        self.derives: bool = any(map(may_derive, module.modules()))
         self._empty = {name: _empty(value) for name, (_, _, value) in self._slots.items()}
-        self.watched = False  # whether it was looked at what the copy reaches
+        self.watched: bool = False  # whether it was looked at what the copy reaches
         self.alike = False  # whether it gave the same for a member that was run with others
         self.drop()
 
