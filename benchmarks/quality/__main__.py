@@ -1,4 +1,4 @@
-"""`python -m benchmarks.quality [train|score|table]`: without a word all three, in turn."""
+"""`python -m benchmarks.quality [train|score|table|peaks]`: without a word the first three."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def train(tasks: Sequence[str], budgets: Sequence[str], folder: Path, jobs: int)
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line's arguments."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__)
-    parser.add_argument("verb", nargs="?", choices=("train", "score", "table"))
+    parser.add_argument("verb", nargs="?", choices=("train", "score", "table", "peaks"))
     parser.add_argument("--tasks", nargs="+", choices=tuple(TASKS), default=list(TASKS))
     parser.add_argument("--budget", nargs="+", choices=BUDGETS, default=list(BUDGETS))
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1))
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parsed(arguments)
     # Before torch and numpy are imported in the processes: each of them is to use one core.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    from . import table
+    from . import peaks, table
     from .data import DataError
     from .scoring import score
 
@@ -60,9 +60,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             score([TASKS[name] for name in given.tasks], given.budget, given.cache)
         ),
         "table": table.write_page,
+        "peaks": peaks.write,
     }
     try:
-        for verb in verbs if given.verb is None else (given.verb,):
+        for verb in [given.verb] if given.verb else ("train", "score", "table"):
             verbs[verb]()
     except (DataError, cache.CacheError) as error:
         print(error, file=sys.stderr)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from .core.errors import ScheduleError as ScheduleError
     from .core.errors import SnapshotError as SnapshotError
     from .core.errors import StudyError as StudyError
+    from .core.range_test import range_test as range_test
+    from .core.range_test import suggest_max_lr as suggest_max_lr
     from .core.schedule import Cycle as Cycle
     from .core.schedule import Schedule as Schedule
     from .core.segment import Segment as Segment
@@ -35,6 +37,8 @@ else:
         "SnapshotError": "core.errors",
         "StudyError": "core.errors",
         "presets": "presets",
+        "range_test": "core.range_test",
+        "suggest_max_lr": "core.range_test",
     }
 
     __all__ = sorted([*_HOMES, "__version__"])

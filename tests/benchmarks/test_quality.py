@@ -11,7 +11,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from benchmarks.quality import cache, scoring, table, training  # noqa: E402
+from benchmarks.quality import cache, peaks, scoring, table, training  # noqa: E402
 from benchmarks.quality.data import Data, DataError, checked, mlbench  # noqa: E402
 from benchmarks.quality.tasks import SCHEDULES, TASKS, Task, schedule_of  # noqa: E402
 
@@ -158,3 +158,20 @@ def test_every_task_has_its_half_and_every_schedule_its_members() -> None:
     ends = [cycle.stop for cycle in schedule_of("doubling4", 150, 0.1).cycles()]
     assert ends == [10, 30, 70, 150]
     assert schedule_of("separate", 150, 0.1).total_steps == 30
+
+
+def test_distances_of_suggested_peaks_are_in_decades(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TASKS, "toy", TOY)
+    found = {
+        "tasks": {
+            "toy": {
+                "half": "tuning",
+                "chosen": {"short": {"cosine": 0.1}, "long": {"cosine": 0.001}},
+                "suggested": {"suggest_max_lr": {"100": [0.1, 10.0]}},
+            }
+        }
+    }
+    assert peaks.distances(found, "suggest_max_lr", "tuning") == pytest.approx([1.0, 3.0])
+    middle = math.log10(math.sqrt(0.1 * 0.3))
+    assert peaks.distances(found, "middle", "tuning") == pytest.approx([middle + 1, middle + 3])
+    assert peaks.distances(found, "middle", "reported") == []

@@ -42,6 +42,7 @@ SCHEDULES: dict[str, ca.Schedule] = {
     "list": ca.CyclicCosine(0.1, cycle_steps=[3, 9, 9, 1, 9, 40], endpoint=True, warmup_steps=1),
     "endpoint": ca.CyclicCosine(0.1, total_steps=64, num_cycles=7, endpoint=True),
     "one-step cycles": ca.CyclicCosine(0.1, total_steps=9, num_cycles=9),
+    "range test": ca.range_test(1e-5, 10.0, total_steps=173),
     "one long cycle": ca.CyclicCosine(0.1, total_steps=INT32, num_cycles=1),
     "longer than int32": ca.CyclicCosine(3e-4, cycle_steps=2**31 + 77),
     "odd and long": ca.CyclicCosine(

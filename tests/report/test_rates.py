@@ -12,8 +12,8 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 
-from cosanneal import CyclicCosine, Schedule, ScheduleError
-from cosanneal.report import plot_schedule, plot_schedules
+from cosanneal import CyclicCosine, Schedule, ScheduleError, range_test, suggest_max_lr
+from cosanneal.report import plot_range_test, plot_schedule, plot_schedules
 from tests.shared.reading import draw, legend_of, line, points, vertices
 
 
@@ -234,3 +234,27 @@ class TestPlotSchedules:
     def test_there_must_be_one(self) -> None:
         with pytest.raises(ScheduleError, match="`schedules` must hold at least one schedule"):
             plot_schedules({}, stop=10)
+
+
+RATES = list(range_test(1e-4, 10.0, total_steps=60).rates(0, 60))
+LOSSES = [2 / (1 + 100 * x) + x**2 for x in RATES]
+
+
+class TestPlotRangeTest:
+    def test_losses_their_smoothed_curve_and_the_suggestion_are_drawn(self) -> None:
+        figure = plot_range_test(RATES, LOSSES)
+        (axes,) = figure.axes
+        assert points(line(axes, "loss of each update")) == list(zip(RATES, LOSSES, strict=True))
+        suggested = suggest_max_lr(RATES, LOSSES)
+        ((x, y),) = points(line(axes, f"suggested peak {suggested:.2g}"))
+        assert x == suggested
+        assert (x, y) in points(line(axes, "smoothed"))
+        draw(figure)
+
+    def test_a_loss_that_runs_away_does_not_flatten_the_picture(self) -> None:
+        figure = plot_range_test(RATES, [*LOSSES[:55], *[1e9] * 5])
+        assert figure.axes[0].get_ylim()[1] < 10
+
+    def test_what_cannot_be_suggested_is_refused(self) -> None:
+        with pytest.raises(ScheduleError, match="`losses` must fall somewhere"):
+            plot_range_test(RATES, [1.0] * 60)

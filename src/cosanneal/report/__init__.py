@@ -7,5 +7,6 @@ It comes with `cosanneal[plot]`.
 from .style import save_figure as save_figure  # isort: skip
 from .demo import plot_demo as plot_demo
 from .page import write_report as write_report
+from .range_test import plot_range_test as plot_range_test
 from .rates import plot_schedule as plot_schedule
 from .rates import plot_schedules as plot_schedules
