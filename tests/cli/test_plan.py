@@ -392,6 +392,22 @@ ERRORS: list[tuple[list[str], str]] = [
     ),
     *(
         (
+            [*FIVE, "--max-lr", text],
+            f"Option --max-lr must be a number or several, as in 0.2,0.1,0.1. Received: {text!r}",
+        )
+        for text in ("", "x", "0.1,x", "0.1,")
+    ),
+    (
+        ["--total-steps", "9", "--max-lr", "0.1,-1"],
+        "Option --max-lr[1] must be a finite number of at least 0. Received: --max-lr[1]=-1.0",
+    ),
+    (
+        [*FIVE, "--max-lr", "0.1,0.2"],
+        "Option --num-cycles must be the length of the list --max-lr, or be left out. "
+        "Received: --num-cycles=5, and 2 peaks",
+    ),
+    *(
+        (
             [*FIVE, "--cycle-mult", text],
             "Option --cycle-mult must be a positive number, as in 2, 1.5 or 3/2. "
             f"Received: {text!r}",
@@ -454,3 +470,8 @@ def test_every_argument_of_the_schedule_has_its_option() -> None:
     for name, argument in arguments.items():
         if argument.default is not inspect.Parameter.empty and name != "cycle_mult":
             assert options[name].default == argument.default, name
+
+
+def test_a_peak_for_each_cycle() -> None:
+    found = json_of("--total-steps", "100", "--max-lr", "0.2,0.1,0.3")
+    assert [cycle["max_lr"] for cycle in found["cycles"]] == [0.2, 0.1, 0.3]

@@ -40,6 +40,7 @@ SCHEDULES: dict[str, ca.Schedule] = {
         min_lr=2e-3,
     ),
     "list": ca.CyclicCosine(0.1, cycle_steps=[3, 9, 9, 1, 9, 40], endpoint=True, warmup_steps=1),
+    "peaks": ca.CyclicCosine([0.2, 0.1, 0.3], total_steps=200, min_lr=1e-3, cycle_mult=2),
     "endpoint": ca.CyclicCosine(0.1, total_steps=64, num_cycles=7, endpoint=True),
     "one-step cycles": ca.CyclicCosine(0.1, total_steps=9, num_cycles=9),
     "range test": ca.range_test(1e-5, 10.0, total_steps=173),

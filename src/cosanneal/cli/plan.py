@@ -86,7 +86,9 @@ _CycleMult = Annotated[
         help="The factor from one cycle's length to the next: 2, 1.5 or 3/2.", metavar="FACTOR"
     ),
 ]
-_MaxLr = Annotated[float, _rate(help="The peak of the first cycle.")]
+_MaxLr = Annotated[
+    str, _rate(help="The first cycle's peak, or every cycle's: 0.2,0.1,0.1.", metavar="N or N,N,..")
+]
 _MinLr = Annotated[float, _rate(help="The floor of every cycle.")]
 _CycleDecay = Annotated[
     float, _rate(help="The factor from one cycle's peak to the next, in (0, 1].")
@@ -149,7 +151,7 @@ def plan(
     num_cycles: _NumCycles = None,
     cycle_steps: _CycleSteps = None,
     cycle_mult: _CycleMult = "1",
-    max_lr: _MaxLr = 0.1,
+    max_lr: _MaxLr = "0.1",
     min_lr: _MinLr = 0.0,
     cycle_decay: _CycleDecay = 1.0,
     warmup_steps: _WarmupSteps = 0,
@@ -194,7 +196,7 @@ def plan(
     else:
         try:
             schedule = CyclicCosine(
-                max_lr,
+                _parse_peaks(max_lr),
                 total_steps=total_steps,
                 cycle_steps=None if cycle_steps is None else _parse_lengths(cycle_steps),
                 num_cycles=num_cycles,
@@ -439,6 +441,17 @@ def _parse_lengths(text: str) -> int | list[int]:
             f"Received: {_short(text)}"
         ) from None
     return lengths if "," in text else lengths[0]
+
+
+def _parse_peaks(text: str) -> float | list[float]:
+    try:
+        peaks = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise ScheduleError(
+            "Option --max-lr must be a number or several, as in 0.2,0.1,0.1. "
+            f"Received: {_short(text)}"
+        ) from None
+    return peaks if "," in text else peaks[0]
 
 
 def _parse_factor(text: str) -> int | float | Fraction:

@@ -23,7 +23,7 @@ from .schedule import Schedule
 
 
 def CyclicCosine(  # noqa: N802 - the name of the schedule, as the field writes it
-    max_lr: float,
+    max_lr: float | Sequence[float],
     *,
     total_steps: int | None = None,
     cycle_steps: int | Sequence[int] | None = None,
@@ -50,7 +50,8 @@ def CyclicCosine(  # noqa: N802 - the name of the schedule, as the field writes 
     ends at the bottom of a whole cycle.
 
     Args:
-        max_lr: the peak of the first cycle.
+        max_lr: the peak of the first cycle; or a list with each cycle's own, whose length
+            is then the number of cycles.
         total_steps: the budget in optimizer steps, warmups included.
         cycle_steps: the first cycle's length in optimizer steps, its warmup
             included; or a list with the length of each. Without `num_cycles`
@@ -89,7 +90,7 @@ def CyclicCosine(  # noqa: N802 - the name of the schedule, as the field writes 
     Source: Loshchilov and Hutter, "SGDR" (2017), Eq. 5; Huang et al., "Snapshot
     Ensembles: Train 1, get M for free" (2017), Eq. 2.
     """
-    max_lr = check_rate("max_lr", max_lr)
+    peaks = _peaks(max_lr)
     min_lr = check_rate("min_lr", min_lr)
     warmup_lr = check_rate("warmup_lr", warmup_lr)
     warmup_steps = check_steps("warmup_steps", warmup_steps)
@@ -97,13 +98,15 @@ def CyclicCosine(  # noqa: N802 - the name of the schedule, as the field writes 
     endpoint = check_flag("endpoint", endpoint)
     mult = check_factor("cycle_mult", cycle_mult)
     decay = check_decay("cycle_decay", cycle_decay)
-    if warmup_lr > max_lr:
+    if warmup_lr > peaks[0]:
         raise ScheduleError(
             "Argument `warmup_lr` must not exceed `max_lr`, to which the warmup leads. "
-            f"Received: warmup_lr={warmup_lr}, max_lr={max_lr}"
+            f"Received: warmup_lr={warmup_lr}, max_lr={peaks[0]}"
         )
     if num_cycles is not None:
         num_cycles = check_steps("num_cycles", num_cycles, minimum=1)
+    if _is_list(max_lr):
+        num_cycles = _count_of_peaks(peaks, num_cycles, decay)
     check_growth("Argument `cycle_mult`", mult, num_cycles)
 
     if (total_steps is None) == (cycle_steps is None):
@@ -126,7 +129,7 @@ def CyclicCosine(  # noqa: N802 - the name of the schedule, as the field writes 
             check_steps(f"cycle_steps[{i}]", length, minimum=1)
             for i, length in enumerate(cast(Iterable[int], cycle_steps))
         ]
-        _check_list(lengths, num_cycles, mult)
+        _check_list(lengths, num_cycles, mult, peaks if _is_list(max_lr) else None)
         num_cycles = len(lengths)
     else:
         lengths = Fraction(check_steps("cycle_steps", cycle_steps, minimum=1))
@@ -136,18 +139,20 @@ def CyclicCosine(  # noqa: N802 - the name of the schedule, as the field writes 
                 f"Received: cycle_mult={shown(cycle_mult)}; "
                 "give `num_cycles` for cycles that shrink"
             )
-    _check_peaks(max_lr, min_lr, decay, num_cycles)
+    _check_peaks(peaks, min_lr, decay, num_cycles)
 
-    peak, floor = Level(max_lr, decay=decay), Level(min_lr)
-    annealing = Phase(steps=None, first=peak, last=floor, endpoint=endpoint)
+    floor = Level(min_lr)
 
-    def phases(steps: int, lowest: float) -> tuple[Phase, ...]:
+    def phases(max_lr: float, steps: int, lowest: float) -> tuple[Phase, ...]:
+        peak = Level(max_lr, decay=decay)
+        annealing = Phase(steps=None, first=peak, last=floor, endpoint=endpoint)
         if not steps:
             return (annealing,)
         return (Phase(steps=steps, first=Level(lowest), last=peak, curve="linear"), annealing)
 
-    first = phases(warmup_steps, warmup_lr)
-    later = phases(restart_warmup_steps, min_lr)
+    first = phases(peaks[0], warmup_steps, warmup_lr)
+    # Those of the cycles after the first: of each its own, or of all the same.
+    later = [phases(peak, restart_warmup_steps, min_lr) for peak in peaks[1:] or peaks]
     try:
         return Schedule(_rules(lengths, num_cycles, mult, first, later))
     except ScheduleError as error:
@@ -164,25 +169,56 @@ def _rules(
     count: int | None,
     growth: Fraction,
     first: tuple[Phase, ...],
-    later: tuple[Phase, ...],
+    later: Sequence[tuple[Phase, ...]],
 ) -> tuple[CycleRule, ...]:
-    """The first cycle's rule, and that of the later ones where they differ by more than growth."""
-    if isinstance(lengths, list):
+    """The first cycle's rule, and those of the later ones where they differ by more than growth."""
+    if isinstance(lengths, list) or len(later) > 1:
         rules: list[CycleRule] = []
-        for i, length in enumerate(lengths):
-            join(rules, CycleRule(count=1, length=length, phases=later if i else first))
+        for i in range(count or 0):
+            length = lengths[i] if isinstance(lengths, list) else lengths * growth**i
+            phases = later[min(i, len(later)) - 1] if i else first
+            join(rules, CycleRule(count=1, length=length, phases=phases))
         return tuple(rules)
-    if first == later or count == 1:
+    if first == later[0] or count == 1:
         return (CycleRule(count=count, length=lengths, growth=growth, phases=first),)
     rest = None if count is None else count - 1
     return (
         CycleRule(count=1, length=lengths, phases=first),
-        CycleRule(count=rest, length=lengths * growth, growth=growth, phases=later),
+        CycleRule(count=rest, length=lengths * growth, growth=growth, phases=later[0]),
     )
 
 
+def _peaks(max_lr: float | Sequence[float]) -> list[float]:
+    """The peaks that are given: one, or each cycle's."""
+    if not _is_list(max_lr):
+        return [check_rate("max_lr", max_lr)]
+    peaks = [check_rate(f"max_lr[{i}]", x) for i, x in enumerate(cast(Sequence[float], max_lr))]
+    if not peaks:
+        raise ScheduleError(
+            "Argument `max_lr` must name the peak of at least one cycle. Received: max_lr=[]"
+        )
+    return peaks
+
+
+def _count_of_peaks(peaks: list[float], num_cycles: int | None, decay: float) -> int:
+    """The number of cycles that a list of peaks is for."""
+    if num_cycles is not None and num_cycles != len(peaks):
+        raise ScheduleError(
+            "Argument `num_cycles` must be the length of the list `max_lr`, or be left out. "
+            f"Received: num_cycles={num_cycles}, and {len(peaks)} peaks"
+        )
+    if decay != 1:
+        raise ScheduleError(
+            "Argument `cycle_decay` must be left out where `max_lr` lists every cycle's peak. "
+            f"Received: cycle_decay={decay}"
+        )
+    return len(peaks)
+
+
 def _is_list(value: object) -> bool:
-    """Whether `value` lists lengths in an order; a zero-dimensional array is one number."""
+    """Whether `value` lists numbers in an order; a zero-dimensional array is one number."""
+    if getattr(value, "ndim", 1) == 0:
+        return False
     try:
         operator.index(value)  # type: ignore[arg-type]
     except TypeError:
@@ -218,10 +254,17 @@ def _first_length(total_steps: int, num_cycles: int, mult: Fraction) -> Fraction
     return length
 
 
-def _check_list(lengths: list[int], num_cycles: int | None, mult: Fraction) -> None:
+def _check_list(
+    lengths: list[int], num_cycles: int | None, mult: Fraction, peaks: list[float] | None
+) -> None:
     if not lengths:
         raise ScheduleError(
             "Argument `cycle_steps` must name at least one cycle. Received: cycle_steps=[]"
+        )
+    if peaks is not None and len(peaks) != len(lengths):
+        raise ScheduleError(
+            "Arguments `max_lr` and `cycle_steps` must list as many cycles. "
+            f"Received: {len(peaks)} peaks and {len(lengths)} lengths"
         )
     if num_cycles is not None and num_cycles != len(lengths):
         raise ScheduleError(
@@ -235,8 +278,15 @@ def _check_list(lengths: list[int], num_cycles: int | None, mult: Fraction) -> N
         )
 
 
-def _check_peaks(max_lr: float, min_lr: float, decay: float, num_cycles: int | None) -> None:
+def _check_peaks(peaks: list[float], min_lr: float, decay: float, num_cycles: int | None) -> None:
     """No cycle may peak below the floor; the error names the first that would."""
+    for i, each in enumerate(peaks):
+        if each < min_lr and len(peaks) > 1:
+            raise ScheduleError(
+                "Argument `min_lr` must not exceed the peak of any cycle. "
+                f"Received: min_lr={min_lr}, and max_lr[{i}]={each}"
+            )
+    max_lr = peaks[0]
     peak = Level(max_lr, decay=decay)
     if peak.at(0) >= min_lr and (decay == 1 or min_lr == 0):
         return
