@@ -20,11 +20,11 @@ from typing import Any, Self, TypeAlias, TypedDict, Unpack
 
 from ..core.errors import SnapshotError, check_flag, check_steps, shown
 from ..core.schedule import Cycle, Schedule, check_schedule
-from .capture import Capture, Clock, Standing
+from .capture import Capture, Clock, HostBuffers, Standing
 from .ending import ended_early, gone_beyond
 from .job import OnDurable, write, written
 from .notices import Notices, OnError
-from .part import Part, RestDigests, Which
+from .part import Part, Which
 from .ranks import ALONE, Ranks
 from .resume import Run
 from .retention import Mode, Retention, check_count
@@ -32,7 +32,7 @@ from .sigterm import FinishOnSigterm
 from .statistics import Statistics
 from .store import SnapshotStore, plain_metrics
 from .tenancy import Onlooker, Tenancy
-from .writer import Writer
+from .writer import Job, Writer
 
 _log = logging.getLogger(__name__)
 
@@ -379,9 +379,9 @@ class Recorder:
                 with contextlib.nullcontext() if self._sigterm is None else self._sigterm.held():
                     self._take(ended[-1], self._metrics if metrics is None else metrics)
             # Only now, so that who goes on after an earlier snapshot's error has
-            # lost neither the update nor this snapshot; and where all meet.
-            if ended or self._ranks.alone:
-                self._ranks.told(self._notices.say)
+            # lost neither the update nor this snapshot.
+            if self._ranks.alone:
+                self._notices.say()
             return bool(ended)
 
     def take_at(self, now: Standing, metrics: Metrics = None, *, during: int | None = None) -> bool:
@@ -420,7 +420,8 @@ class Recorder:
                 self._take(
                     self.schedule.cycle_at(step), self._metrics if metrics is None else metrics
                 )
-            self._ranks.told(self._notices.say)
+            if self._ranks.alone:
+                self._notices.say()
             return True
 
     def warn_beyond(self) -> None:
@@ -441,21 +442,24 @@ class Recorder:
     def _take(self, cycle: Cycle, metrics: Metrics) -> None:
         values = self._ranks.agreed(partial(self._check, metrics))
         began = time.perf_counter()
-        rest, weights = self._ranks.agreed(lambda: (self._part.rest(), self._part.tensors()))
-        self._ranks.told(lambda: self._hand_over(cycle, values, rest, weights))
+        submit = self._ranks.agreed(lambda: self._copied(cycle, values))
         self._taken_at = self._standing.updates
-        if not self._ranks.writes:
+        if submit is None:
             self._statistics.taken += 1
-        self._statistics.held_seconds += time.perf_counter() - began
+        try:
+            if not self._ranks.alone:  # what went wrong before is said where all meet
+                self._ranks.told(self._notices.say)
+        finally:
+            # Last: a writer at work would take the processor from those that meet.
+            if submit is not None:
+                submit()
+            self._statistics.held_seconds += time.perf_counter() - began
 
-    def _hand_over(
-        self,
-        cycle: Cycle,
-        values: Mapping[str, Any],
-        rest: RestDigests | None,
-        weights: Mapping[str, Any],
-    ) -> None:
-        """Copy the weights, and have them written."""
+    def _copied(self, cycle: Cycle, values: Mapping[str, Any]) -> Callable[[], None] | None:
+        """Copy the weights, and what has them written; None where another process writes."""
+        rest, weights = self._part.rest(), self._part.tensors()
+        if not self._ranks.writes:
+            return None
         asked = time.perf_counter()
         buffers = self._writer.free_buffers()
         free = time.perf_counter()
@@ -469,15 +473,22 @@ class Recorder:
         # The job must not know the recorder, which could then not be dropped.
         told = self._notices, self._on_durable
         job = partial(write, buffers, tensors, make, self._run, statistics, *told)
+        statistics.waited_seconds += free - asked
+        statistics.copied_seconds += copied - free
+        submit = partial(self._submit, buffers, job)
+        if self._writer.background:
+            return submit
+        submit()  # now, so that an error of it is said by this very call
+        return _nothing
+
+    def _submit(self, buffers: HostBuffers, job: Job) -> None:
         self._settle()
         try:
-            statistics.taken += 1
+            self._statistics.taken += 1
             self._writer.submit(buffers, job)
         except BaseException:
             self._settle()
             raise
-        statistics.waited_seconds += free - asked
-        statistics.copied_seconds += copied - free
 
     def _check(self, metrics: Metrics) -> dict[str, Any]:
         """Metrics as they stand in a snapshot, with the one that decides among them."""
@@ -524,6 +535,10 @@ def _refuse_a_fork(process: int) -> None:
             f"The recorder belongs to process {process}, and this one, {os.getpid()}, "
             "was forked from it. Record in the process that made it"
         )
+
+
+def _nothing() -> None:
+    """What is left to do of a snapshot that was written at once."""
 
 
 def _finish(one_at_a_time: threading.RLock, writer: Writer) -> None:

@@ -34,7 +34,7 @@ class Writer:
     ) -> None:
         self._buffers = buffers
         self._failed = failed
-        self._background = background
+        self.background: bool = background
         self._condition = threading.Condition()
         # The first is being done. No other record says which buffers are in use,
         # so that an interrupt, at whatever line, leaves none lost.
@@ -59,7 +59,7 @@ class Writer:
     def submit(self, buffers: HostBuffers, job: Job) -> None:
         """Have the job done, after which the buffers are free again."""
         # The end of the interpreter waits for threads that were there when it began.
-        if self._background and threading.main_thread().is_alive():
+        if self.background and threading.main_thread().is_alive():
             with self._condition:
                 self._jobs.append((buffers, job))
                 self._see_to_it()

@@ -27,6 +27,8 @@ def are_several() -> bool:
 # begun to end, the process is aborted ("terminate called without an active exception").
 latest: list[object] = []
 
+# The bytes of a message that goes at once.
+_SHORT: Final = 1016
 # Of tensors of more bytes, a smaller collective takes the place.
 _SMALL: Final = 1 << 16
 
@@ -43,12 +45,18 @@ class DefaultGroup:
 
     def everyones(self, message: str) -> list[str]:
         """The messages of all, by rank."""
-        own = torch.frombuffer(bytearray(message.encode()), dtype=torch.uint8)
-        length = torch.tensor([len(own)], device=self._device)
-        lengths = [torch.empty_like(length) for _ in range(self.size)]
-        _all_gather(lengths, length)
-        found = self.gathered(own[:, None], [int(each) for each in lengths])
-        return [bytes(each.cpu().numpy()).decode() for each in found]
+        own = message.encode()
+        # Nearly all are short, and go with their length in one collective.
+        begin = len(own).to_bytes(8, "little") + own[:_SHORT].ljust(_SHORT)
+        sent = torch.frombuffer(bytearray(begin), dtype=torch.uint8).to(self._device)
+        received = [torch.empty_like(sent) for _ in range(self.size)]
+        _all_gather(received, sent)
+        begun = [bytes(each.cpu().numpy()) for each in received]
+        lengths = [int.from_bytes(each[:8], "little") for each in begun]
+        if max(lengths) <= _SHORT:
+            return [each[8 : 8 + n].decode() for each, n in zip(begun, lengths, strict=True)]
+        rows = torch.frombuffer(bytearray(own), dtype=torch.uint8)[:, None]
+        return [bytes(each.cpu().numpy()).decode() for each in self.gathered(rows, lengths)]
 
     def gathered(self, rows: Tensor, counts: Sequence[int]) -> list[Tensor]:
         """The rows of all, by rank.
