@@ -6,7 +6,7 @@ import pytest
 
 import cosanneal as ca
 from cosanneal.snapshots.capture import Standing
-from cosanneal.snapshots.ending import ended_early
+from cosanneal.snapshots.ending import broken_off, ended_early
 
 SCHEDULE = ca.CyclicCosine(0.1, total_steps=60, num_cycles=3)
 ENDLESS = ca.CyclicCosine(0.1, cycle_steps=20)
@@ -57,3 +57,24 @@ def test_a_schedule_that_did_not_move_is_said() -> None:
     found = ended_early(SCHEDULE, Standing(3, 0), Standing(63, 0), taken=0)
     assert found is not None
     assert found.startswith("The optimizer did 60 updates, and the schedule did not move")
+
+
+@pytest.mark.parametrize(
+    ("began", "ended", "text"),
+    [
+        (0, 0, "closed before its first update, and took no snapshot"),
+        (0, 1, "at update 1 of 100, after 0 of 5 cycles"),
+        (0, 40, "at update 40 of 100, after 2 of 5 cycles"),
+        (20, 50, "at update 50 of 100, after 2 of 5 cycles"),
+        (20, 20, None),  # resumed, and done nothing
+        (0, 100, None),
+        (100, 100, None),
+        (0, 130, None),
+    ],
+)
+def test_a_run_that_is_broken_off_is_logged(began: int, ended: int, text: str | None) -> None:
+    schedule = ca.CyclicCosine(0.1, total_steps=100, num_cycles=5)
+    found = broken_off(schedule, Standing(began, began), Standing(ended, ended))
+    assert (found is None) if text is None else (found is not None and text in found)
+    endless = ca.CyclicCosine(0.1, cycle_steps=20)
+    assert broken_off(endless, Standing(began, began), Standing(ended, ended)) is None

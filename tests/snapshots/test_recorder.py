@@ -67,8 +67,8 @@ def test_a_snapshot_that_was_not_durable_at_the_checkpoint_is_missed_aloud(
         assert (said in caplog.text) == (missed is not None)
     caplog.clear()
     with ArrayRecorder(tmp_path / "whole", schedule) as recorder:
-        for _ in range(12):
-            recorder.step(filled(1))
+        for step in range(12):
+            recorder.step(filled(step))
     with caplog.at_level(logging.WARNING):
         ArrayRecorder(tmp_path / "whole", schedule, resume_from=12).close()
     assert caplog.text == ""
@@ -135,3 +135,40 @@ def test_metrics_that_are_none_are_refused_at_the_first_step(tmp_path: Path) -> 
     recorder = ArrayRecorder(tmp_path / "b", tens, keep_best=1, metric="loss")
     with pytest.raises(ca.SnapshotError, match=r"must hold a number named 'loss'.*{'los': 1}"):
         recorder.step(filled(1), {"los": 1})
+
+
+def test_weights_that_nobody_trains_are_logged_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with ArrayRecorder(tmp_path, ca.CyclicCosine(0.1, cycle_steps=2)) as recorder:
+        for step in range(8):
+            recorder.step(filled(step))
+            recorder.wait()
+            assert not [each for each in caplog.records if "to the last bit" in each.message]
+        for _ in range(4):
+            recorder.step(filled(7))
+    (said,) = [each.message for each in caplog.records if "to the last bit" in each.message]
+    assert said.startswith("The weights at update 10 are those at update 8, to the last bit")
+
+
+@pytest.mark.parametrize(
+    ("steps", "text"),
+    [(0, "closed before its first update"), (4, "at update 4 of 6, after 2 of 3 cycles"), (6, "")],
+)
+def test_a_run_that_is_closed_before_its_end_is_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, steps: int, text: str
+) -> None:
+    with ArrayRecorder(tmp_path, ca.CyclicCosine(0.1, total_steps=6, num_cycles=3)) as recorder:
+        for step in range(steps):
+            recorder.step(filled(step))
+    assert text in caplog.text
+    assert bool(text) == bool(caplog.text)
+
+
+def test_a_run_that_an_error_ended_is_not_logged_as_broken_off(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    schedule = ca.CyclicCosine(0.1, total_steps=6, num_cycles=3)
+    with pytest.raises(KeyError), ArrayRecorder(tmp_path, schedule):
+        raise KeyError
+    assert caplog.text == ""

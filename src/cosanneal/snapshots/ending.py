@@ -24,8 +24,9 @@ def ended_early(schedule: Schedule, began: Standing, ended: Standing, *, taken: 
         return None
     if updates > 0 and ended.position == began.position:
         return (
-            f"The optimizer did {updates} updates, and the schedule did not move: no rate was set, "
-            "and no snapshot taken. Call scheduler.step() after every optimizer.step()"
+            f"The optimizer did {updates} updates, and the schedule did not move: no snapshot was "
+            "taken. Call scheduler.step() after every optimizer.step(); a recorder that was given "
+            "the schedule in place of the scheduler needs its own recorder.step() there"
         )
     if ended.position == began.position:
         return None
@@ -41,6 +42,27 @@ def ended_early(schedule: Schedule, began: Standing, ended: Standing, *, taken: 
         "total_steps (or cycle_steps) what the run really does: the batches that the loader gives "
         "in all epochs, without those that drop_last leaves out, divided by those that gradient "
         "accumulation takes for one update"
+    )
+
+
+def broken_off(schedule: Schedule, began: Standing, ended: Standing) -> str | None:
+    """What is logged of a run that was closed before its schedule's end: how far it came.
+
+    It may be meant, so that it is no warning. One that was resumed, and then did nothing,
+    is not spoken of.
+    """
+    total, at = schedule.total_steps, ended.position
+    if total is None or at >= total or (at == began.position and at):
+        return None
+    if not at:
+        return (
+            "The recorder was closed before its first update, and took no snapshot: train inside "
+            "of its `with` block, and step the scheduler, or the recorder, after every update"
+        )
+    done, count = schedule.cycle_at(at).index, schedule.num_cycles
+    return (
+        f"The recorder was closed at update {at} of {total}, after {done} of {count} cycles. If "
+        "the run was not stopped on purpose, make total_steps what it really does"
     )
 
 

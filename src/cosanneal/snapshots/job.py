@@ -84,6 +84,13 @@ def write(
         raise
     finally:
         statistics.writing_seconds += time.perf_counter() - began
+    same = run.unchanged_since(snapshot)
+    if same is not None:
+        notices.note(
+            f"The weights at update {snapshot.step} are those at update {same}, to the last bit: "
+            "none was trained in between. Give the recorder the weights that the optimizer trains",
+            once="unchanged",
+        )
     statistics.data_bytes += sum(tensor.data.nbytes for tensor in tensors.values())
     statistics.durable += 1
     if on_durable is not None:

@@ -58,6 +58,12 @@ class Notices:
             self._warnings.append(UserWarning(text))
         self._said |= {once} - {""}
 
+    def note(self, text: str, *, once: str) -> None:
+        """Log at once what may be meant: a warning, where one of it is enough."""
+        if once not in self._said:
+            self._said.add(once)
+            _log.warning("%s", text)
+
     def say(self) -> None:
         """Warn, and raise, what was added since the last call."""
         # Another thread may do so at the same time. Where warnings are errors, the

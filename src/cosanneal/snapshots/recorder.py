@@ -21,7 +21,7 @@ from typing import Any, Self, TypeAlias, TypedDict, Unpack
 from ..core.errors import SnapshotError, check_flag, check_steps, shown
 from ..core.schedule import Cycle, Schedule, check_schedule
 from .capture import Capture, Clock, HostBuffers, Standing
-from .ending import ended_early, gone_beyond
+from .ending import broken_off, ended_early, gone_beyond
 from .job import OnDurable, write, written
 from .notices import Notices, OnError
 from .part import Part, Which
@@ -301,6 +301,8 @@ class Recorder:
                 early = ended_early(self.schedule, self._started, ended, taken=taken)
                 if early is not None:
                     self._notices.warn(early)
+                elif off := broken_off(self.schedule, self._started, ended):
+                    self._notices.note(off, once="broken off")
             self._closed = True
             if self._sigterm is not None:
                 self._sigterm.release()

@@ -62,6 +62,8 @@ class Run:
         # digests of those that are left out.
         self._before: tuple[str, Layout, RestDigests | None] | None = None
         self._compared = False
+        # The updates of the last snapshot that was written, and the digests of its tensors.
+        self._last: tuple[int, str] | None = None
 
     def start_over(self) -> None:
         """Abandon whatever is there, without looking at it."""
@@ -234,6 +236,15 @@ class Run:
         if not self._retention.keeps_all:
             self._store.delete(*self._retention.excess(self._store.list()))
 
+    def unchanged_since(self, snapshot: Snapshot) -> int | None:
+        """The updates of the snapshot written before, if each of its tensors is the same."""
+        with snapshot.open(verify=False) as reader:
+            digests = reader.raw_metadata["digests"]
+        before, self._last = self._last, (snapshot.step, digests)
+        if before is None or before[1] != digests or before[0] == snapshot.step:
+            return None
+        return before[0]
+
     def _of_the_schedule(self, found: Sequence[Snapshot], at: Standing) -> bool:
         """Whether all are of the run's schedule, or of one that agrees as far as the run came."""
         # Also those to be removed: they may be another run's.
@@ -245,6 +256,12 @@ class Run:
             if differing is not None:
                 if self._overwrite:
                     return False
+                if not at.updates:
+                    raise SnapshotError(
+                        f"Folder {self._store.folder} must hold snapshots of this schedule for a "
+                        f"run that starts over. Received: those of another, for {differing}; "
+                        f"{_REMEDY}"
+                    )
                 raise SnapshotError(
                     "A run must be resumed with the schedule it began with, or with one that has "
                     f"the same cycles up to there. Received: another, for {differing}; give that "

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import warnings
 import weakref
+from pathlib import Path
 from typing import Any, Unpack
 
 from torch import Tensor, nn
@@ -219,6 +221,8 @@ class SnapshotRecorder(Recorder):
                 self.look()
         finally:
             super().close(unfinished=unfinished)
+        if ours and self._ranks.writes and isinstance(clock, SchedulerClock):
+            clock.leave(self.store.folder)
 
     @property
     def lost(self) -> bool:
@@ -295,6 +299,14 @@ class SchedulerClock:
         """Whether the last update has ended a cycle, and no step of the scheduler is to come."""
         return is_left(self._scheduler, over=True)
 
+    def leave(self, folder: Path) -> None:
+        """Have it said if the scheduler goes on, and leaves a cycle with nobody to record it."""
+        at, total = self.start(), self.schedule().total_steps
+        if not self._scheduler.followers and (total is None or at.position < total):
+            # The scheduler holds what it tells, and must go without the garbage collector.
+            itself = weakref.proxy(self._scheduler)
+            self._scheduler.followers.add(Closed(folder, SchedulerClock(itself)))
+
     def stop(self, last: Standing) -> Standing:
         """Where it stands; where it is known not to move, where it stood."""
         if self._follower is not None:
@@ -303,6 +315,38 @@ class SchedulerClock:
         at = self.start()
         stands = "pace" in self._scheduler.pace.said and at.position == last.position
         return last if stands or not is_in_charge(self._scheduler) else at
+
+
+class Closed:
+    """Stands where a recorder was that was closed: says once that a cycle ends without it.
+
+    Args:
+        folder: the recorder's.
+        clock: of the scheduler, which holds this.
+    """
+
+    lost = True  # whoever follows takes its place
+
+    def __init__(self, folder: Path, clock: SchedulerClock) -> None:
+        self._folder, self._clock, self._said = folder, clock, False
+        self._at = clock.start()
+
+    def moved(self) -> bool:
+        """The scheduler moved, and perhaps left a cycle."""
+        now, last = self._clock.start().position, self._at.position
+        if now > last and not self._said and self._clock.schedule().cycles_completed(last, now):
+            self._said = True
+            warnings.warn(
+                "A cycle ended, and no snapshot was taken: the recorder of "
+                f"{self._folder} was closed after {self._at.updates} updates. Train inside of its "
+                "`with` block, and close it when the run ends",
+                UserWarning,
+                stacklevel=2,
+            )
+        return False
+
+    def flush(self) -> None:
+        """There is nothing under way."""
 
 
 class OptimizersClock:
@@ -319,6 +363,7 @@ class OptimizersClock:
         self._ours = weakref.WeakKeyDictionary[Optimizer, bool]()
         self._since: dict[int, int] = {}  # the updates since the last look, by optimizer
         self._seen = False  # whether an optimizer was
+        self._looked = False  # whether anybody asked
         self._versions = self._changes()[0]
         self._rate: float | Tensor | None = None
         held = weakref.ref(self)
@@ -352,6 +397,7 @@ class OptimizersClock:
 
     def now(self, last: Standing) -> Standing:
         """So many updates more than before."""
+        self._looked = True
         since, self._since = self._since, {}
         self._seen = self._seen or bool(since)
         gained = 1 if len(since) > 1 else sum(since.values())
@@ -378,4 +424,7 @@ class OptimizersClock:
     def stop(self, last: Standing) -> Standing:
         """Where it stood."""
         self._hook.remove()
-        return last
+        if self._looked:
+            return last
+        since = max(self._since.values(), default=0)
+        return last._replace(updates=last.updates + since)
