@@ -307,7 +307,7 @@ def test_what_labels_cannot_be_is_said_in_options(data: Data) -> None:
         (("--mask", "none.npy"), r"none.npy could not be read"),
         (("--validation-mask", "short.npy"), r"--validation-mask must be given with --validation-"),
         (("--labels", "names.npy"), r"The labels must be .*; name them by --classes, in the order"),
-        (("--labels", "holes.npy"), r"leave labels out by --ignore-index=-1$"),
+        (("--labels", "holes.npy"), r"leave labels out by --ignore-index=-1, if it means"),
         (
             ("--labels", "names.npy", "--classes", "classes.txt"),
             r"The labels must be among those of --classes. Received: 'owl' at labels\[\d+\]",

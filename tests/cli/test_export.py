@@ -193,3 +193,13 @@ def test_outputs_that_stay_open_are_asked_for_as_options() -> None:
     assert "--outputs" in message
     assert "`outputs`" not in message
     assert call("one", *arguments(outputs="values")[1:]).exit_code == 0
+
+
+def test_samples_that_the_model_does_not_take_are_an_error_of_one_sentence() -> None:
+    error = error_of(*arguments(shape="20"))
+    assert "The model must take the samples of --shape 20. Received: RuntimeError: mat1" in error
+    assert "of a batch of shape (8, 20); the shape is that of one sample" in error
+    assert not Path("e.pt2").exists()
+    np.save("x.npy", samples()[:, :3])
+    error = error_of(*arguments(shape=None, input="x.npy"))
+    assert "must take the samples of --input. Received: RuntimeError" in error

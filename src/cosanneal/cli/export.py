@@ -177,7 +177,7 @@ def export(
         ensemble = shipping.ensemble
         if saved is not None:
             ensemble.load(saved)
-        wanted = [shipping.arrays(ensemble.predict(each)) for each in (x, x[:1])]
+        wanted = [shipping.arrays(_predicted(ensemble, each, shape)) for each in (x, x[:1])]
         begun = time.perf_counter()
         shipping.write(path, x, format.value)
     taken = time.perf_counter() - begun
@@ -193,6 +193,22 @@ def export(
         print_note(f"Note: The file was not compared with the ensemble. {error}")
         return
     _compare(found, wanted, tolerance, out, len(x))
+
+
+def _predicted(ensemble: Any, x: Any, shape: str | None) -> Any:
+    """What the ensemble predicts; the model may not take such samples at all."""
+    try:
+        return ensemble.predict(x)
+    except CosannealError:
+        raise
+    except Exception as error:
+        given = "--input" if shape is None else f"--shape {shape}"
+        what = str(error).strip().partition("\n")[0]
+        raise CosannealError(
+            f"The model must take the samples of {given}. Received: {type(error).__name__}: {what}"
+            f", of a batch of shape {tuple(x.shape)}; the shape is that of one sample, without "
+            "the batch"
+        ) from error
 
 
 def _target(out: Path, format: Format, force: bool) -> Path:  # noqa: A002

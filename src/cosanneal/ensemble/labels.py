@@ -349,18 +349,27 @@ def _checked(
     # Text and records have no least value.
     if not integers or y.min() < 0 or y.max() >= number:
         found = f", from {int(y.min())} to {int(y.max())}" if integers else ""
-        remedy = "" if integers else "; name them by classes=[...], in the order of the outputs"
-        if integers and (below := y[y < 0]).size and y[y >= 0].size:
-            remedy = f"; leave labels out by ignore_index={int(below[0])}"
-        elif integers and y.max() >= number:
-            remedy = (
-                f"; leave labels out by ignore_index={int(y.max())}, or name them by classes=[...]"
-            )
+        named = "name them by classes=[...], in the order of the outputs"
+        remedy = _remedy(y, number) if integers else named
         raise EnsembleError(
             f"Argument `labels` must be integers from 0 to {number - 1}, one of the classes. "
-            f"Received: dtype {y.dtype}{found}{remedy}"
+            f"Received: dtype {y.dtype}{found}; {remedy}"
         )
     return y, None
+
+
+def _remedy(y: NDArray[Any], number: int) -> str:
+    """What to do with numbers of which some are no class."""
+    values = np.unique(y)
+    if values[0] == 1 and values[-1] == number:
+        return "classes are counted from 0: give labels - 1"
+    if number == 2 and values.tolist() == [-1, 1]:
+        return "give 0 in place of -1: (labels + 1) // 2"
+    outside = values[(values < 0) | (values >= number)]
+    # Such a number stands for "no label" where all others are classes, as -100 or 255.
+    if len(outside) == 1 and len(values) > 1:
+        return f"leave labels out by ignore_index={int(outside[0])}, if it means that there is none"
+    return f"the predictions have {number} classes; name the labels' own by classes=[...]"
 
 
 def _soft(y: NDArray[Any], class_axis: int | None) -> NDArray[np.float64]:
