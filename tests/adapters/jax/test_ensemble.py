@@ -148,6 +148,8 @@ def test_ensembles_that_cannot_be_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ca.EnsembleError, match=rf"{missing} must hold at least one snapshot"):
         SnapshotEnsemble(apply, tmp_path / "none", params)
     recorded(tmp_path, params)
+    with pytest.raises(ca.EnsembleError, match=r"`like` must be params .* Received: None; snap"):
+        SnapshotEnsemble(apply, tmp_path)
     x, _ = data(3)
     with pytest.raises(ca.EnsembleError, match=r"the 3 snapshots asked for\. Received: 1"):
         SnapshotEnsemble(apply, tmp_path, params, last=3)

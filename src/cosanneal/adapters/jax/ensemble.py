@@ -9,7 +9,7 @@ from typing import Any, Unpack, cast
 import jax
 import jax.numpy as jnp
 
-from ...core.errors import SnapshotError
+from ...core.errors import EnsembleError, SnapshotError
 from ...ensemble.combined import Combination
 from ...ensemble.ensemble import SnapshotEnsemble as Ensemble
 from ...ensemble.options import EnsembleOptions
@@ -135,6 +135,12 @@ class SnapshotEnsemble(Ensemble[Any]):
         buffers = [each for each in held if isinstance(each, HeldSnapshots)]
         if like is None and buffers:
             like = buffers[0].like
+        if like is None:
+            raise EnsembleError(
+                "Argument `like` must be params of the members' structure, such as model.init "
+                "gives, or the last of the run. Received: None; snapshots hold arrays by name, "
+                "not the tree that apply_fn takes"
+            )
         source = held if isinstance(folder, list | tuple) else held[0]
         model = JaxModel(apply_fn, like, statistics_fn)
         super().__init__(model, source, **options)
