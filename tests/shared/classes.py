@@ -25,6 +25,69 @@ def passes_needed(members: Any, weights: Any) -> Any:
     return np.array(found)
 
 
+def left_early(members: Any, weights: Any, care: float) -> tuple[Any, Any]:
+    """The class of each sample that leaves early, and how many members it had: a plain loop.
+
+    Args:
+        members: probabilities of shape (members, samples, classes).
+        weights: of the members; heavier ones come first, and of equal ones the last.
+        care: below 1.
+    """
+    order = sorted((i for i in range(len(weights)) if weights[i]), key=lambda i: (weights[i], i))
+    classes, passes = [], []
+    for sample in range(members.shape[1]):
+        waiting, sums = list(order), [0.0] * members.shape[2]
+        while waiting:
+            member = waiting.pop()
+            for k in range(len(sums)):
+                sums[k] += weights[member] * float(members[member, sample, k])
+            others = sorted(sums)
+            if others[-1] - others[-2] >= care * sum(weights[each] for each in waiting):
+                break
+        classes.append(sums.index(max(sums)))
+        passes.append(len(order) - len(waiting))
+    return np.array(classes), np.array(passes)
+
+
+def check_budget(ensemble: SnapshotEnsemble[Any], x: Any, y: Any, *, sizes: bool = False) -> None:
+    """With a budget, in every mode the classes of a plain loop; and all of `predict` on demand.
+
+    `sizes`: whether batches are cut to some sizes only.
+    """
+    members = np.stack([as_numpy(each) for each in ensemble.member_predictions(x)])
+    budget, number = 1.0 + 0.25 * (len(ensemble) - 1), len(ensemble)
+    with pytest.warns(UserWarning, match="validation samples"):
+        choice = ensemble.fit(x, y, select="weights", budget=budget)
+    assert choice.budget is not None
+    uneven = (0.2, 0.0, 0.5, *[0.3 / (number - 3)] * (number - 3))
+    for each in (
+        choice,
+        replace(choice, weights=uneven),
+        replace(choice, weights=(1 / number,) * number),
+    ):
+        care = choice.care if each is choice else 0.3
+        ensemble.choice = replace(each, budget=replace(choice.budget, care=care))
+        classes, passes = left_early(members, each.weights, care)
+        if each is choice:
+            assert passes.mean() == pytest.approx(choice.budget.passes)
+            assert np.mean(classes != as_numpy(y)) == pytest.approx(choice.budget.error)
+        ensemble.predict_classes(x)  # the first time, samples are run both ways
+        exact = as_numpy(ensemble.predict(x)).argmax(-1)
+        for mode in MODES:
+            for batch_size in (None, 7):
+                found = ensemble.predict_classes(x, mode=mode, batch_size=batch_size)
+                assert as_numpy(found).dtype.kind == "i"
+                wanted = exact if mode == "stacked" else classes
+                np.testing.assert_array_equal(as_numpy(found), wanted)
+                if mode != "stacked":  # batches are cut to few sizes, where each is compiled
+                    assert passes.mean() - 1e-9 <= ensemble.passes <= passes.max()
+                    assert ensemble.passes < passes.mean() + 1e-9 or sizes
+                found = ensemble.predict_classes(x, exact=True, mode=mode, batch_size=batch_size)
+                np.testing.assert_array_equal(as_numpy(found), exact)
+        assert passes.mean() < ensemble.passes
+    ensemble.choice = None
+
+
 def check_classes(ensemble: SnapshotEnsemble[Any], x: Any, y: Any) -> None:
     """In every mode the greatest of `predict`, before and after a choice; and how many passes."""
     members = np.stack([as_numpy(each) for each in ensemble.member_predictions(x)])

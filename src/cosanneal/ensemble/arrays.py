@@ -183,6 +183,16 @@ def log_odds(probabilities: Any) -> Any:
     return logarithm(probabilities) - logarithm(1 - probabilities)
 
 
+def two_greatest(rows: Any) -> tuple[Any, Any]:
+    """The two greatest numbers along the last axis, which may be equal; NaN is the greatest."""
+    if isinstance(rows, np.ndarray):
+        count = rows.shape[-1]
+        sorted_ = np.partition(rows, (count - 2, count - 1), axis=-1)
+        return sorted_[..., -1], sorted_[..., -2]
+    found = rows.topk(2, dim=-1).values
+    return found[..., 0], found[..., 1]
+
+
 def check_count(name: str, value: object, *, minimum: int = 1) -> int:
     """`value` as an int of at least `minimum`; numpy's and torch's integers count as such."""
     try:

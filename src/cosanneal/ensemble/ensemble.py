@@ -16,9 +16,10 @@ from typing import Any, Generic, Self, Unpack, cast
 from ..core.errors import EnsembleError
 from ..snapshots.sources import Source
 from ..snapshots.store import Snapshot, SnapshotStore
+from .choose.budget import running_order
 from .choose.choice import Choice, FitOptions
 from .findings import EvaluateOptions
-from .fitting import evaluate_members, fit_members, load_choice
+from .fitting import check_early, evaluate_members, fit_members, load_choice
 from .members import Chosen, Members, Picked, check_alike
 from .model import ArrayT, Model
 from .predict.classes import Classes
@@ -160,7 +161,9 @@ class SnapshotEnsemble(Generic[ArrayT]):
         (made,) = self._modes.predictions(OutputSpec.pool, self._weights(), x, [finish], **options)
         return cast(ArrayT, made)
 
-    def predict_classes(self, x: Any, **options: Unpack[PredictOptions]) -> ArrayT:
+    def predict_classes(
+        self, x: Any, *, exact: bool = False, **options: Unpack[PredictOptions]
+    ) -> ArrayT:
         """The numbers of the classes that `predict` gives most to, by fewer passes where it can.
 
         `predict(x).argmax(class_axis)`, and of outcomes (`class_axis=None`) 1 where it is above
@@ -168,15 +171,24 @@ class SnapshotEnsemble(Generic[ArrayT]):
         sample's class any more are not run on it; `passes` says how many were. `Classes` says
         how, when it is all of them, and what of rounding in batches of another size.
 
+        After `fit(..., budget=1.5)` samples leave earlier, so that about so many members are run
+        on one, and some classes are others than those of `predict`: `choice.budget` says how
+        often that was wrong on the validation data. `exact=True` gives those of `predict` then.
+
         Args and errors as in `predict`; also outputs without classes ("values", "gaussian").
 
         Returns:
             Integers, in the shape of `predict` without the classes, of its kind and on its device;
             of several outputs, in the form of `outputs`.
         """
-        temperature = 1.0 if self.choice is None else self.choice.temperature
-        chosen = self._weights(), _finish(self._choices()), temperature
-        return cast(ArrayT, self._classes.predict(*chosen, x, **options))
+        choice, weights = self.choice, self._weights()
+        temperature, care = (1.0, 1.0) if choice is None else (choice.temperature, choice.care)
+        if choice is not None and care < 1 and not exact:
+            newest_first = running_order(choice.weights)
+            weights = {self.members[i]: choice.weights[i] for i in newest_first}
+        chosen = weights, _finish(self._choices()), temperature
+        care = 1.0 if exact else care
+        return cast(ArrayT, self._classes.predict(*chosen, x, care=care, **options))
 
     def predict_with_uncertainty(self, x: Any, **options: Unpack[PredictOptions]) -> Any:
         """The prediction, how sure it is, and how far its members differ.
@@ -261,7 +273,7 @@ class SnapshotEnsemble(Generic[ArrayT]):
                 class_axis is None; of several lengths, a row for each label. Without
                 one, they are in memory, or where they are more than 256 MiB in a
                 temporary file.
-            options: `select`, `metric`, `temperature`, `steps`, `bags` and `seed`, as
+            options: `select`, `metric`, `temperature`, `budget`, `steps`, `bags` and `seed`, as
                 in `cosanneal.ensemble.fit`, and those of `LabelOptions`; for a regression
                 as in `fit_regression`.
 
@@ -278,6 +290,7 @@ class SnapshotEnsemble(Generic[ArrayT]):
         """
         taken = self._taken.only(output)
         taken.found.check_mean()
+        check_early(options.get("budget"), len(self), self._taken)
         data = Validation(self.model, taken, self.model.batches(x_val, batch_size), y_val)
         self.choice = fit_members(self._members, data, taken, keep, **options)
         return self.choice

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeVar, Unpack, cast
 
+from ..core.errors import EnsembleError, shown
 from ..snapshots.store import Snapshot
+from .choose.budget import check_budget
 from .choose.choice import Choice, FitOptions
 from .choose.moments import Regression
 from .choose.regression import fit_outputs
@@ -71,6 +73,28 @@ def fit_members(
     return replace(choice, class_axis=taken.found.spec.class_axis, output=taken.name)
 
 
+def check_early(budget: object, members: int, taken: Taken) -> None:
+    """Refuse a budget that cannot be kept, before any member is run.
+
+    Args:
+        budget: the mean number of members for each sample, or None.
+        members: how many there are.
+        taken: all of the ensemble's outputs.
+
+    Raises:
+        EnsembleError: see `check_budget`; or there are several outputs.
+    """
+    if budget is None:
+        return
+    check_budget(budget, members)
+    if len(taken.leaves) > 1:
+        raise EnsembleError(
+            "Argument `budget` must be left out for several outputs, of which one alone is judged. "
+            f"Received: budget={shown(budget)}, for {len(taken.leaves)} outputs; make an ensemble "
+            "of that output"
+        )
+
+
 def load_choice(
     members: Members, taken: Taken, path: str | os.PathLike[str] | None
 ) -> tuple[Choice, tuple[Snapshot, ...]]:
@@ -88,6 +112,11 @@ def load_choice(
         taken.found.check_mean()
     file = members.beside(path)
     choice = Choice.load(file)
+    if choice.budget is not None and len(taken.leaves) > 1:
+        raise EnsembleError(
+            f"The choice in {file} must have no budget for several outputs. Received: a budget of "
+            f"{choice.budget.asked:g}, for {len(taken.leaves)} outputs; fit the ensemble again"
+        )
     found = taken.only(choice.output).found
     found.check_mean()
     snapshots = members.among(choice, file)

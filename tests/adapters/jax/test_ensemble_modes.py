@@ -15,7 +15,7 @@ import pytest
 
 import cosanneal as ca
 from cosanneal.adapters.jax import SnapshotEnsemble, SnapshotRecorder
-from tests.shared.classes import check_classes
+from tests.shared.classes import check_budget, check_classes
 from tests.shared.modes import (
     MODES,
     check_choice,
@@ -81,6 +81,10 @@ def test_its_uncertainty_is_that_of_the_members(ensemble: SnapshotEnsemble) -> N
 
 def test_classes_are_those_of_predict(ensemble: SnapshotEnsemble) -> None:
     check_classes(ensemble, *data())
+
+
+def test_classes_keep_a_budget(ensemble: SnapshotEnsemble) -> None:
+    check_budget(ensemble, *data(), sizes=True)
 
 
 def test_few_sizes_of_batches_are_compiled(tmp_path: Path) -> None:

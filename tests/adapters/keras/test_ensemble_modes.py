@@ -14,7 +14,7 @@ from keras import layers
 import cosanneal as ca
 from cosanneal.adapters.keras import SnapshotEnsemble, SnapshotRecorder
 from cosanneal.snapshots.capture import Standing
-from tests.shared.classes import check_classes
+from tests.shared.classes import check_budget, check_classes
 from tests.shared.compiling import BACKEND
 from tests.shared.modes import (
     MODES,
@@ -118,6 +118,10 @@ def test_its_uncertainty_is_that_of_the_members(ensemble: SnapshotEnsemble) -> N
 
 def test_classes_are_those_of_predict(ensemble: SnapshotEnsemble) -> None:
     check_classes(ensemble, *data())
+
+
+def test_classes_keep_a_budget(ensemble: SnapshotEnsemble) -> None:
+    check_budget(ensemble, *data(), sizes=BACKEND != "torch")
 
 
 @pytest.mark.parametrize("fixed", [None, 8])

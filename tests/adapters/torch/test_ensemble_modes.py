@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import cosanneal as ca
 from cosanneal.adapters.torch import SnapshotEnsemble, SnapshotRecorder
 from cosanneal.adapters.torch.model import TorchModel
-from tests.shared.classes import check_classes
+from tests.shared.classes import check_budget, check_classes
 from tests.shared.modes import (
     MODES,
     Loader,
@@ -95,6 +95,10 @@ def test_its_uncertainty_is_that_of_the_members(tmp_path: Path) -> None:
 
 def test_classes_are_those_of_predict(tmp_path: Path) -> None:
     check_classes(SnapshotEnsemble(recorded(tmp_path, network()), tmp_path), *data())
+
+
+def test_classes_keep_a_budget(tmp_path: Path) -> None:
+    check_budget(SnapshotEnsemble(recorded(tmp_path, network()), tmp_path), *data())
 
 
 class Sure(nn.Module):

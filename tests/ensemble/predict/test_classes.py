@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import cosanneal as ca
-from cosanneal.ensemble import Choice, SnapshotEnsemble
+from cosanneal.ensemble import Budget, Choice, SnapshotEnsemble
 from cosanneal.ensemble.predict.batches import Batches
 from cosanneal.ensemble.predict.lead import NOISE
-from tests.shared.classes import passes_needed
+from tests.shared.classes import left_early, passes_needed
 from tests.shared.modes import MODES
 from tests.shared.recording import EVERY_STEP, ArrayCapture, ArrayRecorder
 
@@ -313,6 +314,34 @@ def test_what_a_smaller_batch_leaves_near_a_tie_is_run_whole(
         found = ensemble.predict_classes(x, mode=mode)
         np.testing.assert_array_equal(found, expected(ensemble, x, -1))
         assert ensemble.passes > 4
+
+
+@pytest.mark.parametrize("mode", ["stream", "resident"])
+def test_with_a_budget_nothing_is_run_again(folder: Path, mode: Any) -> None:
+    p = np.full((4, 40, 2), [0.9, 0.1])
+    p[3, ::4] = p[1, ::4] = [0.1, 0.9]  # of which two have as much for them as against them
+    ensemble, _ = build(folder, p, class_axis=-1)
+    ensemble.choice = replace(
+        chosen((0.25,) * 4, 1.0, -1),
+        budget=Budget(
+            asked=2.0,
+            care=0.99,
+            passes=3.25,
+            error=0.0,
+            exact_passes=3.25,
+            exact_error=0.0,
+            made_wrong=0,
+            made_right=0,
+            increase=None,
+        ),
+    )
+    x = np.arange(40)
+    for _ in range(2):  # the first time, samples are run both ways
+        found = ensemble.predict_classes(x, mode=mode)
+        np.testing.assert_array_equal(found, left_early(p, (0.25,) * 4, 0.99)[0])
+    assert ensemble.passes == left_early(p, (0.25,) * 4, 0.99)[1].mean() == 3.25
+    ensemble.predict_classes(x, mode=mode, exact=True)
+    assert ensemble.passes > 4
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -101,7 +101,7 @@ _ENSEMBLE: dict[str, set[str]] = {
     },
     "options": {"members", "predict.outputs", "predict.pooling"},
     "fitting": {
-        *("members", "choose.choice", "choose.moments", "choose.regression"),
+        *("members", "choose", "choose.choice", "choose.moments", "choose.regression"),
         *("findings", "regression"),
         *("predict", "predict.taken", "predict.outputs", "predict.validation"),
     },

@@ -21,6 +21,7 @@ from ..predict.gaussian import GaussianPool, is_pair, pair_in
 from ..predict.pooling import Pool, ValuePool
 from ..score.measures import AnyMetric, Measure, measure_of, title_of
 from .auto import Verdict, choose_way
+from .budget import Budget, check_budget
 from .calibration import row_temperature, tempered
 from .held_out import HeldOut
 from .record import FORMAT, VERSION, Kind, Select, read_choice
@@ -42,12 +43,13 @@ class FitOptions(LabelOptions, total=False):
     """How to choose, as `fit` says, and by which labels: what an ensemble's `fit` takes too.
 
     Of a regression, as `fit_regression` says: `variance` and `quantiles` are of it alone;
-    `temperature`, and labels' names, are of classes.
+    `temperature`, `budget`, and labels' names, are of classes.
     """
 
     select: Select
     metric: Any
     temperature: bool
+    budget: float | None
     variance: bool
     quantiles: Sequence[float]
     steps: int
@@ -102,6 +104,8 @@ class Choice:
             which alone the temperature belongs.
         reason: of select="auto", a sentence: why this candidate, and what the last snapshot
             alone would have had, both cross-validated within the validation data.
+        budget: how early samples leave in `predict_classes`, and what that costs; None where
+            they leave when their class is certain.
     """
 
     members: tuple[str, ...]
@@ -122,6 +126,12 @@ class Choice:
     quantiles: tuple[float, ...] | None = None
     output: str | None = None
     reason: str | None = None
+    budget: Budget | None = None
+
+    @property
+    def care(self) -> float:
+        """How sure a class must be before its sample leaves `predict_classes`; 1 for certain."""
+        return 1.0 if self.budget is None else self.budget.care
 
     def apply(self, predictions: Iterable[Any]) -> Any:
         """The chosen ensemble's probabilities, or of a regression its values or its pair.
@@ -198,6 +208,7 @@ class Choice:
             "quantiles": None if self.quantiles is None else list(self.quantiles),
             "output": self.output,
             **({} if self.reason is None else {"reason": self.reason}),
+            **({} if self.budget is None else {"budget": asdict(self.budget)}),
         }
 
     @classmethod
@@ -210,7 +221,8 @@ class Choice:
         """
         fields = read_choice(data)
         candidates = [Candidate(name=name, scores=each) for name, each in fields["candidates"]]
-        return cls(**fields | {"candidates": tuple(candidates)})
+        budget = None if fields["budget"] is None else Budget(**fields["budget"])
+        return cls(**fields | {"candidates": tuple(candidates), "budget": budget})
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the choice as JSON, so that the file is all there or as it was.
@@ -244,6 +256,7 @@ def fit(
     select: Select = "last",
     metric: AnyMetric = "log_loss",
     temperature: bool = True,
+    budget: float | None = None,
     names: Sequence[str] | None = None,
     class_axis: int | None = -1,
     steps: int = 50,
@@ -286,6 +299,10 @@ def fit(
             search without it, and are calibrated after. They can search with it
             (`select_greedy(..., calibrated=True)`); in the bench of docs/quality.md that was
             no better, and far worse where all of few validation samples can be got right.
+        budget: how many members `predict_classes` of an ensemble may run on a sample, on
+            average, from 1 on: what is chosen stays, and its samples leave as early as that
+            takes. `Choice.budget` has what it costs, as `Budget` says it. By default they leave
+            when no member can change their class any more.
         names: of the members; by default "0", "1", ...
         class_axis: the axis of the classes in one member's array; None for
             outcomes (binary, multi-label).
@@ -314,12 +331,16 @@ def fit(
         (True, 0.3)
         >>> choice.apply(members).shape
         (2000,)
+        >>> budget = fit(members, y, budget=1.5).budget
+        >>> round(budget.passes, 2), round(budget.exact_passes, 2), budget.made_wrong
+        (1.35, 2.32, 0)
 
     Source: Huang et al., "Snapshot Ensembles" (2017), section 4.3 for the last m;
     Caruana et al. (2004); Rahaman & Thiery (2021) for the temperature after pooling.
     """
     measure = measure_of(metric)
     held_out = HeldOut(predictions, labels, class_axis=class_axis, **options)
+    budget = None if budget is None else check_budget(budget, len(held_out))
     names = names_of(len(held_out), names)
     how = {"steps": steps, "bags": bags, "seed": seed}
     verdict: Verdict | None = None
@@ -368,6 +389,7 @@ def fit(
         gap=chosen.gap,
         digests=None if digests is None else tuple(digests),
         reason=None if verdict is None else verdict.reason,
+        budget=None if budget is None else held_out.leaving(chosen.weights).within(budget),
     )
     if held_out.samples < FEW_SAMPLES:
         low, high = choice.interval

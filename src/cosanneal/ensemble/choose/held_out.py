@@ -15,6 +15,7 @@ from ..arrays import SMALLEST, as_numpy, as_rows
 from ..labels import LabelOptions, Labels, as_labels
 from ..score.measures import Measure
 from ..score.metrics import METRICS, row_scores
+from .budget import Leaving
 
 Floats: TypeAlias = NDArray[np.float64]
 
@@ -63,6 +64,7 @@ class HeldOut:
         self.shape = shapes.pop()
         self.class_axis = class_axis
         self.labels = as_labels(labels, self.shape, class_axis, **options)
+        self._counts = options.get("counts")
         # One row for each label (of a soft one, for each class that it may be), one
         # column for each member; and how much a row counts, None where all count the
         # same. A mean of numbers of at least 2**-126 is at least that too.
@@ -147,6 +149,10 @@ class HeldOut:
             products += flat @ flat.T
         y = self.labels
         return products / (len(y) if y.weights is None else y.weights.sum())
+
+    def leaving(self, weights: Sequence[float]) -> Leaving:
+        """When samples can leave a mean with these weights, and what it costs; not of `of`."""
+        return Leaving(self._members, weights, self.labels, self._counts)
 
     def pooled(self, weights: Sequence[float] | Floats) -> Floats:
         """`sum(w p)`, one row for each label."""

@@ -39,7 +39,7 @@ def read_choice(data: object) -> dict[str, Any]:
         *("format", "version", "members", "temperature", "class_axis", "select", "metric"),
         *("candidates", "samples", "interval", "seed", "gap", "output"),
         *("outputs", "variance_scale", "noise", "quantiles"),
-        optional=("reason",),  # of select="auto" alone
+        optional=("reason", "budget"),  # of select="auto" alone, and of those with a budget
     )
     members = reader.items("members")
     for member in members:
@@ -92,6 +92,7 @@ def read_choice(data: object) -> dict[str, Any]:
         "output": None if reader.value("output") is None else reader.text("output"),
         "outputs": reader.text("outputs"),
         "reason": reader.text("reason") if "reason" in reader else None,
+        "budget": _budget(reader.item("budget")) if "budget" in reader else None,
         **_variance(reader),
     }
 
@@ -107,6 +108,29 @@ def _candidate(reader: Reader, metric: str) -> tuple[str, dict[str, float]]:
     if metric not in scores:
         raise reader.error("scores", f"a dict that has {metric!r}")
     return reader.text("name"), scores
+
+
+def _budget(reader: Reader) -> dict[str, Any]:
+    """The fields of a budget."""
+    shares = ("care", "error", "exact_error")
+    means = ("asked", "passes", "exact_passes")
+    counts = ("made_wrong", "made_right")
+    reader.only(*means, *shares, *counts, "increase")
+    found: dict[str, Any] = {name: reader.number(name) for name in (*means, *shares)}
+    for name in means:
+        if not 1 <= found[name] < math.inf:
+            raise reader.error(name, "a finite number of at least 1")
+    for name in shares:
+        if not 0 <= found[name] <= 1:
+            raise reader.error(name, "between 0 and 1")
+    for name in counts:
+        found[name] = reader.count(name)
+        if found[name] is None or found[name] < 0:
+            raise reader.error(name, "an integer of at least 0")
+    found["increase"] = None if reader.value("increase") is None else reader.number("increase")
+    if found["increase"] is not None and not 0 <= found["increase"] <= 1:
+        raise reader.error("increase", "null or between 0 and 1")
+    return found
 
 
 def _variance(reader: Reader) -> dict[str, Any]:

@@ -185,7 +185,11 @@ def fit_outputs(
     """
     values = outputs in get_args(Regression)
     given: dict[str, Any] = {"names": names, "digests": digests, **options}
-    others = ("temperature", "ignore_index", "classes") if values else ("variance", "quantiles")
+    others = (
+        ("temperature", "budget", "ignore_index", "classes")
+        if values
+        else ("variance", "quantiles")
+    )
     for name in options:
         if name in others:
             raise EnsembleError(

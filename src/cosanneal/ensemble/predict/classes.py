@@ -1,4 +1,4 @@
-"""The classes of samples, from no more members than decide them."""
+"""The classes of samples, from no more members than decide them, or than a budget has."""
 
 from __future__ import annotations
 
@@ -41,6 +41,11 @@ class Classes(Generic[ArrayT]):
     `predict` itself does at another `batch_size`. What is left out is not looked at: a member
     that is needed for no sample is not read.
 
+    With `care` below 1, samples leave earlier, by the rule of `Budget`: their classes may be
+    others than those of `predict`. A sample that has had all members has that of `predict`, but
+    where two classes are as near as sums in another order are; and no batch is run again. Where
+    all members are run anyway, as in mode="stacked", the classes are those of `predict`.
+
     Samples are taken out of a batch that is a tuple of arrays or a dict of them, with as many rows
     as the output; of any other, the whole batch is run until all of its samples are decided. So it
     is where samples depend on each other: the first time that some are taken out of a batch of a
@@ -71,6 +76,7 @@ class Classes(Generic[ArrayT]):
         temperature: float,
         x: Any,
         *,
+        care: float = 1.0,
         batch_size: int | None = None,
         mode: Mode = "stream",
         ragged: Ragged = "error",
@@ -78,10 +84,11 @@ class Classes(Generic[ArrayT]):
         """The classes of an input's samples.
 
         Args:
-            weights: the members, by falling weight, and what each counts.
+            weights: the members, in the order in which they come, and what each counts.
             finish: makes the prediction of a pool of all of them.
             temperature: at which it makes it.
             x: the input.
+            care: how sure it must be that no class overtakes the leading one, from 0 to 1.
             batch_size: as in `PredictOptions`.
             mode: likewise.
             ragged: likewise.
@@ -103,6 +110,7 @@ class Classes(Generic[ArrayT]):
             finish,
             temperature,
             may_stop,
+            care,
             self._alone,
         )
         if mode == "stacked":
@@ -173,6 +181,7 @@ class _Plan:
         finish: makes the prediction of a pool of all of them.
         temperature: at which it makes it.
         may_stop: whether a member may be left out.
+        care: as in `Classes.predict`.
         alone: by the kind of a batch, whether its samples were seen not to depend on each other.
     """
 
@@ -182,6 +191,7 @@ class _Plan:
     finish: Finish
     temperature: float
     may_stop: bool
+    care: float
     alone: dict[object, bool]
 
     def pool(self, spec: OutputSpec) -> Any:
@@ -264,8 +274,10 @@ class _Batch:
         if self._closed or self._whole:
             self._closed = True
             return
-        if self._moved and any(
-            each.shaky or (len(self._open) and each.is_near) for each in self._leads
+        if (
+            self._moved
+            and self._plan.care == 1
+            and any(each.shaky or (len(self._open) and each.is_near) for each in self._leads)
         ):
             self._whole = True
             return
@@ -299,7 +311,7 @@ class _Batch:
             return
         self._open = np.arange(self.samples)
         for leaf, output in zip(plan.taken.leaves, outputs, strict=True):
-            self._leads.append(Lead(leaf.spec, plan.weights, plan.temperature))
+            self._leads.append(Lead(leaf.spec, plan.weights, plan.temperature, plan.care))
             # In no place: the samples that are left need not fit where all of them lie.
             like = Kind.of(output)._replace(place=None)
             self._likes.append((like, labels_like(output, leaf)))

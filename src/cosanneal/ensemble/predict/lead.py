@@ -9,7 +9,7 @@ from typing import Any, Final, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arrays import EPS, Kind, as_numpy, namespace
+from ..arrays import EPS, Kind, as_numpy, namespace, two_greatest
 from .outputs import OutputSpec
 from .pooling import Pool, Pooling
 
@@ -43,6 +43,9 @@ class Lead:
     temperature. Of outcomes, `k` is that it does not happen. Where a member gives NaN, nothing
     is decided.
 
+    With less than all care, where classes may be wrong for fewer passes, it is
+    `S_i - S_k >= care L`, as `Budget` has it; after the last member nothing is decided here.
+
     Attributes:
         leaders: the leading class of each label of the samples that are left.
         shaky: whether a vote was near a tie in another batch than the whole one.
@@ -51,6 +54,7 @@ class Lead:
         spec: what the outputs are.
         weights: the members', in the order in which they come.
         temperature: of the pooled prediction; the greatest that may be.
+        care: 1 for what is certain.
 
     Example:
         >>> lead = Lead(OutputSpec("probabilities", -1, "probabilities"), [1, 1, 1])
@@ -66,9 +70,14 @@ class Lead:
     """
 
     def __init__(
-        self, spec: OutputSpec, weights: Sequence[float], temperature: float = 1.0
+        self,
+        spec: OutputSpec,
+        weights: Sequence[float],
+        temperature: float = 1.0,
+        care: float = 1.0,
     ) -> None:
         self._spec, self._weights, self._temperature = spec, weights, temperature
+        self._care = care
         own = spec.outputs == "probabilities" and spec.pooling == "probabilities"
         self._bound = _LOOSE if own else 1.0
         self._total = math.fsum(weights)
@@ -109,7 +118,10 @@ class Lead:
         if self._noise is None:
             self._noise = namespace(wide).zeros_like(self._lead)
         left = math.fsum(self._weights[self._seen :])
-        decided = self._lead > self._bound * left + self._margin * self._total
+        if self._care == 1:
+            decided = self._lead > self._bound * left + self._margin * self._total
+        else:
+            decided = self._lead >= (self._care * left if left else math.inf)
         while decided.ndim > 1:
             decided = decided.all(-1)
         return np.asarray(as_numpy(decided), np.bool_)
@@ -143,7 +155,7 @@ class Lead:
         leaders = rows.argmax(-1)
         if rows.shape[-1] == 1:  # there is no other
             return leaders, 0 * rows[..., 0] + math.inf
-        first, second = _two_greatest(rows)
+        first, second = two_greatest(rows)
         # Where a logarithm is taken, a probability below 0 counts as 0.
         return leaders, first - namespace(second).clip(second, 0, None)
 
@@ -165,7 +177,7 @@ class Lead:
             half = 0.0 if self._spec.outputs == "logits" else 0.5
             gap, first = abs(wide - half), abs(wide)
         else:
-            first, second = _two_greatest(namespace(wide).moveaxis(wide, axis, -1))
+            first, second = two_greatest(namespace(wide).moveaxis(wide, axis, -1))
             gap, first = first - second, abs(first)
         return bool((gap <= NOISE * namespace(wide).clip(first, 1, None)).any())
 
@@ -211,13 +223,3 @@ def of_mean(mean: Any, spec: OutputSpec, like: Kind) -> Pool[Any]:
     pool.update(mean, 1.0)
     pool.like = like
     return pool
-
-
-def _two_greatest(rows: Any) -> tuple[Any, Any]:
-    """The two greatest numbers along the last axis, which may be equal; NaN is the greatest."""
-    if isinstance(rows, np.ndarray):
-        count = rows.shape[-1]
-        sorted_ = np.partition(rows, (count - 2, count - 1), axis=-1)
-        return sorted_[..., -1], sorted_[..., -2]
-    found = rows.topk(2, dim=-1).values
-    return found[..., 0], found[..., 1]
