@@ -119,6 +119,31 @@ def test_options_reach_the_choice(data: Data) -> None:
     assert document["choice"] == expected.to_dict()
 
 
+def test_a_budget_is_chosen_and_said(data: Data) -> None:
+    document = json_of(*TEST, *VALIDATION, "--select", "weights", "--budget", 1.5)
+    names = [f"m{i}" for i in range(12)]
+    expected = fit(*data["val"], select="weights", budget=1.5, names=names)
+    assert expected.budget is not None
+    assert document["choice"] == expected.to_dict()
+    (own,) = (row for row in document["passes"] if row["care"] == expected.care)
+    exact = document["passes"][-1]
+    assert 1.3 < own["passes"] < 1.7 < exact["passes"]
+    said = call(*TEST, *VALIDATION, "--select", "weights", "--budget", 1.5, "--report", "a.html")
+    assert said.exit_code == 0
+    assert (
+        f"With a budget of 1.5 members a sample: {own['passes']:.2f} and {100 * own['error']:.2f} "
+        f"% errors, beside {exact['passes']:.2f} and {100 * exact['error']:.2f} % for exact "
+        "classes."
+    ) in " ".join(said.stdout.split())
+    assert "For classes alone, a budget of 1.5" in Path("a.html").read_text(encoding="utf-8")
+    assert error_of(*TEST, *VALIDATION, "--budget", 0.5) == (
+        "Option --budget must be a finite number of at least 1, the mean number of members that "
+        "are run on a sample. Received: --budget=0.5"
+    )
+    for options in ((*TEST, "--budget", 2), (*TEST, *VALIDATION, "--regression", "--budget", 2)):
+        assert "Option --budget must be given for classes, with" in error_of(*options)
+
+
 def test_logits_that_are_probabilities_are_said(data: Data) -> None:
     result = call(*TEST, "--logits", "--json")
     assert result.exit_code == 0

@@ -292,6 +292,12 @@ WRONG: list[tuple[str, Any, str]] = [
     ("average.allowed", -1, "in 'average.allowed': must be a finite number of at least 0"),
     ("average.picked_on", 0, "in 'average.picked_on': must be an integer of at least 1"),
     ("average.refused", "a barrier", "in 'average.error': no such field"),
+    ("analysis.passes.1.passes", 0.5, r"passes\[1\].passes': must be a .* of at least 1"),
+    ("analysis.passes.1.error", 1.5, r"passes\[1\].error': must be a finite number from 0 to 1"),
+    ("analysis.passes.1.care", 0.0, "passes': must be a list by rising care"),
+    ("analysis.passes.11.care", 0.99, "passes': must be a list by rising care, up to 1, which"),
+    ("analysis.passes", [], "passes': must be a list by rising care"),
+    ("analysis.choice.budget.care", 0.31, "passes': .*which has that of the choice"),
     ("comparison.rows.0.test_nll.std", -1, r"test_nll.std': must be .* or null"),
     ("comparison.rows.0.model", 1, r"in 'comparison.rows\[0\].model': must be a string"),
     ("comparison.note", 1, "in 'comparison.note': must be a string"),
@@ -306,7 +312,7 @@ WRONG: list[tuple[str, Any, str]] = [
 
 @pytest.fixture(scope="module")
 def document() -> dict[str, Any]:
-    return whole()
+    return whole(budget=1.5)
 
 
 @pytest.mark.parametrize(("path", "value", "message"), WRONG)

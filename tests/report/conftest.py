@@ -13,7 +13,7 @@ from tests.shared.documents import whole
 
 @pytest.fixture(scope="session")
 def document() -> dict[str, Any]:
-    return whole()
+    return whole(budget=1.5)
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ from tests.shared.documents import analysis_of, bare, members_of, whole
 from tests.shared.reading import Page, page_of
 
 EVERY = ["training", "members", "correlation", "disagreement", "reliability"]
-EVERY += ["risk_coverage", "interpolation", "study"]
+EVERY += ["risk_coverage", "passes", "interpolation", "study"]
 
 
 def test_the_page_has_every_figure_and_they_stand_beside_it(reported: Path) -> None:

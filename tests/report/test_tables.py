@@ -19,7 +19,7 @@ def test_the_best_of_a_column_is_bold_and_the_chosen_is_marked(reported: Path) -
     chosen = text.count('<tr class="chosen">')
     analysis = whole()["analysis"]
     used = sum(member["weight"] > 0 for member in analysis["choice"]["members"])
-    assert chosen == used + 2  # the ensemble of them, and the candidate
+    assert chosen == used + 3  # the ensemble of them, the candidate, and the budget
     assert f"{analysis['chosen']['log_loss']:.4f}" in [f"{each:.4f}" for each in bold]
 
 

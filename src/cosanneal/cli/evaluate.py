@@ -28,6 +28,7 @@ from .options import (
     Logits,
     MetricToUse,
     Outcomes,
+    PassesBudget,
     Predictions,
     Quantiles,
     Regression,
@@ -82,6 +83,7 @@ def evaluate(
     select: SelectBy = Select.LAST,
     metric: MetricToUse = None,
     temperature: Temperature = True,
+    budget: PassesBudget = None,
     seed: Seed = 0,
     chosen: Chosen = None,
     ood: Elsewhere = None,
@@ -110,9 +112,8 @@ def evaluate(
     counted = label_files.Counted(ignore_index, classes, (mask, sample_weight), counting)
     of_classes = logits or outcomes or class_axis is not None or counted.given
     check_regression(regression, quantiles, of_classes)
-    # What is wrong with these is said before anything is computed.
-    if save is not None:
-        local_path(save)
+    _check_budget(budget, regression, validation_labels)
+    # What is wrong with it is said before anything is computed.
     if report is not None:
         from ..report.page import check_page
 
@@ -135,6 +136,7 @@ def evaluate(
                 )
             else:
                 options |= {"metric": metric or "log_loss", "temperature": temperature}
+                options["budget"] = budget
                 document, choice = _evaluate(
                     *inputs,
                     matching(ood or [], "--ood"),
@@ -157,6 +159,15 @@ def evaluate(
         (show_regression if regression else _show)(output_console(), document)
     if wrote is not None:
         print_note(wrote)
+
+
+def _check_budget(budget: float | None, regression: bool, validation_labels: Path | None) -> None:
+    if budget is not None and (regression or validation_labels is None):
+        received = "--regression" if regression else "no validation data"
+        raise CosannealError(
+            "Option --budget must be given for classes, with --validation-predictions and "
+            f"--validation-labels, on which it is kept. Received: it with {received}"
+        )
 
 
 def _check_together(
@@ -189,6 +200,8 @@ def _check_together(
             "Option --save must be given with --validation-predictions and --validation-labels, "
             "on which the choice is made. Received: neither of them"
         )
+    if save is not None:
+        local_path(save)
 
 
 def _evaluate(
@@ -375,6 +388,8 @@ _OUR_WORDS = {
     ", or a function metric(probabilities, labels)": "",
     "Argument `mask`": "Option --mask",
     "Argument `sample_weight`": "Option --sample-weight",
+    "Argument `budget`": "Option --budget",
+    "budget=": "--budget=",
     "Argument `classes`": "Option --classes",
     "Argument `ignore_index`": "Option --ignore-index",
     "; give mask=": "; give --mask",
@@ -472,6 +487,17 @@ def _sentences(document: dict[str, Any]) -> list[str]:
     elif document["ensembles"]:
         sentences.append(
             "Nothing was chosen: that takes --validation-predictions and --validation-labels."
+        )
+    if choice and "budget" in choice:
+        budget = choice["budget"]
+        own, exact = (
+            next(row for row in document["passes"] if row["care"] == care)
+            for care in (budget["care"], 1.0)
+        )
+        sentences.append(
+            f"With a budget of {budget['asked']:g} members a sample: {own['passes']:.2f} and "
+            f"{100 * own['error']:.2f} % errors, beside {exact['passes']:.2f} and "
+            f"{100 * exact['error']:.2f} % for exact classes."
         )
     if document["comparisons"]:
         subject = "The choice" if choice else "The mean of all"

@@ -103,6 +103,16 @@ MetricToUse = Annotated[
 Temperature = Annotated[
     bool, _choice(help="Fit one temperature after pooling; of a regression, the variance.")
 ]
+PassesBudget = Annotated[
+    float | None,
+    _choice(
+        "--budget",
+        help="Also choose how early a sample may leave, so that so many members are run on one, "
+        "on average, where classes alone are predicted; and say what that costs.",
+        metavar="MEMBERS",
+        show_default=False,
+    ),
+]
 Seed = Annotated[int, _choice(min=0, help="Of the intervals.", metavar="N")]
 Chosen = Annotated[
     Path | None,

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from ..core.errors import EnsembleError, shown
 from ..snapshots.store import without_nan
 from .arrays import as_numpy, as_rows
+from .choose.budget import Leaving
 from .choose.choice import Choice, names_of
 from .choose.conformal import ConformalPredictor, Method, labels_needed, set_coverage, set_size
-from .labels import LabelOptions, as_labels
+from .labels import LabelOptions, Labels, as_labels
 from .predict.pooling import Pool, pool
 from .predict.uncertainty import uncertainty
 from .score.analysis import correlation, disagreement
@@ -94,9 +95,10 @@ def analyze(
         prediction (the chosen one, or the mean of all) to the last member, and
         `comparisons_with_mean` that of the chosen one to the mean of all;
         `correlation` and `disagreement` of every two members, over what counts, each
-        the same; and the
+        the same; the
         `reliability` of the best prediction `before` its temperature and, where
-        it has one, `after`.
+        it has one, `after`; and of a choice with a budget `passes`: for some `care` each, its
+        own among them, the mean number of members (`passes`) and the `error`, as `Budget` has it.
 
     Raises:
         EnsembleError: no members, arrays that do not fit, or a choice that was
@@ -182,7 +184,20 @@ def analyze(
         "correlation": without_nan(correlation(counted).tolist()),
         "disagreement": disagreement(counted, class_axis=axis).tolist(),
         "reliability": diagrams,
+        **_passes(members, choice, y, options.get("counts")),
     }
+
+
+def _passes(
+    members: Sequence[Any], choice: Choice | None, y: Labels, counts: Any
+) -> dict[str, list[dict[str, float]]]:
+    """The error against the passes, where the choice has a budget."""
+    if choice is None or choice.budget is None:
+        return {}
+    leaving = Leaving(members, choice.weights, y, counts)
+    cares = sorted({*(i / 10 for i in range(11)), choice.care})
+    rows = [(care, *leaving.at(care)) for care in cares]
+    return {"passes": [dict(zip(("care", "passes", "error"), row, strict=True)) for row in rows]}
 
 
 def analyze_uncertainty(

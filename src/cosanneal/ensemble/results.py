@@ -272,9 +272,20 @@ def _check_analysis(results: Reader, name: str) -> None:
         raise part.error("chosen", "there where 'choice' is, and null where it is null")
     if part.value("choice") is not None and _check_choice(part, "choice").members != members:
         raise part.error("choice", "one among the members of 'members'")
+    if "passes" in part:
+        _check_passes(part)
     for field, each in _SQUARES.items():
         if field in part:
             _check_square(part, field, each, len(members))
+
+
+def _check_passes(part: Reader) -> None:
+    budget = (part.value("choice") or {}).get("budget")
+    if budget is None:
+        raise part.error("passes", "there only where 'choice' has a budget")
+    cares = [row.number("care") for row in part.items("passes")]
+    if cares != sorted(set(cares)) or budget["care"] not in cares or 1 not in cares:
+        raise part.error("passes", "a list by rising care, up to 1, which has that of the choice")
 
 
 def _check_regression(results: Reader, name: str) -> None:
@@ -419,6 +430,7 @@ _ANALYSIS: Final[dict[str, _Check]] = {
     "chosen": _or_null(_dict(_SCORE)),
     "comparisons": _COMPARISONS,
     "comparisons_with_mean?": _COMPARISONS,
+    "passes?": _dicts({"care": _Number(0, 1), "passes": _Number(1), "error": _Number(0, 1)}),
     **{f"{name}?": Reader.list for name in _SQUARES},
     "reliability?": _dict({"before": _check_diagram, "after?": _check_diagram}),
 }

@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 
 from ..core.schedule import Schedule
 from .demo import draw_study
+from .passes import draw_passes
 from .rates import draw_rate
 from .style import (
     BLUE,
@@ -53,7 +54,7 @@ _LAST = re.compile(r"last (\d+)(, temperature .*)?")
 # The name of every figure there can be, in the order in which they come.
 NAMES: Final = (
     *("training", "metrics", "members", "correlation", "disagreement"),
-    *("reliability", "risk_coverage", "interpolation", "study"),
+    *("reliability", "risk_coverage", "passes", "interpolation", "study"),
 )
 
 
@@ -86,6 +87,8 @@ def draw_results(results: Mapping[str, Any]) -> Iterator[Drawn]:
         yield _reliability(analysis["reliability"], choice)
     if "uncertainty" in results:
         yield _risk_coverage(results["uncertainty"])
+    if analysis.get("passes"):
+        yield draw_passes(analysis)
     if results.get("interpolations"):
         named = next(filter(None, (analysis.get("members"), results.get("snapshots"))), ())
         yield _interpolation(results["interpolations"], [member["name"] for member in named])

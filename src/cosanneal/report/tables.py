@@ -21,6 +21,7 @@ from .words import (
     number,
     plural,
     regression_choice_of,
+    row_of,
     scale_of,
     score,
     seeds_of,
@@ -86,6 +87,8 @@ def _tables_of_a_seed(results: Mapping[str, Any]) -> Iterator[Table]:
         yield _candidate_table(choice)
     if "uncertainty" in results:
         yield from _uncertainty_tables(results["uncertainty"])
+    if analysis and "passes" in analysis:
+        yield _passes_table(analysis)
     if "average" in results and results["average"]["refused"] is None:
         yield _average_table(results["average"])
 
@@ -367,6 +370,29 @@ def _measures(part: Mapping[str, Any]) -> Iterator[list[str]]:
     )
     for title, name, says in told:
         yield [title, *(number(row[name], 100) for row in rows), says]
+
+
+def _passes_table(analysis: Mapping[str, Any]) -> Table:
+    """The error against the passes, for several degrees of care."""
+    rows = analysis["passes"]
+    own = row_of(rows, analysis["choice"]["budget"])
+    return Table(
+        title="Fewer members a sample",
+        caption="The error of classes whose samples leave early, on "
+        f"{plural(analysis['samples'], 'sample')}: with a care of 0 after one member, with 1 when "
+        "no other member can change the class. Marked: the budget that was chosen.",
+        columns=("Care", "Members a sample", "Error, %"),
+        texts=("Care",),
+        groups=[
+            [
+                Row(
+                    cells=(f"{row['care']:.2f}", number(row["passes"]), score("error", row)),
+                    chosen=row is own,
+                )
+                for row in rows
+            ]
+        ],
+    )
 
 
 def _average_table(average: Mapping[str, Any]) -> Table:

@@ -105,13 +105,14 @@ def barrier(height: float | None) -> str:
 
 
 def paragraphs(results: Mapping[str, Any]) -> list[str]:
-    """What the numbers say: of members and choice, uncertainty, averaged weights, all seeds."""
+    """What the numbers say: of members and choice, uncertainty, weights, all seeds, passes."""
     seeds = seeds_of(results)
     return [
         _of_first(" ".join(_lead(results)), f"The first of {seeds} seeds", seeds),
         _of_first(" ".join(_uncertainty_lead(results)), "The first seed", seeds),
         _of_first(" ".join(_average_lead(results)), "The first seed", seeds),
         " ".join(_comparison_lead(results)),
+        _of_first(" ".join(_passes_lead(results)), "The first seed", seeds),
     ]
 
 
@@ -303,6 +304,36 @@ def _better_alone(
             told[listed(lower)] = who
     for what, who in told.items():
         yield f"{who} alone has {what}."
+
+
+def _passes_lead(results: Mapping[str, Any]) -> Iterator[str]:
+    """What a budget of passes costs."""
+    budget = (choice_of(results) or {}).get("budget")
+    if budget is None:
+        return
+    yield (
+        f"For classes alone, a budget of {budget['asked']:g} members a sample was asked for. On "
+        f"the validation data it takes {number(budget['passes'])}, with an error of "
+        f"{score('error', budget)} %; exact classes take {number(budget['exact_passes'])}, with "
+        f"{number(budget['exact_error'], 100)} %."
+    )
+    if budget["increase"] is not None:
+        yield (
+            f"By no more than {number(budget['increase'], 100)} percentage points does the error "
+            "rise, with 95 % confidence."
+        )
+    if rows := (results.get("analysis") or {}).get("passes"):
+        own, exact = row_of(rows, budget), rows[-1]
+        yield (
+            f"On the data that are reported here it takes {number(own['passes'])}, with "
+            f"{score('error', own)} %, beside {number(exact['passes'])} with "
+            f"{score('error', exact)} %."
+        )
+
+
+def row_of(rows: Sequence[Mapping[str, Any]], budget: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Of errors by care, the row of a budget."""
+    return next(row for row in rows if row["care"] == budget["care"])
 
 
 def _comparison_lead(results: Mapping[str, Any]) -> Iterator[str]:
