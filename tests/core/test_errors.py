@@ -15,6 +15,7 @@ from cosanneal.core.errors import (
     check_flag,
     check_rate,
     check_steps,
+    human_size,
 )
 
 NAN, INF = float("nan"), float("inf")
@@ -433,3 +434,20 @@ def test_checks_hand_back_what_they_checked() -> None:
     assert check_factor("f", 1e-5) == Fraction(1, 10**5)
     assert check_factor("f", Fraction(22, 7)) == Fraction(22, 7)
     assert check_flag("b", True) is True
+
+
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (999.5, "1 kB"),
+        (4119, "4.12 kB"),
+        (999499, "999 kB"),
+        (999500, "1 MB"),
+        (31400000000.0, "31.4 GB"),
+        (1.2345e16, "1.234e+04 TB"),
+    ],
+)
+def test_sizes_are_told_to_three_digits(size: float, said: str) -> None:
+    assert human_size(size) == said

@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..core.errors import CosannealError, EnsembleError, MissingExtraError, plural, shown
+from ..core.errors import (
+    CosannealError,
+    EnsembleError,
+    MissingExtraError,
+    human_size,
+    plural,
+    shown,
+)
 from ..core.paths import kind_of, local_path
 from .arrays import load_array
 from .console import needs_package, output_console, outside, print_error, print_note
@@ -185,7 +192,8 @@ def export(
     console.print(outside(_members(ensemble, saved)), soft_wrap=True)
     size = sum(each.stat().st_size for each in (path, *path.rglob("*")) if each.is_file())
     console.print(
-        outside(f"Wrote {out}: {format.value}, {_human(size)}, in {taken:.1f} s"), soft_wrap=True
+        outside(f"Wrote {out}: {format.value}, {human_size(size)}, in {taken:.1f} s"),
+        soft_wrap=True,
     )
     try:
         found = [shipping.run(path, each, format.value) for each in (x, x[:1])]
@@ -400,11 +408,3 @@ def _compare(
         f"{tolerance:g} is let pass",
         soft_wrap=True,
     )
-
-
-def _human(size: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 999.5:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.4g} TB"

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Column, Table
 from rich.text import Text
 
-from ..core.errors import CosannealError, EnsembleError, SnapshotError, plural
+from ..core.errors import CosannealError, EnsembleError, SnapshotError, human_size, plural
 from ..core.paths import kind_of, lasting_path, local_path
 from .console import needs_package, output_console, outside, print_error, print_note, visible
 
@@ -301,7 +301,7 @@ def _show(
     rows: Sequence[dict[str, Any]], folder: Path, console: Console, *, most: int, there: int
 ) -> None:
     """Show what was read of so many snapshots that are there, and of the newest a table."""
-    size = _human(sum(row["bytes"] for row in rows))
+    size = human_size(sum(row["bytes"] for row in rows))
     of = "" if len(rows) == there else f"{len(rows)} of "
     console.print(
         Text.assemble((of + plural(there, "snapshot"), "bold"), visible(f" in {folder}, {size}")),
@@ -323,7 +323,7 @@ def _show(
             Text(f"{row['rate']:.4g}") if row["error"] is None else Text("damaged", "red")
             for row in rows
         ],
-        "size": [Text(_human(row["bytes"])) for row in rows],
+        "size": [Text(human_size(row["bytes"])) for row in rows],
         "written": [Text(_local(row)) for row in rows],
     }
     if any(row.get("nonfinite") is not None for row in rows):
@@ -379,7 +379,7 @@ def _contents(row: dict[str, Any]) -> str:
     """The tensors of a snapshot, in short."""
     framework = row["framework"]
     version = row["versions"].get(framework, "")
-    dtypes = ", ".join(f"{name} {_human(size)}" for name, size in row["dtypes"].items())
+    dtypes = ", ".join(f"{name} {human_size(size)}" for name, size in row["dtypes"].items())
     tensors = plural(row["tensors"], "tensor")
     if row["left_out"] is not None:
         tensors = f"{row['tensors']} of {row['tensors'] + row['left_out']} tensors, a part,"
@@ -390,14 +390,6 @@ def _local(row: dict[str, Any]) -> str:
     if row["written"] is None:
         return ""
     return f"{datetime.fromisoformat(row['written']).astimezone():%Y-%m-%d %H:%M}"
-
-
-def _human(size: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 999.5:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.4g} TB"
 
 
 def _exit_if_any(errors: Iterable[str | None]) -> None:

@@ -56,6 +56,15 @@ def plural(count: int, noun: str, spec: str = "") -> str:
     return f"{count:{spec}} {noun}{'' if count == 1 else 's'}"
 
 
+def human_size(size: float) -> str:
+    """So many bytes, in words: "8 B", "4.12 kB"; of thousands, to three digits."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 999.5:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.4g} TB"
+
+
 def shown(value: object) -> str:
     """A value as it came, for a message: shortened, and never an error of its own."""
     try:
