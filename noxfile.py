@@ -1,6 +1,6 @@
 """The project's checks: `nox` runs the ordinary ones, `nox -s NAME` one of these or of the others.
 
-Not among the ordinary ones are `gpu_...`, `minimums`, `demo`, `bench` and `quality`.
+Not among the ordinary ones are `gpu_...`, `minimums`, `demo`, `bench`, `quality` and `tutorials`.
 """
 
 from __future__ import annotations
@@ -259,6 +259,13 @@ def quality(session: nox.Session) -> None:
     """The bench of ordinary tasks; arguments go to it: `nox -s quality -- score`."""
     install(session, ".[torch]", group="quality")
     session.run("python", "-m", "benchmarks.quality", *session.posargs)
+
+
+@nox.session
+def tutorials(session: nox.Session) -> None:
+    """Run the tutorials in Jupyter and write their outputs: `nox -s tutorials -- from-scratch`."""
+    install(session, ".[demo]", group="tutorials")
+    session.run("python", "docs/run_tutorials.py", *session.posargs)
 
 
 @nox.session

@@ -32,13 +32,14 @@ copyright = author  # noqa: A001 - Sphinx' name
 version = release = __version__
 
 extensions = [
-    "myst_parser",
+    "myst_nb",  # which is myst_parser, with notebooks
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
     "sphinx_design",
 ]
-source_suffix = {".md": "markdown"}
+source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb"}
+nb_execution_mode = "off"  # the tutorials stand with what came out of them
 exclude_patterns = ["README.md", "reference/_commands.md"]
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3  # links to headings, as in GitHub's rendering

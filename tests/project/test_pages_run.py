@@ -61,7 +61,8 @@ def test_the_index_in_torch() -> None:
 
 
 def test_every_page_of_this_session_is_run_here() -> None:
-    assert {*pages_of("torch")} == {
+    # The tutorials are run by test_tutorials.py.
+    assert {page for page in pages_of("torch") if page.endswith(".md")} == {
         *("start/torch.md", "schedules.md", "conventions.md", "index.md"),
         *GO_ON,
     }

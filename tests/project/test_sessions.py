@@ -15,8 +15,8 @@ import yaml
 ROOT = Path(__file__).parents[2]
 WORKFLOW = ROOT / ".github" / "workflows" / "ci.yml"
 
-# Which take long, and are looked at by people.
-NOT_IN_CI = {"bench", "demo", "quality"}
+# Which take long, or write what people look at.
+NOT_IN_CI = {"bench", "demo", "quality", "tutorials"}
 
 
 @pytest.fixture(scope="module")

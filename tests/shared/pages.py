@@ -23,6 +23,11 @@ PAGES = {
     "ensembles.md": ("torch",),
     "snapshots.md": ("torch",),
     "coming-from.md": ("peers",),
+    "tutorials/from-scratch.ipynb": ("torch",),
+    "tutorials/lora.ipynb": ("torch",),
+    "tutorials/regression.ipynb": ("torch",),
+    "tutorials/segmentation.ipynb": ("torch",),
+    "tutorials/study.ipynb": ("torch",),
 }
 # Which tests of their own run.
 ELSEWHERE = {"preemption.md", "snapshot-format.md", "storage.md", "study.md"}
