@@ -20,7 +20,7 @@ from typing import Any, Self, TypeAlias, TypedDict, Unpack
 
 from ..core.errors import SnapshotError, check_flag, check_steps, shown
 from ..core.schedule import Cycle, Schedule, check_schedule
-from .capture import Capture, Clock, HostBuffers, Standing
+from .capture import Capture, Clock, Standing
 from .ending import broken_off, ended_early, gone_beyond
 from .job import OnDurable, write, written
 from .notices import Notices, OnError
@@ -32,7 +32,7 @@ from .sigterm import FinishOnSigterm
 from .statistics import Statistics
 from .store import SnapshotStore, plain_metrics
 from .tenancy import Onlooker, Tenancy
-from .writer import Job, Writer
+from .writer import Writer
 
 _log = logging.getLogger(__name__)
 
@@ -477,20 +477,20 @@ class Recorder:
         job = partial(write, buffers, tensors, make, self._run, statistics, *told)
         statistics.waited_seconds += free - asked
         statistics.copied_seconds += copied - free
-        submit = partial(self._submit, buffers, job)
+
+        def submit() -> None:
+            self._settle()
+            try:
+                statistics.taken += 1
+                self._writer.submit(buffers, job)
+            except BaseException:
+                self._settle()
+                raise
+
         if self._writer.background:
             return submit
         submit()  # now, so that an error of it is said by this very call
         return _nothing
-
-    def _submit(self, buffers: HostBuffers, job: Job) -> None:
-        self._settle()
-        try:
-            self._statistics.taken += 1
-            self._writer.submit(buffers, job)
-        except BaseException:
-            self._settle()
-            raise
 
     def _check(self, metrics: Metrics) -> dict[str, Any]:
         """Metrics as they stand in a snapshot, with the one that decides among them."""
