@@ -23,7 +23,7 @@ from cosanneal.ensemble import (
     pool,
     sample_scores,
 )
-from cosanneal.snapshots.store import without_nan
+from cosanneal.snapshots.metadata import without_nan
 from tests.shared.calling import Command
 
 EVALUATE = Command("evaluate")
@@ -471,7 +471,7 @@ def test_options_that_do_not_fit_are_refused() -> None:
 def test_a_url_is_no_file(option: str) -> None:
     there = sorted(Path().iterdir())
     said = error_of(*TEST, *VALIDATION, option, "s3://bucket/x.html")
-    assert "object stores are not supported yet" in said
+    assert "a URL, which is not taken here" in said
     assert sorted(Path().iterdir()) == there
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import cosanneal as ca
-from cosanneal.core.paths import lasting_path, local_path
+from cosanneal.core.paths import lasting_path, local_path, url_of
 
 
 def test_a_relative_path_is_of_the_folder_in_which_it_was_given(
@@ -48,12 +48,24 @@ def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     [
         *("s3://bucket/run", "gs://bucket", "file:///home/run", "memory://run", "hf://a/b"),
         *("abfs+x://y", "simplecache::s3://bucket", "HTTPS://host/run"),
-        *(Path("s3://bucket/run"), PureWindowsPath("s3://bucket")),
     ],
 )
-def test_a_url_is_refused(url: Any) -> None:
-    with pytest.raises(ca.SnapshotError, match=r"a URL; object stores are not supported yet: copy"):
+def test_a_url_is_no_local_path(url: str) -> None:
+    with pytest.raises(ca.SnapshotError, match=r"a URL, which is not taken here; copy what"):
         local_path(url, error=ca.SnapshotError)
+    assert url_of(url) == url_of(f"{url}/") == url
+
+
+@pytest.mark.parametrize("url", [Path("s3://bucket/run"), PureWindowsPath("s3://bucket")])
+def test_a_path_of_a_url_is_refused_for_it_has_lost_a_slash(url: Any) -> None:
+    with pytest.raises(ca.SnapshotError, match=r"without one of its slashes, .*as a str"):
+        local_path(url, error=ca.SnapshotError)
+    assert url_of(url) is None
+
+
+@pytest.mark.parametrize("path", ["runs", "C:/runs", "s3:/b", "a:b//c", "", None, 3, b"s3://b/c"])
+def test_what_is_no_url(path: Any) -> None:
+    assert url_of(path) is None
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from cosanneal.snapshots.ranks import Ranks
 from cosanneal.snapshots.recorder import Recorder
 from cosanneal.snapshots.store import Snapshot, SnapshotStore
 from tests.shared.gates import Gate
+from tests.shared.ranks import together
 from tests.shared.recording import (
     EVERY_STEP,
     ArrayCapture,
@@ -24,7 +25,6 @@ from tests.shared.recording import (
     filled,
     step_and_wait,
 )
-from tests.snapshots.test_ranks import together
 
 
 def test_it_is_called_with_each_file_that_is_there_in_turn_in_the_thread_that_writes(

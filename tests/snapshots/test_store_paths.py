@@ -49,14 +49,14 @@ def test_a_folder_may_be_in_the_home_folder(
 @pytest.mark.parametrize(
     ("folder", "message"),
     [
-        ("s3://bucket/run", "object stores are not supported yet"),
-        (Path("gs://bucket/run"), "object stores are not supported yet"),
+        ("nowhere://bucket/run", "must be of a file system that fsspec reaches"),
+        (Path("gs://bucket/run"), "a URL, without one of its slashes"),
         ("", "an empty string"),
         (b"run", "bytes"),
         (None, "must be a str or a pathlib.Path. Received: None"),
     ],
 )
-def test_what_is_no_local_folder_is_refused_and_nothing_is_made(
+def test_what_is_no_folder_is_refused_and_nothing_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: Any, message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -7,7 +7,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,7 +20,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from ..core.errors import CosannealError, EnsembleError, SnapshotError, human_size, plural
-from ..core.paths import kind_of, lasting_path, local_path
+from ..core.paths import kind_of, lasting_path, local_path, url_of
 from .console import needs_package, output_console, outside, print_error, print_note, visible
 
 if TYPE_CHECKING:
@@ -32,9 +32,10 @@ _MOST_STEPS = 5
 _MOST_ROWS = 100  # of a table in a terminal, unless more are asked for
 
 Folders = Annotated[
-    list[Path],
+    list[str],
     typer.Argument(
-        help="The folder of the snapshots, or several; or files of single ones.",
+        help="The folder of the snapshots, or several; or files of single ones. Of an object store "
+        "the URL.",
         metavar="FOLDER...",
         show_default=False,
     ),
@@ -62,8 +63,9 @@ def inspect(
     `verify` for the tensors. A snapshot whose header cannot be read is named,
     and the exit code is 1. One of weights that were not finite is marked.
     """
+    snapshots = _snapshots(folders)
     found: dict[Path, list[Snapshot]] = {folder: [] for folder in map(_folder_of, folders)}
-    for snapshot in _snapshots(folders):
+    for snapshot in snapshots:
         found[snapshot.path.parent].append(snapshot)
     shown = {_folder_of(folder): _shown(folder) for folder in folders}
     described = {
@@ -72,14 +74,12 @@ def inspect(
     }
     rows = [row for each in described.values() for row in each]
     if as_json:
-        from ..snapshots.store import without_nan
+        from ..snapshots.metadata import without_nan
 
         whole = [
-            {"folder": str(shown[folder]), **row}
-            for folder, each in described.items()
-            for row in each
+            {"folder": shown[folder], **row} for folder, each in described.items() for row in each
         ]
-        document = {"folders": list(map(str, shown.values())), "snapshots": without_nan(whole)}
+        document = {"folders": [*shown.values()], "snapshots": without_nan(whole)}
         typer.echo(json.dumps(document, indent=2))
     else:
         console = output_console()
@@ -111,7 +111,7 @@ def verify(folders: Folders, as_json: AsJson = False) -> None:
                 rows[-1]["error"] = str(error)
     damaged = [row["error"] for row in rows if row["error"] is not None]
     if as_json:
-        typer.echo(json.dumps({"folders": list(map(str, folders)), "snapshots": rows}, indent=2))
+        typer.echo(json.dumps({"folders": folders, "snapshots": rows}, indent=2))
     else:
         for message in damaged:
             print_error(message)
@@ -191,11 +191,11 @@ def average(
         )
 
 
-def _snapshots(folders: Sequence[Path]) -> list[Snapshot]:
+def _snapshots(folders: Sequence[str]) -> list[Snapshot]:
     with needs_package("Reading snapshots"):
         from ..snapshots.sources import Sources
     for folder in folders:
-        if kind_of(local_path(folder, error=SnapshotError)) is None:
+        if url_of(folder) is None and kind_of(local_path(folder, error=SnapshotError)) is None:
             raise CosannealError(
                 "Argument FOLDER must be a folder, or the file of a snapshot. "
                 f"Received: {folder}, no such folder"
@@ -204,23 +204,37 @@ def _snapshots(folders: Sequence[Path]) -> list[Snapshot]:
     return Sources(given, name="Argument FOLDER", error=CosannealError).list()
 
 
-def _folder_of(path: Path) -> Path:
-    """The folder that a path is, or whose file it is."""
-    path = lasting_path(path, error=SnapshotError)
+def _folder_of(given: str) -> Path:
+    """The folder that a path is, or whose file it is; of a URL that of the local copies."""
+    url = _folder_at(given)
+    if url is not None:
+        from ..snapshots import SnapshotStore
+
+        return SnapshotStore(url).folder
+    path = lasting_path(given, error=SnapshotError)
     return path.parent if kind_of(path) == "file" else path
 
 
-def _shown(path: Path) -> Path:
+def _shown(given: str) -> str:
     """The same, as it was given."""
-    return path.parent if kind_of(local_path(path)) == "file" else path
+    url, path = _folder_at(given), Path(given)
+    if url is not None:
+        return url
+    return str(path.parent if kind_of(local_path(path)) == "file" else path)
 
 
-def _joined(folders: Sequence[Path]) -> str:
-    return " and ".join(map(str, folders))
+def _folder_at(given: str) -> str | None:
+    """The URL of a folder, or of that of a snapshot; None of a local one."""
+    url = url_of(given)
+    return re.sub(r"/cycle-[^/]*\.safetensors$", "", url) if url is not None else None
+
+
+def _joined(folders: Sequence[str]) -> str:
+    return " and ".join(folders)
 
 
 def _at_least(
-    count: int, folders: Sequence[Path], wanted: str, without: Sequence[str] = ()
+    count: int, folders: Sequence[str], wanted: str, without: Sequence[str] = ()
 ) -> list[Snapshot]:
     snapshots = _snapshots(folders)
     several = "s" if len(folders) > 1 else ""
@@ -241,7 +255,7 @@ def _at_least(
 
 def _size(snapshot: Snapshot) -> int:
     try:
-        return snapshot.path.stat().st_size
+        return snapshot.size
     except OSError:  # deleted since it was listed: reading it says so
         return 0
 
@@ -278,8 +292,8 @@ def _describe(snapshot: Snapshot) -> dict[str, Any]:
         "error": None,
     }
     try:
-        written = snapshot.path.stat().st_mtime
-        row["written"] = datetime.fromtimestamp(written, UTC).isoformat(timespec="seconds")
+        written = snapshot.written
+        row["written"] = written and written.isoformat(timespec="seconds")
         layout, metadata = snapshot.layout(), snapshot.metadata
     except OSError as error:
         row["error"] = f"Snapshot {snapshot.path} could not be read: {error.strerror or error}"
@@ -298,7 +312,7 @@ def _describe(snapshot: Snapshot) -> dict[str, Any]:
 
 
 def _show(
-    rows: Sequence[dict[str, Any]], folder: Path, console: Console, *, most: int, there: int
+    rows: Sequence[dict[str, Any]], folder: str, console: Console, *, most: int, there: int
 ) -> None:
     """Show what was read of so many snapshots that are there, and of the newest a table."""
     size = human_size(sum(row["bytes"] for row in rows))

@@ -44,14 +44,28 @@ def local_path(
             "current folder is '.'"
         )
     if _URL.match(text):
+        remedy = (
+            "which is not taken here; copy what is there, or mount the store"
+            if "://" in text
+            else "without one of its slashes, as a Path has it; give a folder's as a str"
+        )
         raise error(
-            f"A path must lead to a local file or folder. Received: {shown(text)}, a URL; object "
-            "stores are not supported yet: copy the folder, or mount it"
+            f"A path must lead to a local file or folder. Received: {shown(text)}, a URL, {remedy}"
         )
     try:
         return Path(text).expanduser()
     except RuntimeError as failure:  # no home, or no such user
         raise error(f"The path {shown(text)} leads nowhere: {failure}") from failure
+
+
+def url_of(path: object) -> str | None:
+    """The URL that a path is, without a slash at its end; None if it is none.
+
+    A `Path` of a URL has lost a slash and is none, for it may be of another place.
+    """
+    if not isinstance(path, str) or not _URL.match(path) or "://" not in path:
+        return None
+    return path.rstrip("/")
 
 
 def kind_of(

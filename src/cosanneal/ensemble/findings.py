@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import EnsembleError, shown
-from ..snapshots.store import without_nan
+from ..snapshots.metadata import without_nan
 from .arrays import as_numpy, as_rows
 from .choose.budget import Leaving
 from .choose.choice import Choice, names_of

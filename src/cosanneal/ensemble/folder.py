@@ -8,7 +8,8 @@ from typing import Any
 from ..core.difference import difference
 from ..core.errors import SnapshotError
 from ..core.schedule import Schedule
-from ..snapshots.store import Snapshot, SnapshotStore, without_nan
+from ..snapshots.metadata import without_nan
+from ..snapshots.store import Snapshot, SnapshotStore
 from .choose.choice import Choice
 from .members import CHOICE_NAME, members_of
 from .results import FORMAT, VERSION
@@ -22,7 +23,7 @@ def folder_results(folder: str | os.PathLike[str], *, choice: bool = True) -> di
     there.
 
     Args:
-        folder: the folder.
+        folder: the folder, or its URL (there is no choice beside those at one).
         choice: False leaves the choice aside, also one that could not be read.
 
     Returns:
@@ -48,19 +49,21 @@ def folder_results(folder: str | os.PathLike[str], *, choice: bool = True) -> di
     snapshots = store.list()
     if not snapshots:
         hint = ""
-        if not store.folder.is_dir():
+        if store.url is not None:
+            hint = " there"
+        elif not store.folder.is_dir():
             hint = ", no folder"
         elif (store.folder / "results.json").is_file():
             hint = " there; it has a results.json: give that"
         raise SnapshotError(
-            f"Folder {store.folder} must hold at least one snapshot. Received: none{hint}"
+            f"Folder {store.where} must hold at least one snapshot. Received: none{hint}"
         )
     newest = snapshots[-1]
     schedule = newest.schedule
     results: dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,
-        "title": f"Snapshots in {store.folder.resolve().name}",
+        "title": f"Snapshots in {store.url or store.folder.resolve().name}",
         "run": {
             "schedule": schedule.to_dict(),
             "updates": newest.step,
@@ -80,7 +83,7 @@ def folder_results(folder: str | os.PathLike[str], *, choice: bool = True) -> di
         ],
     }
     file = store.folder / CHOICE_NAME
-    if choice and file.exists():
+    if choice and store.url is None and file.exists():
         saved = Choice.load(file)
         members_of(saved, snapshots, file, where=f"folder {store.folder}")
         results["choice"] = saved.to_dict()

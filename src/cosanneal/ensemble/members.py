@@ -160,8 +160,8 @@ class Members:
         folder = self._picked[0].sources.folder if len(self._picked) == 1 else None
         if path is None and folder is None:
             raise EnsembleError(
-                "Argument `path` must be given where the ensemble is not of one folder, beside "
-                f"whose snapshots the choice would be. Received: none, for {self.where}"
+                "Argument `path` must be given where the ensemble is not of one local folder, "
+                f"beside whose snapshots the choice would be. Received: none, for {self.where}"
             )
         return Path(folder / CHOICE_NAME if path is None and folder is not None else path or "")
 

@@ -49,7 +49,7 @@ from ..core.documents import read_document
 from ..core.errors import CosannealError, EnsembleError
 from ..core.records import Reader
 from ..core.schedule import Schedule
-from ..snapshots.store import without_nan
+from ..snapshots.metadata import without_nan
 from .choose.choice import Choice
 from .choose.conformal import Method
 from .score.measures import is_metric

@@ -58,6 +58,24 @@ class _Place:
     digest: str
 
 
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What the header of a snapshot says, checked.
+
+    Attributes:
+        raw_metadata: its metadata, as they stand there.
+        places: where each tensor is, by name.
+    """
+
+    raw_metadata: dict[str, str]
+    places: dict[str, _Place]
+
+    @property
+    def layout(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        """The shape and the dtype's name of each tensor, by name."""
+        return {name: (at.shape, at.dtype) for name, at in self.places.items()}
+
+
 class SnapshotReader(Mapping[str, NDArray[Any]]):
     """The tensors of an opened snapshot, by name, each read when it is asked for.
 
@@ -69,6 +87,7 @@ class SnapshotReader(Mapping[str, NDArray[Any]]):
     Args:
         path: the file.
         verify: compare each tensor with its digest when it is read.
+        held: closed with it: what keeps the file in its place.
 
     Raises:
         SnapshotError: the file cannot be read, or its header is not what was
@@ -81,8 +100,9 @@ class SnapshotReader(Mapping[str, NDArray[Any]]):
     Example: see `Snapshot.open`, which gives readers.
     """
 
-    def __init__(self, path: Path, *, verify: bool = True) -> None:
+    def __init__(self, path: Path, *, verify: bool = True, held: BinaryIO | None = None) -> None:
         self._path = path
+        self._held = held
         self._verify = verify
         self._checked: set[str] = set()  # the tensors whose mapped bytes were found right
         self._map: mmap.mmap | None = None
@@ -92,13 +112,14 @@ class SnapshotReader(Mapping[str, NDArray[Any]]):
         except OSError as error:
             raise self._error(error.strerror or str(error)) from error
         try:
-            self.raw_metadata, self._places = _read_header(path, self._file)
+            header = read_header(path, self._file, os.fstat(self._file.fileno()).st_size)
         except BaseException as error:
             self._file.close()
-            if not isinstance(error, ValueError | OSError):
+            if not isinstance(error, OSError):
                 raise
             raise self._error(f"{error}; {_REMEDY}") from error
-        self.layout = {name: (at.shape, at.dtype) for name, at in self._places.items()}
+        self.raw_metadata, self._places = header.raw_metadata, header.places
+        self.layout = header.layout
 
     def __enter__(self) -> Self:
         return self
@@ -239,6 +260,8 @@ class SnapshotReader(Mapping[str, NDArray[Any]]):
     def close(self) -> None:
         """Close the file. Arrays that were handed out stay usable."""
         self._file.close()
+        if self._held is not None:
+            self._held.close()
         # Unmapped when the last array over it is gone.
         self._map = None
 
@@ -292,14 +315,25 @@ def numpy_dtype(name: str) -> np.dtype[Any] | None:
         return None
 
 
-def _read_header(path: Path, file: BinaryIO) -> tuple[dict[str, str], dict[str, _Place]]:
-    """What the header says, all of it checked.
+def read_header(path: Path | str, file: BinaryIO, size: int) -> Header:
+    """What a header says, all of it checked.
+
+    Args:
+        path: what the messages call the snapshot.
+        file: its bytes, as far as the header goes.
+        size: how many it has in all.
 
     Raises:
-        SnapshotError: it is of another version.
-        ValueError: it cannot be so.
+        SnapshotError: it cannot be so, or is of another version.
+        OSError: the file cannot be read.
     """
-    size = os.fstat(file.fileno()).st_size
+    try:
+        return _read_header(path, file, size)
+    except ValueError as error:
+        raise SnapshotError(f"Snapshot {path} could not be read: {error}; {_REMEDY}") from error
+
+
+def _read_header(path: Path | str, file: BinaryIO, size: int) -> Header:
     if size < 8:
         raise ValueError(f"it has {size} bytes")
     length = int.from_bytes(file.read(8), "little")
@@ -329,7 +363,7 @@ def _read_header(path: Path, file: BinaryIO) -> tuple[dict[str, str], dict[str, 
         raise ValueError("its header does not match its digest")
     del header["__metadata__"]
     places = _check_places(header, metadata.get("digests", ""), 8 + length, size)
-    return {**metadata, "digest": digest}, places
+    return Header({**metadata, "digest": digest}, places)
 
 
 def _check_places(

@@ -23,6 +23,7 @@ from ..core.schedule import Cycle, Schedule, check_schedule
 from .capture import Capture, Clock, Standing
 from .ending import broken_off, ended_early, gone_beyond
 from .job import OnDurable, write, written
+from .metadata import plain_metrics
 from .notices import Notices, OnError
 from .part import Part, Which
 from .ranks import ALONE, Ranks
@@ -30,7 +31,7 @@ from .resume import Run
 from .retention import Mode, Retention, check_count
 from .sigterm import FinishOnSigterm
 from .statistics import Statistics
-from .store import SnapshotStore, plain_metrics
+from .store import SnapshotStore
 from .tenancy import Onlooker, Tenancy
 from .writer import Writer
 

@@ -81,7 +81,7 @@ class Run:
             found = self._store.list()
             if found:
                 raise SnapshotError(
-                    f"Folder {self._store.folder} must hold no snapshots of another run. Received: "
+                    f"Folder {self._store.where} must hold no snapshots of another run. Received: "
                     f"{len(found)}, up to step {found[-1].step}; go on from there with "
                     "resume_from=step, start over with resume_from=0 (as in a notebook's cell that "
                     "is run again; they go once the first new one is there), or choose another "
@@ -133,7 +133,7 @@ class Run:
                 "the recorder's wait() before a checkpoint is saved, so that this cannot happen",
                 updates,
                 cycle - 1,
-                self._store.folder,
+                self._store.where,
             )
         return kept[-1].standing if kept else Standing(0, 0)
 
@@ -175,7 +175,7 @@ class Run:
             name = min(rest.keys() ^ left_out)
             lacks = "is not in it" if name in rest else "is in it"
             return (
-                f"Folder {self._store.folder} must hold snapshots of one part of the model. "
+                f"Folder {self._store.where} must hold snapshots of one part of the model. "
                 f"Received: {snapshot.path}, of {len(there)} of {len(there) + len(rest)} tensors, "
                 f"where this run's `which` chooses {len(layout)}: {name!r} {lacks}; give the "
                 "`which` of that run"
@@ -186,7 +186,7 @@ class Run:
         if mismatch is None:
             return None
         return (
-            f"Folder {self._store.folder} must hold snapshots of this model alone. "
+            f"Folder {self._store.where} must hold snapshots of this model alone. "
             f"Received: {snapshot.path}, of another: {mismatch}"
         )
 
@@ -278,6 +278,6 @@ class Run:
             _log.info(
                 "%d snapshot(s) in %s stay until the next one is there, which replaces them",
                 len(snapshots),
-                self._store.folder,
+                self._store.where,
             )
         self._abandoned = snapshots

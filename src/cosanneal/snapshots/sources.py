@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TypeAlias
 
 from ..core.errors import CosannealError, SnapshotError, shown
-from ..core.paths import kind_of, lasting_path
+from ..core.paths import kind_of, lasting_path, url_of
 from .store import SNAPSHOT_NAME, Snapshot, SnapshotStore
 
-# A folder, a file of one snapshot, or either as an object.
+# A folder, a file of one snapshot, the URL of either, or either as an object.
 Source: TypeAlias = str | os.PathLike[str] | SnapshotStore | Snapshot
 
 
@@ -21,7 +21,8 @@ class Sources:
     Their order is that of the list, and within a folder oldest first.
 
     Args:
-        given: a folder, its store, the file of a snapshot, a `Snapshot`, or a list of these.
+        given: a folder, its store, the file of a snapshot, the URL of a folder or a snapshot, a
+            `Snapshot`, or a list of these.
         name: what the messages call the argument.
         error: what to raise.
 
@@ -31,7 +32,7 @@ class Sources:
 
     Attributes:
         stores: those of the folders.
-        folder: the folder, where nothing else was given; else None.
+        folder: the local folder, where nothing else was given; else None.
     """
 
     def __init__(
@@ -48,7 +49,8 @@ class Sources:
             raise error(f"{name} must name at least one folder or file. Received: {shown(given)}")
         self._sources = [self._of(each) for each in listed]
         self.stores = tuple(each for each in self._sources if isinstance(each, SnapshotStore))
-        self.folder = self.stores[0].folder if self.stores and not several else None
+        alone = self.stores and not several and self.stores[0].url is None
+        self.folder = self.stores[0].folder if alone else None
         self._several = several
         _refuse_twice(
             [
@@ -62,7 +64,7 @@ class Sources:
     @property
     def where(self) -> str:
         """What they are, for a sentence: "folder runs/a", "folders runs/a and runs/b"."""
-        folders = [str(each.folder) for each in self.stores]
+        folders = [each.where for each in self.stores]
         files = [str(each.path) for each in self._sources if isinstance(each, Snapshot)]
         parts = [
             f"{noun}{'s' if len(paths) > 1 else ''} {' and '.join(paths)}"
@@ -83,7 +85,7 @@ class Sources:
             if not snapshots and self._several:
                 raise self._error(
                     f"{self._name} must name folders that hold snapshots. "
-                    f"Received: {source.folder}, which holds none"  # type: ignore[union-attr]
+                    f"Received: {source.where}, which holds none"  # type: ignore[union-attr]
                 )
             found += snapshots
         _refuse_twice([each.path for each in found], self._name, self._error)
@@ -97,6 +99,10 @@ class Sources:
                 f"{self._name} must be a folder, the file of a snapshot, a SnapshotStore, a "
                 f"Snapshot, or a list of these. Received: {shown(source)}"
             )
+        url = url_of(source)
+        if url is not None:
+            named = SNAPSHOT_NAME.fullmatch(url.rpartition("/")[2])
+            return Snapshot.at(url) if named else SnapshotStore(url)
         path = lasting_path(source, error=SnapshotError)
         kind, named = kind_of(path, error=SnapshotError), SNAPSHOT_NAME.fullmatch(path.name)
         if kind == "file" and named:

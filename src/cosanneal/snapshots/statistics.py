@@ -11,7 +11,8 @@ class Statistics:
 
     Attributes:
         taken: the snapshots whose weights were copied.
-        durable: those of them that are on the disk; `on_durable` is called next.
+        durable: those of them that are on the disk, or of a folder at a URL in the store;
+            `on_durable` is called next.
         failed: those that were lost, or may be, to an error of the file system
             or an interrupt.
         data_bytes: the bytes of the durable ones' weights.
@@ -20,7 +21,8 @@ class Statistics:
         waited_seconds: how much of that it waited for an earlier snapshot to
             become durable; more `max_pending`, or a faster disk, would help.
         copied_seconds: how much of it the weights were copied.
-        writing_seconds: how long the writing took, in the background or not.
+        writing_seconds: how long the writing took, in the background or not, with the putting
+            into a store.
     """
 
     taken: int = 0

@@ -3,34 +3,39 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 from ..core.atomic import make_folder, sync_folder
-from ..core.documents import parse_document
 from ..core.errors import MAX_STEPS, ScheduleError, SnapshotError, shown
-from ..core.paths import lasting_path
+from ..core.paths import lasting_path, url_of
 from ..core.schedule import Schedule
+from .cache import Cache
 from .capture import Standing
 from .file import FORMAT_VERSION, TensorBytes, write_file
+from .lease import Lease
+from .metadata import parse_object, plain_metrics
 from .part import RestDigests
 from .reader import SnapshotReader
+from .storage import Remote, RemoteFile
 
 SNAPSHOT_NAME: Final = re.compile(r"cycle-(\d{4,20})-step-(\d{10,20})\.safetensors")
-# Less than a document that tells of snapshots may have.
-_DEPTH: Final = 32
 _LEFTOVER: Final = re.compile(r"\.cycle-\d+-step-\d+\.safetensors\.[0-9a-f]+\.tmp")
 
 
 class Snapshot:
     """One snapshot in a store.
 
+    Args:
+        there: what it is at the store, of a folder at a URL.
+
     Attributes:
-        path: its file.
+        path: its file. Of a folder at a URL, that of the local copy, which is there while the
+            snapshot is open, and may be gone at other times.
         cycle: the index, from 0, of the cycle at whose end it was taken; of one that was
             taken between two ends, of the cycle in which its last update lay.
         step: the number of optimizer updates its weights have seen.
@@ -38,10 +43,13 @@ class Snapshot:
     Example: see `SnapshotStore`, whose `list` gives snapshots, and `Snapshot.open`.
     """
 
-    __slots__ = ("_metadata", "cycle", "path", "step")
+    __slots__ = ("_metadata", "_there", "cycle", "path", "step")
 
-    def __init__(self, path: Path, *, cycle: int, step: int) -> None:
+    def __init__(
+        self, path: Path, *, cycle: int, step: int, there: RemoteFile | None = None
+    ) -> None:
         self.path = path
+        self._there = there
         self.cycle = cycle
         self.step = step
         self._metadata: dict[str, Any] | None = None
@@ -51,13 +59,16 @@ class Snapshot:
         """The snapshot that a file is; one that is a snapshot already stays as it is.
 
         Args:
-            path: the file, under the name that it was written under.
+            path: the file, or its URL, under the name that it was written under.
 
         Raises:
-            SnapshotError: no path, or no snapshot's name.
+            SnapshotError: no path, or no snapshot's name; or nothing is at the URL.
         """
         if isinstance(path, Snapshot):
             return path
+        url = url_of(path)
+        if url is not None and SNAPSHOT_NAME.fullmatch(url.rpartition("/")[2]):
+            return SnapshotStore(url.rpartition("/")[0]).snapshot(url.rpartition("/")[2])
         file = lasting_path(path, error=SnapshotError)
         match = SNAPSHOT_NAME.fullmatch(file.name)
         if not match:
@@ -69,7 +80,8 @@ class Snapshot:
         return cls(file, cycle=int(match[1]), step=int(match[2]))
 
     def __repr__(self) -> str:
-        return f"<Snapshot: cycle {self.cycle}, step {self.step}, {str(self.path)!r}>"
+        where = str(self.path) if self._there is None else self._there.url
+        return f"<Snapshot: cycle {self.cycle}, step {self.step}, {where!r}>"
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -86,10 +98,33 @@ class Snapshot:
         Raises:
             SnapshotError: the file is no snapshot that this version reads.
         """
-        if self._metadata is None:
+        if self._metadata is None and self._there is not None:
+            header = self._there.header()
+            self._metadata = _parse_metadata(self, header.raw_metadata, header.places)
+        elif self._metadata is None:
             with self.open():
                 pass
         return self._metadata or {}
+
+    @property
+    def size(self) -> int:
+        """The bytes of its file.
+
+        Raises:
+            OSError: it is gone.
+        """
+        return self.path.stat().st_size if self._there is None else self._there.entry.size
+
+    @property
+    def written(self) -> datetime | None:
+        """When its file was written; None where a store does not say so.
+
+        Raises:
+            OSError: it is gone.
+        """
+        if self._there is not None:
+            return self._there.entry.written
+        return datetime.fromtimestamp(self.path.stat().st_mtime, UTC)
 
     @property
     def standing(self) -> Standing:
@@ -113,11 +148,15 @@ class Snapshot:
         Raises:
             SnapshotError: the header cannot be read, or is not what was written.
         """
+        if self._there is not None:
+            return self._there.header().layout
         with self.open() as tensors:
             return tensors.layout
 
     def open(self, *, verify: bool = True) -> SnapshotReader:
         """Its tensors, each read when it is asked for: for one at a time, or for a few of many.
+
+        Of a folder at a URL the file is fetched first, whole, unless it is here.
 
         Args:
             verify: compare each tensor with its digest when it is read. The
@@ -135,9 +174,15 @@ class Snapshot:
             ...     with snapshot.open() as tensors:
             ...         return tensors[name].mean()
         """
-        reader = SnapshotReader(self.path, verify=verify)
+        held = None if self._there is None else self._there.opened(self.path)
         try:
-            self._metadata = _parse_metadata(self, reader)
+            reader = SnapshotReader(self.path, verify=verify, held=held)
+        except BaseException:
+            if held is not None:
+                held.close()
+            raise
+        try:
+            self._metadata = _parse_metadata(self, reader.raw_metadata, reader)
         except BaseException:
             reader.close()
             raise
@@ -185,10 +230,23 @@ class SnapshotStore:
 
     Args:
         folder: its path; made by `prepare`, which a recorder calls. It is the
-            same folder after a chdir, and `~` is the home folder.
+            same folder after a chdir, and `~` is the home folder. Or a URL, such as
+            `s3://bucket/run`, that fsspec reaches: then what is there counts, and local files
+            are copies of it.
+        storage_options: of a URL, what fsspec's file system is made with, such as
+            `endpoint_url` or `anon`; beside what its configuration and the environment say.
+        cache: of a URL, the folder of the local copies, of all stores together; by default
+            $COSANNEAL_CACHE, else `cosanneal` in the user's folder of caches.
+        cache_bytes: how many bytes they may have, 16 GB by default. The least recently used go
+            first; those that are open stay.
+
+    Attributes:
+        folder: its path; of a URL, that of the local copies.
+        url: the URL; None of a local folder.
 
     Raises:
-        SnapshotError: a URL, or no path.
+        SnapshotError: no path; or a URL of no folder that fsspec reaches.
+        MissingExtraError: a URL, and fsspec is not installed.
 
     Example:
         >>> import tempfile
@@ -197,11 +255,44 @@ class SnapshotStore:
         []
     """
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        storage_options: Mapping[str, Any] | None = None,
+        cache: str | os.PathLike[str] | None = None,
+        cache_bytes: int | None = None,
+    ) -> None:
+        self._remote: Remote | None = None
+        self.url = url_of(folder)
+        if self.url is not None:
+            self._remote = Remote(self.url, storage_options, Cache.of(cache, cache_bytes))
+            self.folder = self._remote.folder
+            return
         self.folder = lasting_path(folder, error=SnapshotError)
+        given = {"storage_options": storage_options, "cache": cache, "cache_bytes": cache_bytes}
+        for name, value in given.items():
+            if value is not None:
+                raise SnapshotError(
+                    f"Argument `{name}` is for a folder at a URL, such as s3://bucket/run. "
+                    f"Received: {name}={shown(value)}, with the local {shown(str(folder))}"
+                )
 
     def __repr__(self) -> str:
-        return f"SnapshotStore({str(self.folder)!r})"
+        return f"SnapshotStore({self.where!r})"
+
+    @property
+    def where(self) -> str:
+        """Its URL, or its path, for a sentence."""
+        return self.url or str(self.folder)
+
+    def lease(self) -> Lease | None:
+        """The right to write to the store of its URL, taken; None of a local folder.
+
+        Raises:
+            SnapshotError: another recorder has it.
+        """
+        return None if self._remote is None else Lease(self._remote)
 
     def list(self) -> list[Snapshot]:
         """The snapshots of the folder, oldest first.
@@ -211,6 +302,9 @@ class SnapshotStore:
         name than it would be written under: a copy with one more zero is no
         second member.
         """
+        if self._remote is not None:
+            there = {each.name: self._remote.file(each) for each in self._remote.entries()}
+            return _among(self.folder, there)
         try:
             with os.scandir(self.folder) as entries:
                 files = [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
@@ -220,13 +314,25 @@ class SnapshotStore:
             raise SnapshotError(
                 f"Folder {self.folder} could not be read: {error.strerror or error}"
             ) from error
-        found = [
-            Snapshot(self.folder / name, cycle=cycle, step=step)
-            for name in files
-            if (match := SNAPSHOT_NAME.fullmatch(name))
-            and name == _name(cycle := int(match[1]), step := int(match[2]))
-        ]
-        return sorted(found, key=lambda snapshot: (snapshot.step, snapshot.cycle))
+        return _among(self.folder, dict.fromkeys(files))
+
+    def snapshot(self, name: str) -> Snapshot:
+        """The snapshot of that name.
+
+        Raises:
+            SnapshotError: there is none.
+
+        Example:
+            >>> def first_of(folder):
+            ...     return SnapshotStore(folder).snapshot("cycle-0000-step-0000000100.safetensors")
+        """
+        for found in self.list():
+            if found.path.name == name:
+                return found
+        raise SnapshotError(
+            f"Argument `name` must be that of a snapshot in {self.where}. Received: "
+            f"{shown(name)}, of which there is none"
+        )
 
     def write(
         self,
@@ -243,7 +349,7 @@ class SnapshotStore:
         nonfinite: str | None = None,
         rest: RestDigests | None = None,
     ) -> Snapshot:
-        """Write one snapshot; when this returns, it is durable.
+        """Write one snapshot; when this returns, it is durable, at the store if it has a URL.
 
         Args:
             tensors: the weights by name.
@@ -278,6 +384,10 @@ class SnapshotStore:
             metadata["schedule_step"] = str(schedule_step)
         snapshot = Snapshot(self.folder / _name(cycle, step), cycle=cycle, step=step)
         write_file(snapshot.path, tensors, metadata)
+        if self._remote is not None:
+            entry = self._remote.put(snapshot.path)
+            there = self._remote.file(entry)
+            return Snapshot(snapshot.path, cycle=cycle, step=step, there=there)
         return snapshot
 
     def verify(self) -> int:
@@ -298,7 +408,7 @@ class SnapshotStore:
                 damaged.append(str(error))
         if damaged:
             raise SnapshotError(
-                f"{len(damaged)} of {len(snapshots)} snapshots in {self.folder} are damaged:\n"
+                f"{len(damaged)} of {len(snapshots)} snapshots in {self.where} are damaged:\n"
                 + "\n".join(damaged)
             )
         return len(snapshots)
@@ -327,6 +437,8 @@ class SnapshotStore:
                 f"Folder {self.folder} must be a folder that can be written to. "
                 "Received: a read-only one; mend its permissions or choose another"
             )
+        if self._remote is not None:
+            self._remote.prepare(_LEFTOVER.fullmatch)
 
     def delete(self, *snapshots: Snapshot) -> None:
         """Delete snapshots, for good when this returns; one that is gone already is passed over.
@@ -337,13 +449,15 @@ class SnapshotStore:
         for snapshot in snapshots:
             if snapshot.path.parent != self.folder:
                 raise SnapshotError(
-                    f"The snapshots to delete must be of folder {self.folder}. Received: "
+                    f"The snapshots to delete must be of folder {self.where}. Received: "
                     f"{snapshot.path}; ask the store of its folder"
                 )
+        if self._remote is not None:
+            self._remote.delete(*(snapshot.path.name for snapshot in snapshots))
         try:
             for snapshot in snapshots:
                 snapshot.path.unlink(missing_ok=True)
-            if snapshots:
+            if snapshots and self._remote is None:
                 sync_folder(self.folder)
         except OSError as error:
             raise SnapshotError(
@@ -352,45 +466,24 @@ class SnapshotStore:
             ) from error
 
 
+def _among(folder: Path, files: Mapping[str, RemoteFile | None]) -> list[Snapshot]:
+    """The snapshots among a folder's files, oldest first."""
+    found = [
+        Snapshot(folder / name, cycle=cycle, step=step, there=there)
+        for name, there in files.items()
+        if (match := SNAPSHOT_NAME.fullmatch(name))
+        and name == _name(cycle := int(match[1]), step := int(match[2]))
+    ]
+    return sorted(found, key=lambda snapshot: (snapshot.step, snapshot.cycle))
+
+
 def _name(cycle: int, step: int) -> str:
     return f"cycle-{cycle:04d}-step-{step:010d}.safetensors"
 
 
-def plain_metrics(metrics: Mapping[str, Any] | None) -> dict[str, Any]:
-    """A copy of the user's metrics as they stand in a snapshot.
-
-    Raises:
-        SnapshotError: they are no plain data.
-    """
-    try:
-        text = json.dumps(dict(metrics or {}), default=_as_number)
-        return _parse_object(text, "metrics")
-    except (TypeError, ValueError, RecursionError) as error:
-        raise SnapshotError(
-            "Argument `metrics` must be a dict of numbers, strings and lists of them. "
-            f"Received: {shown(metrics)} ({error})"
-        ) from error
-
-
-def without_nan(value: Any) -> Any:
-    """The value without what JSON has no word for: NaN and the infinities become null."""
-    if isinstance(value, Mapping):
-        return {name: without_nan(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_nan(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _as_number(value: object) -> Any:
-    """Zero-dimensional arrays and tensors stand for their number."""
-    item = getattr(value, "item", None)
-    if item is None:
-        raise TypeError(f"{type(value).__name__} is no number")
-    return item()
-
-
-def _parse_metadata(snapshot: Snapshot, reader: SnapshotReader) -> dict[str, Any]:
-    raw = reader.raw_metadata
+def _parse_metadata(
+    snapshot: Snapshot, raw: Mapping[str, str], tensors: Container[str]
+) -> dict[str, Any]:
     try:
         metadata: dict[str, Any] = {
             "format": FORMAT_VERSION,
@@ -398,21 +491,21 @@ def _parse_metadata(snapshot: Snapshot, reader: SnapshotReader) -> dict[str, Any
             "step": int(raw["step"]),
             "schedule_step": int(raw.get("schedule_step", raw["step"])),
             "rate": float(raw["rate"]),
-            "schedule": _parse_object(raw["schedule"], "schedule"),
+            "schedule": parse_object(raw["schedule"], "schedule"),
             "framework": raw["framework"],
-            "versions": _parse_object(raw["versions"], "versions"),
-            "metrics": _parse_object(raw["metrics"], "metrics"),
+            "versions": parse_object(raw["versions"], "versions"),
+            "metrics": parse_object(raw["metrics"], "metrics"),
             "nonfinite": raw.get("nonfinite"),
-            "rest": _parse_object(raw["rest"], "rest") if "rest" in raw else None,
+            "rest": parse_object(raw["rest"], "rest") if "rest" in raw else None,
             "digest": raw["digest"],
         }
         for name in ("cycle", "step", "schedule_step"):
             if not 0 <= metadata[name] <= MAX_STEPS:
                 raise ValueError(f"in '{name}': {shown(metadata[name])} is no count of updates")
-        if metadata["nonfinite"] is not None and metadata["nonfinite"] not in reader:
+        if metadata["nonfinite"] is not None and metadata["nonfinite"] not in tensors:
             raise ValueError(f"in 'nonfinite': {shown(metadata['nonfinite'])} is no tensor's name")
         for name, digest in (metadata["rest"] or {}).items():
-            if name in reader or not isinstance(digest, str):
+            if name in tensors or not isinstance(digest, str):
                 raise ValueError(f"in 'rest': {shown(name)} is recorded, or has no digest")
     except (KeyError, ValueError) as error:
         what = f"no {error}" if isinstance(error, KeyError) else error
@@ -427,11 +520,3 @@ def _parse_metadata(snapshot: Snapshot, reader: SnapshotReader) -> dict[str, Any
             "give it that name, or delete it"
         )
     return metadata
-
-
-def _parse_object(text: str, name: str) -> dict[str, Any]:
-    # Metrics that are no number are in a snapshot as they came.
-    value = parse_document(text, at=name, finite=False, depth=_DEPTH)
-    if not isinstance(value, dict):
-        raise ValueError(f"in '{name}': {shown(value)} is no JSON object")
-    return value

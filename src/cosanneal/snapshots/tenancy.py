@@ -46,6 +46,11 @@ class Tenancy:
             if other._process == self._process and other._is_of(store.folder):
                 other.give_way()
         self._lock = FolderLock(store.folder)
+        try:
+            self._lease = store.lease()
+        except BaseException:
+            self._lock.release()
+            raise
         _tenants.add(self)
 
     @property
@@ -61,7 +66,7 @@ class Tenancy:
         """
         if self.lost:
             raise SnapshotError(
-                f"A recorder must have its folder, {self._store.folder}, for itself. Received: "
+                f"A recorder must have its folder, {self._store.where}, for itself. Received: "
                 "another recorder of this process took the folder over; step that one"
             )
 
@@ -76,11 +81,13 @@ class Tenancy:
         """
         if not self._lock.is_of_folder and (found := self._store.list()):
             raise SnapshotError(
-                f"Folder {self._store.folder} must stay where it is while a recorder writes to it. "
+                f"Folder {self._store.where} must stay where it is while a recorder writes to it. "
                 f"Received: another folder of that name, with {plural(len(found), 'snapshot')} "
                 "that the recorder did not write; make a new recorder, for another folder"
             )
         self._lock.keep()
+        if self._lease is not None:
+            self._lease.check()
         return self._store
 
     def enter(self) -> None:
@@ -97,7 +104,7 @@ class Tenancy:
         if not self.dropped and (self.inside or self._thread() is not threading.current_thread()):
             why = "inside of its `with` block" if self.inside else "made in another thread"
             raise SnapshotError(
-                f"Folder {self._store.folder} must have one recorder at a time. Received: one that "
+                f"Folder {self._store.where} must have one recorder at a time. Received: one that "
                 f"another recorder of this process is writing to, {why}; call its close() first, "
                 "or choose another folder. Where no variable holds it, an exception's traceback may"
             )
@@ -108,6 +115,8 @@ class Tenancy:
 
     def end(self) -> None:
         """Let others write to the folder; doing so twice is fine."""
+        if self._lease is not None:
+            self._lease.release()
         self._lock.release()
         _tenants.discard(self)
 
@@ -126,11 +135,17 @@ class Tenancy:
         if self._left is None:
             return
         self._lock.acquire()
+        try:
+            if self._lease is not None:
+                self._lease.acquire()
+        except BaseException:
+            self._lock.release()
+            raise
         found = [snapshot.path for snapshot in self._store.list()]
         if found != self._left:
-            self._lock.release()
+            self.end()
             raise SnapshotError(
-                f"Folder {self._store.folder} must hold the {len(self._left)} snapshots that the "
+                f"Folder {self._store.where} must hold the {len(self._left)} snapshots that the "
                 f"recorder left there. Received: {len(found)}, or others; make a new recorder"
             )
         self._left = None
