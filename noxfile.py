@@ -201,7 +201,7 @@ def peers(session: nox.Session) -> None:
 @nox.session
 def engines(session: nox.Session) -> None:
     """The trainers that people train with, runs on several processes, and ONNX Runtime."""
-    install(session, ".[lightning,transformers]", group="engines-test")
+    install(session, ".[lightning,transformers,plot]", group="engines-test")
     session.run("pytest", *PARALLEL, *ENGINES_TESTS, *session.posargs)
 
 

@@ -23,9 +23,10 @@ from ..core.errors import (
 )
 from ..core.paths import kind_of, local_path
 from .arrays import load_array
+from .card import AsCard, Dataset, Described, LabelsOfInput, Name, Task, check_folder, write_folder
 from .console import needs_package, output_console, outside, print_error, print_note
 from .functions import called, named_function
-from .shipping import FORMATS, SHIPPINGS
+from .shipping import FORMATS, SHIPPINGS, Shipping
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -136,7 +137,10 @@ Tolerance = Annotated[
         metavar="X",
     ),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")]
+Force = Annotated[
+    bool,
+    typer.Option("--force", help="Replace the file, or the folder of --card, if it exists."),
+]
 
 
 def export(
@@ -152,6 +156,11 @@ def export(
     outputs: OutputsAre = None,
     class_axis: ClassAxis = None,
     tolerance: Tolerance = 1e-05,
+    card: AsCard = False,
+    labels: LabelsOfInput = None,
+    name: Name = None,
+    task: Task = None,
+    dataset: Dataset = None,
     force: Force = False,
 ) -> None:
     """Write the ensemble of a folder as one file, and compare it with the ensemble.
@@ -159,14 +168,21 @@ def export(
     The file takes a batch of any size of one input array, and holds the members that
     count, their weights and the temperature. It is opened in its runtime, where that is
     installed, and run on the samples: if it gives other numbers than the ensemble, the
-    exit code is 1, and the file stays.
+    exit code is 1, and the file stays. With --card it is a folder with all that a person
+    needs who gets it, and a file that gives other numbers is not written.
     """
     if not (math.isfinite(tolerance) and tolerance >= 0):
         raise CosannealError(
             "Option --tolerance must be a finite number of at least 0. "
             f"Received: {shown(tolerance)}"
         )
-    path = _target(out, format, force)
+    described = Described(labels, name, task, dataset)
+    described.check(card, input)
+    if card:
+        with needs_package("Writing a report"):
+            path = check_folder(out, force)
+    else:
+        path = _target(out, format, force)
     with needs_package("Reading snapshots"):
         framework = _framework_of(folder, format)
     x = _samples(input, shape, input_dtype)
@@ -185,22 +201,59 @@ def export(
         if saved is not None:
             ensemble.load(saved)
         wanted = [shipping.arrays(_predicted(ensemble, each, shape)) for each in (x, x[:1])]
-        begun = time.perf_counter()
-        shipping.write(path, x, format.value)
+        said = _members(ensemble, saved)
+
+        def write(file: Path) -> tuple[int, float] | None:
+            return _write(shipping, file, x, wanted, format.value, tolerance, out, said, card)
+
+        if not card:
+            write(path)
+            return
+        write_folder(
+            path,
+            shipping,
+            described,
+            x,
+            folder=folder,
+            format=format.value,
+            class_axis=options["class_axis"],
+            force=force,
+            predicted=wanted[0],
+            write=write,
+        )
+    output_console().print(outside(f"Wrote the folder {out}, with its README.md"), soft_wrap=True)
+
+
+def _write(
+    shipping: Shipping,
+    path: Path,
+    x: NDArray[Any],
+    wanted: list[list[NDArray[Any]]],
+    format: str,  # noqa: A002
+    tolerance: float,
+    out: Path,
+    said: str,
+    in_folder: bool,
+) -> tuple[int, float] | None:
+    """Write what is exported, and compare it; on how many samples, and how far it is off."""
+    begun = time.perf_counter()
+    shipping.write(path, x, format)
     taken = time.perf_counter() - begun
     console = output_console()
-    console.print(outside(_members(ensemble, saved)), soft_wrap=True)
+    console.print(outside(said), soft_wrap=True)
     size = sum(each.stat().st_size for each in (path, *path.rglob("*")) if each.is_file())
+    # A folder has its name once all of it is there.
+    name = Path(path.name) if in_folder else out
+    done = "Exported" if in_folder else "Wrote"
     console.print(
-        outside(f"Wrote {out}: {format.value}, {human_size(size)}, in {taken:.1f} s"),
-        soft_wrap=True,
+        outside(f"{done} {name}: {format}, {human_size(size)}, in {taken:.1f} s"), soft_wrap=True
     )
     try:
-        found = [shipping.run(path, each, format.value) for each in (x, x[:1])]
+        found = [shipping.run(path, each, format) for each in (x, x[:1])]
     except MissingExtraError as error:
         print_note(f"Note: The file was not compared with the ensemble. {error}")
-        return
-    _compare(found, wanted, tolerance, out, len(x))
+        return None
+    return len(x), _compare(found, wanted, tolerance, name, len(x), stays=not in_folder)
 
 
 def _predicted(ensemble: Any, x: Any, shape: str | None) -> Any:
@@ -379,9 +432,13 @@ def _compare(
     tolerance: float,
     out: Path,
     samples: int,
-) -> None:
+    *,
+    stays: bool = True,
+) -> float:
     """Say how far the file is from the ensemble, and exit with an error if it is too far."""
     import numpy as np
+
+    then = "it stays, but do not use it" if stays else "nothing was written"
 
     worst = 0.0
     for those, these in zip(found, wanted, strict=True):
@@ -389,7 +446,7 @@ def _compare(
         if shapes[0] != shapes[1]:
             print_error(
                 f"{out} must give arrays of the ensemble's shapes, {shapes[1]}. "
-                f"Received: {shapes[0]}; it stays, but do not use it"
+                f"Received: {shapes[0]}; {then}"
             )
             raise typer.Exit(_DIFFERS)
         for one, other in zip(those, these, strict=True):
@@ -400,7 +457,7 @@ def _compare(
     if not worst <= tolerance:
         print_error(
             f"{out} must differ from the ensemble by at most {tolerance:g}. Received: {worst:.1e} "
-            f"on {plural(samples, 'sample')}; it stays, but do not use it, or give --tolerance"
+            f"on {plural(samples, 'sample')}; {then}, or give --tolerance"
         )
         raise typer.Exit(_DIFFERS)
     output_console().print(
@@ -408,3 +465,4 @@ def _compare(
         f"{tolerance:g} is let pass",
         soft_wrap=True,
     )
+    return worst

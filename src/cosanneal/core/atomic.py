@@ -84,12 +84,17 @@ def arriving(
         ) as folder:
             made = Path(folder) / path.name
             yield made
-            for each in (made, *made.rglob("*")):
-                _sync(each)
+            sync_tree(made)
             made.replace(path)
         sync_folder(path.parent)
     except OSError as failure:
         raise error(f"{path} could not be written: {failure.strerror or failure}") from failure
+
+
+def sync_tree(path: Path) -> None:
+    """Make a file durable, or a folder with all that is in it."""
+    for each in (path, *path.rglob("*")):
+        _sync(each)
 
 
 def _sync(path: Path) -> None:

@@ -15,6 +15,7 @@ from jax import export
 import cosanneal as ca
 from cosanneal.adapters.jax import SnapshotRecorder
 from tests.shared.calling import Command
+from tests.shared.cards import predictions_of
 
 call, error_of = Command("export").call, Command("export").error_of
 
@@ -67,3 +68,12 @@ def test_what_cannot_be_is_refused() -> None:
     said = error_of(*arguments(model="their_jax:other"))
     assert "must return the apply function and params, a tuple of two," in said
     assert not Path("e").exists()
+
+
+def test_the_code_of_its_card_runs() -> None:
+    result = call(*arguments(), "--card")
+    assert result.exit_code == 0, result.stderr
+    x, predictions = predictions_of(Path("e"))
+    p = np.exp(np.einsum("nk,mkc->mnc", x, kernels()))
+    p = (p / p.sum(-1, keepdims=True)).mean(0)
+    np.testing.assert_allclose(predictions, p, rtol=0, atol=2e-6)

@@ -14,6 +14,7 @@ import cosanneal as ca
 from cosanneal.adapters.keras import SnapshotEnsemble, SnapshotRecorder
 from cosanneal.adapters.keras.export import run_export
 from tests.shared.calling import Command
+from tests.shared.cards import predictions_of
 
 call, error_of = Command("export").call, Command("export").error_of
 
@@ -72,3 +73,24 @@ def test_what_is_written_gives_what_the_ensemble_gives() -> None:
     wrong = ("run", "--model", "their_keras:other", "--shape", "4")
     said = error_of(*wrong, "--format", "keras", "-o", "other.keras")
     assert "must return a keras.Model for snapshots of keras. Received: dict" in said
+
+
+def test_the_code_of_its_card_runs() -> None:
+    model = recorded()
+    expected = SnapshotEnsemble(model, "run", outputs="logits", class_axis=-1)
+    np.save("x.npy", samples(40))
+    np.save("y.npy", np.arange(40) % 3)
+    given = ("run", "--model", "their_keras:build", "--outputs", "logits", "--card")
+    formats = ["keras"]
+    if keras.backend.backend() == "tensorflow":
+        formats.append("savedmodel")
+    for name in formats:
+        options = ("--input", "x.npy", "--labels", "y.npy", "--format", name, "-o", f"out-{name}")
+        result = call(*given, *options)
+        assert result.exit_code == 0, result.stderr
+        x, predictions = predictions_of(Path(f"out-{name}"))
+        assert x.shape == (2, 4)
+        np.testing.assert_allclose(
+            keras.ops.convert_to_numpy(predictions), expected.predict(x), rtol=0, atol=1e-6
+        )
+        assert "- type: error" in Path(f"out-{name}/README.md").read_text(encoding="utf-8")

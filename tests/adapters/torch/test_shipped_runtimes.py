@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from cosanneal.adapters.torch import SnapshotEnsemble
 from cosanneal.adapters.torch.export import export_ensemble, run_export
 from cosanneal.core.errors import EnsembleError
+from cosanneal.ensemble import folder_results
+from cosanneal.report import Card, write_model_folder
+from tests.shared.cards import predictions_of
 from tests.shared.torch_members import recorded
 
 # What torch's exporters and inductor themselves use of torch.
@@ -103,6 +106,22 @@ def test_one_file_gives_the_same_in_its_runtime(
             export_ensemble(ensemble, tmp_path / "two", x, format=format)
     with pytest.raises(EnsembleError, match="Argument `format` must be 'onnx' or 'pt2'"):
         run_export(tmp_path / "one", x.numpy(), format="onnxx")
+
+
+def test_the_code_of_its_card_runs(tmp_path: Path) -> None:
+    model = recorded(tmp_path / "run", [Convolution(seed) for seed in range(2)])
+    ensemble = SnapshotEnsemble(model, tmp_path / "run", outputs="logits", class_axis=-1)
+    x = images()
+    ensemble.predict(x)
+    out = write_model_folder(
+        tmp_path / "out",
+        lambda path: export_ensemble(ensemble, path, x, format="onnx"),
+        Card(format="onnx", shape=x.shape[1:], dtype="float32", members=["a", "b"]),
+        folder_results(tmp_path / "run"),
+    )
+    given, predictions = predictions_of(out)
+    expected = ensemble.predict(torch.from_numpy(given)).numpy()
+    np.testing.assert_allclose(predictions, expected, rtol=0, atol=1e-6)
 
 
 def test_inductor_gives_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
