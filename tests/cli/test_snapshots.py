@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -19,7 +22,7 @@ COMMANDS = Command()
 call, text_of, error_of = COMMANDS.call, COMMANDS.text_of, COMMANDS.error_of
 
 
-def record(folder: Path, count: int = 5, **changes: Any) -> list[Snapshot]:
+def record(folder: Path | str, count: int = 5, **changes: Any) -> list[Snapshot]:
     store = SnapshotStore(folder)
     for cycle in range(count):
         arguments: dict[str, Any] = {
@@ -461,3 +464,45 @@ def test_several_folders_that_cannot_be_are_said(tmp_path: Path) -> None:
             ("none", "no such folder"),
         ):
             assert message in error_of(*command, tmp_path / "a", tmp_path / other)
+
+
+@pytest.fixture
+def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A folder at a URL with five snapshots."""
+    monkeypatch.setenv("COSANNEAL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    record("memory://test-cli/run")
+    yield "memory://test-cli/run"
+    fsspec.filesystem("memory").rm("/test-cli", recursive=True)
+
+
+def test_a_folder_at_a_url_is_inspected_as_a_local_one(url: str, tmp_path: Path) -> None:
+    record(tmp_path / "run")
+    there, here = (json.loads(text_of("inspect", str(each), "--json")) for each in (url, "run"))
+    assert there["folders"] == [url]
+    for row in (*there["snapshots"], *here["snapshots"]):
+        del row["folder"]
+        assert row.pop("written") is not None
+    assert there["snapshots"] == here["snapshots"]
+    shown = text_of("inspect", url)
+    assert f"5 snapshots in {url}, " in shown
+    one = f"{url}/cycle-0002-step-0000036000.safetensors"
+    assert f"1 snapshot in {url}, " in text_of("inspect", one)
+    assert "0 snapshots in memory://test-cli/none" in text_of("inspect", "memory://test-cli/none")
+
+
+def test_a_folder_at_a_url_is_verified_and_averaged(url: str, tmp_path: Path) -> None:
+    assert f"Whole: 5 of 5 snapshots in {url}" in text_of("verify", url)
+    call("average", url, "--last", "3", "-o", "mean.safetensors")
+    mean = safetensors.numpy.load_file(tmp_path / "mean.safetensors")
+    assert (mean["w"] == 3).all()
+    files, name = fsspec.filesystem("memory"), "cycle-0002-step-0000036000.safetensors"
+    content = bytearray(files.cat_file(f"/test-cli/run/{name}"))
+    content[-3] ^= 1
+    files.pipe_file(f"/test-cli/run/{name}", bytes(content))
+    shutil.rmtree(tmp_path / "cache")
+    said = call("verify", url)
+    assert said.exit_code == 1
+    assert f"{url}/{name} is damaged" in said.output
+    assert "must hold at least one snapshot" in error_of("verify", "memory://test-cli/none")
+    assert "that fsspec reaches" in error_of("verify", "nowhere://test-cli/none")

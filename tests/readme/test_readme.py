@@ -6,10 +6,11 @@ import contextlib
 import os
 import re
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 import torch
 from torch import nn
@@ -99,28 +100,53 @@ def test_the_page_on_preemption_resumes_where_it_was_stopped(
     assert snapshots() == whole
 
 
-def test_the_page_on_storage_copies_what_is_not_there_and_brings_it_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The page's own code, on fsspec's file system in memory."""
+@pytest.fixture
+def storage_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The code of the page, on fsspec's file system in memory, which is empty."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COSANNEAL_CACHE", str(tmp_path / "cache"))
     page = README.parent / "docs" / "storage.md"
-    out, back = (
-        block.replace("s3://bucket/digits", "memory://bucket/digits").replace(
+    yield [
+        block.replace("s3://bucket/", "memory://bucket/").replace(
             "            ...\n", "            model(x).sum().backward()\n"
         )
         for block in blocks("python", page)
-    )
-    monkeypatch.chdir(tmp_path)
+    ]
+    fsspec.filesystem("memory").store.clear()
+
+
+def training() -> dict[str, Any]:
     model = nn.Linear(4, 3)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     schedule = ca.CyclicCosine(0.1, total_steps=20, num_cycles=5)
-    names: dict[str, Any] = {
+    return {
         **{"SnapshotRecorder": SnapshotRecorder, "SnapshotStore": SnapshotStore},
         **{"SnapshotEnsemble": SnapshotEnsemble, "model": model, "optimizer": optimizer},
         **{"loader": [(torch.ones(2, 4) * i, None) for i in range(5)], "epochs": 4},
         "scheduler": CyclicCosineLR(optimizer, schedule),
     }
-    exec(compile(out, str(page), "exec"), names)  # noqa: S102 - our own page
+
+
+def test_the_page_on_storage_records_at_a_url(storage_page: list[str], tmp_path: Path) -> None:
+    direct, options, _ = storage_page
+    names = training()
+    exec(direct, names)  # noqa: S102 - our own page
+    files = fsspec.filesystem("memory")
+    assert len(files.ls("/bucket/digits")) == 5
+    assert len(names["ensemble"]) == 3
+    x = torch.ones(2, 4)
+    there = names["ensemble"].predict(x)
+    exec(options, names)  # noqa: S102 - our own page
+    assert len(names["ensemble"]) == 5
+    assert not torch.equal(names["ensemble"].predict(x), there)
+    assert len([*(tmp_path / "scratch/snapshots").rglob("cycle-*")]) == 5
+
+
+def test_the_page_on_storage_copies_what_is_not_there(
+    storage_page: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = training()
+    exec(storage_page[2], names)  # noqa: S102 - our own page
     fs, root = names["fs"], names["root"]
 
     def mirrored() -> dict[str, bytes]:
@@ -149,7 +175,4 @@ def test_the_page_on_storage_copies_what_is_not_there_and_brings_it_back(
     assert mirrored() == written
     assert len(same) == 2
 
-    exec(compile(back, str(page), "exec"), names)  # noqa: S102 - our own page
-    assert {path.name: path.read_bytes() for path in Path("restored").iterdir()} == written
-    assert len(names["ensemble"].members) == 5
-    fs.rm(root, recursive=True)
+    assert SnapshotStore("memory://bucket/mirror").verify() == 5

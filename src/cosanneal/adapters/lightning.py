@@ -66,7 +66,7 @@ class SnapshotCallback(Callback):
     `snapshots`, the number taken so far, by the trainer's loggers.
 
     Args:
-        folder: the folder of the snapshots; made if it is not there.
+        folder: the folder of the snapshots, or its URL; made if it is not there.
         num_cycles: of the schedule that the callback makes; by default it makes none.
         options: what `cosanneal.adapters.torch.SnapshotRecorder` takes by keyword:
             `keep_last`, `keep_best`, `metric`, `metrics`, `overwrite` and so on.

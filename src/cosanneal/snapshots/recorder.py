@@ -54,11 +54,11 @@ class RecorderOptions(TypedDict, total=False):
         background: False writes, and raises errors, within the call that takes it.
         max_pending: so many snapshots are in flight at most, each with held
             memory for one copy of the weights. The next one waits.
-        on_durable: a function of a Snapshot, called when its file is there: after the
-            rename and the folder's sync, before anything is removed for it, and
-            counted as `durable` by then. In the thread that writes, oldest first, one
-            call at a time; the next snapshot waits, and so do `wait` and `close`. So it
-            must not step, wait for or close the recorder. An error in it comes as
+        on_durable: a function of a Snapshot, called when its file is there (of a folder at a
+            URL, in the store): after the rename and the folder's sync, before anything is
+            removed for it, and counted as `durable` by then. In the thread that writes, oldest
+            first, one call at a time; the next snapshot waits, and so do `wait` and `close`. So
+            it must not step, wait for or close the recorder. An error in it comes as
             that of a write does; the file stays, and nothing is removed until a
             later call went well. Of several processes, in that of rank 0 alone; not for
             the files that a resumed run finds. A mirror at a second place is
@@ -117,7 +117,7 @@ class Recorder:
     Updates may come from any thread, one at a time, but not from a forked child.
 
     Args:
-        folder: the folder of the snapshots; made if it is not there. It is
+        folder: the folder of the snapshots, or its URL; made if it is not there. It is
             locked against other recorders until `close`, or the process' end;
             but a new one of the same thread takes it over from one that is not
             inside of its `with` block, and that can then no longer be stepped.

@@ -31,7 +31,7 @@ class SnapshotEnsemble(Ensemble[Any]):
             stands first. It returns an array, or holds one: the first item of a tuple,
             as in `(logits, state)`; `logits` of a dict or a dataclass. `EnsembleOptions`
             says more.
-        folder: the folder of the snapshots, or a buffer that holds some (see
+        folder: the folder of the snapshots or its URL, or a buffer that holds some (see
             `snapshot_buffer`); or a list of folders, files, snapshots and buffers.
         like: params of the structure that was recorded; members get its pytree
             type, its devices and its kind of arrays. Only its structure is

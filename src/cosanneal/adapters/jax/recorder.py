@@ -46,7 +46,7 @@ class SnapshotRecorder(Recorder):
     `wait()`, which one process may call by itself, leaves one of writing to that.
 
     Args:
-        folder: the folder of the snapshots; made if it is not there.
+        folder: the folder of the snapshots, or its URL; made if it is not there.
         schedule: the schedule of the run.
         options: `resume_from`, `overwrite`, `metrics`, `background`, `max_pending`,
             `on_durable`, `on_error`, `keep_last`, `keep_best`, `metric`, `mode`,

@@ -34,7 +34,7 @@ class SnapshotEnsemble(Ensemble[NDArray[Any]]):
     Args:
         model: a model of the kind that was recorded, built; or a function that
             builds one.
-        folder: the folder of the snapshots, or a list of folders, files and snapshots.
+        folder: the folder of the snapshots or its URL, or a list of folders, files and snapshots.
         forward: how the model is run: `forward(model, batch)`, with a model that has a
             member's weights, and a batch whole, as the loader gives it, with its labels
             (or a cut through an `x` of arrays); arrays of other frameworks are numpy's

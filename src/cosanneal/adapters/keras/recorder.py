@@ -72,7 +72,7 @@ class SnapshotRecorder(keras.callbacks.Callback):
     cycles must end with epochs, whose logs hold the metric (such as `val_loss`).
 
     Args:
-        folder: the folder of the snapshots; made if it is not there.
+        folder: the folder of the snapshots, or its URL; made if it is not there.
         schedule: the schedule of the run.
         set_lr: set the rate before each update, where the optimizer was
             compiled with a float, in place of a CyclicCosineSchedule. That

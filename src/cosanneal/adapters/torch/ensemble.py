@@ -35,7 +35,7 @@ class SnapshotEnsemble(Ensemble[Tensor]):
     Args:
         model: a model of the kind that was recorded, on the device to use; or a
             function that builds one, for a model that cannot be copied.
-        folder: the folder of the snapshots, or a list of folders, files and snapshots.
+        folder: the folder of the snapshots or its URL, or a list of folders, files and snapshots.
         forward: how the model is run: `forward(model, batch)`, with the copy that has a
             member's weights, and a batch whole, as the loader gives it, with its labels
             (or a cut through an `x` of arrays); what is in it is moved to the model's

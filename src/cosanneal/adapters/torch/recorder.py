@@ -44,7 +44,7 @@ class SnapshotRecorder(Recorder):
     process may call by itself, raises it there alone.
 
     Args:
-        folder: the folder of the snapshots; made if it is not there.
+        folder: the folder of the snapshots, or its URL; made if it is not there.
         model: the model. Its whole state is recorded, parameters and buffers, or
             with `which` a part of it: "trainable" are the parameters that require
             gradients when the recorder is made, and the buffers of at most one
