@@ -11,6 +11,7 @@ from .choose.conformal import ConformalPredictor as ConformalPredictor
 from .choose.conformal import labels_needed as labels_needed
 from .choose.conformal import set_coverage as set_coverage
 from .choose.conformal import set_size as set_size
+from .choose.diagnosis import Finding as Finding
 from .choose.held_out import HeldOut as HeldOut
 from .choose.intervals import ConformalInterval as ConformalInterval
 from .choose.intervals import fit_conformal_interval as fit_conformal_interval

@@ -15,6 +15,8 @@ from .arrays import as_numpy, as_rows
 from .choose.budget import Leaving
 from .choose.choice import Choice, names_of
 from .choose.conformal import ConformalPredictor, Method, labels_needed, set_coverage, set_size
+from .choose.diagnosis import Evidence, evidence_of, findings_of
+from .choose.held_out import HeldOut
 from .labels import LabelOptions, Labels, as_labels
 from .predict.pooling import Pool, pool
 from .predict.uncertainty import uncertainty
@@ -97,8 +99,11 @@ def analyze(
         `correlation` and `disagreement` of every two members, over what counts, each
         the same; the
         `reliability` of the best prediction `before` its temperature and, where
-        it has one, `after`; and of a choice with a budget `passes`: for some `care` each, its
-        own among them, the mean number of members (`passes`) and the `error`, as `Budget` has it.
+        it has one, `after`; of a choice with a budget `passes`: for some `care` each, its own
+        among them, the mean number of members (`passes`) and the `error`, as `Budget` has it;
+        and the `findings`, each with its `name` and `text`, which
+        nobody asked for: those of these data, and of the choice those of other names.
+        `findings_of` of `cosanneal.ensemble.choose.diagnosis` has their rules.
 
     Raises:
         EnsembleError: no members, arrays that do not fit, or a choice that was
@@ -185,6 +190,10 @@ def analyze(
         "disagreement": disagreement(counted, class_axis=axis).tolist(),
         "reliability": diagrams,
         **_passes(members, choice, y, options.get("counts")),
+        "findings": _found(
+            HeldOut(members, labels, class_axis=class_axis, **options),
+            *(names, choice, (best, everyone) if several else None, seed),
+        ),
     }
 
 
@@ -198,6 +207,33 @@ def _passes(
     cares = sorted({*(i / 10 for i in range(11)), choice.care})
     rows = [(care, *leaving.at(care)) for care in cares]
     return {"passes": [dict(zip(("care", "passes", "error"), row, strict=True)) for row in rows]}
+
+
+def found_of(evidence: Evidence, choice: Choice | None) -> list[dict[str, str]]:
+    """The findings of some data, and those of a choice that are none of theirs, as plain data."""
+    found = findings_of(evidence)
+    names = {finding.name for finding in found}
+    of_choice = () if choice is None else choice.findings
+    others = [finding for finding in of_choice if finding.name not in names]
+    return [finding.to_dict() for finding in (*found, *others)]
+
+
+def _found(
+    held_out: HeldOut,
+    names: Sequence[str],
+    choice: Choice | None,
+    pair: tuple[Any, Any] | None,
+    seed: int,
+) -> list[dict[str, str]]:
+    """What is found of members, and of a choice beside their plain mean, which are the pair."""
+    metric = "log_loss" if choice is None else choice.metric
+    if metric.startswith(CUSTOM):  # of which the function is not known
+        metric = "log_loss"
+    interval, y = None, held_out.labels
+    if choice is not None and pair is not None:
+        first, second = map(y.rows, pair)
+        interval = measure_of(metric).interval(first, second, y, seed)
+    return found_of(evidence_of(held_out, names, metric, data="sample", interval=interval), choice)
 
 
 def analyze_uncertainty(

@@ -15,7 +15,9 @@ from .arrays import SMALLEST
 from .choose.choice import Choice, names_of
 from .choose.intervals import prediction_interval
 from .choose.moments import HeldOutRegression, Regression
-from .score.evidence import compare_scores
+from .choose.regression import regression_evidence
+from .findings import found_of
+from .score.evidence import bootstrap_interval, compare_scores
 from .score.quantiles import quantile_coverage, quantile_crossing
 from .score.regression import (
     RegressionMetric,
@@ -65,9 +67,10 @@ def analyze_regression(
         `last` 2, 3, ...; `choice` and `chosen`, its scores (both null without one); and
         `comparisons`, in each score the paired difference of the best prediction (the chosen
         one, or the mean of all) to the last member, and `comparisons_with_mean` that of the
-        chosen one to the mean of all. Scores are `rmse` and `mae`; with a predictive variance
-        also `gaussian_nll`, `calibration` (as `regression_calibration_error`), and for each
-        level `coverage` and `width` of the normal intervals; of quantiles `pinball`,
+        chosen one to the mean of all; and the `findings`, as in `analyze`. Scores are
+        `rmse` and `mae`; with a predictive variance also `gaussian_nll`, `calibration` (as
+        `regression_calibration_error`), and for each level `coverage` and `width` of the
+        normal intervals; of quantiles `pinball`,
         `coverage` of each quantile, and `crossing`. Values have a predictive variance by a
         choice alone, which has fitted it.
 
@@ -84,6 +87,10 @@ def analyze_regression(
     Source: Lakshminarayanan et al., "Deep Ensembles" (2017), section 3.2, for the scores.
     """
     metric: RegressionMetric = "mse" if quantiles is None else "pinball"
+    if choice is not None and choice.metric == "mae":
+        metric = "mae"
+    elif outputs == "gaussian" and (choice is None or choice.metric != "mse"):
+        metric = "gaussian_nll"
     held_out = HeldOutRegression(
         predictions,
         targets,
@@ -133,6 +140,13 @@ def analyze_regression(
         "comparisons": table.compared(best, last, seed) if several or choice else [],
         "comparisons_with_mean": (
             table.compared(best, everyone, seed) if several and choice else []
+        ),
+        "findings": found_of(
+            regression_evidence(
+                *(held_out, names, "sample"),
+                table.interval(metric, best, everyone, seed) if several and choice else None,
+            ),
+            choice,
         ),
     }
 
@@ -190,3 +204,11 @@ class _Scores:
             found = compare_scores(*both, seed=seed)
             rows.append({"metric": name, **asdict(found), "interval": list(found.interval)})
         return rows
+
+    def interval(
+        self, name: str, first: tuple[Floats, ...], than: tuple[Floats, ...], seed: int
+    ) -> tuple[float, float]:
+        """The 95 % interval of the difference of two predictions' scores."""
+        y = self._held_out.targets
+        both = [y.per_sample(self._held_out.rows(name, each)) for each in (first, than)]
+        return bootstrap_interval(both[0] - both[1], seed=seed)

@@ -52,6 +52,7 @@ from ..core.schedule import Schedule
 from ..snapshots.metadata import without_nan
 from .choose.choice import Choice
 from .choose.conformal import Method
+from .choose.diagnosis import findings_from
 from .score.measures import is_metric
 from .score.metrics import METRICS
 from .score.regression import REGRESSION_METRICS
@@ -433,6 +434,7 @@ _ANALYSIS: Final[dict[str, _Check]] = {
     "passes?": _dicts({"care": _Number(0, 1), "passes": _Number(1), "error": _Number(0, 1)}),
     **{f"{name}?": Reader.list for name in _SQUARES},
     "reliability?": _dict({"before": _check_diagram, "after?": _check_diagram}),
+    "findings?": findings_from,
 }
 _SHARE: Final = _Number(0, 1)
 _SELECTIVE: Final[dict[str, _Check]] = {
@@ -499,6 +501,7 @@ _REGRESSION: Final[dict[str, _Check]] = {
         name: _dicts({"metric": _one_of(REGRESSION_METRICS), **_COMPARED})
         for name in ("comparisons", "comparisons_with_mean")
     },
+    "findings?": findings_from,
 }
 _INTERPOLATION: Final[dict[str, _Check]] = {
     "first": Reader.text,

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ...core.errors import EnsembleError, plural
 from ..labels import Labels
+from ..score.evidence import mean_and_error
 from ..score.measures import Measure, title_of
 from ..score.metrics import is_mean, row_scores
 from .calibration import best_temperature, tempered
@@ -165,11 +166,7 @@ def _score(held_out: HeldOut, way: Way, measure: Measure) -> float:
 
 def _paired(first: Floats, second: Floats, y: Labels) -> float:
     """The standard error of the mean difference, over samples."""
-    differences, counts = y.per_sample(first - second), y.sample_weights()
-    shares = np.ones(y.samples) if counts is None else counts
-    shares = shares / shares.sum()
-    around = differences - float(shares @ differences)
-    return math.sqrt(float(shares**2 @ around**2) * y.samples / (y.samples - 1))
+    return mean_and_error(y.per_sample(first - second), y.sample_weights())[1]
 
 
 def _jackknife(

@@ -23,6 +23,7 @@ from ..score.measures import AnyMetric, Measure, measure_of, title_of
 from .auto import Verdict, choose_way
 from .budget import Budget, check_budget
 from .calibration import row_temperature, tempered
+from .diagnosis import Finding, evidence_of, findings_of
 from .held_out import HeldOut
 from .record import FORMAT, VERSION, Kind, Select, read_choice
 from .selection import (
@@ -106,6 +107,10 @@ class Choice:
             alone would have had, both cross-validated within the validation data.
         budget: how early samples leave in `predict_classes`, and what that costs; None where
             they leave when their class is certain.
+        findings: what the validation data say of the members and the choice that nobody asked
+            for, such as cycles that are too short; `findings_of` of
+            `cosanneal.ensemble.choose.diagnosis` says by which rules. Empty where there is
+            nothing to say.
     """
 
     members: tuple[str, ...]
@@ -132,6 +137,7 @@ class Choice:
     def care(self) -> float:
         """How sure a class must be before its sample leaves `predict_classes`; 1 for certain."""
         return 1.0 if self.budget is None else self.budget.care
+    findings: tuple[Finding, ...] = ()
 
     def apply(self, predictions: Iterable[Any]) -> Any:
         """The chosen ensemble's probabilities, or of a regression its values or its pair.
@@ -209,6 +215,7 @@ class Choice:
             "output": self.output,
             **({} if self.reason is None else {"reason": self.reason}),
             **({} if self.budget is None else {"budget": asdict(self.budget)}),
+            "findings": [finding.to_dict() for finding in self.findings],
         }
 
     @classmethod
@@ -375,6 +382,15 @@ def fit(
         candidates.append(candidate)
         chosen = replace(chosen, weights=weights, score=candidate.scores[measure.name])
     everyone = held_out.pooled(last_weights(len(held_out), len(held_out)))
+    interval = measure.interval(rows, everyone, held_out.labels, seed)
+    evidence = evidence_of(
+        *(held_out, names, measure.name),
+        data="validation sample",
+        temperature=temperature,
+        chosen=rows,
+        candidates=len(candidates),
+        interval=interval,
+    )
     choice = Choice(
         members=tuple(names),
         weights=chosen.weights,
@@ -384,12 +400,13 @@ def fit(
         metric=measure.name,
         candidates=tuple(candidates),
         samples=held_out.samples,
-        interval=measure.interval(rows, everyone, held_out.labels, seed),
+        interval=interval,
         seed=seed,
         gap=chosen.gap,
         digests=None if digests is None else tuple(digests),
         reason=None if verdict is None else verdict.reason,
         budget=None if budget is None else held_out.leaving(chosen.weights).within(budget),
+        findings=findings_of(evidence),
     )
     if held_out.samples < FEW_SAMPLES:
         low, high = choice.interval

@@ -8,6 +8,7 @@ from typing import Any, Final, Literal, TypeAlias, get_args
 from ...core.errors import EnsembleError
 from ...core.records import Reader
 from ..score.measures import is_metric
+from .diagnosis import findings_from
 
 Select: TypeAlias = Literal["auto", "last", "greedy", "weights"]
 # What a choice is of: classes and outcomes, or a regression's values or pairs.
@@ -39,7 +40,8 @@ def read_choice(data: object) -> dict[str, Any]:
         *("format", "version", "members", "temperature", "class_axis", "select", "metric"),
         *("candidates", "samples", "interval", "seed", "gap", "output"),
         *("outputs", "variance_scale", "noise", "quantiles"),
-        optional=("reason", "budget"),  # of select="auto" alone, and of those with a budget
+        # A reason of select="auto" alone, and a budget where one was asked for.
+        optional=("reason", "budget", "findings"),
     )
     members = reader.items("members")
     for member in members:
@@ -93,6 +95,7 @@ def read_choice(data: object) -> dict[str, Any]:
         "outputs": reader.text("outputs"),
         "reason": reader.text("reason") if "reason" in reader else None,
         "budget": _budget(reader.item("budget")) if "budget" in reader else None,
+        "findings": findings_from(reader, "findings") if "findings" in reader else (),
         **_variance(reader),
     }
 

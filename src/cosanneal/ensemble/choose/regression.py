@@ -7,15 +7,19 @@ from collections.abc import Sequence
 from typing import Any, Final, Unpack, cast, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...core.errors import EnsembleError, plural, shown
 from ..score.quantiles import check_quantiles
 from ..score.regression import REGRESSION_TITLES, RegressionMetric
 from .choice import FEW_SAMPLES, Candidate, Choice, FitOptions, fit, names_of
+from .diagnosis import Evidence, findings_of
 from .moments import Fitted, HeldOutRegression, Regression, Scorer, name_of
 from .record import Select
 from .search import greedy, least_log_loss, least_quadratic
 from .selection import last_weights
+
+Floats = NDArray[np.float64]
 
 # What select="weights" finds the least of.
 _CONVEX: Final = {("values", "mse"), ("gaussian", "mse"), ("gaussian", "gaussian_nll")}
@@ -116,7 +120,6 @@ def fit_regression(
     )
     names = names_of(members := len(held_out), names)
     lasts = list(held_out.last_moments())
-    everyone = lasts[-1]
     tried = [(last_weights(members, m), f"last {m}", each) for m, each in enumerate(lasts, start=1)]
     candidates: list[Candidate] = []
     raw = outputs == "gaussian" and variance  # what has no scale is a candidate too
@@ -135,7 +138,11 @@ def fit_regression(
     others = [i for i in range(len(tried)) if i != best]
     candidates += [_candidate(tried[i][1], fits[i]) for i in (*others, best)]
     noise = fits[best].noise
-    than = held_out.fitted(*everyone, fit=outputs == "values")
+    than = held_out.fitted(*lasts[-1], fit=outputs == "values")
+    interval = held_out.differences(fits[best], than, seed)
+    evidence = regression_evidence(
+        held_out, names, "validation sample", interval, fits[best], len(candidates)
+    )
     choice = Choice(
         members=tuple(names),
         weights=tried[best][0],
@@ -145,7 +152,7 @@ def fit_regression(
         metric=held_out.metric,
         candidates=tuple(candidates),
         samples=held_out.targets.counted,
-        interval=held_out.differences(fits[best], than, seed),
+        interval=interval,
         seed=seed,
         gap=gap,
         digests=None if digests is None else tuple(digests),
@@ -153,6 +160,7 @@ def fit_regression(
         variance_scale=fits[best].scale,
         noise=None if noise is None else tuple(noise.tolist()),
         quantiles=levels,
+        findings=findings_of(evidence),
     )
     if choice.samples < FEW_SAMPLES:
         low, high = choice.interval
@@ -166,6 +174,55 @@ def fit_regression(
             stacklevel=2,
         )
     return choice
+
+
+def regression_evidence(
+    held_out: HeldOutRegression,
+    names: Sequence[str],
+    data: str,
+    interval: tuple[float, float] | None = None,
+    chosen: Fitted | None = None,
+    candidates: int = 1,
+) -> Evidence:
+    """The scores of a regression's members, for `findings_of`.
+
+    Args:
+        held_out: their outputs and the targets, with the metric of the choice.
+        names: of the members.
+        data: what the samples are called.
+        interval: of the choice's score less that of the plain mean.
+        chosen: the choice's prediction; None where there is none, or it is of other data.
+        candidates: how many were compared.
+    """
+    by = held_out.metric
+    if held_out.scorer is not None:  # which is known of all samples together alone
+        by = "mse" if held_out.outputs == "values" else "gaussian_nll"
+        by = by if held_out.quantiles is None else "pinball"
+    convex = "mse" if held_out.quantiles is None else "pinball"
+
+    def scores(prediction: tuple[Floats, ...], name: str = by) -> Floats:
+        return held_out.targets.per_sample(held_out.rows(name, prediction))
+
+    alone, squares, lasts = [], [], list(held_out.last_moments())
+    for one in np.eye(len(held_out)):
+        moments = held_out.moments(one)
+        alone.append(scores(held_out.fitted(*moments).prediction))
+        squares.append(scores(moments[:1], convex))
+    own = by == held_out.metric and held_out.scorer is None
+    return Evidence(
+        names=names,
+        data=data,
+        metric=by,
+        title=REGRESSION_TITLES[by],
+        alone=alone,
+        lasts=[scores(held_out.fitted(*moments).prediction) for moments in lasts],
+        convex_title=REGRESSION_TITLES[convex],
+        convex=(np.mean(squares, axis=0), scores(lasts[-1][:1], convex)),
+        chosen=(scores(chosen.prediction), alone[-1]) if chosen is not None and own else None,
+        candidates=candidates,
+        interval=interval,
+        judged=(held_out.metric, REGRESSION_TITLES.get(held_out.metric, held_out.metric)),
+    )
 
 
 def fit_outputs(

@@ -152,6 +152,32 @@ def compare_scores(
     )
 
 
+def mean_and_error(
+    scores: NDArray[np.float64], weights: NDArray[np.float64] | None = None
+) -> tuple[float, float]:
+    """The mean of the samples' scores (or of their paired differences) and its standard error.
+
+    With the shares `s` of the weights, `sum(s x)` and `sqrt(n / (n - 1) sum(s**2 (x - mean)**2))`,
+    which of equal weights is the usual one; infinite for one sample.
+
+    Args:
+        scores: one for each sample.
+        weights: how much each counts in the mean; by default all the same.
+
+    Example:
+        >>> mean_and_error(np.array([1.0, 2.0, 3.0]))[0]
+        2.0
+
+    Source: Cochran, "Sampling Techniques" (1977), section 6.4, for a ratio's.
+    """
+    n = len(scores)
+    shares = np.full(n, 1 / n) if weights is None else weights / weights.sum()
+    mean = float(shares @ scores)
+    if n == 1:
+        return mean, math.inf
+    return mean, math.sqrt(float(shares**2 @ (scores - mean) ** 2) * n / (n - 1))
+
+
 def _sign_flip(differences: NDArray[np.float64], resamples: int, seed: int) -> float:
     n = len(differences)
     if n == 0:
