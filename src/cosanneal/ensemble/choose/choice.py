@@ -34,6 +34,7 @@ from .selection import (
     select_last,
     select_weights,
 )
+from .telling import told
 
 # With fewer validation samples than this, a choice is said to be noisy: an
 # error rate of 3 % has a standard error of more than half a percent.
@@ -111,6 +112,8 @@ class Choice:
             for, such as cycles that are too short; `findings_of` of
             `cosanneal.ensemble.choose.diagnosis` says by which rules. Empty where there is
             nothing to say.
+
+    `print(choice)` shows what a person wants to know of it, in lines of up to 80 characters.
     """
 
     members: tuple[str, ...]
@@ -138,6 +141,9 @@ class Choice:
         """How sure a class must be before its sample leaves `predict_classes`; 1 for certain."""
         return 1.0 if self.budget is None else self.budget.care
     findings: tuple[Finding, ...] = ()
+
+    def __str__(self) -> str:
+        return told(self.to_dict())
 
     def apply(self, predictions: Iterable[Any]) -> Any:
         """The chosen ensemble's probabilities, or of a regression its values or its pair.
