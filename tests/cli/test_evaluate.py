@@ -350,6 +350,36 @@ def test_what_labels_cannot_be_is_said_in_options(data: Data) -> None:
     assert re.search(message, error_of(*TEST, *VALIDATION, "--metric", "auc"))
 
 
+def test_what_was_found_is_shown_within_the_terminal(data: Data) -> None:
+    random = np.random.default_rng(1)
+    for part, (p, _) in data.items():
+        for i in range(6):  # which know nothing, and are sure of it
+            p[i] = random.dirichlet(np.full(3, 0.1), size=p.shape[1])
+            np.save(f"{part}/m{i}.npy", p[i])
+    (p, y), (held_out, truth) = data["test"], data["val"]
+    names = [f"m{i}" for i in range(12)]
+    choice = fit(held_out, truth, names=names)
+    found = analyze(p, y, choice=choice)["findings"]
+    assert "early-members-worse" in [finding["name"] for finding in found]
+    assert json_of(*TEST, *VALIDATION)["findings"] == found
+    shown = call(*TEST, *VALIDATION).stdout
+    assert "\nFound:\n" in shown
+    assert max(map(len, shown.splitlines())) <= 80
+    text = " ".join(shown.split())
+    assert all(f"- {finding['text']}" in text for finding in found)
+    # A choice that was saved says again what it was found on.
+    choice.save("choice.json")
+    assert json_of(*TEST, "--choice", "choice.json")["findings"] == found
+
+
+@pytest.mark.usefixtures("data")
+def test_nothing_is_found_where_there_is_nothing_to_say() -> None:
+    for i in range(6):  # members of nearly one quality are left
+        Path(f"test/m{i}.npy").unlink()
+    assert json_of(*TEST)["findings"] == []
+    assert "Found:" not in call(*TEST).stdout
+
+
 def test_few_validation_samples_give_a_note(data: Data) -> None:
     p, y = data["val"]
     for i, member in enumerate(p):

@@ -127,3 +127,11 @@ def test_what_does_not_fit_is_refused(data: dict[str, Any]) -> None:  # noqa: AR
     assert refused.startswith("Option --choice must be a choice among the members")
     weights = error_of(*arguments("v"), "--select", "weights", "--metric", "mae")
     assert "for --select=weights" in weights
+
+
+def test_what_was_found_is_shown(data: dict[str, Any]) -> None:
+    np.save("test/v0.npy", 9 * data["test"]["v"][0])
+    found = json_of(*arguments("v", validation=False))["findings"]
+    assert "early-members-worse" in [finding["name"] for finding in found]
+    text = " ".join(call(*arguments("v", validation=False)).stdout.split())
+    assert all(f"- {finding['text']}" in text for finding in found)

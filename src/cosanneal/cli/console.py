@@ -7,9 +7,10 @@ terminal through `outside`, and errors and notes go through it here.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from ..core.errors import MissingExtraError
@@ -41,6 +42,16 @@ def visible(text: str) -> str:
 def outside(text: str, style: str = "") -> Text:
     """Text that may come from outside: no markup in it is read, and all of it is visible."""
     return Text(visible(text), style)
+
+
+def print_findings(console: Console, findings: Iterable[Mapping[str, str]]) -> None:
+    """Print what was found unasked, each finding as one item of a list; nothing of none."""
+    rows = Table.grid(padding=(0, 1))
+    for finding in findings:
+        rows.add_row("-", outside(finding["text"]))
+    if rows.row_count:
+        console.print("Found:")
+        console.print(rows)
 
 
 def print_error(message: str) -> None:

@@ -19,7 +19,7 @@ from ..core.errors import CosannealError, EnsembleError, plural, shown
 from ..core.paths import local_path
 from . import labels as label_files
 from .arrays import load_array, matching
-from .console import needs_package, output_console, outside, print_note
+from .console import needs_package, output_console, outside, print_findings, print_note
 from .options import (
     AsJson,
     Chosen,
@@ -455,6 +455,7 @@ def _show(console: Console, document: dict[str, Any]) -> None:
     console.print(table)
     for sentence in _sentences(document):
         console.print(outside(sentence))
+    print_findings(console, document["findings"])
     show_uncertainty(console, document["uncertainty"])
 
 

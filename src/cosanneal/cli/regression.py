@@ -13,7 +13,7 @@ from rich.text import Text
 
 from ..core.errors import CosannealError, EnsembleError, plural, shown
 from .arrays import load_array
-from .console import needs_package, outside
+from .console import needs_package, outside, print_findings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -166,6 +166,7 @@ def show_regression(console: Console, document: dict[str, Any]) -> None:
             f"  {row['metric']:13}{row['difference']:>+11.4g}   {low:+.4g} to {high:+.4g}   "
             f"p = {row['p_value']:.2g}"
         )
+    print_findings(console, document["findings"])
 
 
 def _what(choice: dict[str, Any]) -> str:
