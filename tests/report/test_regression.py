@@ -10,12 +10,16 @@ import pytest
 
 from cosanneal.ensemble import analyze_regression, fit_regression, folder_results
 from cosanneal.report import write_report
-from cosanneal.report.regression import regression_paragraph, regression_tables
+from cosanneal.report.regression import regression_paragraphs, regression_tables
 from cosanneal.report.words import missing
 from cosanneal.snapshots.store import SnapshotStore
 from tests.shared.documents import record_folder
 
 PAGE = {"format": "cosanneal.results", "version": 1, "title": "A regression"}
+
+
+def told(document: dict[str, Any]) -> str:
+    return " ".join(regression_paragraphs(document))
 
 
 def drawn(samples: int, seed: int = 0, members: int = 3) -> tuple[Any, Any]:
@@ -40,7 +44,12 @@ def chosen(outputs: str = "gaussian", **given: Any) -> dict[str, Any]:
 def test_the_tables_hold_the_numbers(outputs: str) -> None:
     document = chosen(outputs)
     part = document["regression"]
-    members, considered = regression_tables(document)
+    members, compared, considered = regression_tables(document)
+    told = [row.cells for group in compared.groups for row in group]
+    assert [row[0] for row in told] == ["The last member alone"] * (len(told) // 2) + [
+        "The plain mean of all"
+    ] * (len(told) // 2)
+    assert told[0][2].replace("\u2212", "-") == f"{part['comparisons'][0]['difference']:+.4g}"
     first, *_ = members.groups[0]
     assert first.chosen
     assert members.columns[:3] == ["#", "Member or ensemble", "Weight"]
@@ -68,25 +77,25 @@ def test_the_tables_hold_the_numbers(outputs: str) -> None:
 
 def test_the_sentences_say_what_was_chosen_and_what_it_is_worth() -> None:
     document = chosen(select="weights")
-    text = regression_paragraph(document)
+    text = told(document)
     best = document["regression"]["chosen"]
     assert "with the weights of the least negative log-likelihood was chosen" in text
     assert "variance scale" in text
-    assert f"an RMSE of {best['rmse']:.4g}" in text
+    assert f"its RMSE is {best['rmse']:.4g}" in text
     assert f"{100 * best['coverage'][0]:.1f} % of targets in its intervals at 90 %" in text
-    assert "Its mean squared error less that of the last member alone is" in text
+    assert "than the last snapshot alone (a Gaussian negative log-likelihood " in text
+    assert "the plain mean of all 3 members" in text
     values = chosen("values", select="greedy")
-    assert "found greedily was chosen, for the least mean squared error" in (
-        regression_paragraph(values)
-    )
+    assert "found greedily was chosen, for the least mean squared error" in (told(values))
     pairs, y = drawn(300)
     alone = {**PAGE, "regression": analyze_regression(pairs[:1], y, outputs="gaussian")}
-    assert "the one member has an RMSE" in regression_paragraph(alone)
-    assert "Nothing was chosen." in regression_paragraph(alone)
+    assert "its RMSE is" in told(alone)
+    assert "one member of the regression only, and nothing was chosen." in told(alone)
     quantiles = analyze_regression([y[:, None]] * 2, y, quantiles=[0.5])
-    text = regression_paragraph({**PAGE, "regression": quantiles})
-    assert "the mean of all 2 has a pinball loss of 0" in text
-    (table,) = regression_tables({**PAGE, "regression": quantiles})
+    text = told({**PAGE, "regression": quantiles})
+    assert "the plain mean of all 2 members" in text
+    assert "its pinball loss is 0: the same as the last snapshot alone." in text
+    table, _ = regression_tables({**PAGE, "regression": quantiles})
     assert "Below the quantile 50 %, %" in table.columns
 
 

@@ -26,9 +26,17 @@ def test_the_page_says_what_the_numbers_say(document: dict[str, Any], reported: 
         f"error is {100 * chosen['error']:.2f} % and its log-loss {chosen['log_loss']:.4f}" in lead
     )
     (loss,) = (row for row in analysis["comparisons"] if row["metric"] == "log_loss")
-    assert f"a log-loss {-loss['difference']:.4f} lower (95 % interval: " in lead
-    assert "Beside the plain mean of all 5 members" in lead
-    assert "come from the validation data alone" in lead
+    assert f"a log-loss {-loss['difference']:.4f} lower" in lead
+    assert "than the plain mean of all 5 members (" in lead
+    assert f"takes {len(used)} passes of the model" in lead
+    assert len(re.findall(r"\.(?: |$)", lead)) == 3
+    assert "come from the validation data alone" in page.text_of("p")[1]
+    compared = [row for row in page.rows if row[0] == "The plain mean of all"]
+    for row, found in zip(compared, analysis["comparisons_with_mean"], strict=True):
+        scale, digits = (100, 2) if found["metric"] == "error" else (1, 4)
+        low, high = (f"{scale * end:+.{digits}f}" for end in found["interval"])
+        wanted = [f"{scale * found['difference']:+.{digits}f}", f"{low} to {high}"]
+        assert [cell.replace("\N{MINUS SIGN}", "-") for cell in row[2:4]] == wanted
     for i, member in enumerate(analysis["members"]):
         (row,) = (row for row in page.rows if row[0] == str(i + 1))
         weight = choice["members"][i]["weight"]
@@ -61,17 +69,18 @@ def test_what_is_of_the_first_seed_is_said_to_be(tmp_path: Path, seeds: int) -> 
     del results["study"]
     page = page_of(results, tmp_path)
     several = seeds > 1
-    lead, sure, average, compared = page.text_of("p")[:4]
-    assert lead.startswith("The first of 5 seeds: the run of 600 updates" if several else "The run")
+    lead, run, sure, average, compared = page.text_of("p")[:5]
+    assert lead.startswith("The first of 5 seeds: of 3 members" if several else "Of 3 members")
+    assert run.startswith("The first seed: the run of 600 updates" if several else "The run of")
     assert sure.startswith("The first seed: where the" if several else "Where the prediction")
     assert average.startswith("The first seed: the mean of the weights" if several else "The mean")
     assert compared.startswith("Over 5 seeds" if several else "Over 1 seed, ")
     captions = page.text_of("figcaption")
-    assert len(captions) == 7 + 7
-    assert sum(each.startswith("The first seed. ") for each in captions[:7]) == (
-        6 if several else 0
+    assert len(captions) == 8 + 7
+    assert sum(each.startswith("The first seed. ") for each in captions[:8]) == (
+        7 if several else 0
     )
-    assert captions[6].endswith("the best of each column is bold. m was 2 with every seed.")
+    assert captions[7].endswith("the best of each column is bold. m was 2 with every seed.")
     assert ("All of the first seed." in page.text_of("p")) == several
     results["study"] = whole(3)["study"]
     notes = page_of(results, tmp_path).text_of("p")
@@ -82,7 +91,7 @@ def test_what_is_of_the_first_seed_is_said_to_be(tmp_path: Path, seeds: int) -> 
 def test_what_is_missing_is_said(tmp_path: Path) -> None:
     p, y = members_of(3, 500)
     page = page_of(bare(analysis=analyze(p, y)), tmp_path)
-    assert "Nothing was chosen." in page.text_of("p")[0]
+    assert "among which nothing was chosen." in page.text_of("p")[0]
     assert "What is not here" in page.text_of("h2")
     code = page.text_of("code")
     assert "--validation-predictions" in code
@@ -106,23 +115,20 @@ def comparison(metric: str, difference: float, low: float, high: float) -> dict[
         (
             (-0.02, -0.03, -0.01),
             (0.1, 0.05, 0.15),
-            "2.00 percentage points fewer errors (95 % interval: 1.00 to 3.00 fewer), and a "
-            "log-loss 0.1000 higher (95 % interval: 0.0500 to 0.1500 higher)",
+            "worse than the last snapshot alone (2.00 percentage points fewer errors, a log-loss "
+            "0.1000 higher)",
         ),
         (
             (0.01, -0.01, 0.03),
             (-0.1, -0.3, 0.1),
-            "1.00 percentage points more errors (95 % interval: from 1.00 fewer to 3.00 more, "
-            "which leaves open which is better), and a log-loss 0.1000 lower (95 % interval: from "
-            "0.3000 lower to 0.1000 higher, which leaves open which is better)",
+            "better than the last snapshot alone (1.00 percentage points more errors, a log-loss "
+            "0.1000 lower, which may be chance)",
         ),
-        ((0.0, 0.0, 0.0), (0.0, 0.0, 0.0), "the same number of errors, and a log-loss that is"),
+        ((0.0, 0.0, 0.0), (0.0, 0.0, 0.0), "the same as the last snapshot alone"),
         (
             (0.0, -0.01, 0.02),
             (0.0, -0.1, 0.3),
-            "as many errors (95 % interval: from 1.00 fewer to 2.00 more, which leaves open which "
-            "is better), and a log-loss that is the same (95 % interval: from 0.1000 lower to "
-            "0.3000 higher, which leaves open which is better).",
+            "as good as the last snapshot alone (as many errors, the same log-loss)",
         ),
     ],
 )
@@ -130,7 +136,41 @@ def test_a_difference_is_put_into_words(tmp_path: Path, error: Any, loss: Any, s
     part = analysis_of(3)
     part["comparisons"] = [comparison("error", *error), comparison("log_loss", *loss)]
     lead = page_of(bare(analysis=part), tmp_path).text_of("p")[0]
-    assert f"Beside the last member alone, it has {said}" in lead
+    assert f": {said} and " in lead
+
+
+def test_a_choice_worse_than_the_plain_mean_is_said_to_be(tmp_path: Path) -> None:
+    part = analysis_of(3)
+    rows = [comparison("error", 0.0, 0.0, 0.0), comparison("log_loss", 0.25, 0.125, 0.375)]
+    part["comparisons_with_mean"] = rows
+    lead = page_of(bare(analysis=part), tmp_path).text_of("p")[0]
+    assert " and worse than the plain mean of all 3 members (as many errors, a log-loss " in lead
+    part["choice"]["metric"] = "error"  # by which it is as good
+    lead = page_of(bare(analysis=part), tmp_path).text_of("p")[0]
+    assert " and as good as the plain mean of all 3 members (" in lead
+
+
+@pytest.mark.parametrize("used", [1, 2])
+def test_what_a_prediction_costs_is_said(tmp_path: Path, used: int) -> None:
+    part = analysis_of(3)
+    for i, member in enumerate(part["choice"]["members"]):
+        member["weight"] = 1 / used if i < used else 0.0
+    lead = page_of(bare(choice=part["choice"]), tmp_path).text_of("p")[0]
+    told = "it takes one pass of the model" if used == 1 else "it takes 2 passes of the model"
+    assert told in lead.split(". ")[-1]
+    assert ("the weights of 2 snapshots have to be kept" in lead) == (used == 2)
+
+
+def test_what_was_found_is_listed(tmp_path: Path) -> None:
+    part = analysis_of(3) | {"findings": []}
+    assert "What was found" not in page_of(bare(analysis=part), tmp_path).text_of("h2")
+    part["findings"] = [{"name": "few-samples", "text": "Few <samples>."}]
+    page = page_of(bare(analysis=part), tmp_path)
+    assert "What was found" in page.text_of("h2")
+    assert page.text_of("li") == ["Few <samples>."]
+    # Of a folder, what its choice says.
+    choice = part["choice"] | {"findings": [{"name": "members-alike", "text": "Alike."}]}
+    assert page_of(bare(choice=choice), tmp_path).text_of("li") == ["Alike."]
 
 
 def test_a_refused_average_is_told(tmp_path: Path) -> None:
@@ -174,7 +214,7 @@ def averaged(mean: tuple[float, float], *alone: tuple[float, float], **more: Any
 def test_a_mean_that_is_worse_than_its_members_is_said_to_be(
     tmp_path: Path, mean: Any, alone: Any, said: str
 ) -> None:
-    lead = page_of(averaged(mean, *alone), tmp_path).text_of("p")[1]
+    lead = page_of(averaged(mean, *alone), tmp_path).text_of("p")[2]
     has = f"has an error of {100 * mean[0]:.2f} % and a log-loss of {mean[1]:.4f}."
     assert lead.partition(has)[2].strip() == said
 
@@ -192,7 +232,7 @@ def test_a_mean_that_would_be_refused_is_said_to_be(
 ) -> None:
     more = {"barrier": barrier, "allowed": 0.0177, "picked_on": 500}
     page = page_of(averaged((0.1, 0.1), (0.2, 0.2), (0.2, 0.2), (0.2, 0.2), **more), tmp_path)
-    lead, captions = page.text_of("p")[1], " ".join(page.text_of("figcaption"))
+    lead, captions = page.text_of("p")[2], " ".join(page.text_of("figcaption"))
     assert ("By default they would not be averaged" in lead) == bool(refused)
     assert refused is None or refused in lead
     assert "Their number was picked on 500 validation samples." in captions

@@ -20,10 +20,11 @@ from ..core.paths import local_path
 from ..core.version import __version__
 from ..ensemble.results import check_results
 from .figures import NAMES, draw_results
-from .regression import regression_paragraph, regression_tables
+from .lead import found, lead
+from .regression import regression_paragraphs, regression_tables
 from .style import BLUE, COLOURS, GREEN, GREY, VERMILION, Drawn, save_figure
 from .tables import Table, tables_of
-from .words import figures_note, missing, paragraphs, seeds_of
+from .words import figures_note, missing, of_first, paragraphs, seeds_of
 
 try:
     import matplotlib
@@ -91,10 +92,12 @@ def write_report(results: Mapping[str, Any], path: str | os.PathLike[str]) -> li
     """
     path = check_page(path)
     results = check_results(results)
-    lead = [*paragraphs(results), regression_paragraph(results)]
+    seeds = seeds_of(results)
+    first = of_first(lead(results), f"The first of {seeds} seeds", seeds)
+    texts = [first, *regression_paragraphs(results), *paragraphs(results)]
     tables = [*tables_of(results), *regression_tables(results)]
     drawn = list(draw_results(results))
-    if not tables and not drawn and not any(lead):
+    if not tables and not drawn and not any(texts):
         raise CosannealError(
             "A results document must have something to report, such as the part 'analysis'. "
             f"Received: {', '.join(results)}"
@@ -102,10 +105,11 @@ def write_report(results: Mapping[str, Any], path: str | os.PathLike[str]) -> li
     return render(
         path,
         title=results["title"],
-        lead=lead,
+        lead=texts,
+        found=found(results),
         tables=tables,
         drawn=drawn,
-        note=figures_note({each.name: each.title for each in drawn}, seeds_of(results)),
+        note=figures_note({each.name: each.title for each in drawn}, seeds),
         missing=missing(results),
     )
 
@@ -117,6 +121,7 @@ def render(
     lead: Sequence[str],
     tables: Sequence[Table],
     drawn: Sequence[Drawn],
+    found: Sequence[str] = (),
     note: str = "",
     missing: str = "",
 ) -> list[Path]:
@@ -128,6 +133,7 @@ def render(
         lead: its first paragraphs; empty ones are left out.
         tables: what stands below them.
         drawn: the figures.
+        found: what was found unasked, as a list before the tables.
         note: what is said of all figures.
         missing: what the page could also show; what stands in backquotes is code.
 
@@ -149,6 +155,7 @@ def render(
     page = environment.get_template("page.html").render(
         title=title,
         lead=lead,
+        found=found,
         tables=tables,
         figures=[
             {

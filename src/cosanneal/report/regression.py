@@ -8,7 +8,8 @@ from itertools import zip_longest
 from typing import Any, Final
 
 from ..ensemble.score.regression import REGRESSION_TITLES
-from .tables import Row, Table
+from .lead import beside, cost
+from .tables import Row, Table, compared_table
 from .words import MINUS, member_title, plural, regression_choice_of, what_was_chosen
 
 _LEAST: Final = {
@@ -51,18 +52,29 @@ def regression_tables(results: Mapping[str, Any]) -> Iterator[Table]:
     part, choice = results.get("regression"), regression_choice_of(results)
     if part:
         yield _member_table(part, choice)
+        if part["comparisons"]:
+            titles = {row["metric"]: _LEAST[row["metric"]] for row in part["comparisons"]}
+            yield compared_table(part, choice, titles, lambda _, value: _signed(value))
     if choice:
         yield _candidate_table(choice)
 
 
-def regression_paragraph(results: Mapping[str, Any]) -> str:
-    """What the numbers of a regression say."""
-    return " ".join(_sentences(results))
+def regression_paragraphs(results: Mapping[str, Any]) -> list[str]:
+    """What the numbers of a regression say: what it is, what it is worth and costs; and more."""
+    part, choice = results.get("regression"), regression_choice_of(results)
+    if not part and not choice:
+        return []
+    return [" ".join(_sentences(part, choice)), " ".join(_spread(part, choice))]
 
 
 def shown_number(value: float) -> str:
     """Four digits of a number."""
     return f"{value:.4g}".replace("-", MINUS)
+
+
+def _signed(value: float) -> str:
+    """Four digits of a difference, with its sign."""
+    return f"{value:+.4g}".replace("-", MINUS)
 
 
 def columns_of(part: Mapping[str, Any]) -> list[Column]:
@@ -126,7 +138,9 @@ def _candidate_table(choice: Mapping[str, Any]) -> Table:
     return Table(
         title="What was considered",
         caption=f"Why this one: its {told} on {plural(choice['samples'], 'validation sample')}, "
-        "the data of the choice. The best of each column is bold.",
+        "the data of the choice. Less that of the plain mean of all it is "
+        f"{_signed(choice['interval'][0])} to {_signed(choice['interval'][1])} there (95 % "
+        "interval); below 0 it is better. The best of each column is bold.",
         columns=["Candidate", *(each.title for each in columns)],
         texts=("Candidate",),
         groups=_rows(
@@ -190,44 +204,67 @@ def _fitted(choice: Mapping[str, Any]) -> str:
     return ""
 
 
-def _sentences(results: Mapping[str, Any]) -> Iterator[str]:
-    part, choice = results.get("regression"), regression_choice_of(results)
+def _sentences(part: Mapping[str, Any] | None, choice: Mapping[str, Any] | None) -> Iterator[str]:
+    count = len((choice or part or {})["members"])
     if choice:
         told = REGRESSION_TITLES.get(choice["metric"], choice["metric"])
         samples = plural(choice["samples"], "validation sample")
-        count = len(choice["members"])
         yield (
             f"Of {count} members of the regression, {what_was_chosen(choice)} was chosen, for the "
-            f"least {told} on {samples}{_fitted(choice)}."
+            f"least {told} on {samples}."
             if count > 1
             else f"There is one member of the regression only, looked at on {samples}."
         )
+    elif count > 1:
+        yield f"This is the plain mean of all {count} members, among which nothing was chosen."
+    else:
+        yield "There is one member of the regression only, and nothing was chosen."
+    if part:
+        best = part["chosen"] or (part["ensembles"] or part["members"])[-1]
+        name = "rmse" if "rmse" in best else "pinball"
+        samples = plural(part["samples"], "other sample" if choice else "sample")
+        what = "RMSE" if name == "rmse" else "pinball loss"
+        stands = [
+            beside(other, rows, judged, _differences(rows, judged))
+            for other, field in (
+                ("the last snapshot alone", "comparisons"),
+                (f"the plain mean of all {count} members", "comparisons_with_mean"),
+            )
+            for rows in [part[field]]
+            if rows and count > 1
+            for judged in [_judged(choice, rows)]
+        ]
+        told = f": {' and '.join(stands)}" if stands else ""
+        yield f"On {samples}, its {what} is {shown_number(best[name])}{told}."
+    yield cost(choice, count)
+
+
+def _judged(choice: Mapping[str, Any] | None, rows: Sequence[Mapping[str, Any]]) -> str:
+    """By which score it is better or worse: that of the choice, if it was compared by it."""
+    known: list[str] = [row["metric"] for row in rows]
+    own = choice["metric"] if choice else ""
+    return own if own in known else known[0]
+
+
+def _differences(rows: Sequence[Mapping[str, Any]], judged: str) -> list[str]:
+    """By how much the score is lower or higher."""
+    (row,) = (row for row in rows if row["metric"] == judged)
+    title, value = REGRESSION_TITLES[judged], row["difference"]
+    if value == 0:
+        return [f"the same {title}"]
+    return [f"a {title} {shown_number(abs(value))} {'higher' if value > 0 else 'lower'}"]
+
+
+def _spread(part: Mapping[str, Any] | None, choice: Mapping[str, Any] | None) -> Iterator[str]:
+    """What was fitted of its predictive variance, and what that is worth."""
+    if choice and _fitted(choice):
+        yield f"Its variance was fitted: {_fitted(choice).removeprefix(', ')}."
     if not part:
         return
     best = part["chosen"] or (part["ensembles"] or part["members"])[-1]
-    name = "rmse" if "rmse" in best else "pinball"
-    who = "it has" if choice else f"the mean of all {len(part['members'])} has"
-    who = who if len(part["members"]) > 1 or choice else "the one member has"
-    told = (
-        f"On {plural(part['samples'], 'sample')}, {who} {_an(name)} of {shown_number(best[name])}"
-    )
     if "gaussian_nll" in best:
         shares = ", ".join(
             f"{100 * share:.1f} % of targets in its intervals at {100 * level:.4g} %"
             for level, share in zip(part["levels"], best["coverage"], strict=True)
         )
-        told += f", a Gaussian NLL of {shown_number(best['gaussian_nll'])}, and {shares}"
-    yield f"{told}."
-    for row in part["comparisons"][:1]:
-        low, high = (shown_number(each) for each in row["interval"])
-        told = REGRESSION_TITLES[row["metric"]]
-        yield (
-            f"Its {told} less that of the last member alone is {shown_number(row['difference'])} "
-            f"({100 * row['level']:.3g} % interval from {low} to {high})."
-        )
-    if not choice:
-        yield "Nothing was chosen."
-
-
-def _an(name: str) -> str:
-    return "an RMSE" if name == "rmse" else "a pinball loss"
+        yield f"It has a Gaussian NLL of {shown_number(best['gaussian_nll'])}, and {shares}."

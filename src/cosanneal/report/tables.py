@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any, Final
@@ -67,6 +67,8 @@ def _tables_of_a_seed(results: Mapping[str, Any]) -> Iterator[Table]:
         yield _snapshot_table(results["snapshots"], choice or regression_choice_of(results))
     if analysis:
         yield _member_table(analysis, choice)
+        if analysis["comparisons"]:
+            yield compared_table(analysis, choice, _HEADINGS, _signed)
     elif choice and "snapshots" not in results:
         yield Table(
             title="Members",
@@ -170,6 +172,56 @@ def _scored(
     ]
 
 
+def compared_table(
+    part: Mapping[str, Any],
+    choice: Mapping[str, Any] | None,
+    titles: Mapping[str, str],
+    signed: Callable[[str, float], str],
+) -> Table:
+    """How far the prediction is from the last member and from the plain mean, and how sure.
+
+    Args:
+        part: what `analyze` or `analyze_regression` returned.
+        choice: what was chosen.
+        titles: of the scores.
+        signed: a difference of a score, with its sign.
+    """
+    who = "the choice" if choice else "the plain mean of all"
+    groups = [
+        [
+            Row(
+                cells=[
+                    other,
+                    titles[row["metric"]],
+                    signed(row["metric"], row["difference"]),
+                    " to ".join(signed(row["metric"], end) for end in row["interval"]),
+                    f"{row['p_value']:.2g}",
+                ]
+            )
+            for row in part.get(field, ())
+        ]
+        for other, field in (
+            ("The last member alone", "comparisons"),
+            ("The plain mean of all", "comparisons_with_mean"),
+        )
+    ]
+    level = 100 * part["comparisons"][0]["level"]
+    return Table(
+        title="How much better or worse",
+        caption=f"The score of {who} less that of the other, on the same "
+        f"{plural(part['samples'], 'sample')}: below 0 it is better. The interval is that of the "
+        "paired bootstrap; p is how often chance alone gives so great a difference.",
+        columns=["Compared with", "Score", "Difference", f"{level:.3g} % interval", "p"],
+        texts=("Compared with",),
+        groups=groups,
+    )
+
+
+def _signed(name: str, value: float) -> str:
+    """A difference of a score, in the unit of its heading."""
+    return ("+" if value > 0 else "") + number(value, *scale_of(name))
+
+
 def _candidate_table(choice: Mapping[str, Any]) -> Table:
     candidates = choice["candidates"]
     metric = choice["metric"]
@@ -186,7 +238,10 @@ def _candidate_table(choice: Mapping[str, Any]) -> Table:
     return Table(
         title="What was considered",
         caption=f"Why this one: its {title_of(metric)} on {samples}, "
-        f"the data of the choice. {searched[choice['select']]} The best of each column is bold.",
+        f"the data of the choice. {searched[choice['select']]} "
+        f"Less that of the plain mean of all it is {_signed(metric, choice['interval'][0])} to "
+        f"{_signed(metric, choice['interval'][1])} there (95 % interval); below 0 it is better. "
+        "The best of each column is bold.",
         columns=["Candidate", "Temperature", *map(_heading, names)],
         texts=("Candidate",),
         groups=_scored(

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from ..core import errors
-from ..ensemble.score.measures import title_of
 
 _SCALES: Final = {"error": (100, 2), "log_loss": (1, 4), "brier": (1, 4), "ece": (100, 2)}
 
@@ -105,20 +104,20 @@ def barrier(height: float | None) -> str:
 
 
 def paragraphs(results: Mapping[str, Any]) -> list[str]:
-    """What the numbers say: of members and choice, uncertainty, weights, all seeds, passes."""
+    """What the numbers say: of run and choice, uncertainty, weights, all seeds, passes."""
     seeds = seeds_of(results)
     return [
-        _of_first(" ".join(_lead(results)), f"The first of {seeds} seeds", seeds),
-        _of_first(" ".join(_uncertainty_lead(results)), "The first seed", seeds),
-        _of_first(" ".join(_average_lead(results)), "The first seed", seeds),
+        of_first(" ".join(_background(results)), "The first seed", seeds),
+        of_first(" ".join(_uncertainty_lead(results)), "The first seed", seeds),
+        of_first(" ".join(_average_lead(results)), "The first seed", seeds),
         " ".join(_comparison_lead(results)),
-        _of_first(" ".join(_passes_lead(results)), "The first seed", seeds),
+        of_first(" ".join(_passes_lead(results)), "The first seed", seeds),
     ]
 
 
-def _lead(results: Mapping[str, Any]) -> Iterator[str]:
-    """What the numbers say, in sentences."""
-    analysis, choice = results.get("analysis"), choice_of(results)
+def _background(results: Mapping[str, Any]) -> Iterator[str]:
+    """Where the members come from, and why they were chosen."""
+    choice = choice_of(results)
     if "snapshots" in results:
         snapshots = results["snapshots"]
         yield (
@@ -130,94 +129,15 @@ def _lead(results: Mapping[str, Any]) -> Iterator[str]:
         steps = len(run["rate"]) if "rate" in run else run["updates"]
         snapshots = plural(len(run["cycle_ends"]), "snapshot")
         yield f"The run of {plural(steps, 'update')} left {snapshots}."
-    if choice:
-        heat, count = choice["temperature"], len(choice["members"])
-        samples = plural(choice["samples"], "validation sample")
-        at = f"a temperature of {heat:.3g}"
-        if count > 1:
-            told = f"Of {count} members, {what_was_chosen(choice)} was chosen, for "
-            told += "" if "reason" in choice else "the least "
-            told += f"{title_of(choice['metric'])} on {samples}"
-            yield told + (f", at {at}." if heat != 1 else ", without a temperature.")
-        else:
-            what = f"{at} was fitted to it" if heat != 1 else "it was looked at"
-            yield f"There is one member only, and {what} on {samples}."
-        if "reason" in choice:
-            yield f"Why: {choice['reason']}"
-    if analysis:
-        yield from _analysis_lead(analysis)
-    elif choice:
-        best = choice["candidates"][-1]["scores"]
-        scale, digits = scale_of(choice["metric"])
-        between = _interval(choice["interval"], scale, digits, ("lower", "higher"))
-        points = ", percentage points" if scale == 100 else ""
+    if choice and "reason" in choice:
+        yield f"Why: {choice['reason']}"
+    if (results.get("analysis") or {}).get("chosen"):
         yield (
-            f"There, on the data that it was chosen on, its error is {score('error', best)} % and "
-            f"its log-loss {score('log_loss', best)}; compared with the mean of all members, its "
-            f"{title_of(choice['metric'])} is {between} (95 % interval{points}). "
-            "New data will show less of what it gains."
-        )
-    elif "snapshots" in results and regression_choice_of(results) is None:
-        yield "No ensemble was chosen among them yet."
-
-
-def _analysis_lead(analysis: Mapping[str, Any]) -> Iterator[str]:
-    members, samples = analysis["members"], plural(analysis["samples"], "sample")
-    if analysis["chosen"]:
-        best, subject = analysis["chosen"], "it"
-        yield (
-            f"On the {samples} that are reported here, its error is {score('error', best)} % and "
-            f"its log-loss {score('log_loss', best)}."
-        )
-    else:
-        best = (analysis["ensembles"] or members)[-1]
-        subject = "that mean" if len(members) > 1 else "it"
-        who = f"the mean of all {len(members)} members" if len(members) > 1 else "the one member"
-        yield (
-            f"On {samples}, the error of {who} is {score('error', best)} % and its log-loss "
-            f"{score('log_loss', best)}."
-        )
-    for field, other in (
-        ("comparisons", "the last member alone"),
-        ("comparisons_with_mean", f"the plain mean of all {len(members)} members"),
-    ):
-        found = {row["metric"]: row for row in analysis.get(field, ())}
-        if {"error", "log_loss"} <= found.keys():
-            error = _difference(found["error"], 100, 2, " percentage points", ("fewer", "more"))
-            loss = _difference(found["log_loss"], 1, 4, "", ("lower", "higher"))
-            yield f"Beside {other}, {subject} has {error}, and a log-loss {loss}."
-    if analysis["chosen"]:
-        yield (
-            "Members, weights and temperature come from the validation data alone; these scores "
+            "Members, weights and temperature come from the validation data alone; the scores "
             "come from data that had no part in the choice."
         )
-    else:
-        yield "Nothing was chosen."
-
-
-def _difference(
-    row: Mapping[str, Any], scale: float, digits: int, unit: str, words: tuple[str, str]
-) -> str:
-    """A difference and its interval, in words."""
-    noun = " errors" if unit else ""
-    if row["interval"][0] == row["interval"][1] == 0:
-        return f"the same number of{noun}" if unit else "that is the same"
-    value = row["difference"]
-    between = _interval(row["interval"], scale, digits, words)
-    told = f"{number(abs(value), scale, digits)}{unit} {words[value > 0]}{noun}"
-    if value == 0:
-        told = f"as many{noun}" if unit else "that is the same"
-    return f"{told} ({100 * row['level']:.3g} % interval: {between})"
-
-
-def _interval(interval: Sequence[float], scale: float, digits: int, words: tuple[str, str]) -> str:
-    low, high = interval
-    near, far = (number(abs(value), scale, digits) for value in sorted(interval, key=abs))
-    if high < 0 or low > 0:
-        return f"{near} to {far} {words[low > 0]}"
-    below, above = (number(abs(value), scale, digits) for value in interval)
-    told = f"from {below} {words[0]} to {above} {words[1]}"
-    return f"{told}, which leaves open which is better"
+    elif "snapshots" in results and not choice and regression_choice_of(results) is None:
+        yield "No ensemble was chosen among them yet."
 
 
 def _uncertainty_lead(results: Mapping[str, Any]) -> Iterator[str]:
@@ -352,7 +272,7 @@ def _comparison_lead(results: Mapping[str, Any]) -> Iterator[str]:
         yield f"Over {plural(seeds_of(results), 'seed')}, {told}."
 
 
-def _of_first(text: str, seed: str, several: int) -> str:
+def of_first(text: str, seed: str, several: int) -> str:
     """A text of the first seed alone, which says so where there are several."""
     return f"{seed}: {text[:1].lower()}{text[1:]}" if several > 1 and text else text
 
