@@ -8,6 +8,8 @@ try:
     from .load import export_weights as export_weights
     from .load import load_snapshot as load_snapshot
     from .migration import from_torch as from_torch
+    from .perturbation import reset_momentum as reset_momentum
+    from .perturbation import shrink_and_perturb as shrink_and_perturb
     from .recorder import SnapshotRecorder as SnapshotRecorder
     from .scheduler import CyclicCosineLR as CyclicCosineLR
 except ModuleNotFoundError as _error:
@@ -25,4 +27,6 @@ __all__ = [
     "export_weights",
     "from_torch",
     "load_snapshot",
+    "reset_momentum",
+    "shrink_and_perturb",
 ]
