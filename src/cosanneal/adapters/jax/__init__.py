@@ -9,6 +9,8 @@ try:
     from .ensemble import SnapshotEnsemble as SnapshotEnsemble
     from .load import export_weights as export_weights
     from .load import load_snapshot as load_snapshot
+    from .perturbation import reset_momentum as reset_momentum
+    from .perturbation import shrink_and_perturb as shrink_and_perturb
     from .recorder import SnapshotRecorder as SnapshotRecorder
     from .schedule import cyclic_cosine_schedule as cyclic_cosine_schedule
 except ModuleNotFoundError as _error:
@@ -26,5 +28,7 @@ __all__ = [
     "distillation_loss",
     "export_weights",
     "load_snapshot",
+    "reset_momentum",
+    "shrink_and_perturb",
     "snapshot_buffer",
 ]

@@ -14,6 +14,9 @@ try:
     from .ensemble import SnapshotEnsemble as SnapshotEnsemble
     from .load import export_weights as export_weights
     from .load import load_snapshot as load_snapshot
+    from .perturbation import ShrinkAndPerturb as ShrinkAndPerturb
+    from .perturbation import reset_momentum as reset_momentum
+    from .perturbation import shrink_and_perturb as shrink_and_perturb
     from .recorder import SnapshotRecorder as SnapshotRecorder
     from .schedule import CyclicCosineSchedule as CyclicCosineSchedule
 except ModuleNotFoundError as _error:
@@ -28,9 +31,12 @@ except ModuleNotFoundError as _error:
 
 __all__ = [
     "CyclicCosineSchedule",
+    "ShrinkAndPerturb",
     "SnapshotEnsemble",
     "SnapshotRecorder",
     "distillation_loss",
     "export_weights",
     "load_snapshot",
+    "reset_momentum",
+    "shrink_and_perturb",
 ]

@@ -212,7 +212,7 @@ class SnapshotRecorder(keras.callbacks.Callback):
                 "A snapshot can be taken while `fit` trains the model, since only then the folder "
                 "is the recorder's. Received: no fit under way; call take in a callback"
             )
-        optimizer = self._counted(self.model)
+        optimizer = self.counted(self.model)
         updates = int(array_of(optimizer._iterations))
         if self.set_lr and updates == self.updates:  # whose next rate is set already
             rate = self._had
@@ -242,7 +242,7 @@ class SnapshotRecorder(keras.callbacks.Callback):
         """Check that the optimizer fits the schedule; called by `fit`."""
         self.recorder.go_on()
         model = self._model  # not `model`, which has JAX's loop hand the weights over
-        counted = self._counted(model)
+        counted = self.counted(model)
         if counted is None:
             raise SnapshotError(
                 "The model must be compiled with an optimizer, whose updates are counted. "
@@ -326,7 +326,7 @@ class SnapshotRecorder(keras.callbacks.Callback):
         stopped = getattr(self._model, "stop_training", False)
         self._watch.train_ended(self.updates, stopped=stopped)
 
-    def _counted(self, model: keras.Model) -> Any:
+    def counted(self, model: keras.Model) -> Any:
         """The optimizer that has the count and the rate, without the one that scales its loss."""
         given = self._optimizer
         optimizer = getattr(model, "optimizer", None) if given is None else given
@@ -334,14 +334,14 @@ class SnapshotRecorder(keras.callbacks.Callback):
 
     def _float(self) -> float | None:
         """The optimizer's rate, where it is a float that somebody may set."""
-        if self.set_lr or not isinstance(self._counted(self._model)._learning_rate, keras.Variable):
+        if self.set_lr or not isinstance(self.counted(self._model)._learning_rate, keras.Variable):
             return None
-        return float(array_of(self._counted(self.model)._learning_rate))
+        return float(array_of(self.counted(self.model)._learning_rate))
 
     def _look(self, metrics: Metrics = None) -> None:
         """Read the optimizer's count, and record if a cycle ended."""
         # On JAX the loop has the weights and the count; `model` fetches them.
-        optimizer = self._counted(self.model)
+        optimizer = self.counted(self.model)
         updates = int(array_of(optimizer._iterations))
         if self._began:
             # A train_step of the user's may update more than once.

@@ -22,8 +22,8 @@ def shrink_and_perturb(
     *,
     cycle: int | None = None,
     seed: int = 0,
-    shrink: float = 0.5,
-    perturb: float = 0.5,
+    shrink: float = 0.8,
+    perturb: float = 0.2,
 ) -> None:
     """Shrink a model's weights at a restart, and add a share of fresh ones, in place.
 
@@ -39,7 +39,8 @@ def shrink_and_perturb(
     running statistics follow the new weights by themselves within some tens of updates, and
     what is an integer (a count) has no half. The optimizer's state stays: see `reset_momentum`.
 
-    Whether it pays: see the page on restarts. It lost on short budgets.
+    Whether it pays, and how the shares were chosen, is on the page on restarts: it may gain where
+    the budget is long, and loses where it is short.
 
     Args:
         model: the model.
