@@ -140,6 +140,7 @@ class Choice:
     def care(self) -> float:
         """How sure a class must be before its sample leaves `predict_classes`; 1 for certain."""
         return 1.0 if self.budget is None else self.budget.care
+
     findings: tuple[Finding, ...] = ()
 
     def __str__(self) -> str:
