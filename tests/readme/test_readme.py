@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import textwrap
@@ -60,26 +59,31 @@ def test_python_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_the_page_on_preemption_resumes_where_it_was_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The page's own code, with an update in place of its dots: stopped after each epoch."""
+    """The page's own code, with an update in place of its dots: stopped at updates of any place.
+
+    The loader shuffles and the model drops out, so that the weights depend on the random state.
+    """
     page = README.parent / "docs" / "preemption.md"
-    (code,) = [block for block in blocks("python", page) if "checkpoint" in block]
-    code = code.replace(
+    (code,) = [block for block in blocks("python", page) if "checkpoint =" in block]
+    step = "            scheduler.step()\n"
+    assert code.count(step) == 1
+    code = code.replace(step, "            scheduler.step(); stop(scheduler.last_epoch)\n").replace(
         "            ...\n", "            optimizer.zero_grad(); model(x).sum().backward()\n"
-    ).replace("        save()\n", "        save()\n        stop(epoch)\n")
+    )
     monkeypatch.chdir(tmp_path)
+    drawn = torch.utils.data.TensorDataset(torch.randn(10, 4), torch.zeros(10))
 
     def train(stop: Callable[[int], None]) -> None:
         torch.manual_seed(0)
-        model = nn.Linear(4, 3)
+        model = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 3))
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
         schedule = ca.CyclicCosine(0.1, total_steps=20, num_cycles=5)
         names = {
             **{"os": os, "Path": Path, "torch": torch, "SnapshotRecorder": SnapshotRecorder},
             **{"model": model, "optimizer": optimizer, "epochs": 4, "stop": stop},
-            "loader": [(torch.ones(2, 4) * i, None) for i in range(5)],
+            "loader": torch.utils.data.DataLoader(drawn, batch_size=2, shuffle=True),
             "scheduler": CyclicCosineLR(optimizer, schedule),
         }
-        Path("runs/digits").mkdir(parents=True, exist_ok=True)
         exec(compile(code, str(page), "exec"), names)  # noqa: S102 - our own page
 
     def snapshots() -> dict[str, bytes]:
@@ -91,12 +95,20 @@ def test_the_page_on_preemption_resumes_where_it_was_stopped(
     (tmp_path / "stopped").mkdir()
     monkeypatch.chdir(tmp_path / "stopped")
 
-    def stop(_: int) -> None:
-        raise KeyboardInterrupt
+    def stop_at(wanted: int) -> Callable[[int], None]:
+        def stop(update: int) -> None:
+            if update == wanted:
+                raise KeyboardInterrupt
 
-    for _ in range(4):
-        with contextlib.suppress(KeyboardInterrupt):
-            train(stop)
+        return stop
+
+    # An epoch has 5 updates, and a cycle 4: at 4 there is a snapshot and no checkpoint yet.
+    for update, there in ((4, 1), (4, 1), (7, 1), (8, 2), (19, 4)):
+        with pytest.raises(KeyboardInterrupt):
+            train(stop_at(update))
+        assert len(snapshots()) == there
+        assert Path("runs/digits/checkpoint.pt").exists() == (update > 4)
+    train(lambda _: None)
     assert snapshots() == whole
 
 
