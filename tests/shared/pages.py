@@ -10,7 +10,8 @@ from typing import Any
 
 DOCS = Path(__file__).parents[2] / "docs"
 
-# By page, the sessions that run its code: each all of it, or what stands under its framework's tab.
+# By page, the sessions that run its code: each all of it, or what stands under its framework's tab,
+# or under a title whose packages it alone has.
 PAGES = {
     "index.md": ("torch", "keras", "jax"),
     "start/torch.md": ("torch",),
@@ -20,7 +21,7 @@ PAGES = {
     "start/transformers.md": ("engines",),
     "schedules.md": ("torch",),
     "conventions.md": ("torch",),
-    "ensembles.md": ("torch",),
+    "ensembles.md": ("torch", "engines"),
     "snapshots.md": ("torch",),
     "coming-from.md": ("peers",),
     "tutorials/from-scratch.ipynb": ("torch",),
@@ -48,8 +49,13 @@ class Block:
         exec(compile(code, str(DOCS / self.page), "exec"), names)  # noqa: S102 - our own pages
 
 
-def blocks(page: str, under: str | None = None, *, folder: Path = DOCS) -> list[Block]:
-    """The page's blocks of Python; `under` a heading or the title of a tab, if one is given."""
+def blocks(
+    page: str, under: str | None = None, *, but: str | None = None, folder: Path = DOCS
+) -> list[Block]:
+    """The page's blocks of Python; `under` a heading or the title of a tab, if one is given.
+
+    What stands under the heading or title `but` is left out; there must be such.
+    """
     found: list[Block] = []
     section, tab, begun = "", "", 0
     lines = (folder / page).read_text(encoding="utf-8").splitlines()
@@ -70,13 +76,21 @@ def blocks(page: str, under: str | None = None, *, folder: Path = DOCS) -> list[
         elif opened := re.fullmatch(r"#+ (.*)", line):
             section = opened[1]
     assert not fence, f"{page}: a block of code is not closed"
-    return [block for block in found if under is None or under in block.titles]
+    assert but is None or any(but in block.titles for block in found), f"{page}: no code of {but}"
+    kept = (block for block in found if but not in block.titles)
+    return [block for block in kept if under is None or under in block.titles]
 
 
-def run_page(page: str, names: dict[str, Any] | None = None, under: str | None = None) -> Any:
+def run_page(
+    page: str,
+    names: dict[str, Any] | None = None,
+    under: str | None = None,
+    *,
+    but: str | None = None,
+) -> Any:
     """What the names of the page are when its code has run, in order, as it is printed."""
     names = {"__name__": "page"} | (names or {})
-    found = blocks(page, under)
+    found = blocks(page, under, but=but)
     assert found
     for block in found:
         block.run(names)
