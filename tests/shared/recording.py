@@ -11,7 +11,8 @@ import numpy as np
 import cosanneal as ca
 from cosanneal.snapshots.capture import EachStep, HostBuffers
 from cosanneal.snapshots.file import Layout
-from cosanneal.snapshots.recorder import Metrics, Recorder, RecorderOptions
+from cosanneal.snapshots.options import Metrics, RecorderOptions
+from cosanneal.snapshots.recorder import Recorder
 
 EVERY_STEP = ca.CyclicCosine(0.1, cycle_steps=1)
 

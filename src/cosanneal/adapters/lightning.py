@@ -35,7 +35,7 @@ except ModuleNotFoundError as _error:
     ) from _error
 
 if TYPE_CHECKING:
-    from ..snapshots.recorder import RecorderOptions
+    from ..snapshots.options import RecorderOptions
     from ..snapshots.store import SnapshotStore
 
 __all__ = ["SnapshotCallback"]

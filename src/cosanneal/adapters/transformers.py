@@ -29,7 +29,7 @@ except ModuleNotFoundError as _error:
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
-    from ..snapshots.recorder import RecorderOptions
+    from ..snapshots.options import RecorderOptions
     from ..snapshots.store import SnapshotStore
 
 __all__ = ["CyclicCosineTrainer", "SnapshotCallback"]

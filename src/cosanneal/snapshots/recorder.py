@@ -16,19 +16,19 @@ import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any, Self, TypeAlias, TypedDict, Unpack
+from typing import Any, Self, Unpack
 
-from ..core.errors import SnapshotError, check_flag, check_steps, shown
+from ..core.errors import SnapshotError, check_flag, check_steps
 from ..core.schedule import Cycle, Schedule, check_schedule
 from .capture import Capture, Clock, Standing
 from .ending import broken_off, ended_early, gone_beyond
-from .job import OnDurable, write, written
+from .job import write, written
 from .metadata import plain_metrics
-from .notices import Notices, OnError
-from .part import Part, Which
+from .notices import Notices
+from .options import Metrics, RecorderOptions, checked_options
+from .part import Part
 from .ranks import ALONE, Ranks
 from .resume import Run
-from .retention import Mode, Retention, check_count
 from .sigterm import FinishOnSigterm
 from .statistics import Statistics
 from .store import SnapshotStore
@@ -36,69 +36,6 @@ from .tenancy import Onlooker, Tenancy
 from .writer import Writer
 
 _log = logging.getLogger(__name__)
-
-Metrics: TypeAlias = Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None
-
-
-class RecorderOptions(TypedDict, total=False):
-    """What every recorder takes by keyword.
-
-    Args:
-        resume_from: the number of updates the run had done when it was
-            interrupted. Snapshots up to there are kept, later ones replaced (the
-            run will make them again); 0 starts over. What is replaced stays
-            until the run's next snapshot is durable, and goes then at once.
-        overwrite: replace in that way also the snapshots of another schedule or
-            model, which are refused otherwise. Without `resume_from`, start over.
-            (One that was `extended` is not another: up to there its cycles are the same.)
-        background: False writes, and raises errors, within the call that takes it.
-        max_pending: so many snapshots are in flight at most, each with held
-            memory for one copy of the weights. The next one waits.
-        on_durable: a function of a Snapshot, called when its file is there (of a folder at a
-            URL, in the store): after the rename and the folder's sync, before anything is
-            removed for it, and counted as `durable` by then. In the thread that writes, oldest
-            first, one call at a time; the next snapshot waits, and so do `wait` and `close`. So
-            it must not step, wait for or close the recorder. An error in it comes as
-            that of a write does; the file stays, and nothing is removed until a
-            later call went well. Of several processes, in that of rank 0 alone; not for
-            the files that a resumed run finds. A mirror at a second place is
-            `on_durable=lambda s: shutil.copy(s.path, "/backup")`.
-        on_error: what a snapshot that cannot be written does: "raise" a
-            SnapshotError at the next call, or "warn" there. Tensors or metrics
-            that cannot be recorded are always raised, where they came.
-        keep_last: keep only so many of the newest snapshots.
-        keep_best: keep only so many of the best by `metric`, and with
-            `keep_last` those too. Others are deleted once the newer one is
-            durable. A run killed and resumed ends with those of one that was
-            not; until it is past that step, there may be fewer.
-        metric: the name of the metric for `keep_best`, which every snapshot's
-            metrics must then hold.
-        mode: whether the metric's "min" or "max" is best.
-        metrics: a function that returns the user's own numbers for a snapshot, as a
-            dict; called at a cycle's end, unless that call brings some.
-        install_sigterm: when SIGTERM comes, write what was taken, then go on to
-            the handler that was there (by default, the process ends of it).
-        which: which of the model's tensors are recorded: "all"; "trainable"; or
-            a function of a tensor's name that says so, such as
-            `lambda name: "lora_" in name`. What is left out is not copied, and
-            must stay as it is: a snapshot keeps a digest of each such tensor, and
-            an ensemble takes it from the model. It is read once, at the first
-            snapshot (about a second for 8 GB), and looked at with each later one.
-    """
-
-    resume_from: int | None
-    overwrite: bool
-    background: bool
-    max_pending: int
-    on_durable: OnDurable | None
-    on_error: OnError
-    keep_last: int | None
-    keep_best: int | None
-    metric: str | None
-    mode: Mode
-    metrics: Callable[[], Mapping[str, Any]] | None
-    install_sigterm: bool
-    which: Which
 
 
 class Recorder:
@@ -143,7 +80,7 @@ class Recorder:
         ranks: Ranks = ALONE,
         **options: Unpack[RecorderOptions],
     ) -> None:
-        self._retention = _checked(type(self).__name__, options)
+        self._retention = checked_options(type(self).__name__, options)
         self._metrics, self._on_durable = options.get("metrics"), options.get("on_durable")
         self._notices = Notices(options.get("on_error", "raise"))
         self.store = folder if isinstance(folder, SnapshotStore) else SnapshotStore(folder)
@@ -503,33 +440,6 @@ class Recorder:
         """Count as failed what an interrupt took, if nothing is in flight that is yet to be."""
         if self._ranks.writes and not self._writer.pending:
             self._statistics.failed = self._statistics.taken - self._statistics.durable
-
-
-def _checked(name: str, options: RecorderOptions) -> Retention:
-    """What options say of the snapshots that are kept; all that can be known early is checked."""
-    unknown = sorted(options.keys() - RecorderOptions.__annotations__.keys())
-    if unknown:
-        raise TypeError(f"{name} has no option {unknown[0]!r}")
-    retention = Retention(
-        keep_last=options.get("keep_last"),
-        keep_best=options.get("keep_best"),
-        metric=options.get("metric"),
-        mode=options.get("mode", "min"),
-    )
-    check_count("max_pending", options.get("max_pending", 1))
-    metrics = options.get("metrics")
-    if metrics is not None and not callable(metrics):
-        raise SnapshotError(
-            "Argument `metrics` must be a function that returns a dict, since it is called "
-            f"at each cycle's end. Received: {shown(metrics)}"
-        )
-    on_durable = options.get("on_durable")
-    if on_durable is not None and not callable(on_durable):
-        raise SnapshotError(
-            "Argument `on_durable` must be a function of a Snapshot, since it is called when its "
-            f"file is there. Received: {shown(on_durable)}"
-        )
-    return retention
 
 
 def _refuse_a_fork(process: int) -> None:

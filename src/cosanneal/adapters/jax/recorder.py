@@ -13,7 +13,8 @@ from ...core.errors import SnapshotError, shown
 from ...core.schedule import Schedule
 from ...snapshots.capture import EachStep, HostBuffers, Standing
 from ...snapshots.file import TensorBytes
-from ...snapshots.recorder import Metrics, Recorder, RecorderOptions
+from ...snapshots.options import Metrics, RecorderOptions
+from ...snapshots.recorder import Recorder
 from ...snapshots.store import SnapshotStore
 from .buffer import SnapshotBuffer
 from .capture import PytreeCapture

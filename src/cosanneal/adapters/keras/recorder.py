@@ -16,7 +16,8 @@ from ...core.difference import difference
 from ...core.errors import ScheduleError, SnapshotError, check_flag, shown
 from ...core.schedule import Schedule
 from ...snapshots.capture import EachStep, Standing
-from ...snapshots.recorder import Metrics, Recorder, RecorderOptions
+from ...snapshots.options import Metrics, RecorderOptions
+from ...snapshots.recorder import Recorder
 from ...snapshots.statistics import Statistics
 from ...snapshots.store import SnapshotStore
 from .capture import ModelCapture

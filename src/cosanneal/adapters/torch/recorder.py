@@ -16,7 +16,8 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from ...core.errors import ScheduleError, SnapshotError, shown
 from ...core.schedule import Schedule
 from ...snapshots.capture import Standing
-from ...snapshots.recorder import Metrics, Recorder, RecorderOptions
+from ...snapshots.options import Metrics, RecorderOptions
+from ...snapshots.recorder import Recorder
 from ...snapshots.store import SnapshotStore
 from .capture import ModuleCapture
 from .ranks import ranks_here
