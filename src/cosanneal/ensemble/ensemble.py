@@ -71,7 +71,8 @@ class SnapshotEnsemble(Generic[ArrayT]):
         class_axis: int | Auto | Structure | None = "auto",
         pooling: Pooling | Structure = "probabilities",
     ) -> None:
-        self.model, self._settings = model, (outputs, class_axis, pooling, output)
+        self.model: Model[ArrayT] = model
+        self._settings = outputs, class_axis, pooling, output
         self._begin(Members(model, Picked.of(folder, last, members)))
 
     def _begin(self, members: Members) -> None:

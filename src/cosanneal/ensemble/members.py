@@ -110,7 +110,7 @@ class Members:
         self._parts = Parts(model)
         if snapshots is None:
             snapshots = [one for each in picked for one in each.snapshots()]
-        self.snapshots = tuple(snapshots)
+        self.snapshots: tuple[Snapshot, ...] = tuple(snapshots)
         _refuse_copies(self.snapshots)
         # Of those that were read: their tensors, and the digest of those.
         self._layouts: dict[Snapshot, Layout] = {}

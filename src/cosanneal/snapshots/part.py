@@ -154,7 +154,7 @@ class Rest:
 
     def __init__(self, capture: Capture, names: Collection[str]) -> None:
         self._capture = capture
-        self.names = frozenset(names)
+        self.names: frozenset[str] = frozenset(names)
         self._digests: dict[str, str] = {}
         self._stamps: Mapping[str, object] = {}
         self._glimpses: dict[str, str] = {}

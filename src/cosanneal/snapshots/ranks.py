@@ -84,7 +84,7 @@ class Together:
 
     def __init__(self, link: Link, error: type[CosannealError] = SnapshotError) -> None:
         self._link, self._error = link, error
-        self.writes = link.rank == 0
+        self.writes: bool = link.rank == 0
 
     def told(self, do: Callable[[], T]) -> T | None:
         """What rank 0 makes; see `Ranks.told`."""

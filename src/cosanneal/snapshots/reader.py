@@ -118,8 +118,9 @@ class SnapshotReader(Mapping[str, NDArray[Any]]):
             if not isinstance(error, OSError):
                 raise
             raise self._error(f"{error}; {_REMEDY}") from error
-        self.raw_metadata, self._places = header.raw_metadata, header.places
-        self.layout = header.layout
+        self.raw_metadata: dict[str, str] = header.raw_metadata
+        self.layout: dict[str, tuple[tuple[int, ...], str]] = header.layout
+        self._places = header.places
 
     def __enter__(self) -> Self:
         return self

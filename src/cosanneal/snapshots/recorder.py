@@ -83,8 +83,10 @@ class Recorder:
         self._retention = checked_options(type(self).__name__, options)
         self._metrics, self._on_durable = options.get("metrics"), options.get("on_durable")
         self._notices = Notices(options.get("on_error", "raise"))
-        self.store = folder if isinstance(folder, SnapshotStore) else SnapshotStore(folder)
-        self.schedule = check_schedule(schedule)
+        self.store: SnapshotStore = (
+            folder if isinstance(folder, SnapshotStore) else SnapshotStore(folder)
+        )
+        self.schedule: Schedule = check_schedule(schedule)
         self._capture, self._clock, self._ranks = capture, clock, ranks
         self._part = Part(capture, options.get("which", "all"))
         self._standing = self._started = clock.start()

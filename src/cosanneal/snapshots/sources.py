@@ -48,9 +48,11 @@ class Sources:
         if not listed:
             raise error(f"{name} must name at least one folder or file. Received: {shown(given)}")
         self._sources = [self._of(each) for each in listed]
-        self.stores = tuple(each for each in self._sources if isinstance(each, SnapshotStore))
+        self.stores: tuple[SnapshotStore, ...] = tuple(
+            each for each in self._sources if isinstance(each, SnapshotStore)
+        )
         alone = self.stores and not several and self.stores[0].url is None
-        self.folder = self.stores[0].folder if alone else None
+        self.folder: Path | None = self.stores[0].folder if alone else None
         self._several = several
         _refuse_twice(
             [

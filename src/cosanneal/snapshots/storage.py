@@ -82,11 +82,12 @@ class Remote:
     """
 
     def __init__(self, url: str, options: Mapping[str, Any] | None, cache: Cache) -> None:
-        self.url, self._options, self._cache = url, dict(options or {}), cache
+        self.url: str = url
+        self._options, self._cache = dict(options or {}), cache
         self._scheme, path = url.split("://", 1) if "://" in url else (url, "")
         self._scheme = self._scheme.lower()
         _refuse(url, self._scheme, path)
-        self.folder = cache.root.joinpath(
+        self.folder: Path = cache.root.joinpath(
             self._scheme + _mark(self._options), *(_as_name(part) for part in path.split("/"))
         )
         # What this object has put and deleted there, which a listing may not know yet.

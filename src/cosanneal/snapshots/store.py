@@ -48,10 +48,10 @@ class Snapshot:
     def __init__(
         self, path: Path, *, cycle: int, step: int, there: RemoteFile | None = None
     ) -> None:
-        self.path = path
+        self.path: Path = path
         self._there = there
-        self.cycle = cycle
-        self.step = step
+        self.cycle: int = cycle
+        self.step: int = step
         self._metadata: dict[str, Any] | None = None
 
     @classmethod
@@ -264,7 +264,8 @@ class SnapshotStore:
         cache_bytes: int | None = None,
     ) -> None:
         self._remote: Remote | None = None
-        self.url = url_of(folder)
+        self.folder: Path
+        self.url: str | None = url_of(folder)
         if self.url is not None:
             self._remote = Remote(self.url, storage_options, Cache.of(cache, cache_bytes))
             self.folder = self._remote.folder

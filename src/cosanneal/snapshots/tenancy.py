@@ -37,9 +37,9 @@ class Tenancy:
         self._store, self._writer, self._turn = store, writer, turn
         self._process = os.getpid()
         self._thread = weakref.ref(threading.current_thread())
-        self.inside = False  # of the recorder's `with` block
+        self.inside: bool = False  # of the recorder's `with` block
         self.dropped = False  # whether the recorder is gone
-        self.lost = False
+        self.lost: bool = False
         # What the folder held when the recorder let others write to it.
         self._left: list[Path] | None = None
         for other in tuple(_tenants):

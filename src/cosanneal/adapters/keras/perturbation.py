@@ -202,10 +202,13 @@ class ShrinkAndPerturb(keras.callbacks.Callback):
                 "Argument `recorder` must be the SnapshotRecorder of the same fit. "
                 f"Received: {shown(recorder)}"
             )
-        self.recorder, self.fresh = recorder, fresh
+        self.recorder: SnapshotRecorder = recorder
+        self.fresh: keras.Model | Callable[[], keras.Model] | None = fresh
+        self.shrink: float
+        self.perturb: float
         self.shrink, self.perturb = check_shares(shrink, perturb)
-        self.seed, _ = check_restart(1, seed)
-        self.reset_momentum = check_flag("reset_momentum", reset_momentum)
+        self.seed: int = check_restart(1, seed)[0]
+        self.reset_momentum: bool = check_flag("reset_momentum", reset_momentum)
         self._done: int | None = None  # the updates up to which every restart was done
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002

@@ -61,14 +61,15 @@ class HeldOut:
                 f"Received: {len(self._members)} members"
                 + (f" of shapes {sorted(shapes)}" if shapes else "")
             )
-        self.shape = shapes.pop()
+        self.shape: tuple[int, ...] = shapes.pop()
         self.class_axis = class_axis
-        self.labels = as_labels(labels, self.shape, class_axis, **options)
+        self.labels: Labels = as_labels(labels, self.shape, class_axis, **options)
         self._counts = options.get("counts")
         # One row for each label (of a soft one, for each class that it may be), one
         # column for each member; and how much a row counts, None where all count the
         # same. A mean of numbers of at least 2**-126 is at least that too.
-        at, classes, self.weights = self.labels.terms()
+        at, classes, weights = self.labels.terms()
+        self.weights: Floats | None = weights
         self._stack: Floats | None = None  # all members' rows, once they were asked for
         self.likelihoods: Floats = np.empty((len(classes), len(self)))
         places = np.arange(len(self.labels))[at]

@@ -28,7 +28,7 @@ class Objective(ABC):
     """The score of the mean of the members added so far, among some of the members."""
 
     def __init__(self, members: int) -> None:
-        self.counts = np.zeros(members)
+        self.counts: Floats = np.zeros(members)
 
     def add(self, member: int) -> None:
         """Add a member to the mean."""

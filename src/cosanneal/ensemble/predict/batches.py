@@ -121,14 +121,15 @@ class Batches:
         self._arrays, self._convert, self._whole = arrays, convert, whole
         self._label_names, self._training, self._name = label_names, training, name
         self._pick, self._cut = pick or _picked, cut or _sliced
-        self.shared = Shared(share)
+        self.shared: Shared = Shared(share)
         if training and share is not None:
             raise EnsembleError(
                 f"Argument `{name}` must give every process the same samples, since each estimates "
                 "the statistics by itself. Received: a loader of this process' share of them; give "
                 "arrays, or a loader without a distributed sampler"
             )
-        self._rows, self.are_linked = rows, linked
+        self._rows = rows
+        self.are_linked: bool = linked
         self._loader: Any = None
         self._prints: list[bytes] = []  # of the first pass' batches
         self._passes = 0

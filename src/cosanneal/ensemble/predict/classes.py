@@ -67,7 +67,7 @@ class Classes(Generic[ArrayT]):
     def __init__(self, modes: Modes[ArrayT], taken: Taken) -> None:
         self._modes, self._taken = modes, taken
         self._alone: dict[object, bool] = {}
-        self.passes = 0.0
+        self.passes: float = 0.0
 
     def predict(
         self,

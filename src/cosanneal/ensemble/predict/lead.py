@@ -87,7 +87,7 @@ class Lead:
         self._noise: Any = None  # by how much of the weights another batch may have changed a lead
         self._margin = math.inf
         self.leaders: Any = None
-        self.shaky = False
+        self.shaky: bool = False
 
     def update(self, wide: Any, like: Kind, *, moved: bool = False) -> NDArray[np.bool_]:
         """Take in the next member's outputs for the samples that are left.

@@ -107,7 +107,7 @@ class Moments:
     """
 
     def __init__(self) -> None:
-        self.weight = 0.0
+        self.weight: float = 0.0
         self.mean: Any = None
         self.squares: Any = None
         self.noise: Any = None

@@ -42,7 +42,7 @@ class NestedPool(Generic[PoolT]):
     """
 
     def __init__(self, pools: Sequence[PoolT]) -> None:
-        self.pools = tuple(pools)
+        self.pools: tuple[PoolT, ...] = tuple(pools)
 
     def update(self, outputs: Sequence[Any], weight: float = 1.0) -> None:
         """Take in one member's outputs."""
@@ -74,9 +74,11 @@ class Taken:
     def __init__(
         self, model: Model[Any], form: Form, paths: Sequence[Path], leaves: Sequence[FoundOutputs]
     ) -> None:
-        self._model, self.form = model, form
-        self.paths, self.leaves = list(paths), list(leaves)
-        self.several = form.several
+        self._model = model
+        self.form: Form = form
+        self.paths: list[Path] = list(paths)
+        self.leaves: list[FoundOutputs] = list(leaves)
+        self.several: bool = form.several
 
     @classmethod
     def of(

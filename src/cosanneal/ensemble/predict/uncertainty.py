@@ -58,7 +58,7 @@ class UncertaintyPool(Generic[ArrayT]):
                 "Argument `inputs` must be 'probabilities' or 'logits'. "
                 f"Received: inputs={shown(inputs)}"
             )
-        self.mean = Pool[ArrayT](class_axis=class_axis)
+        self.mean: Pool[ArrayT] = Pool(class_axis=class_axis)
         self._votes = Pool[Any]("vote", class_axis=class_axis)
         self._inputs, self._class_axis = inputs, class_axis
         self._like: Kind | None = None  # of what has no axis of classes any more

@@ -25,6 +25,7 @@ from .ragged import (
     laid,
     shapes_of,
 )
+from .share import Shared
 from .taken import Taken
 
 
@@ -56,7 +57,7 @@ class Validation:
         titles: tuple[str, str] = ("x_val", "y_val"),
     ) -> None:
         self._model, self._taken, self._batches = model, taken, batches
-        self.shared = batches.shared
+        self.shared: Shared = batches.shared
         if labels is None:
             labels = self.shared.ranks.agreed(lambda: batches.labels(taken.labels, titles))
         elif not isinstance(labels, list):  # which would be of batches, and no structure

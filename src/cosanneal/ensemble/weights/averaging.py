@@ -133,6 +133,8 @@ class Judge:
         self._labels, self._options = labels, options or LabelOptions()
         self._outputs, self._class_axis = spec.outputs, spec.class_axis
         # What the loss is called in `scores`, and in a sentence.
+        self.loss_name: str
+        self.title: str
         self.loss_name, self.title = _LOSSES.get(spec.outputs, ("log_loss", "log-loss"))
 
     def scores(self, prediction: Any) -> dict[str, float]:
