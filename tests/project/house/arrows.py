@@ -97,7 +97,7 @@ _ENSEMBLE: dict[str, set[str]] = {
     },
     "predict.validation": {
         *("arrays", "model", "predict", "predict.batches", "predict.outputs"),
-        *("predict.taken", "predict.modes"),
+        *("predict.taken", "predict.modes", "predict.share"),
     },
     "options": {"members", "predict.outputs", "predict.pooling"},
     "fitting": {
