@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -30,6 +31,19 @@ def test_the_help_lists_every_command_with_the_first_line_of_its_own_help() -> N
         assert first
         assert f" {name} {first}" in words
         assert first in " ".join(run_python(MAIN, name, "--help").stdout.split())
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_says_of_no_flag_that_it_takes_a_value_and_breaks_no_line_twice(name: str) -> None:
+    text = run_python(MAIN, name, "--help").stdout
+    assert "bool>" not in text
+    assert re.search(r"--help +Show this message and exit\.", text)
+    about = text[: text.index("╭")].split("\n", 3)[3]
+    for paragraph in re.split(r"\n *\n", about):
+        first, *lines = [line.strip() for line in paragraph.strip().split("\n")]
+        for line in lines:  # the next line's first word had no room
+            assert len(f"{first} {line.split()[0]}") > 78
+            first = line
 
 
 def test_the_help_of_all_imports_no_command() -> None:

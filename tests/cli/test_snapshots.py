@@ -295,6 +295,7 @@ def test_average_writes_the_mean_of_the_last(tmp_path: Path) -> None:
     assert text == (
         f"Averaged 3 snapshots (step 36000, 48000, 60000) into {out}\n"
         "Taken from the newest, for integers have no mean: n\n"
+        "The loss of the mean was not measured: average_weights in Python does it\n"
     )
     found = safetensors.numpy.load_file(out)
     assert (found["w"] == 3).all()
@@ -317,7 +318,34 @@ def test_average_as_json(tmp_path: Path) -> None:
         "bytes": out.stat().st_size,
         "averaged": [snapshot.path.name for snapshot in snapshots[-2:]],
         "taken_from_newest_though_different": ["n"],
+        "running_statistics_averaged": [],
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "is_one"),
+    [
+        ("features.3.running_var", True),
+        ("running_mean", True),
+        ("batch_normalization/moving_mean", True),
+        ("bn/moving_variance", True),
+        ("batch_stats.BatchNorm_0.mean", True),
+        ("features.3.weight", False),
+        ("my_running_mean", False),
+        ("running_mean.weight", False),
+        ("moving_mean_head/kernel", False),
+    ],
+)
+def test_average_says_that_running_statistics_are_not_the_means(
+    tmp_path: Path, name: str, is_one: bool
+) -> None:
+    record(tmp_path / "runs", 2, arrays={"w": np.zeros(3), name: np.ones(2)})
+    given = ["average", tmp_path / "runs", "-o", tmp_path / "mean.safetensors"]
+    *_, last = text_of(*given).splitlines()
+    assert last.startswith("The loss of the mean was not measured")
+    assert (f"BatchNorm's running statistics were averaged ({name}, ...): " in last) == is_one
+    found = json.loads(text_of(*given, "--force", "--json"))
+    assert found["running_statistics_averaged"] == ([name] if is_one else [])
 
 
 def test_average_refuses_what_it_cannot_average(tmp_path: Path) -> None:

@@ -90,13 +90,25 @@ def test_the_words_follow_the_numbers() -> None:
             ("Fitted", "fitted", seed["fitted"]),
         )
     ]
-    wins, loses, _, ties, paired = compare({"seeds": [seed]}, rows)
-    assert wins == "The fitted ensemble wins over Single: 25 % less error and 50 % less log-loss."
-    assert (
-        loses == "The fitted ensemble LOSES to One cosine: 50 % more error and the same log-loss."
+    better, worse_, _, same, paired, spread = compare({"seeds": [seed]}, rows)
+    assert better == (
+        "The fitted ensemble scores better here than Single: 25 % less error and 50 % less "
+        "log-loss."
     )
-    assert "ties with Alone: the same error and the same log-loss" in ties
+    assert worse_ == (
+        "The fitted ensemble scores worse here than One cosine: 50 % more error and the same "
+        "log-loss."
+    )
+    assert "scores no different here than Alone: the same error and the same log-loss" in same
     assert "more errors on 1 and more log-loss on 0 of 1 seed" in paired
+    assert spread == "One seed tells nothing of the spread: another may say the opposite."
+    wins, loses, _, ties, paired = compare({"seeds": [seed, seed]}, rows)
+    said = "The fitted ensemble wins over Single: 25 % less error and 50 % less log-loss; its error"
+    assert wins.startswith(said)
+    said = "The fitted ensemble LOSES to One cosine: 50 % more error and the same log-loss; its"
+    assert loses.startswith(said)
+    assert "ties with Alone: the same error and the same log-loss" in ties
+    assert "more errors on 2 and more log-loss on 0 of 2 seeds" in paired
     worse = {**seed, "fitted": scored(0.05, 0.3)}
     wins, *_ = compare({"seeds": [seed, worse, seed]}, rows)
     assert wins.endswith("log-loss; its error is lower on 2 and higher on 1 of 3 seeds.")
@@ -133,5 +145,5 @@ def test_a_verdict_is_of_both_scores(fitted: tuple[float, float], said: str) -> 
         for key in ("single", "cosine", "short", 1, "fitted")
         for scores in [seed["fitted"] if key == "fitted" else other]
     ]
-    first, *_ = compare({"seeds": [seed]}, rows)
+    first, *_ = compare({"seeds": [seed, seed]}, rows)
     assert said in first

@@ -9,6 +9,8 @@ are imported inside the function that uses them.
 from __future__ import annotations
 
 import ast
+import inspect
+import re
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
@@ -85,11 +87,29 @@ def _summary(name: str) -> str:
     return (ast.get_docstring(function) or "").partition("\n")[0]
 
 
+class _Command(TyperCommand):
+    """A command whose help says of no flag that it takes a value, which typer's own does."""
+
+    def get_params(self, ctx: Any) -> Any:
+        params = super().get_params(ctx)
+        for each in params:
+            if getattr(each, "is_flag", False):
+                each.metavar = ""
+        return params
+
+
 def _imported(name: str) -> Any:
     """The command itself."""
     alone = typer.Typer(**_SETTINGS)
     module = import_module(f".{COMMANDS[name]}", __package__)
-    alone.command(name, context_settings=getattr(module, "CONTEXT", None))(getattr(module, name))
+    function = getattr(module, name)
+    alone.command(
+        name,
+        cls=_Command,
+        # typer keeps the docstring's lines, and breaks them again at the terminal's width.
+        help=re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.cleandoc(function.__doc__ or "")),
+        context_settings=getattr(module, "CONTEXT", None),
+    )(function)
     return typer.main.get_command(alone)
 
 

@@ -6,7 +6,7 @@ import contextlib
 import math
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -27,6 +27,7 @@ from .card import AsCard, Dataset, Described, LabelsOfInput, Name, Task, check_f
 from .console import needs_package, output_console, outside, print_error, print_note
 from .functions import called, named_function
 from .shipping import FORMATS, SHIPPINGS, Shipping
+from .without import Without, left_out
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -74,6 +75,7 @@ FormatToWrite = Annotated[
     Format,
     typer.Option(
         help="What to write: onnx or pt2 (torch), keras or savedmodel (Keras), stablehlo (JAX).",
+        metavar="FORMAT",
         show_default=False,
     ),
 ]
@@ -118,7 +120,12 @@ Last = Annotated[
 ]
 OutputsAre = Annotated[
     Outputs | None,
-    typer.Option(help="What the model returns; by default found out.", show_default=False),
+    typer.Option(
+        help="What the model returns: logits, probabilities, values or gaussian; by default "
+        "found out.",
+        metavar="WHAT",
+        show_default=False,
+    ),
 ]
 ClassAxis = Annotated[
     str | None,
@@ -153,6 +160,7 @@ def export(
     input_dtype: InputDtype = None,
     choice: ChoiceFile = None,
     last: Last = None,
+    without: Without = None,
     outputs: OutputsAre = None,
     class_axis: ClassAxis = None,
     tolerance: Tolerance = 1e-05,
@@ -188,6 +196,7 @@ def export(
     x = _samples(input, shape, input_dtype)
     options: dict[str, Any] = {
         "last": last,
+        "members": None if not without else _members_without(folder, without, last),
         "outputs": "auto" if outputs is None else outputs.value,
         "class_axis": _axis(class_axis),
     }
@@ -296,8 +305,23 @@ def _target(out: Path, format: Format, force: bool) -> Path:  # noqa: A002
     return path
 
 
-def _framework_of(folder: Path, format: Format) -> str:  # noqa: A002
-    """The framework of a folder's snapshots, of which the format must be one."""
+def _members_without(
+    folder: Path, without: Sequence[str], last: int | None
+) -> Callable[[Snapshot], bool]:
+    """Which snapshots of the folder are members."""
+    snapshots = _listed(folder)
+    gone = {each.path.name for each in left_out(snapshots, without, f"folder {folder}")}
+    if len(snapshots) - len(gone) < (last or 1):
+        wanted = "at least one snapshot" if last is None else f"the {last} snapshots of --last"
+        raise CosannealError(
+            f"Folder {folder} must hold {wanted} beside those of --without. "
+            f"Received: {len(snapshots) - len(gone)}"
+        )
+    return lambda snapshot: snapshot.path.name not in gone
+
+
+def _listed(folder: Path) -> list[Snapshot]:
+    """The snapshots of a folder, which must have some."""
     from ..snapshots.sources import Sources
 
     if kind_of(local_path(folder)) != "folder":
@@ -307,7 +331,12 @@ def _framework_of(folder: Path, format: Format) -> str:  # noqa: A002
     snapshots: list[Snapshot] = Sources(folder, name="Argument FOLDER", error=CosannealError).list()
     if not snapshots:
         raise CosannealError(f"Folder {folder} must hold at least one snapshot. Received: none")
-    framework = str(snapshots[-1].metadata["framework"])
+    return snapshots
+
+
+def _framework_of(folder: Path, format: Format) -> str:  # noqa: A002
+    """The framework of a folder's snapshots, of which the format must be one."""
+    framework = str(_listed(folder)[-1].metadata["framework"])
     if framework not in FORMATS:
         raise CosannealError(
             f"The snapshots must be of {' or '.join(FORMATS)}. Received: "
@@ -404,6 +433,7 @@ def _in_options() -> Iterator[None]:
             lambda match: f"Option --{match[1].replace('_', '-')}",
             str(error),
         )
+        message = message.replace("among those of members=", "beside those of --without")
         message = re.sub(r"\boutputs=['\"](\w+)['\"]", r"--outputs \1", message)
         message = re.sub(
             r"\bclass_axis=(-?\d+|None)",
@@ -461,8 +491,8 @@ def _compare(
         )
         raise typer.Exit(_DIFFERS)
     output_console().print(
-        f"It differs from the ensemble by at most {worst:.1e} on {plural(samples, 'sample')}, "
-        f"{tolerance:g} is let pass",
+        f"It differs from the ensemble by at most {worst:.1e} on {plural(samples, 'sample')} "
+        f"(limit {tolerance:g})",
         soft_wrap=True,
     )
     return worst

@@ -22,6 +22,7 @@ from rich.text import Text
 from ..core.errors import CosannealError, EnsembleError, SnapshotError, human_size, plural
 from ..core.paths import kind_of, lasting_path, local_path, url_of
 from .console import needs_package, output_console, outside, print_error, print_note, visible
+from .without import Without, left_out
 
 if TYPE_CHECKING:
     from ..snapshots import Snapshot
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 _DAMAGED = 1  # the exit code when a snapshot is not what was written
 _GAP = 3  # characters between two columns of a table
 _MOST_STEPS = 5
+_STATISTIC = re.compile(
+    r"(^|[./])((running_mean|running_var|moving_mean|moving_variance)$|batch_stats[./])"
+)
 _MOST_ROWS = 100  # of a table in a terminal, unless more are asked for
 
 Folders = Annotated[
@@ -135,15 +139,7 @@ def average(
         int | None,
         typer.Option(min=1, help="Average the newest so many; by default all.", metavar="N"),
     ] = None,
-    without: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Leave out this snapshot, by its cycle's number or its file's name, before the "
-            "newest are counted. May be given several times.",
-            metavar="CYCLE|NAME",
-            show_default=False,
-        ),
-    ] = None,
+    without: Without = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -152,8 +148,9 @@ def average(
     Of several folders, the newest are the last ones in the order given. A piece of
     each is in memory at a time. Sums are in float64. Integers and bools have no
     mean: the newest snapshot's are taken. Running statistics (BatchNorm) are
-    averaged like weights: re-estimate them on training data. A snapshot with a NaN
-    or an infinity is refused.
+    averaged like weights, which is said, and no loss is measured: an ensemble's
+    `average_weights` in Python estimates them anew and measures it. A snapshot with
+    a NaN or an infinity is refused.
     """
     wanted = "at least one snapshot" if last is None else f"the {last} snapshots of --last"
     snapshots = _at_least(last or 1, folders, wanted, without or ())
@@ -167,6 +164,7 @@ def average(
             message = str(error).replace("overwrite=True", "--force")
             message = message.replace("leave it out of `snapshots`", "leave it out by --without")
             raise EnsembleError(message) from error
+    statistics = _running_statistics(members[-1].layout())
     if as_json:
         from ..snapshots.sources import names_of
 
@@ -175,6 +173,7 @@ def average(
             "bytes": local_path(out).stat().st_size,
             "averaged": list(names_of(members).values()),
             "taken_from_newest_though_different": list(differing),
+            "running_statistics_averaged": statistics,
         }
         typer.echo(json.dumps(document, indent=2))
         return
@@ -189,6 +188,25 @@ def average(
             outside(f"Taken from the newest, for integers have no mean: {', '.join(differing)}"),
             soft_wrap=True,
         )
+    if statistics:
+        console.print(
+            outside(
+                "The loss of the mean was not measured, and BatchNorm's running statistics were "
+                f"averaged ({statistics[0]}, ...): average_weights in Python estimates them anew "
+                "and measures the loss"
+            ),
+            soft_wrap=True,
+        )
+    else:
+        console.print(
+            "The loss of the mean was not measured: average_weights in Python does it",
+            soft_wrap=True,
+        )
+
+
+def _running_statistics(names: Iterable[str]) -> list[str]:
+    """Those that are running statistics, by the names that PyTorch, Keras and Flax give them."""
+    return [name for name in names if _STATISTIC.search(name)]
 
 
 def _snapshots(folders: Sequence[str]) -> list[Snapshot]:
@@ -239,12 +257,8 @@ def _at_least(
     snapshots = _snapshots(folders)
     several = "s" if len(folders) > 1 else ""
     if without:
-        from ..ensemble.members import choose_members
-
-        names = [int(each) if re.fullmatch(r"[0-9]{1,20}", each) else each for each in without]
-        where = f"folder{several} {_joined(folders)}"
-        left_out = choose_members(snapshots, names, where=where, name="Option --without")
-        snapshots = [snapshot for snapshot in snapshots if snapshot not in left_out]
+        gone = left_out(snapshots, without, f"folder{several} {_joined(folders)}")
+        snapshots = [snapshot for snapshot in snapshots if snapshot not in gone]
         wanted += " beside those of --without"
     if len(snapshots) < count:
         raise CosannealError(

@@ -93,7 +93,10 @@ _SHARES: Final = tuple(i / 10 for i in range(1, 10))
 
 
 def compare(results: Mapping[str, Any], summary: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What the numbers say, in words: the fitted ensemble beside others."""
+    """What the numbers say, in words: the fitted ensemble beside others.
+
+    One seed has no spread, so that it says what is better here, and not what wins.
+    """
     seeds: list[dict[str, Any]] = results["seeds"]
     rows = {row["key"]: row for row in summary}
     of_seeds = f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
@@ -103,7 +106,7 @@ def compare(results: Mapping[str, Any], summary: Sequence[Mapping[str, Any]]) ->
         other = rows[key]
         means = [(ours[score]["mean"], other[score]["mean"]) for score in _SHOWN]
         error, loss = (_change(*each) for each in means)
-        verdict = _verdict(*(_direction(*each) for each in means))
+        verdict = _verdict(*(_direction(*each) for each in means), seeds=len(seeds))
         told = f"{verdict} {other['short']}: {error} error and {loss} log-loss"
         if len(seeds) > 1:
             pairs = [(seed["fitted"]["test_error"], _of(seed, key)["test_error"]) for seed in seeds]
@@ -119,6 +122,8 @@ def compare(results: Mapping[str, Any], summary: Sequence[Mapping[str, Any]]) ->
         "Beside the last snapshot, scan by scan, the 95 % interval shows more errors on "
         f"{worse['test_error']} and more log-loss on {worse['test_nll']} of {of_seeds}."
     )
+    if len(seeds) == 1:
+        sentences.append("One seed tells nothing of the spread: another may say the opposite.")
     return sentences
 
 
@@ -227,11 +232,14 @@ def _spread(values: Sequence[float]) -> dict[str, float | None]:
     return {"mean": statistics.fmean(values), "std": deviation}
 
 
-def _verdict(*directions: int) -> str:
+def _verdict(*directions: int, seeds: int) -> str:
     """What scores that are lower (-1), the same or higher say together: one where they agree."""
     lower, higher = min(directions) < 0, max(directions) > 0
     if lower and higher:
         return "is neither better nor worse than"
+    if seeds == 1:
+        word = "better" if lower else "worse" if higher else "no different"
+        return f"scores {word} here than"
     return "wins over" if lower else "LOSES to" if higher else "ties with"
 
 
