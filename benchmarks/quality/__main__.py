@@ -15,14 +15,20 @@ from . import cache
 from .tasks import BUDGETS, SCHEDULES, TASKS
 
 
-def train(tasks: Sequence[str], budgets: Sequence[str], folder: Path, jobs: int) -> None:
+def train(
+    tasks: Sequence[str],
+    budgets: Sequence[str],
+    folder: Path,
+    jobs: int,
+    schedules: Sequence[str] = tuple(SCHEDULES),
+) -> None:
     """Train what is missing, in so many processes; one line for each schedule that is done."""
     from .training import run
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "README.md").write_text(cache.README, encoding="utf-8")
     # Task after task, so that a training that is cut short leaves whole tasks.
-    wanted = [(t, b, s) for t in tasks for b in budgets for s in SCHEDULES]
+    wanted = [(t, b, s) for t in tasks for b in budgets for s in schedules]
     began = time.perf_counter()
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         running = {pool.submit(run, TASKS[t], b, s, folder): (t, b, s) for t, b, s in wanted}
@@ -40,6 +46,12 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("verb", nargs="?", choices=("train", "score", "table", "peaks"))
     parser.add_argument("--tasks", nargs="+", choices=tuple(TASKS), default=list(TASKS))
     parser.add_argument("--budget", nargs="+", choices=BUDGETS, default=list(BUDGETS))
+    parser.add_argument("--schedules", nargs="+", choices=tuple(SCHEDULES), default=list(SCHEDULES))
+    parser.add_argument(
+        "--keep",
+        action="store_true",
+        help="where a schedule has no predictions here, keep its scores of the results",
+    )
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1))
     parser.add_argument("--cache", type=Path, default=cache.CACHE)
     return parser.parse_args(arguments)
@@ -55,9 +67,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from .scoring import score
 
     verbs: dict[str, Callable[[], None]] = {
-        "train": lambda: train(given.tasks, given.budget, given.cache, given.jobs),
+        "train": lambda: train(given.tasks, given.budget, given.cache, given.jobs, given.schedules),
         "score": lambda: table.write_results(
-            score([TASKS[name] for name in given.tasks], given.budget, given.cache)
+            score(
+                [TASKS[name] for name in given.tasks],
+                given.budget,
+                given.cache,
+                table.read_results() if given.keep else None,
+            )
         ),
         "table": table.write_page,
         "peaks": peaks.write,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cosanneal import ensemble
 
 from . import cache
-from .tasks import BUDGETS, SCHEDULES, SELECTION_SEEDS, TASKS, Task
+from .tasks import BUDGETS, RESTARTS, SCHEDULES, SELECTION_SEEDS, TASKS, Task
 
 # A method's scores, by their name one for each seed.
 Scores = dict[str, list[float]]
@@ -131,11 +131,24 @@ def compared(scores: Mapping[str, Scores]) -> dict[str, Any]:
     return found
 
 
-def score_task(task: Task, budget: str, folder: Path, rules: Sequence[str]) -> dict[str, Any]:
+def score_task(
+    task: Task,
+    budget: str,
+    folder: Path,
+    rules: Sequence[str],
+    kept: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """The results of one task at one budget.
 
+    Args:
+        task: which.
+        budget: its name.
+        folder: of the predictions.
+        rules: values of `select` to try.
+        kept: earlier results of the same, whose scores count where a schedule has no predictions.
+
     Raises:
-        CacheError: a schedule was not trained.
+        CacheError: a plain schedule that was not trained, and has no earlier scores.
     """
     from .training import recipe_of
 
@@ -143,7 +156,17 @@ def score_task(task: Task, budget: str, folder: Path, rules: Sequence[str]) -> d
     peaks, seconds = {}, {}
     for schedule in SCHEDULES:
         path = cache.place(folder, task.name, budget, schedule, None)
-        arrays = cache.need(path, recipe_of(task, budget, schedule, None))
+        recipe = recipe_of(task, budget, schedule, None)
+        arrays = cache.read(path, recipe)
+        if arrays is None:
+            if kept is not None and schedule in kept["peaks"]:
+                peaks[schedule] = kept["peaks"][schedule]
+                seconds[schedule] = kept["seconds"][schedule]
+                scores |= scores_kept(kept, schedule)
+                continue
+            if schedule in RESTARTS:  # not all of them were tried on all tasks
+                continue
+            arrays = cache.need(path, recipe)
         peaks[schedule] = float(arrays["peak"])
         seconds[schedule] = round(float(arrays["seconds"]), 2)
         for seed in range(len(arrays["seeds"])):
@@ -166,6 +189,15 @@ def score_task(task: Task, budget: str, folder: Path, rules: Sequence[str]) -> d
         "peaks_at_the_edge": at_edge,
         "seconds": seconds,
         "methods": compared(scores),
+    }
+
+
+def scores_kept(kept: Mapping[str, Any], schedule: str) -> dict[str, Scores]:
+    """The scores of a schedule's methods in earlier results."""
+    return {
+        method: {name: each["seeds"] for name, each in found.items()}
+        for method, found in kept["methods"].items()
+        if method.partition("/")[0] == schedule
     }
 
 
@@ -205,8 +237,19 @@ def totals(ratios: Sequence[Mapping[str, float]]) -> dict[str, float | int | Non
     }
 
 
-def score(tasks: Sequence[Task], budgets: Sequence[str], folder: Path) -> dict[str, Any]:
+def score(
+    tasks: Sequence[Task],
+    budgets: Sequence[str],
+    folder: Path,
+    kept: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """The results of all tasks that were trained; what is missing is named under `missing`.
+
+    Args:
+        tasks: which.
+        budgets: their names.
+        folder: of the predictions.
+        kept: earlier results, whose scores count where there are no predictions.
 
     Raises:
         CacheError: nothing was trained.
@@ -217,7 +260,8 @@ def score(tasks: Sequence[Task], budgets: Sequence[str], folder: Path) -> dict[s
     for task in tasks:
         for budget in budgets:
             try:
-                found = score_task(task, budget, folder, rules)
+                before = (kept or {}).get("tasks", {}).get(task.name, {}).get("budgets", {})
+                found = score_task(task, budget, folder, rules, before.get(budget))
             except cache.CacheError:
                 missing.append(f"{task.name}, {budget}")
                 continue

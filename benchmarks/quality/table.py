@@ -10,6 +10,8 @@ from typing import Any, Final
 from benchmarks.runner import machine
 from cosanneal.core.atomic import replacing
 
+from .tasks import SCHEDULES
+
 RESULTS: Final = Path(__file__).parent / "results.json"
 PAGE: Final = Path(__file__).parents[2] / "docs" / "quality.md"
 # What stands between these lines of the page is written anew.
@@ -24,6 +26,12 @@ def write_results(results: Mapping[str, Any], path: Path = RESULTS) -> None:
         file.write(json.dumps(content, indent=1).encode() + b"\n")
 
 
+def read_results(path: Path = RESULTS) -> dict[str, Any]:
+    """The committed results."""
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
 def cell(score: Mapping[str, float] | None) -> str:
     """A ratio and its standard error."""
     return "" if score is None else f"{score['ratio']:.3f} ± {score['error']:.3f}"
@@ -35,12 +43,20 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
-def numbers(score: Mapping[str, Any] | None) -> str:
-    """Of several tasks the mean ratio, the worst, and those won and lost."""
+def numbers(score: Mapping[str, Any] | None, tasks: int) -> str:
+    """Of several tasks the mean ratio, the worst, those won and lost, and if not all of `tasks`."""
     if score is None:
         return ""
     mean = "" if score["mean"] is None else f"{score['mean']:.3f}"
-    return f"{mean} (worst {score['worst']:.3f}; {score['won']} won, {score['lost']} lost)"
+    some = f"; {score['tasks']} tasks only" if score["tasks"] < tasks else ""
+    return f"{mean} (worst {score['worst']:.3f}; {score['won']} won, {score['lost']} lost{some})"
+
+
+def most(methods: Mapping[str, Any], method: str, score: str) -> int:
+    """The most tasks that one way to predict (`fit last`, say) has of any schedule."""
+    way = method.partition("/")[2]
+    same = (each for name, each in methods.items() if name.partition("/")[2] == way)
+    return max((each[score]["tasks"] for each in same if each[score]), default=0)
 
 
 def methods_of(results: Mapping[str, Any], schedule: str | None = None) -> list[str]:
@@ -64,7 +80,10 @@ def tables(results: Mapping[str, Any]) -> str:
             rows = []
             for method in methods_of(results):
                 cells = [
-                    numbers(by_budget[b].get(method, {}).get(s))
+                    numbers(
+                        by_budget[b].get(method, {}).get(s),
+                        most(by_budget[b], method, s),
+                    )
                     for b in budgets
                     for s in ("loss", "error")
                 ]
@@ -72,12 +91,14 @@ def tables(results: Mapping[str, Any]) -> str:
                     rows.append([method, *cells])
             parts.append(markdown(header, rows))
     for half in ("tuning", "reported"):
-        for schedule in ("cyclic3", "cyclic5", "doubling4", "separate"):
+        for schedule in (name for name in SCHEDULES if name != "cosine"):
             names = methods_of(results, schedule)
+            if not names:
+                continue
             rows = []
             for task, found in results["tasks"].items():
                 for budget, each in found["budgets"].items():
-                    if found["half"] != half:
+                    if found["half"] != half or schedule not in each["peaks"]:
                         continue
                     for score in next(iter(each["methods"].values())):
                         base = each["methods"]["cosine/last"][score]["mean"]
@@ -87,21 +108,28 @@ def tables(results: Mapping[str, Any]) -> str:
                         ]
                         title = score.replace("_", "-").replace("rmse", "RMSE")
                         rows.append([f"{task}, {budget}, {title}", f"{base:.4f}", *cells])
+            if not rows:
+                continue
             short = [name.partition("/")[2] for name in names]
             parts.append(f"### {schedule}, task by task: the {half} half\n")
             parts.append(markdown(["task", "cosine", *short], rows))
     peaks = []
+    budgets_of = [each for task in results["tasks"].values() for each in task["budgets"].values()]
+    tried = {name for each in budgets_of for name in each["peaks"]}
+    columns = [name for name in SCHEDULES if name in tried]
     for task, found in results["tasks"].items():
         for budget, each in found["budgets"].items():
             edge = each["peaks_at_the_edge"]
             cells = [
-                f"{peak:g}{'*' if name in edge else ''}" for name, peak in each["peaks"].items()
+                f"{each['peaks'][name]:g}{'*' if name in edge else ''}"
+                if name in each["peaks"]
+                else ""
+                for name in columns
             ]
             counts = [str(each["steps"]), str(each["seeds"])]
             peaks.append([f"{task}, {budget}", *counts, *cells])
-            names = list(each["peaks"])
     parts.append("### The peaks that were chosen (* at an end of the grid)\n")
-    parts.append(markdown(["task", "updates", "seeds", *names], peaks))
+    parts.append(markdown(["task", "updates", "seeds", *columns], peaks))
     about = ", ".join(f"{name} {value}" for name, value in results["machine"].items())
     missing = "; ".join(results["missing"]) or "nothing"
     parts.append(f"Measured with {about}. Not measured: {missing}.\n")

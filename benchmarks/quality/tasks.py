@@ -18,7 +18,34 @@ ADAMW_PEAKS: Final = (0.001, 0.003, 0.01, 0.03)
 SELECTION_SEEDS: Final = (100, 101, 102)
 BUDGETS: Final = ("short", "long")
 # Of how many members each is; "separate" are five runs of a fifth of the budget.
-SCHEDULES: Final = {"cosine": 1, "cyclic3": 3, "cyclic5": 5, "doubling4": 4, "separate": 5}
+PLAIN: Final = {"cosine": 1, "cyclic3": 3, "cyclic5": 5, "doubling4": 4, "separate": 5}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restart:
+    """What is done at each restart of a schedule, beside raising the rate.
+
+    Args:
+        base: the plain schedule.
+        shrink: the share of the old weights.
+        perturb: the share of fresh ones.
+        reset: whether the optimizer forgets its momentum.
+    """
+
+    base: str
+    shrink: float = 0.5
+    perturb: float = 0.5
+    reset: bool = False
+
+
+RESTARTS: Final = {
+    "cyclic5-half": Restart(base="cyclic5"),
+    "cyclic5-half-reset": Restart(base="cyclic5", reset=True),
+    "cyclic5-fifth": Restart(base="cyclic5", shrink=0.8, perturb=0.2),
+    "doubling4-half": Restart(base="doubling4"),
+    "cyclic5-reset": Restart(base="cyclic5", shrink=1.0, perturb=0.0, reset=True),
+}
+SCHEDULES: Final = {**PLAIN, **{name: PLAIN[each.base] for name, each in RESTARTS.items()}}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +91,8 @@ class Task:
 
 def schedule_of(name: str, steps: int, peak: float) -> ca.Schedule:
     """The learning rates of one of `SCHEDULES` in a budget of `steps`."""
+    if name in RESTARTS:
+        name = RESTARTS[name].base
     if name == "separate":
         return ca.CyclicCosine(peak, total_steps=steps // SCHEDULES[name], num_cycles=1)
     growth = 2 if name == "doubling4" else 1

@@ -6,6 +6,7 @@ import math
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cosanneal.adapters.torch import CyclicCosineLR, SnapshotEnsemble, SnapshotRecorder
+from cosanneal.adapters.torch import (
+    CyclicCosineLR,
+    SnapshotEnsemble,
+    SnapshotRecorder,
+    reset_momentum,
+    shrink_and_perturb,
+)
 
 from . import cache
 from .data import LOADERS, Data
 from .networks import network_of
 from .scoring import fitted
-from .tasks import SCHEDULES, SELECTION_SEEDS, Task, schedule_of
+from .tasks import RESTARTS, SCHEDULES, SELECTION_SEEDS, Task, schedule_of
 
 
 class DivergedError(RuntimeError):
@@ -128,6 +135,8 @@ def train(
     scheduler = CyclicCosineLR(optimizer, schedule)
     steps = schedule.total_steps
     assert steps is not None  # noqa: S101 - all of them are finite
+    restart = RESTARTS.get(schedule_name)
+    restarts = {cycle.start: cycle.index for cycle in schedule.cycles()[1:] if restart}
     training = [each[0] for each in prepared.parts]
     taken = batches([len(each) for each in training], runs, steps, task.batch)
     rows, which = torch.from_numpy(np.stack(training, axis=1)), torch.arange(len(runs))
@@ -143,6 +152,13 @@ def train(
                 if not loss.isfinite():
                     raise DivergedError(f"{task.name}, {budget}, {schedule_name}, peak {peak:g}")
                 scheduler.step()
+                if restart and step + 1 in restarts:
+                    # As each run alone would draw them: by its own seed, and no other's.
+                    seeds_now = [run + 1000 * restarts[step + 1] for run in runs]
+                    fresh = network_of(task, seeds_now, data.x.shape[-1], data.classes)
+                    shrink_and_perturb(model, fresh, shrink=restart.shrink, perturb=restart.perturb)
+                    if restart.reset:
+                        reset_momentum(optimizer)
         ensemble = SnapshotEnsemble(
             model,
             folder,
@@ -168,7 +184,9 @@ def train(
 def recipe_of(task: Task, budget: str, schedule: str, peak: float | None) -> dict[str, Any]:
     """All that a file of the cache depends on."""
     seeds = list(SELECTION_SEEDS) if peak is not None else list(range(task.seeds))
+    restart = RESTARTS.get(schedule)
     return {
+        **({} if restart is None else {"restart": asdict(restart)}),
         **{name: list(x) if isinstance(x, tuple) else x for name, x in task.recipe().items()},
         "budget": budget,
         "schedule": schedule,

@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 
 from benchmarks.quality import cache, peaks, scoring, table, training  # noqa: E402
 from benchmarks.quality.data import Data, DataError, checked, mlbench  # noqa: E402
-from benchmarks.quality.tasks import SCHEDULES, TASKS, Task, schedule_of  # noqa: E402
+from benchmarks.quality.tasks import PLAIN, RESTARTS, TASKS, Task, schedule_of  # noqa: E402
 
 TOY = Task(
     name="toy", half="tuning", hidden=(4,), peaks=(0.1, 0.3), steps=40, factor=2, batch=8, seeds=2
@@ -30,7 +30,7 @@ def toy(regression: bool = False) -> Data:
 
 
 def trained(folder: Path, regression: bool = False) -> dict[str, Any]:
-    for schedule in SCHEDULES:
+    for schedule in (*PLAIN, "cyclic5-fifth"):
         training.run(TOY, "short", schedule, folder, lambda: toy(regression))
     return scoring.score_task(TOY, "short", folder, scoring.selects())
 
@@ -39,7 +39,7 @@ def trained(folder: Path, regression: bool = False) -> dict[str, Any]:
 def test_a_toy_task_is_trained_and_scored(tmp_path: Path, regression: bool) -> None:
     found = trained(tmp_path, regression)
     methods = found["methods"]
-    for schedule in ("cyclic3", "cyclic5", "doubling4"):
+    for schedule in ("cyclic3", "cyclic5", "doubling4", "cyclic5-fifth"):
         assert {f"{schedule}/{name}" for name in ("mean", "last", "fit last")} <= set(methods)
     (name, *_) = methods["cosine/last"]
     assert name == ("rmse" if regression else "log_loss")
@@ -73,6 +73,39 @@ def test_runs_side_by_side_are_those_of_each_alone() -> None:
     alone, _ = training.train(TOY, toy(), "short", "cyclic3", 0.1, [1])
     np.testing.assert_allclose(both[1][0][:, 1], alone[1][0][:, 0], rtol=1e-4)
     assert not np.allclose(both[1][0][:, 0], alone[1][0][:, 0], rtol=1e-2)
+
+
+@pytest.mark.parametrize("name", RESTARTS)
+def test_a_restart_changes_the_members_after_the_first(name: str) -> None:
+    def members(schedule: str) -> Any:
+        found, _ = training.train(TOY, toy(), "short", schedule, 0.1, [0, 1])
+        return found[1][0]
+
+    plain, changed = members(RESTARTS[name].base), members(name)
+    np.testing.assert_array_equal(plain[0], changed[0])
+    for before, after in zip(plain[1:], changed[1:], strict=True):
+        assert np.abs(before - after).max() > 1e-3
+
+
+def test_fresh_weights_of_runs_side_by_side_are_those_of_each_alone() -> None:
+    both, _ = training.train(TOY, toy(), "short", "cyclic5-half-reset", 0.1, [0, 1])
+    alone, _ = training.train(TOY, toy(), "short", "cyclic5-half-reset", 0.1, [1])
+    np.testing.assert_allclose(both[1][0][:, 1], alone[1][0][:, 0], rtol=1e-4)
+
+
+def test_scores_are_kept_where_there_are_no_predictions(tmp_path: Path) -> None:
+    whole = trained(tmp_path / "all")
+    training.run(TOY, "short", "cyclic5-reset", tmp_path / "new", toy)
+    found = scoring.score_task(TOY, "short", tmp_path / "new", scoring.selects(), whole)
+    old = {name: each for name, each in found["methods"].items() if "reset" not in name}
+    assert old == whole["methods"]
+    assert found["peaks"] == whole["peaks"] | {"cyclic5-reset": found["peaks"]["cyclic5-reset"]}
+    ours = found["methods"]["cyclic5-reset/fit last"]["log_loss"]
+    cosine = whole["methods"]["cosine/last"]["log_loss"]
+    expected = sum(ours["seeds"]) / sum(cosine["seeds"])
+    assert ours["to_cosine"]["ratio"] == pytest.approx(expected)
+    with pytest.raises(cache.CacheError):
+        scoring.score_task(TOY, "short", tmp_path / "new", scoring.selects())
 
 
 def test_the_parts_of_a_split_share_no_sample_and_no_group() -> None:
@@ -147,6 +180,11 @@ def test_the_page_has_the_tables_of_the_results(tmp_path: Path) -> None:
     assert "\nold\n" not in page
     score = scored["methods"]["cyclic3/mean"]["log_loss"]["to_cosine"]
     assert f"{score['ratio']:.3f} ± {score['error']:.3f}" in page
+    assert "tasks only" not in page
+    assert "### cyclic5-fifth, task by task: the tuning half" in page
+    assert "cyclic5-reset" not in page  # which was not tried
+    summary["to_cosine"]["tuning"]["short"]["cyclic3/mean"]["loss"]["tasks"] = 0
+    assert "0 tasks only" in table.tables(results)
     with pytest.raises(ValueError, match="a page without them"):
         table.with_tables("no place", results)
 
