@@ -84,6 +84,7 @@ PUBLIC = {
     "CyclicCosine",
     "EnsembleError",
     "MissingExtraError",
+    "Recommendation",
     "Schedule",
     "ScheduleError",
     "Segment",
@@ -91,6 +92,9 @@ PUBLIC = {
     "StudyError",
     "__version__",
     "presets",
+    "range_test",
+    "recommend",
+    "suggest_max_lr",
 }
 
 

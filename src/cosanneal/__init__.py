@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from .core.errors import StudyError as StudyError
     from .core.range_test import range_test as range_test
     from .core.range_test import suggest_max_lr as suggest_max_lr
+    from .core.recommend import Recommendation as Recommendation
+    from .core.recommend import recommend as recommend
     from .core.schedule import Cycle as Cycle
     from .core.schedule import Schedule as Schedule
     from .core.segment import Segment as Segment
@@ -31,6 +33,7 @@ else:
         "CyclicCosine": "core.cyclic",
         "EnsembleError": "core.errors",
         "MissingExtraError": "core.errors",
+        "Recommendation": "core.recommend",
         "Schedule": "core.schedule",
         "ScheduleError": "core.errors",
         "Segment": "core.segment",
@@ -39,6 +42,7 @@ else:
         "presets": "presets",
         "range_test": "core.range_test",
         "suggest_max_lr": "core.range_test",
+        "recommend": "core.recommend",
     }
 
     __all__ = sorted([*_HOMES, "__version__"])

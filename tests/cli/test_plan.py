@@ -475,3 +475,42 @@ def test_every_argument_of_the_schedule_has_its_option() -> None:
 def test_a_peak_for_each_cycle() -> None:
     found = json_of("--total-steps", "100", "--max-lr", "0.2,0.1,0.3")
     assert [cycle["max_lr"] for cycle in found["cycles"]] == [0.2, 0.1, 0.3]
+
+
+def test_recommended_cycles_come_with_the_reason() -> None:
+    text = text_of("--recommend", "--total-steps", "1500", "--best-step", "300", "--max-lr", "0.2")
+    assert text.startswith("Four doubling cycles: one cosine was best after 300 of 1500 updates")
+    assert [row[4:6] for row in rows_of(text.partition("\n\n")[2])] == [
+        [length, "0.2"] for length in ("100", "200", "400", "800")
+    ]
+    document = json_of("--recommend", "--total-steps", "1500", "--best-step", "1500")
+    assert document["recommendation"]["pays"] is False
+    assert "One cosine" in document["recommendation"]["reason"]
+    assert len(document["cycles"]) == 1
+    assert "recommendation" not in json_of(*FIVE)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--recommend"], "Option --total-steps must come with --recommend"),
+        ([*FIVE, "--recommend"], "Option --num-cycles must not be given with --recommend"),
+        (
+            ["--recommend", "--total-steps", "100", "--max-lr", "0.2,0.1"],
+            "Option --max-lr must be one number with --recommend",
+        ),
+        ([*FIVE, "--best-step", "3"], "Option --best-step must come with --recommend"),
+        (
+            ["--recommend", "--total-steps", "9", "--best-step", "10"],
+            "Option --best-step must be at most --total-steps",
+        ),
+        (
+            ["--recommend", "--preset", "torch_warm_restarts", "base_lr=1", "T_0=10"],
+            "Option --preset must not be given with --recommend",
+        ),
+    ],
+)
+def test_recommending_with_what_it_chooses_is_refused(arguments: list[str], message: str) -> None:
+    outcome = call(*arguments)
+    assert outcome.exit_code != 0
+    assert message in " ".join(outcome.stderr.split())

@@ -69,6 +69,12 @@ def test_pages_by_themselves(page: str) -> None:
     assert run_page(page, {"ca": ca})["schedule"].num_cycles in (5, 6)
 
 
+def test_the_page_of_restarts_records_every_cycle(tmp_path: Path) -> None:
+    names = run_page("restarts.md")
+    assert names["restarts"] == {20: 1, 40: 2, 60: 3, 80: 4}
+    assert len([*(tmp_path / "runs/restarts").glob("*.safetensors")]) == 5
+
+
 def test_the_index_in_torch() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
@@ -88,7 +94,7 @@ def test_the_index_in_torch() -> None:
 def test_every_page_of_this_session_is_run_here() -> None:
     # The tutorials are run by test_tutorials.py.
     assert {page for page in pages_of("torch") if page.endswith(".md")} == {
-        *("start/torch.md", "schedules.md", "conventions.md", "index.md"),
+        *("start/torch.md", "schedules.md", "restarts.md", "conventions.md", "index.md"),
         *GO_ON,
     }
 

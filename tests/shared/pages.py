@@ -20,6 +20,7 @@ PAGES = {
     "start/lightning.md": ("engines",),
     "start/transformers.md": ("engines",),
     "schedules.md": ("torch",),
+    "restarts.md": ("torch",),
     "conventions.md": ("torch",),
     "ensembles.md": ("torch", "engines"),
     "snapshots.md": ("torch",),

@@ -21,6 +21,7 @@ from rich.text import Text
 
 from ..core.cyclic import CyclicCosine
 from ..core.errors import MAX_STEPS, CosannealError, ScheduleError, plural, shown
+from ..core.recommend import Recommendation, recommend
 from ..core.schedule import Cycle, Schedule
 from .compare import compare_presets, comparison_document, comparison_figure, show_comparison
 from .console import output_console, print_note
@@ -89,6 +90,17 @@ _CycleMult = Annotated[
 _MaxLr = Annotated[
     str, _rate(help="The first cycle's peak, or every cycle's: 0.2,0.1,0.1.", metavar="N or N,N,..")
 ]
+_Recommend = Annotated[
+    bool,
+    _length("--recommend", help="Choose the cycles by what a bench says of the budget, and why."),
+]
+_BestStep = Annotated[
+    int | None,
+    _length(
+        help="For --recommend: after so many steps one cosine run of this budget had its lowest "
+        "validation loss."
+    ),
+]
 _MinLr = Annotated[float, _rate(help="The floor of every cycle.")]
 _CycleDecay = Annotated[
     float, _rate(help="The factor from one cycle's peak to the next, in (0, 1].")
@@ -151,6 +163,8 @@ def plan(
     num_cycles: _NumCycles = None,
     cycle_steps: _CycleSteps = None,
     cycle_mult: _CycleMult = "1",
+    recommended: _Recommend = False,
+    best_step: _BestStep = None,
     max_lr: _MaxLr = "0.1",
     min_lr: _MinLr = 0.0,
     cycle_decay: _CycleDecay = 1.0,
@@ -167,8 +181,8 @@ def plan(
 ) -> None:
     """Show a cyclic cosine schedule: its cycles, its rates, its snapshots.
 
-    Give --total-steps and --num-cycles, or --cycle-steps; or a --preset with its
-    arguments; or several presets to --compare.
+    Give --total-steps and --num-cycles, or --cycle-steps; or --total-steps and
+    --recommend; or a --preset with its arguments; or several presets to --compare.
 
     A step is one optimizer update, counted from 0. A snapshot is taken after
     each cycle's last step, and named after the updates done by then.
@@ -177,6 +191,7 @@ def plan(
         raise CosannealError(
             f"Arguments KEY=VALUE must come with --preset NAME. Received: {shown(words[0])}"
         )
+    advice = _advice(context, recommended, max_lr, total_steps, best_step)
     if preset is not None or compare:
         _refuse_own_options(context, "--compare" if preset is None else "--preset")
     presets = [] if preset is None else [choose_preset(preset, words or [])]
@@ -191,7 +206,9 @@ def plan(
             text=lambda console: show_comparison(comparison, console),
         )
         return
-    if presets:
+    if advice is not None:
+        schedule = advice.schedule
+    elif presets:
         schedule = presets[0].schedule
     else:
         try:
@@ -214,10 +231,52 @@ def plan(
     _put_out(
         as_json=as_json,
         plot=plot,
-        document=lambda: as_document(look),
+        document=lambda: as_document(look) | _advised(advice),
         figure=lambda: _figure(look),
-        text=lambda console: show(look, console),
+        text=lambda console: show(look, console, advice),
     )
+
+
+def _advice(
+    context: typer.Context,
+    wanted: bool,
+    max_lr: str,
+    total_steps: int | None,
+    best_step: int | None,
+) -> Recommendation | None:
+    """What is recommended for the budget; None where nothing was asked for."""
+    if not wanted:
+        if best_step is not None:
+            raise CosannealError(
+                "Option --best-step must come with --recommend, which goes by it. "
+                f"Received: --best-step={best_step}"
+            )
+        return None
+    for name, value in context.params.items():
+        source = context.get_parameter_source(name)
+        given = source is not None and source.name != "DEFAULT"
+        if given and name in _CHOSEN:
+            raise CosannealError(
+                f"Option --{name.replace('_', '-')} must not be given with --recommend, which "
+                f"chooses the schedule by --total-steps. Received: --{name.replace('_', '-')}="
+                f"{shown(value)}"
+            )
+    if total_steps is None:
+        raise CosannealError(
+            "Option --total-steps must come with --recommend: the budget in optimizer steps. "
+            "Received: no --total-steps"
+        )
+    try:
+        return recommend(_parse_peak(max_lr), total_steps=total_steps, best_step=best_step)
+    except ScheduleError as error:
+        raise ScheduleError(_in_options(str(error))) from error
+
+
+def _advised(advice: Recommendation | None) -> dict[str, Any]:
+    """What --json has of it."""
+    if advice is None:
+        return {}
+    return {"recommendation": {"pays": advice.pays, "reason": advice.reason}}
 
 
 def _refuse_own_options(context: typer.Context, used: str) -> None:
@@ -335,8 +394,11 @@ def as_document(look: Look) -> dict[str, Any]:
     }
 
 
-def show(look: Look, console: Console) -> None:
-    """Print the plan for people: a summary, the table of cycles, a small curve."""
+def show(look: Look, console: Console, advice: Recommendation | None = None) -> None:
+    """Print the plan for people: why, a summary, the table of cycles, a small curve."""
+    if advice is not None:
+        console.print(advice.reason)
+        console.print()
     if look.preset is not None:
         console.print(look.preset.heading())
     console.print(_summary(look))
@@ -454,6 +516,16 @@ def _parse_peaks(text: str) -> float | list[float]:
     return peaks if "," in text else peaks[0]
 
 
+def _parse_peak(text: str) -> float:
+    peak = _parse_peaks(text)
+    if isinstance(peak, list):
+        raise ScheduleError(
+            "Option --max-lr must be one number with --recommend, which chooses how many cycles "
+            f"there are. Received: {_short(text)}"
+        )
+    return peak
+
+
 def _parse_factor(text: str) -> int | float | Fraction:
     try:
         return parse_number(text)
@@ -468,7 +540,10 @@ def _short(text: str) -> str:
     return repr(text) if len(text) <= 60 else repr(text[:57] + "...")
 
 
-_ARGUMENT = "|".join(inspect.signature(CyclicCosine).parameters)
+# What --recommend decides, and what takes the schedule's place.
+_OWN, _ASKED = (inspect.signature(each).parameters for each in (CyclicCosine, recommend))
+_CHOSEN = {*_OWN, "preset", "compare"} - {*_ASKED}
+_ARGUMENT = "|".join({**_OWN, **_ASKED})
 
 
 def _in_options(message: str) -> str:
