@@ -1,5 +1,6 @@
 """From snapshots to one prediction, and what it is worth."""
 
+from .choose.baseline import Baseline as Baseline
 from .choose.budget import Budget as Budget
 from .choose.calibration import apply_temperature as apply_temperature
 from .choose.calibration import calibrated_log_loss as calibrated_log_loss

@@ -274,8 +274,9 @@ class SnapshotEnsemble(Generic[ArrayT]):
                 class_axis is None; of several lengths, a row for each label. Without
                 one, they are in memory, or where they are more than 256 MiB in a
                 temporary file.
-            options: `select`, `metric`, `temperature`, `budget`, `steps`, `bags` and `seed`, as
-                in `cosanneal.ensemble.fit`, and those of `LabelOptions`; for a regression
+            options: `select`, `metric`, `temperature`, `budget`, `steps`, `bags`, `seed` and
+                `baseline`, as in `cosanneal.ensemble.fit`, and those of `LabelOptions`; for a
+                regression
                 as in `fit_regression`.
 
         Returns:

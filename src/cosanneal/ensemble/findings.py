@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from ..core.errors import EnsembleError, shown
 from ..snapshots.metadata import without_nan
 from .arrays import as_numpy, as_rows
+from .choose.baseline import check_baseline
 from .choose.budget import Leaving
+from .choose.calibration import tempered
 from .choose.choice import Choice, names_of
 from .choose.conformal import ConformalPredictor, Method, labels_needed, set_coverage, set_size
 from .choose.diagnosis import Evidence, evidence_of, findings_of
@@ -40,10 +42,12 @@ class EvaluateOptions(LabelOptions, total=False):
     Args:
         bins: of the reliability diagrams and of the calibration error; by default 15.
         seed: of the intervals; by default 0.
+        baseline: another model's predictions for the same data, to compare with.
     """
 
     bins: int
     seed: int
+    baseline: Any
 
 
 def scores_of(
@@ -70,6 +74,7 @@ def analyze(
     class_axis: int | None = -1,
     bins: int = 15,
     seed: int = 0,
+    baseline: Any = None,
     **options: Unpack[LabelOptions],
 ) -> dict[str, Any]:
     """What members are worth, alone and together, as the part `analysis` of a results document.
@@ -85,6 +90,9 @@ def analyze(
         class_axis: the axis of the classes in one member's array, or None.
         bins: of the reliability diagrams and of the calibration error.
         seed: of the intervals.
+        baseline: another model's probabilities for the same data, as a member's are: what one
+            cosine run of the same budget gives, say. They get the temperature that `fit` found
+            for its `baseline`, if it was given one.
         options: see `LabelOptions`.
 
     Returns:
@@ -95,7 +103,8 @@ def analyze(
         `chosen`, its score (both null without one);
         `comparisons`, in each metric the paired difference of the best
         prediction (the chosen one, or the mean of all) to the last member, and
-        `comparisons_with_mean` that of the chosen one to the mean of all;
+        `comparisons_with_mean` that of the chosen one to the mean of all; with a baseline its
+        score, `baseline`, and `comparisons_with_baseline`, that of the best prediction to it;
         `correlation` and `disagreement` of every two members, over what counts, each
         the same; the
         `reliability` of the best prediction `before` its temperature and, where
@@ -173,11 +182,11 @@ def analyze(
     if choice is not None and choice.temperature != 1:
         diagrams["after"] = diagram(best)
     several = len(members) > 1
-    counted, axis = members, class_axis
-    if y.kept is not None:
-        parts = (y.rows(member) for member in members)
-        counted = [part if y.class_axis is not None else part[:, 1] for part in parts]
-        axis = None if y.class_axis is None else -1
+    counted, axis = _counted(members, y, class_axis)
+    beside: dict[str, Any] = {}
+    if baseline is not None:
+        other = _other(baseline, members[0], choice, class_axis)
+        beside = {"baseline": scores(other), "comparisons_with_baseline": compared(best, other)}
     return {
         "samples": y.samples,
         "members": rows,
@@ -186,6 +195,7 @@ def analyze(
         "chosen": None if choice is None else scores(best),
         "comparisons": compared(best, members[-1]) if several or choice is not None else [],
         "comparisons_with_mean": compared(best, everyone) if several and choice is not None else [],
+        **beside,
         "correlation": without_nan(correlation(counted).tolist()),
         "disagreement": disagreement(counted, class_axis=axis).tolist(),
         "reliability": diagrams,
@@ -207,6 +217,27 @@ def _passes(
     cares = sorted({*(i / 10 for i in range(11)), choice.care})
     rows = [(care, *leaving.at(care)) for care in cares]
     return {"passes": [dict(zip(("care", "passes", "error"), row, strict=True)) for row in rows]}
+
+
+def _counted(
+    members: Sequence[Any], y: Labels, class_axis: int | None
+) -> tuple[Sequence[Any], int | None]:
+    """What counts of the members' arrays, and the axis of the classes there."""
+    if y.kept is None:
+        return members, class_axis
+    parts = (y.rows(member) for member in members)
+    if y.class_axis is None:
+        return [part[:, 1] for part in parts], None
+    return [*parts], -1
+
+
+def _other(baseline: Any, member: Any, choice: Choice | None, class_axis: int | None) -> Any:
+    """Another model's probabilities, at the temperature that was found for it."""
+    found = as_numpy(baseline)
+    check_baseline(found.shape, as_numpy(member).shape)
+    if choice is None or choice.baseline is None:
+        return found
+    return tempered(found, choice.baseline.temperature, class_axis)
 
 
 def found_of(evidence: Evidence, choice: Choice | None) -> list[dict[str, str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, TypeVar, Unpack, cast
 
@@ -11,7 +11,7 @@ from ..core.errors import EnsembleError, shown
 from ..snapshots.store import Snapshot
 from .choose.budget import check_budget
 from .choose.choice import Choice, FitOptions
-from .choose.moments import Regression
+from .choose.moments import Regression, check_other
 from .choose.regression import fit_outputs
 from .findings import EvaluateOptions, analyze
 from .members import Members
@@ -69,7 +69,7 @@ def fit_members(
             return found()
         return Choice.from_dict(ranks.shared(lambda: found().to_dict()))
 
-    choice = _of_all(members, data, taken, keep, choose)
+    choice = _of_all(members, data, taken, keep, choose, options.get("baseline"))
     return replace(choice, class_axis=taken.found.spec.class_axis, output=taken.name)
 
 
@@ -151,7 +151,7 @@ def evaluate_members(
         chosen = None if choice is None else replace(choice, class_axis=spec.class_axis)
         return analyze(predictions, data.labels, choice=chosen, class_axis=spec.class_axis, **given)
 
-    return _of_all(members, data, taken, None, judge)
+    return _of_all(members, data, taken, None, judge, options.get("baseline"))
 
 
 def _of_all(
@@ -160,10 +160,18 @@ def _of_all(
     taken: Taken,
     keep: str | os.PathLike[str] | None,
     use: Callable[[Any], FoundT],
+    baseline: Any,
 ) -> FoundT:
     """What is made of all members' predictions, which are kept as long as that takes."""
     taken.found.check_mean()
-    outputs = (data.outputs(members.load(each), each) for each in members)
-    with kept_predictions(outputs, members.names, lambda: data.spec, keep) as predictions:
+
+    def outputs() -> Iterator[Any]:
+        for i, each in enumerate(members):
+            output = data.outputs(members.load(each), each)
+            if i == 0 and baseline is not None:  # before the others are run
+                check_other(baseline, output)
+            yield output
+
+    with kept_predictions(outputs(), members.names, lambda: data.spec, keep) as predictions:
         taken.found.check_mean()  # now that it is known what outputs are
         return use(predictions)

@@ -45,6 +45,7 @@ def analyze_regression(
     counts: Any = None,
     levels: Sequence[float] = LEVELS,
     seed: int = 0,
+    baseline: Any = None,
 ) -> dict[str, Any]:
     """What members are worth, alone and together, as the part `regression` of a results document.
 
@@ -60,6 +61,7 @@ def analyze_regression(
         counts: how many places along the first axis each sample has, as in `fit_regression`.
         levels: of the intervals whose coverage is told.
         seed: of the intervals of the comparisons.
+        baseline: another model's outputs for the same data, as a member's are.
 
     Returns:
         Plain data for JSON: `samples`, their number; `outputs`, `quantiles` and `levels`;
@@ -67,7 +69,8 @@ def analyze_regression(
         `last` 2, 3, ...; `choice` and `chosen`, its scores (both null without one); and
         `comparisons`, in each score the paired difference of the best prediction (the chosen
         one, or the mean of all) to the last member, and `comparisons_with_mean` that of the
-        chosen one to the mean of all; and the `findings`, as in `analyze`. Scores are
+        chosen one to the mean of all; the `findings`, and with a baseline
+        `baseline` and `comparisons_with_baseline`, all as in `analyze`. Scores are
         `rmse` and `mae`; with a predictive variance also `gaussian_nll`, `calibration` (as
         `regression_calibration_error`), and for each level `coverage` and `width` of the
         normal intervals; of quantiles `pinball`,
@@ -121,6 +124,7 @@ def analyze_regression(
         best = held_out.chosen(*moments, choice.variance_scale, choice.noise)
         chosen = table.of(best)
     several = count > 1
+    other = None if baseline is None else held_out.of_other(baseline, fit=False).prediction
     return {
         "samples": held_out.targets.counted,
         "outputs": outputs,
@@ -140,6 +144,14 @@ def analyze_regression(
         "comparisons": table.compared(best, last, seed) if several or choice else [],
         "comparisons_with_mean": (
             table.compared(best, everyone, seed) if several and choice else []
+        ),
+        **(
+            {}
+            if other is None
+            else {
+                "baseline": table.of(other),
+                "comparisons_with_baseline": table.compared(best, other, seed),
+            }
         ),
         "findings": found_of(
             regression_evidence(

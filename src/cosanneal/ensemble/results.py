@@ -432,6 +432,8 @@ _ANALYSIS: Final[dict[str, _Check]] = {
     "comparisons": _COMPARISONS,
     "comparisons_with_mean?": _COMPARISONS,
     "passes?": _dicts({"care": _Number(0, 1), "passes": _Number(1), "error": _Number(0, 1)}),
+    "baseline?": _dict(_SCORE),
+    "comparisons_with_baseline?": _COMPARISONS,
     **{f"{name}?": Reader.list for name in _SQUARES},
     "reliability?": _dict({"before": _check_diagram, "after?": _check_diagram}),
     "findings?": findings_from,
@@ -497,9 +499,10 @@ _REGRESSION: Final[dict[str, _Check]] = {
     "ensembles": _dicts({"last": _count(), **_REGRESSION_SCORE}),
     "choice": Reader.value,
     "chosen": _or_null(_dict(_REGRESSION_SCORE)),
+    "baseline?": _dict(_REGRESSION_SCORE),
     **{
         name: _dicts({"metric": _one_of(REGRESSION_METRICS), **_COMPARED})
-        for name in ("comparisons", "comparisons_with_mean")
+        for name in ("comparisons", "comparisons_with_mean", "comparisons_with_baseline?")
     },
     "findings?": findings_from,
 }

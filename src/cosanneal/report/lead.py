@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..ensemble.score.measures import title_of
-from .words import choice_of, number, plural, regression_choice_of, score, what_was_chosen
+from .words import choice_of, listed, number, plural, regression_choice_of, score, what_was_chosen
 
 
 def lead(results: Mapping[str, Any]) -> str:
@@ -83,14 +83,13 @@ def _of_scores(analysis: Mapping[str, Any], choice: Mapping[str, Any] | None) ->
         for other, field in (
             ("the last snapshot alone", "comparisons"),
             (f"the plain mean of all {members} members", "comparisons_with_mean"),
+            ("the baseline", "comparisons_with_baseline"),
         )
         for rows in [analysis.get(field, ())]
         if {"error", "log_loss"} <= {row["metric"] for row in rows}
+        if members > 1 or field == "comparisons_with_baseline"
     ]
-    told = f"On {samples}, {has}"
-    if members > 1 and stands:
-        told += f": {' and '.join(stands)}"
-    yield f"{told}."
+    yield f"On {samples}, {has}{': ' if stands else ''}{listed(stands)}."
     yield cost(choice, members)
 
 

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from ..ensemble.score.regression import REGRESSION_TITLES
 from .lead import beside, cost
-from .tables import Row, Table, compared_table
-from .words import MINUS, member_title, plural, regression_choice_of, what_was_chosen
+from .tables import COMPARED, Row, Table, compared_table
+from .words import MINUS, listed, member_title, plural, regression_choice_of, what_was_chosen
 
 _LEAST: Final = {
     "rmse": "RMSE",
@@ -52,9 +52,8 @@ def regression_tables(results: Mapping[str, Any]) -> Iterator[Table]:
     part, choice = results.get("regression"), regression_choice_of(results)
     if part:
         yield _member_table(part, choice)
-        if part["comparisons"]:
-            titles = {row["metric"]: _LEAST[row["metric"]] for row in part["comparisons"]}
-            yield compared_table(part, choice, titles, lambda _, value: _signed(value))
+        if any(part.get(name) for name in COMPARED):
+            yield compared_table(part, choice, _LEAST, lambda _, value: _signed(value))
     if choice:
         yield _candidate_table(choice)
 
@@ -111,6 +110,8 @@ def _member_table(part: Mapping[str, Any], choice: Mapping[str, Any] | None) -> 
     if choice:
         name = f"Chosen: {what_was_chosen(choice)}{_fitted(choice)}"
         groups.insert(0, [(["", name, *weight(None)], part["chosen"], True)])
+    if "baseline" in part:
+        groups.append([(["", "Baseline", *weight(None)], part["baseline"], False)])
     caption = f"Scores on {plural(part['samples'], 'sample')}; the best of each column is bold."
     if choice:
         caption += " Marked: what was chosen, with the weight of each member in it."
@@ -229,12 +230,13 @@ def _sentences(part: Mapping[str, Any] | None, choice: Mapping[str, Any] | None)
             for other, field in (
                 ("the last snapshot alone", "comparisons"),
                 (f"the plain mean of all {count} members", "comparisons_with_mean"),
+                ("the baseline", "comparisons_with_baseline"),
             )
-            for rows in [part[field]]
-            if rows and count > 1
+            for rows in [part.get(field)]
+            if rows and (count > 1 or field == "comparisons_with_baseline")
             for judged in [_judged(choice, rows)]
         ]
-        told = f": {' and '.join(stands)}" if stands else ""
+        told = f": {listed(stands)}" if stands else ""
         yield f"On {samples}, its {what} is {shown_number(best[name])}{told}."
     yield cost(choice, count)
 

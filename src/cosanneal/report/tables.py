@@ -29,6 +29,9 @@ from .words import (
     what_was_chosen,
 )
 
+# What a prediction is compared with.
+COMPARED: Final = ("comparisons", "comparisons_with_mean", "comparisons_with_baseline")
+
 _HEADINGS: Final = {"error": "Error, %", "log_loss": "Log-loss", "brier": "Brier", "ece": "ECE, %"}
 
 
@@ -67,7 +70,7 @@ def _tables_of_a_seed(results: Mapping[str, Any]) -> Iterator[Table]:
         yield _snapshot_table(results["snapshots"], choice or regression_choice_of(results))
     if analysis:
         yield _member_table(analysis, choice)
-        if analysis["comparisons"]:
+        if any(analysis.get(name) for name in COMPARED):
             yield compared_table(analysis, choice, _HEADINGS, _signed)
     elif choice and "snapshots" not in results:
         yield Table(
@@ -125,6 +128,8 @@ def _member_table(analysis: Mapping[str, Any], choice: Mapping[str, Any] | None)
         if choice["temperature"] != 1:
             name += f", temperature {choice['temperature']:.3g}"
         groups.insert(0, [(cells(name), analysis["chosen"], True)])
+    if "baseline" in analysis:
+        groups.append([(cells("Baseline"), analysis["baseline"], False)])
     # The one by which it was chosen stands first, where a phone shows it.
     own = choice["metric"] if choice else None
     names = sorted([*SCORES, *more], key=lambda name: name != own)
@@ -203,9 +208,10 @@ def compared_table(
         for other, field in (
             ("The last member alone", "comparisons"),
             ("The plain mean of all", "comparisons_with_mean"),
+            ("The baseline", "comparisons_with_baseline"),
         )
     ]
-    level = 100 * part["comparisons"][0]["level"]
+    level = 100 * next(row["level"] for name in COMPARED for row in part.get(name, ()))
     return Table(
         title="How much better or worse",
         caption=f"The score of {who} less that of the other, on the same "

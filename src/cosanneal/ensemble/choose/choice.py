@@ -21,6 +21,7 @@ from ..predict.gaussian import GaussianPool, is_pair, pair_in
 from ..predict.pooling import Pool, ValuePool
 from ..score.measures import AnyMetric, Measure, measure_of, title_of
 from .auto import Verdict, choose_way
+from .baseline import Baseline, baseline_finding, baseline_rows, beside_baseline
 from .budget import Budget, check_budget
 from .calibration import row_temperature, tempered
 from .diagnosis import Finding, evidence_of, findings_of
@@ -57,6 +58,7 @@ class FitOptions(LabelOptions, total=False):
     steps: int
     bags: int
     seed: int
+    baseline: Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +114,7 @@ class Choice:
             for, such as cycles that are too short; `findings_of` of
             `cosanneal.ensemble.choose.diagnosis` says by which rules. Empty where there is
             nothing to say.
+        baseline: how the choice stands beside the `baseline` that `fit` was given, if any.
 
     `print(choice)` shows what a person wants to know of it, in lines of up to 80 characters.
     """
@@ -135,13 +138,13 @@ class Choice:
     output: str | None = None
     reason: str | None = None
     budget: Budget | None = None
+    findings: tuple[Finding, ...] = ()
+    baseline: Baseline | None = None
 
     @property
     def care(self) -> float:
         """How sure a class must be before its sample leaves `predict_classes`; 1 for certain."""
         return 1.0 if self.budget is None else self.budget.care
-
-    findings: tuple[Finding, ...] = ()
 
     def __str__(self) -> str:
         return told(self.to_dict())
@@ -223,6 +226,7 @@ class Choice:
             **({} if self.reason is None else {"reason": self.reason}),
             **({} if self.budget is None else {"budget": asdict(self.budget)}),
             "findings": [finding.to_dict() for finding in self.findings],
+            **({} if self.baseline is None else {"baseline": self.baseline.to_dict()}),
         }
 
     @classmethod
@@ -277,6 +281,7 @@ def fit(
     bags: int = 0,
     seed: int = 0,
     digests: Sequence[str] | None = None,
+    baseline: Any = None,
     **options: Unpack[LabelOptions],
 ) -> Choice:
     """Choose members, weights and a temperature on validation data.
@@ -324,6 +329,11 @@ def fit(
         bags: of select="greedy", as in `select_greedy`.
         seed: of the bags and the intervals.
         digests: of the members, to know them again by.
+        baseline: another model's probabilities for the same data, as a member's are: what one
+            cosine run of the same budget gives, say. The choice says how it stands beside it
+            (`choice.baseline`, and a finding where it is not better by more than one standard
+            error); members are chosen as without, for an ensemble cannot predict with another
+            model's weights. With `temperature`, it gets one too.
         options: see `LabelOptions`.
 
     Raises:
@@ -356,6 +366,7 @@ def fit(
     held_out = HeldOut(predictions, labels, class_axis=class_axis, **options)
     budget = None if budget is None else check_budget(budget, len(held_out))
     names = names_of(len(held_out), names)
+    other = None if baseline is None else baseline_rows(held_out, baseline)
     how = {"steps": steps, "bags": bags, "seed": seed}
     verdict: Verdict | None = None
     if select == "auto":
@@ -398,6 +409,9 @@ def fit(
         candidates=len(candidates),
         interval=interval,
     )
+    stands = None
+    if other is not None:
+        stands = beside_baseline(held_out, rows, other, measure, temperature=temperature, seed=seed)
     choice = Choice(
         members=tuple(names),
         weights=chosen.weights,
@@ -413,20 +427,29 @@ def fit(
         digests=None if digests is None else tuple(digests),
         reason=None if verdict is None else verdict.reason,
         budget=None if budget is None else held_out.leaving(chosen.weights).within(budget),
-        findings=findings_of(evidence),
+        findings=(
+            *findings_of(evidence),
+            *baseline_finding(stands, measure.name, held_out.samples),
+        ),
+        baseline=stands,
     )
-    if held_out.samples < FEW_SAMPLES:
-        low, high = choice.interval
-        samples = plural(held_out.samples, "validation sample")
-        apart = "; it does not tell the two apart" if low <= 0 <= high else ""
-        warnings.warn(
-            f"The ensemble was chosen on {samples}, fewer than {FEW_SAMPLES}: its "
-            f"{title_of(measure.name)} there less that of the mean of all members has "
-            f"a 95 % interval from {low:+.4g} to {high:+.4g}{apart}",
-            UserWarning,
-            stacklevel=2,
-        )
+    warn_of_few(choice, title_of(measure.name))
     return choice
+
+
+def warn_of_few(choice: Choice, title: str) -> None:
+    """Say how noisy a choice on few samples is, to the caller of what made it."""
+    if choice.samples >= FEW_SAMPLES:
+        return
+    low, high = choice.interval
+    apart = "; it does not tell the two apart" if low <= 0 <= high else ""
+    warnings.warn(
+        f"The ensemble was chosen on {plural(choice.samples, 'validation sample')}, fewer than "
+        f"{FEW_SAMPLES}: its {title} there less that of the mean of all members has a 95 % "
+        f"interval from {low:+.4g} to {high:+.4g}{apart}",
+        UserWarning,
+        stacklevel=3,
+    )
 
 
 def names_of(members: int, names: Sequence[str] | None) -> Sequence[str]:

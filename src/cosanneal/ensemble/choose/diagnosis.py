@@ -21,7 +21,12 @@ from .held_out import HeldOut
 
 Floats: TypeAlias = NDArray[np.float64]
 FindingName: TypeAlias = Literal[
-    "early-members-worse", "members-alike", "last-not-best", "few-samples", "worse-than-mean"
+    "early-members-worse",
+    "members-alike",
+    "last-not-best",
+    "few-samples",
+    "worse-than-mean",
+    "baseline-not-beaten",
 ]
 
 # With fewer samples the mean of their scores is not yet normal, and nothing is told by its error.
@@ -40,8 +45,9 @@ class Finding:
 
     Args:
         name: which it is, for programs: "early-members-worse", "members-alike",
-            "last-not-best", "few-samples" or "worse-than-mean"; `findings_of` says by which
-            rules.
+            "last-not-best", "few-samples" or "worse-than-mean", of which `findings_of` says by
+            which rules; or "baseline-not-beaten", where the choice is not better than the
+            `baseline` of `fit` by more than one standard error of their paired difference.
         text: what was seen in numbers, what it means, and what to do.
     """
 

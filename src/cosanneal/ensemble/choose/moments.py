@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from ...core.errors import EnsembleError, plural, shown
 from ..arrays import SMALLEST, as_numpy, shape_of
-from ..predict.gaussian import pair_in
+from ..predict.gaussian import is_pair, pair_in, pair_of
 from ..predict.pooling import ValuePool, negative_variance
 from ..score.evidence import bootstrap_interval
 from ..score.quantiles import pinball, quantile_rows
@@ -23,6 +24,7 @@ from ..score.regression import (
     row_scores,
 )
 from ..score.targets import Targets, as_targets
+from .baseline import check_baseline
 from .search import Objective, Quadratic
 from .variance import noise_of, row_scale, row_spread
 
@@ -115,6 +117,27 @@ class HeldOutRegression:
 
     def __len__(self) -> int:
         return len(self._members)
+
+    def of_other(self, outputs: Any, *, fit: bool = True) -> Fitted:
+        """Another model's outputs for the same targets, fitted and scored as a member's.
+
+        Args:
+            outputs: the other model's.
+            fit: whether the variance is fitted, if it is one that can be.
+
+        Raises:
+            EnsembleError: they are not such as a member's.
+        """
+        pair = self.outputs == "gaussian"
+        parts = tuple(map(as_numpy, pair_in(outputs) if pair else (outputs,)))
+        for part in parts:
+            check_baseline(part.shape, self._members[0][0].shape)
+        found = copy.copy(self)
+        found._members = [parts]
+        try:
+            return found.fitted(*found.moments([1.0]), fit=fit)
+        except EnsembleError as error:
+            raise EnsembleError(f"Argument `baseline`: {error}") from error
 
     def numbers(self, member: int) -> tuple[Floats, ...]:
         """A member's numbers for the targets that count: values, or means and variances."""
@@ -310,6 +333,14 @@ class _Moments(Objective):
         mean = mean / size
         variance = np.maximum(square / size - mean**2, 0)
         return self._held_out.trial(self._centre + mean, variance)
+
+
+def check_other(baseline: Any, output: Any) -> None:
+    """Refuse another model's outputs of another shape than a member's; of pairs, their means'."""
+    if is_pair(output) and not is_pair(baseline):  # an array of both is taken apart later
+        return
+    shapes = [shape_of(pair_of(each)[0] if is_pair(each) else each) for each in (baseline, output)]
+    check_baseline(*shapes)
 
 
 def name_of(metric: object) -> str:

@@ -8,6 +8,7 @@ from typing import Any, Final, Literal, TypeAlias, get_args
 from ...core.errors import EnsembleError
 from ...core.records import Reader
 from ..score.measures import is_metric
+from .baseline import read_baseline
 from .diagnosis import findings_from
 
 Select: TypeAlias = Literal["auto", "last", "greedy", "weights"]
@@ -40,8 +41,8 @@ def read_choice(data: object) -> dict[str, Any]:
         *("format", "version", "members", "temperature", "class_axis", "select", "metric"),
         *("candidates", "samples", "interval", "seed", "gap", "output"),
         *("outputs", "variance_scale", "noise", "quantiles"),
-        # A reason of select="auto" alone, and a budget where one was asked for.
-        optional=("reason", "budget", "findings"),
+        # A reason of select="auto" alone, a budget and a baseline where they were given.
+        optional=("reason", "budget", "findings", "baseline"),
     )
     members = reader.items("members")
     for member in members:
@@ -96,6 +97,7 @@ def read_choice(data: object) -> dict[str, Any]:
         "reason": reader.text("reason") if "reason" in reader else None,
         "budget": _budget(reader.item("budget")) if "budget" in reader else None,
         "findings": findings_from(reader, "findings") if "findings" in reader else (),
+        "baseline": read_baseline(reader.item("baseline")) if "baseline" in reader else None,
         **_variance(reader),
     }
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final, Unpack, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...core.errors import EnsembleError, plural, shown
+from ...core.errors import EnsembleError, shown
+from ..score.evidence import mean_and_error
+from ..score.normal import normal_quantile
 from ..score.quantiles import check_quantiles
 from ..score.regression import REGRESSION_TITLES, RegressionMetric
-from .choice import FEW_SAMPLES, Candidate, Choice, FitOptions, fit, names_of
+from .baseline import Baseline
+from .choice import Candidate, Choice, FitOptions, fit, names_of, warn_of_few
 from .diagnosis import Evidence, findings_of
 from .moments import Fitted, HeldOutRegression, Regression, Scorer, name_of
 from .record import Select
@@ -42,6 +45,7 @@ def fit_regression(
     bags: int = 0,
     seed: int = 0,
     digests: Sequence[str] | None = None,
+    baseline: Any = None,
 ) -> Choice:
     """Choose members, weights and a variance for a regression on validation data.
 
@@ -78,6 +82,8 @@ def fit_regression(
         bags: of select="greedy", as in `select_greedy`.
         seed: of the bags and the interval.
         digests: of the members, to know them again by.
+        baseline: another model's outputs for the same data, as a member's are; as in `fit`. Its
+            variance is fitted as that of the choice is.
 
     Returns:
         The choice; its `variance_scale` and `noise` are what was fitted. Its `apply` gives the
@@ -119,6 +125,7 @@ def fit_regression(
         counts=counts,
     )
     names = names_of(members := len(held_out), names)
+    other = None if baseline is None else held_out.of_other(baseline)
     lasts = list(held_out.last_moments())
     tried = [(last_weights(members, m), f"last {m}", each) for m, each in enumerate(lasts, start=1)]
     candidates: list[Candidate] = []
@@ -162,18 +169,28 @@ def fit_regression(
         quantiles=levels,
         findings=findings_of(evidence),
     )
-    if choice.samples < FEW_SAMPLES:
-        low, high = choice.interval
-        title = REGRESSION_TITLES.get(held_out.metric, held_out.metric)
-        apart = "; it does not tell the two apart" if low <= 0 <= high else ""
-        warnings.warn(
-            f"The ensemble was chosen on {plural(choice.samples, 'validation sample')}, fewer than "
-            f"{FEW_SAMPLES}: its {title} there less that of the mean of all members has a 95 % "
-            f"interval from {low:+.4g} to {high:+.4g}{apart}",
-            UserWarning,
-            stacklevel=2,
-        )
+    if other is not None:
+        choice = _beside(choice, held_out, fits[best], other, seed)
+    warn_of_few(choice, REGRESSION_TITLES.get(held_out.metric, held_out.metric))
     return choice
+
+
+def _beside(
+    choice: Choice, held_out: HeldOutRegression, chosen: Fitted, other: Fitted, seed: int
+) -> Choice:
+    """The choice with how it stands beside another model."""
+    metric, interval = held_out.metric, held_out.differences(chosen, other, seed)
+    difference = chosen.scores[metric] - other.scores[metric]
+    error = (interval[1] - interval[0]) / (2 * normal_quantile(0.975))
+    if held_out.scorer is None:
+        both = [held_out.rows(metric, each.prediction) for each in (chosen, other)]
+        error = mean_and_error(held_out.targets.per_sample(both[0] - both[1]))[1]
+    stands = Baseline(
+        score=other.scores[metric], difference=difference, error=error, interval=interval
+    )
+    title = REGRESSION_TITLES.get(metric, metric)
+    found = stands.finding(metric, title, choice.samples)
+    return replace(choice, baseline=stands, findings=(*choice.findings, *found))
 
 
 def regression_evidence(

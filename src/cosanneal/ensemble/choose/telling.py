@@ -69,6 +69,10 @@ def _lines(choice: Mapping[str, Any]) -> Iterator[str]:
         yield from _wrapped(than)
     else:
         yield from _wrapped(f"the same {title} as the plain mean of all")
+    if "baseline" in choice:
+        found = choice["baseline"]
+        low, high = (shown_score(choice["metric"], end, "+") for end in found["interval"])
+        yield from _wrapped(f"less the baseline: {low} to {high} {title} (95 % interval)")
     if "reason" in choice:
         yield from _wrapped(f"why: {choice['reason']}")
     if choice["findings"]:
