@@ -5,11 +5,9 @@ from __future__ import annotations
 import functools
 import inspect
 import json
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,7 +23,8 @@ from ..core.recommend import Recommendation, recommend
 from ..core.schedule import Cycle, Schedule
 from .compare import compare_presets, comparison_document, comparison_figure, show_comparison
 from .console import output_console, print_note
-from .preset import Preset, choose_preset, choose_quoted_preset, parse_number, show_presets
+from .numbers import CHOSEN, in_options, parse_factor, parse_lengths, parse_peak, parse_peaks
+from .preset import Preset, choose_preset, choose_quoted_preset, show_presets
 from .sketch import sketch
 
 if TYPE_CHECKING:
@@ -213,12 +212,12 @@ def plan(
     else:
         try:
             schedule = CyclicCosine(
-                _parse_peaks(max_lr),
+                parse_peaks(max_lr),
                 total_steps=total_steps,
-                cycle_steps=None if cycle_steps is None else _parse_lengths(cycle_steps),
+                cycle_steps=None if cycle_steps is None else parse_lengths(cycle_steps),
                 num_cycles=num_cycles,
                 min_lr=min_lr,
-                cycle_mult=_parse_factor(cycle_mult),
+                cycle_mult=parse_factor(cycle_mult),
                 cycle_decay=cycle_decay,
                 warmup_steps=warmup_steps,
                 warmup_lr=warmup_lr,
@@ -226,7 +225,7 @@ def plan(
                 endpoint=endpoint,
             )
         except ScheduleError as error:
-            raise ScheduleError(_in_options(str(error))) from error
+            raise ScheduleError(in_options(str(error))) from error
     look = look_at(schedule, steps, preset=presets[0] if presets else None)
     _put_out(
         as_json=as_json,
@@ -255,7 +254,7 @@ def _advice(
     for name, value in context.params.items():
         source = context.get_parameter_source(name)
         given = source is not None and source.name != "DEFAULT"
-        if given and name in _CHOSEN:
+        if given and name in CHOSEN:
             raise CosannealError(
                 f"Option --{name.replace('_', '-')} must not be given with --recommend, which "
                 f"chooses the schedule by --total-steps. Received: --{name.replace('_', '-')}="
@@ -267,9 +266,9 @@ def _advice(
             "Received: no --total-steps"
         )
     try:
-        return recommend(_parse_peak(max_lr), total_steps=total_steps, best_step=best_step)
+        return recommend(parse_peak(max_lr), total_steps=total_steps, best_step=best_step)
     except ScheduleError as error:
-        raise ScheduleError(_in_options(str(error))) from error
+        raise ScheduleError(in_options(str(error))) from error
 
 
 def _advised(advice: Recommendation | None) -> dict[str, Any]:
@@ -492,68 +491,3 @@ def _figure(look: Look) -> Figure:
     if look.preset is not None:
         figure.axes[0].set_xlabel(f"step ({look.preset.unit})")
     return figure
-
-
-def _parse_lengths(text: str) -> int | list[int]:
-    try:
-        lengths = [int(part) for part in text.split(",")]
-    except ValueError:
-        raise ScheduleError(
-            "Option --cycle-steps must be a whole number or several, as in 10,20,40. "
-            f"Received: {_short(text)}"
-        ) from None
-    return lengths if "," in text else lengths[0]
-
-
-def _parse_peaks(text: str) -> float | list[float]:
-    try:
-        peaks = [float(part) for part in text.split(",")]
-    except ValueError:
-        raise ScheduleError(
-            "Option --max-lr must be a number or several, as in 0.2,0.1,0.1. "
-            f"Received: {_short(text)}"
-        ) from None
-    return peaks if "," in text else peaks[0]
-
-
-def _parse_peak(text: str) -> float:
-    peak = _parse_peaks(text)
-    if isinstance(peak, list):
-        raise ScheduleError(
-            "Option --max-lr must be one number with --recommend, which chooses how many cycles "
-            f"there are. Received: {_short(text)}"
-        )
-    return peak
-
-
-def _parse_factor(text: str) -> int | float | Fraction:
-    try:
-        return parse_number(text)
-    except (ValueError, ZeroDivisionError):
-        raise ScheduleError(
-            "Option --cycle-mult must be a positive number, as in 2, 1.5 or 3/2. "
-            f"Received: {_short(text)}"
-        ) from None
-
-
-def _short(text: str) -> str:
-    return repr(text) if len(text) <= 60 else repr(text[:57] + "...")
-
-
-# What --recommend decides, and what takes the schedule's place.
-_OWN, _ASKED = (inspect.signature(each).parameters for each in (CyclicCosine, recommend))
-_CHOSEN = {*_OWN, "preset", "compare"} - {*_ASKED}
-_ARGUMENT = "|".join({**_OWN, **_ASKED})
-
-
-def _in_options(message: str) -> str:
-    """An error's text with the arguments named as the options that set them."""
-
-    def option(match: re.Match[str]) -> str:
-        return "--" + match[1].replace("_", "-")
-
-    message = message.replace("Argument `", "Option `").replace("arguments `", "options `")
-    message = re.sub(rf"\(with ({_ARGUMENT})\)", lambda match: f"(with {option(match)})", message)
-    message = re.sub(rf"\b({_ARGUMENT})=None\b", lambda match: f"no {option(match)}", message)
-    message = re.sub(rf"`({_ARGUMENT})(\[\d+\])?`", lambda m: option(m) + (m[2] or ""), message)
-    return re.sub(rf"\b({_ARGUMENT})(?=(?:\[\d+\])?=)", option, message)

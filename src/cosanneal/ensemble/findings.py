@@ -141,10 +141,8 @@ def analyze(
 
     y = as_labels(labels, as_numpy(members[0]).shape, class_axis, **options)
     metric = None if choice is None else choice.metric
-    if metric is None or metric in METRICS or metric.startswith(CUSTOM):
-        measures = []
-    else:
-        measures = [measure_of(metric)]
+    known = metric is None or metric in METRICS or metric.startswith(CUSTOM)
+    measures = [] if known or metric is None else [measure_of(metric)]
 
     def scores(p: Any) -> dict[str, Any]:
         found = scores_of(p, labels, class_axis=class_axis, bins=bins, **options)

@@ -4,32 +4,28 @@ A dict for JSON with `format`, `version`, a `title` and any of these parts. A
 score is a dict of `error` and `log_loss`, and mostly `brier` and `ece`; in `metrics`
 there may be others by their names.
 
-- `run`: the training run. `rate`, one for each step, or in its place
-  `schedule` (as `Schedule.to_dict` gives it) and `updates`, their number;
-  `loss`, one for each step, or null; `cycle_ends`, the steps after which
-  snapshots were taken.
+- `run`: the training run. `rate`, one for each step, or in its place `schedule` (as
+  `Schedule.to_dict` gives it) and `updates`, their number; `loss`, one for each step, or null;
+  `cycle_ends`, the steps after which snapshots were taken.
 - `snapshots`: of each its `name`, `cycle`, `step`, `rate` and `metrics`.
 - `choice`: what was chosen on validation data, as `Choice.to_dict` gives it.
 - `analysis`: what `analyze` returns.
 - `uncertainty`: what `analyze_uncertainty` returns.
 - `regression`: what `analyze_regression` returns.
-- `interpolations`: the fields of `Interpolation` and the names of the `first`
-  and the `second` member. There may be `errors` along the path, and
-  `statistics`: whether the running statistics of normalization layers were
-  estimated anew on the way, as `average_weights` does it; a mean of them
-  makes barriers look higher than they are.
-- `average`: the `members` whose weights were averaged, the mean's own score
-  beside that of their `ensemble`, and `refused`: why no mean was taken, or
-  null. There may be the `barrier` between them and what is `allowed` by default
-  in its place, and `picked_on`: how many validation samples said how many to
-  average.
-- `comparison`: models over so many `seeds`; `rows` with the `model`'s name and
-  `test_error` and `test_nll`, each with `mean` and `std` (null for one seed);
-  there may be a `title` and a `note`. With several seeds, the parts above are
-  of the first.
-- `study`: one budget of `updates` cut into more and more cycles; `rows` with
-  `cycles`, and for the `last` snapshot, `all` and the `best` of them, each
-  `test_error` and `test_nll` as in a comparison.
+- `interpolations`: the fields of `Interpolation` and the names of the `first` and the `second`
+  member. There may be `errors` along the path, and `statistics`: whether the running statistics
+  of normalization layers were estimated anew on the way, as `average_weights` does it; a mean of
+  them makes barriers look higher than they are.
+- `average`: the `members` whose weights were averaged, the mean's own score beside that of their
+  `ensemble`, and `refused`: why no mean was taken, or null. There may be the `barrier` between
+  them and what is `allowed` by default in its place, and `picked_on`: how many validation samples
+  said how many to average.
+- `comparison`: models over so many `seeds`; `rows` with the `model`'s name and `test_error` and
+  `test_nll`, each with `mean` and `std` (null for one seed); there may be a `title` and a `note`.
+  With several seeds, the parts above are of the first.
+- `study`: one budget of `updates` cut into more and more cycles; `rows` with `cycles`, and for
+  the `last` snapshot, `all` and the `best` of them, each `test_error` and `test_nll` as in a
+  comparison.
 
 Other parts must be dicts; they are kept and not looked at. A number that is
 not finite is null.
