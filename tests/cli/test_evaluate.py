@@ -350,6 +350,49 @@ def test_what_labels_cannot_be_is_said_in_options(data: Data) -> None:
     assert re.search(message, error_of(*TEST, *VALIDATION, "--metric", "auc"))
 
 
+def test_another_model_is_compared_with(data: Data, tmp_path: Path) -> None:
+    (p, y), (held_out, truth) = data["test"], data["val"]
+    np.save("other.npy", p[11])
+    np.save("before.npy", held_out[11])
+    for i in range(10, 12):  # of which the other model is none
+        Path(f"test/m{i}.npy").unlink()
+        Path(f"val/m{i}.npy").unlink()
+    names = [f"m{i}" for i in range(10)]
+    choice = fit(held_out[:10], truth, names=names, baseline=held_out[11])
+    expected = analyze(p[:10], y, choice=choice, baseline=p[11])
+    given = ("--baseline", "other.npy", "--validation-baseline", "before.npy")
+    document = json_of(*TEST, *VALIDATION, *given)
+    for part in ("baseline", "comparisons_with_baseline", "choice", "findings"):
+        assert document[part] == expected[part]
+    shown = call(*TEST, *VALIDATION, *given, "--report", "page.html").stdout
+    assert re.search(r"^ +Baseline +", shown, re.MULTILINE)
+    (row,) = (row for row in expected["comparisons_with_baseline"] if row["metric"] == "log_loss")
+    told = shown[shown.index("The choice less the baseline, with the 95 % interval:") :]
+    assert f"Log-loss {row['difference']:+8.4f}" in told
+    assert ">The baseline</th>" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    without = json_of(*TEST, "--baseline", "other.npy")
+    assert (
+        without["comparisons_with_baseline"]
+        == analyze(p[:10], y, baseline=p[11])["comparisons_with_baseline"]
+    )
+
+
+def test_a_baseline_that_does_not_fit_is_refused(data: Data) -> None:
+    np.save("few.npy", data["test"][0][0][:7])
+    np.save("logits.npy", 9 * data["test"][0][0])
+    assert re.search(
+        r"^Option --baseline must be .* a member's, \(400, 3\)\. Received: \(7, 3\) in few\.npy$",
+        error_of(*TEST, "--baseline", "few.npy"),
+    )
+    assert "Option --validation-baseline must be one model's" in error_of(
+        *TEST, *VALIDATION, "--validation-baseline", "few.npy"
+    )
+    assert error_of(*TEST, "--baseline", "logits.npy").startswith("logits.npy: ")
+    assert "--validation-baseline must be given with --validation-predictions" in error_of(
+        *TEST, "--validation-baseline", "few.npy"
+    )
+
+
 def test_what_was_found_is_shown_within_the_terminal(data: Data) -> None:
     random = np.random.default_rng(1)
     for part, (p, _) in data.items():

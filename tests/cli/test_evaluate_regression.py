@@ -135,3 +135,27 @@ def test_what_was_found_is_shown(data: dict[str, Any]) -> None:
     assert "early-members-worse" in [finding["name"] for finding in found]
     text = " ".join(call(*arguments("v", validation=False)).stdout.split())
     assert all(f"- {finding['text']}" in text for finding in found)
+
+
+@pytest.mark.parametrize("kind", ["v", "p"])
+def test_another_model_is_compared_with(data: dict[str, Any], kind: str) -> None:
+    np.save("other.npy", data["test"][kind][1])
+    np.save("before.npy", data["val"][kind][1])
+    outputs: Any = "values" if kind == "v" else "gaussian"
+    names = [f"{kind}{i}" for i in range(3)]
+    given: dict[str, Any] = {"names": names, "outputs": outputs}
+    val, test = data["val"], data["test"]
+    choice = fit_regression([*val[kind]], val["y"], baseline=val[kind][1], **given)
+    expected = analyze_regression(
+        [*test[kind]], test["y"], choice=choice, baseline=test[kind][1], **given
+    )
+    options = ("--baseline", "other.npy", "--validation-baseline", "before.npy")
+    document = json_of(*arguments(kind), *options)
+    for part in ("baseline", "comparisons_with_baseline", "choice", "findings"):
+        assert document[part] == expected[part]
+    shown = call(*arguments(kind), *options).stdout
+    assert "The choice less the baseline, with the 95 % interval:" in shown
+    np.save("other.npy", data["test"]["p" if kind == "v" else "v"][1])
+    assert "The baseline's file must hold variances" in error_of(
+        *arguments(kind), "--baseline", "other.npy"
+    )

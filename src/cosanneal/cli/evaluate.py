@@ -22,6 +22,7 @@ from .arrays import load_array, matching
 from .console import needs_package, output_console, outside, print_findings, print_note
 from .options import (
     AsJson,
+    Baseline,
     Chosen,
     ClassAxis,
     Labels,
@@ -38,6 +39,7 @@ from .options import (
     Select,
     SelectBy,
     Temperature,
+    ValidationBaseline,
     ValidationLabels,
     ValidationPredictions,
 )
@@ -69,6 +71,8 @@ def evaluate(
     labels: Labels,
     validation_predictions: ValidationPredictions = None,
     validation_labels: ValidationLabels = None,
+    baseline: Baseline = None,
+    validation_baseline: ValidationBaseline = None,
     logits: Logits = False,
     class_axis: ClassAxis = None,
     outcomes: Outcomes = False,
@@ -107,9 +111,9 @@ def evaluate(
             f"pattern. Received: {context.args[0]!r}{others}; quote a pattern, as in "
             "'test/*.npy', so that the shell hands it on as it is"
         )
-    counting = (validation_mask, validation_sample_weight)
-    _check_together(validation_predictions, validation_labels, chosen, save, counting)
-    counted = label_files.Counted(ignore_index, classes, (mask, sample_weight), counting)
+    held_out = (validation_baseline, validation_mask, validation_sample_weight)
+    _check_together(validation_predictions, validation_labels, chosen, save, held_out)
+    counted = label_files.Counted(ignore_index, classes, (mask, sample_weight), held_out[1:])
     of_classes = logits or outcomes or class_axis is not None or counted.given
     check_regression(regression, quantiles, of_classes)
     _check_budget(budget, regression, validation_labels)
@@ -127,13 +131,12 @@ def evaluate(
                 matching(validation_predictions or [], "--validation-predictions"),
                 validation_labels,
                 chosen,
+                (baseline, validation_baseline),
             )
             options: dict[str, Any] = {"select": select.value, "seed": seed}
             if regression:
                 options |= {"metric": metric, "variance": temperature}
-                document, choice = evaluate_regression(
-                    *inputs, quantiles=quantiles, options=options
-                )
+                document, choice = evaluate_regression(*inputs, quantiles, options=options)
             else:
                 options |= {"metric": metric or "log_loss", "temperature": temperature}
                 options["budget"] = budget
@@ -175,7 +178,7 @@ def _check_together(
     validation_labels: Path | None,
     chosen: Path | None,
     save: Path | None,
-    counting: tuple[Path | None, Path | None],
+    others: tuple[Path | None, Path | None, Path | None],
 ) -> None:
     """Refuse options that do not go with each other."""
     if (validation_predictions is None) != (validation_labels is None):
@@ -184,7 +187,7 @@ def _check_together(
             "Options --validation-predictions and --validation-labels must be given together. "
             f"Received: --validation-{given} alone"
         )
-    for name, file in zip(("mask", "sample-weight"), counting, strict=True):
+    for name, file in zip(("baseline", "mask", "sample-weight"), others, strict=True):
         if file is not None and validation_labels is None:
             raise CosannealError(
                 f"Option --validation-{name} must be given with --validation-predictions and "
@@ -210,6 +213,7 @@ def _evaluate(
     validation_files: Sequence[Path],
     validation_labels: Path | None,
     chosen: Path | None,
+    baselines: tuple[Path | None, Path | None],
     ood: Sequence[Path],
     *,
     logits: bool,
@@ -259,10 +263,20 @@ def _evaluate(
             class_axis=class_axis,
             counted=counted,
         )
-        choice = fit(truth, known, names=names, class_axis=class_axis, **options, **theirs)
+        other = _other(baselines[1], truth, "--validation-baseline", logits, class_axis, counted)
+        choice = fit(
+            truth, known, names=names, class_axis=class_axis, baseline=other, **options, **theirs
+        )
     seed = options["seed"]
+    other = _other(baselines[0], members, "--baseline", logits, class_axis, counted)
     document = analyze(
-        members, labels, names=names, choice=choice, class_axis=class_axis, seed=seed, **given
+        *(members, labels),
+        names=names,
+        choice=choice,
+        class_axis=class_axis,
+        seed=seed,
+        baseline=other,
+        **given,
     )
     for row, file in zip(document["members"], files, strict=True):
         row["file"] = str(file)
@@ -290,6 +304,26 @@ def _last_axis(file: Path, *, logits: bool) -> int:
             "--class-axis=-1 where the classes lie along the last axis, or --outcomes"
         )
     return -1
+
+
+def _other(
+    file: Path | None,
+    members: Sequence[NDArray[Any]],
+    option: str,
+    logits: bool,
+    class_axis: int | None,
+    counted: label_files.Counted,
+) -> NDArray[Any] | None:
+    """Another model's probabilities, of the members' shape."""
+    if file is None:
+        return None
+    (found,), _, _ = _read([file], None, (), logits=logits, class_axis=class_axis, counted=counted)
+    if found.shape != members[0].shape:
+        raise CosannealError(
+            f"Option {option} must be one model's predictions for the same samples, of the shape "
+            f"of a member's, {members[0].shape}. Received: {found.shape} in {file}"
+        )
+    return found
 
 
 def _chosen(file: Path, names: list[str], class_axis: int | None) -> tuple[Choice, list[str]]:
@@ -431,7 +465,8 @@ def _show(console: Console, document: dict[str, Any]) -> None:
     table.add_column("Model", overflow="fold")
     for heading, _, _ in columns.values():
         table.add_column(heading, justify="right", no_wrap=True)
-    scored = [*members, *ensembles, *([document["chosen"]] if document["chosen"] else [])]
+    scored = [*members, *ensembles, document["chosen"], document.get("baseline")]
+    scored = [row for row in scored if row]
     scored = [{**row, **row.get("metrics", {})} for row in scored]
     least = {name: min(row[name] for row in scored) for name in columns}
 
@@ -451,6 +486,8 @@ def _show(console: Console, document: dict[str, Any]) -> None:
         add(f"Mean of the last {row['last']}", row, end=i == len(ensembles) - 1)
     if document["chosen"]:
         add(_title(document["choice"]), document["chosen"], end=True)
+    if "baseline" in document:
+        add("Baseline", document["baseline"], end=True)
     console.print(f"{plural(document['samples'], 'sample')}, {plural(len(members), 'member')}.")
     console.print(table)
     for sentence in _sentences(document):
@@ -500,15 +537,19 @@ def _sentences(document: dict[str, Any]) -> list[str]:
             f"{100 * own['error']:.2f} % errors, beside {exact['passes']:.2f} and "
             f"{100 * exact['error']:.2f} % for exact classes."
         )
-    if document["comparisons"]:
-        subject = "The choice" if choice else "The mean of all"
-        sentences.append(f"{subject} less the last member, with the 95 % interval:")
-    for row in document["comparisons"]:
-        heading, scale, digits = _COLUMNS[row["metric"]]
-        difference, low, high = (
-            f"{scale * value:+.{digits}f}" for value in (row["difference"], *row["interval"])
-        )
-        sentences.append(
-            f"  {heading:9}{difference:>8}   {low:>8} to {high:>7}   p = {row['p_value']:.2g}"
-        )
+    subject = "The choice" if choice else "The mean of all"
+    for field, other in (
+        ("comparisons", "the last member"),
+        ("comparisons_with_baseline", "the baseline"),
+    ):
+        if document.get(field):
+            sentences.append(f"{subject} less {other}, with the 95 % interval:")
+        for row in document.get(field, ()):
+            heading, scale, digits = _COLUMNS[row["metric"]]
+            difference, low, high = (
+                f"{scale * value:+.{digits}f}" for value in (row["difference"], *row["interval"])
+            )
+            sentences.append(
+                f"  {heading:9}{difference:>8}   {low:>8} to {high:>7}   p = {row['p_value']:.2g}"
+            )
     return sentences

@@ -49,6 +49,23 @@ ValidationPredictions = Annotated[
 ValidationLabels = Annotated[
     Path | None, _data(help="The true classes of the validation data.", show_default=False)
 ]
+Baseline = Annotated[
+    Path | None,
+    _data(
+        help="Another model's predictions for the same data, such as one cosine run's, to compare "
+        "with.",
+        metavar="FILE",
+        show_default=False,
+    ),
+]
+ValidationBaseline = Annotated[
+    Path | None,
+    _data(
+        help="The same model's for the validation data.",
+        metavar="FILE",
+        show_default=False,
+    ),
+]
 Logits = Annotated[bool, _data("--logits", help="The files hold logits.")]
 ClassAxis = Annotated[
     int | None,

@@ -48,8 +48,9 @@ def evaluate_regression(
     validation_files: Sequence[Path],
     validation_targets: Path | None,
     chosen: Path | None,
-    *,
+    baselines: tuple[Path | None, Path | None],
     quantiles: str | None,
+    *,
     options: dict[str, Any],
 ) -> tuple[dict[str, Any], Choice | None]:
     """The part `regression` of a results document for members in files, and the choice.
@@ -61,6 +62,7 @@ def evaluate_regression(
         validation_files: the same members' for data to choose by; none to choose nothing.
         validation_targets: their truth.
         chosen: a choice that was made before.
+        baselines: another model's, and the same model's for the data to choose by.
         quantiles: which the last axis of each member has, with commas between.
         options: of `fit_regression`.
     """
@@ -100,13 +102,30 @@ def evaluate_regression(
                 f"Received: {plural(len(members), 'file')} of {outputs!r} and {len(held_out)} of "
                 f"{same!r}"
             )
-        choice = fit_regression(held_out, truth, names=names, **given, **options)
+        other = _other(baselines[1], validation_targets, levels, outputs)
+        choice = fit_regression(held_out, truth, names=names, baseline=other, **given, **options)
+    other, seed = _other(baselines[0], targets_file, levels, outputs), options["seed"]
     document = analyze_regression(
-        members, targets, names=names, choice=choice, seed=options["seed"], **given
+        members, targets, names=names, choice=choice, seed=seed, baseline=other, **given
     )
     for row, file in zip(document["members"], files, strict=True):
         row["file"] = str(file)
     return document, choice
+
+
+def _other(
+    file: Path | None, targets_file: Path, levels: tuple[float, ...] | None, outputs: str
+) -> NDArray[Any] | None:
+    """Another model's outputs, of the members' kind."""
+    if file is None:
+        return None
+    (found,), _, kind = _read([file], targets_file, levels)
+    if kind != outputs:
+        raise CosannealError(
+            "The baseline's file must hold variances where the members' do. "
+            f"Received: {kind!r} in {file}, for members of {outputs!r}"
+        )
+    return found
 
 
 def show_regression(console: Console, document: dict[str, Any]) -> None:
@@ -119,7 +138,7 @@ def show_regression(console: Console, document: dict[str, Any]) -> None:
     columns = _columns(document)
     for heading, _, _ in columns:
         table.add_column(heading, justify="right")
-    scored = [*members, *ensembles, *([chosen] if chosen else [])]
+    scored = [row for row in (*members, *ensembles, chosen, document.get("baseline")) if row]
 
     def add(title: str, row: dict[str, Any], *, end: bool) -> None:
         cells = []
@@ -138,6 +157,8 @@ def show_regression(console: Console, document: dict[str, Any]) -> None:
         add(f"Mean of the last {row['last']}", row, end=i == len(ensembles) - 1)
     if chosen:
         add(f"Chosen: {_what(document['choice'])}", chosen, end=True)
+    if "baseline" in document:
+        add("Baseline", document["baseline"], end=True)
     console.print(f"{plural(document['samples'], 'sample')}, {plural(len(members), 'member')}.")
     console.print(table)
     choice = document["choice"]
@@ -157,15 +178,19 @@ def show_regression(console: Console, document: dict[str, Any]) -> None:
         console.print(
             "Nothing was chosen: that takes --validation-predictions and --validation-labels."
         )
-    if document["comparisons"]:
-        subject = "The choice" if choice else "The mean of all"
-        console.print(f"{subject} less the last member, with the 95 % interval:")
-    for row in document["comparisons"]:
-        low, high = row["interval"]
-        console.print(
-            f"  {row['metric']:13}{row['difference']:>+11.4g}   {low:+.4g} to {high:+.4g}   "
-            f"p = {row['p_value']:.2g}"
-        )
+    subject = "The choice" if choice else "The mean of all"
+    for field, other in (
+        ("comparisons", "the last member"),
+        ("comparisons_with_baseline", "the baseline"),
+    ):
+        if document.get(field):
+            console.print(f"{subject} less {other}, with the 95 % interval:")
+        for row in document.get(field, ()):
+            low, high = row["interval"]
+            console.print(
+                f"  {row['metric']:13}{row['difference']:>+11.4g}   {low:+.4g} to {high:+.4g}   "
+                f"p = {row['p_value']:.2g}"
+            )
     print_findings(console, document["findings"])
 
 
