@@ -62,7 +62,7 @@ update = jax.jit(_update, donate_argnums=(0, 1, 2))
 class Training:
     """A run with everything that a checkpoint must carry."""
 
-    def __init__(self, folder: Path, resume_from: int | None = None) -> None:
+    def __init__(self, folder: Path | str, resume_from: int | None = None) -> None:
         params = small_net()
         self.state = (params, TX.init(params), jax.random.key_data(jax.random.key(5)))
         self.recorder = SnapshotRecorder(folder, SCHEDULE, resume_from=resume_from)

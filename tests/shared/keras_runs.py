@@ -72,7 +72,7 @@ NAMES = [
 ]
 
 
-def trained(folder: Path) -> Any:
+def trained(folder: Path | str) -> Any:
     model = small_net()
     fit(model, SnapshotRecorder(folder, SCHEDULE))
     return model

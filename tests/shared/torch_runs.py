@@ -35,7 +35,9 @@ def clone(model: nn.Module) -> dict[str, Tensor]:
 class Training:
     """A run with everything that a checkpoint must carry."""
 
-    def __init__(self, folder: Path, *, lr: float = 1.0, schedule: ca.Schedule = SCHEDULE) -> None:
+    def __init__(
+        self, folder: Path | str, *, lr: float = 1.0, schedule: ca.Schedule = SCHEDULE
+    ) -> None:
         self.model = small_net()
         groups: list[dict[str, Any]] = [
             {"params": [*self.model[0].parameters()], "lr": lr / 4},
@@ -80,7 +82,7 @@ def record_once(folder: Path, model: nn.Module) -> SnapshotStore:
     return r.store
 
 
-def trained(folder: Path) -> nn.Sequential:
+def trained(folder: Path | str) -> nn.Sequential:
     run = Training(folder)
     for _ in range(20):
         run.update()

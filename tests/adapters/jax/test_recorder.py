@@ -6,14 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import cosanneal as ca
-from cosanneal.adapters.jax import SnapshotRecorder, snapshot_buffer
-from tests.shared.jax_runs import EVERY_STEP, SCHEDULE, Training, recorded
+from cosanneal.adapters.jax import SnapshotEnsemble, SnapshotRecorder, snapshot_buffer
+from tests.shared.jax_runs import EVERY_STEP, SCHEDULE, Training, apply, data, recorded
 
 # Runs are ended wherever a test is done with them.
 pytestmark = pytest.mark.filterwarnings("ignore:The run ended at update:UserWarning")
@@ -50,6 +51,33 @@ def test_a_killed_run_resumed_from_a_checkpoint_is_the_run_that_was_not(
         assert np.array_equal(left, right)
     assert contents(tmp_path / "whole") == contents(tmp_path / "broken")
     assert len(contents(tmp_path / "whole")) == 4
+
+
+def test_a_run_at_a_url_predicts_as_a_local_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COSANNEAL_CACHE", str(tmp_path / "cache"))
+    url, (x, _) = "memory://test-jax/run", data(30)
+    try:
+        for folder in (url, tmp_path / "local"):
+            run = Training(folder)
+            for _ in range(20):
+                run.update()
+            run.recorder.close()
+        params = run.state[0]
+        files = fsspec.filesystem("memory")
+        local = sorted((tmp_path / "local").iterdir())
+        assert [files.cat_file(f"/test-jax/run/{path.name}") for path in local] == [
+            path.read_bytes() for path in local
+        ]
+        ensembles = [
+            SnapshotEnsemble(apply, folder, like=params, last=3)
+            for folder in (url, tmp_path / "local")
+        ]
+        there, here = (each.predict(x) for each in ensembles)
+        assert np.array_equal(there, here)
+    finally:
+        fsspec.filesystem("memory").store.clear()
 
 
 def test_snapshots_are_the_params_after_each_cycles_last_update(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import keras
 import numpy as np
 import pytest
@@ -54,6 +55,27 @@ def test_the_prediction_is_the_mean_of_the_members_softmax(tmp_path: Path) -> No
     mean = np.mean([softmax(each) for each in logits], axis=0).astype(np.float32)
     np.testing.assert_array_max_ulp(probabilities, mean, 1)
     np.testing.assert_allclose(np.mean([*ensemble.member_predictions(x)], 0), mean, rtol=2e-6)
+
+
+def test_a_run_at_a_url_predicts_as_a_local_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COSANNEAL_CACHE", str(tmp_path / "cache"))
+    url, (x, _) = "memory://test-keras/run", data(30)
+    try:
+        model = small_net()
+        there, here = (SnapshotRecorder(each, SCHEDULE) for each in (url, tmp_path / "local"))
+        fit(model, there, here, updates=10)
+        fit(model, there, here, updates=20, initial_epoch=2)  # between which both folders are free
+        assert [each.step for each in there.store.list()] == [5, 10, 15, 20]
+        files = fsspec.filesystem("memory")
+        for path in (tmp_path / "local").iterdir():
+            assert files.cat_file(f"/test-keras/run/{path.name}") == path.read_bytes()
+        ensemble = SnapshotEnsemble(model, url, last=3)
+        local = SnapshotEnsemble(model, tmp_path / "local", last=3)
+        assert np.array_equal(ensemble.predict(x), local.predict(x))
+    finally:
+        fsspec.filesystem("memory").store.clear()
 
 
 def test_values_are_averaged_as_they_are(tmp_path: Path) -> None:

@@ -7,13 +7,14 @@ import pickle
 import re
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import cosanneal as ca
-from cosanneal.adapters.torch import SnapshotEnsemble, SnapshotRecorder
+from cosanneal.adapters.torch import SnapshotEnsemble, SnapshotRecorder, load_snapshot
 from cosanneal.ensemble.predict.pooling import Pooling
 from cosanneal.snapshots import SnapshotStore
 from tests.shared.modes import MODES
@@ -47,6 +48,43 @@ def test_the_prediction_is_the_mean_of_the_members_softmax(tmp_path: Path) -> No
     torch.testing.assert_close(members.mean(0), probabilities, rtol=2e-6, atol=0)
     # Of its logits the probabilities are exact: rounded once, after the mean.
     np.testing.assert_array_max_ulp(probabilities.numpy(), expected.float().numpy(), 1)
+
+
+@pytest.mark.filterwarnings("ignore:The ensemble was chosen on 30 validation:UserWarning")
+def test_a_run_at_a_url_predicts_as_a_local_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COSANNEAL_CACHE", str(tmp_path / "cache"))
+    url, (x, y) = "memory://test-torch/run", data(30)
+    try:
+        local = SnapshotEnsemble(trained(tmp_path / "local"), tmp_path / "local", last=3)
+        model = trained(url)
+        ensemble = SnapshotEnsemble(model, url, last=3)
+        for mode in ("stream", "stacked"):
+            assert torch.equal(
+                ensemble.predict(x, mode=mode),
+                local.predict(x, mode=mode),
+            )
+        several = SnapshotEnsemble(
+            model,
+            [url, tmp_path / "local"],
+            members=["run/cycle-0003-step-0000000020", "local/cycle-0002-step-0000000015"],
+        )
+        assert len(several) == 2
+        load_snapshot(model, f"{url}/cycle-0003-step-0000000020.safetensors")
+        assert torch.equal(
+            model.state_dict()["0.weight"],
+            SnapshotStore(url).list()[3].load(framework="pt")["0.weight"],
+        )
+        assert ensemble.fit(x, y).weights == local.fit(x, y).weights
+        with pytest.raises(ca.EnsembleError, match=r"not of one local folder.*for folder memory:"):
+            ensemble.save()
+        ensemble.save(tmp_path / "choice.json")
+        loaded = SnapshotEnsemble(model, url, last=3)
+        loaded.load(tmp_path / "choice.json")
+        assert torch.equal(loaded.predict(x), local.predict(x))
+    finally:
+        fsspec.filesystem("memory").store.clear()
 
 
 def test_values_are_averaged_as_they_are(tmp_path: Path) -> None:
