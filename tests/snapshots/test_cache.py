@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,30 @@ def test_a_recorder_keeps_no_more_than_that(url: str, tmp_path: Path) -> None:
     assert len(store.list()) == store.verify() == 5
 
 
+def test_one_that_is_being_put_stays(url: str, tmp_path: Path) -> None:
+    recorded(f"{url}2", tmp_path, 1)
+    there: list[bool] = []
+
+    def fetch(real: Any, path: str, target: str, **options: Any) -> None:
+        SnapshotStore(f"{url}2", cache_bytes=0).list()[0].load()
+        there.append(Path(path).exists())
+        real(path, target, **options)
+
+    FaultyFileSystem.faults["put_file"] = [fetch]
+    with ArrayRecorder(url, EVERY_STEP) as recorder:
+        recorder.step(filled(0))
+    assert there == [True]
+
+
+def test_the_bound_is_kept_to_the_byte(url: str, tmp_path: Path) -> None:
+    size = recorded(url, tmp_path, 2)
+    for less, kept in ((1, [1]), (0, [0, 1])):
+        store = SnapshotStore(url, cache=tmp_path / str(less), cache_bytes=2 * size - less)
+        for each in store.list():
+            each.load()
+        assert copies(store) == kept
+
+
 def test_a_copy_that_was_deleted_or_damaged_is_fetched_again(url: str, tmp_path: Path) -> None:
     recorded(url, tmp_path, 1)
     store = SnapshotStore(url)
@@ -102,6 +127,12 @@ def test_a_copy_that_was_deleted_or_damaged_is_fetched_again(url: str, tmp_path:
 def test_several_that_want_one_fetch_it_once(url: str, tmp_path: Path) -> None:
     recorded(url, tmp_path, 1)
     found: list[Any] = []
+
+    def slow(real: Any, *arguments: Any, **options: Any) -> None:
+        time.sleep(0.1)
+        real(*arguments, **options)
+
+    FaultyFileSystem.faults["get_file"] = [slow] * 6
 
     def read() -> None:
         found.append(SnapshotStore(url).list()[0].load()["w"][0])
