@@ -83,6 +83,28 @@ def test_the_folder_has_measured_scores_and_code_that_runs() -> None:
     torch.testing.assert_close(predictions, expected, rtol=0, atol=1e-6)
 
 
+def test_a_regression_has_its_own_scores_and_intervals() -> None:
+    x, _ = data(2, 300)
+    y = (x @ np.arange(12).reshape(4, 3) / 9).astype("f4")
+    np.save("x.npy", x)
+    np.save("y.npy", y)
+    options = ("--input", "x.npy", "--labels", "y.npy", "--outputs", "values")
+    result = call(*GIVEN, *options)
+    assert result.exit_code == 0, result.stderr
+    models = [member(seed) for seed in range(3)]
+    with torch.no_grad():
+        mean = np.mean([model(torch.from_numpy(x)).double().numpy() for model in models], axis=0)
+    errors = ((mean - y) ** 2).mean(1)
+    found = ModelCard.load("out/README.md")
+    scores = {each.metric_type: each.metric_value for each in found.data.eval_results}
+    assert scores["rmse"] == pytest.approx(np.sqrt(errors.mean()), rel=1e-5)
+    low, high = np.sqrt(bootstrap_interval(errors))
+    assert low < scores["rmse"] < high
+    assert f"| RMSE | {scores['rmse']:.4f} | {low:.4f} to {high:.4f} |" in found.text
+    low, high = bootstrap_interval(abs(mean - y).mean(1))
+    assert f"| MAE | {scores['mae']:.4f} | {low:.4f} to {high:.4f} |" in found.text
+
+
 def test_without_labels_nothing_is_claimed() -> None:
     assert call(*GIVEN, "--shape", "4").exit_code == 0
     text = Path("out/README.md").read_text(encoding="utf-8")

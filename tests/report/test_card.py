@@ -83,6 +83,8 @@ def test_what_is_not_known_is_said_to_be() -> None:
     scored = card_text(card(), bare(analysis=analysis_of(5)), "5 B", "", None)
     assert "it was taken on trust" in scored
     assert "of data that were not named" in scored
+    assert "Output: probabilities" in scored
+    assert "Output: what the ensemble predicts" in bare_text
     assert "no scores were measured" not in scored
     (result,) = yaml.safe_load(scored.split("---")[1])["model-index"][0]["results"]
     assert result["task"] == {"type": "other"}

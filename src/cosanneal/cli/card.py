@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,6 +137,8 @@ def write_folder(
         found = ensemble.evaluate(x, labels)
         if "outputs" in found:
             results["regression"] = found
+            if found["quantiles"] is None:
+                intervals = _regression_intervals(predicted, labels)
         else:
             results["analysis"] = found
             intervals = _intervals(predicted, labels, class_axis)
@@ -183,6 +186,20 @@ def _intervals(
         name: bootstrap_interval(sample_scores(name, p, labels, class_axis=axis))
         for name in METRICS
     }
+
+
+def _regression_intervals(
+    predicted: list[NDArray[Any]], targets: NDArray[Any]
+) -> dict[str, tuple[float, float]]:
+    """Those of the mean, which is the first of the outputs."""
+    from ..ensemble import bootstrap_interval, regression_scores
+
+    squared, absolute = (
+        bootstrap_interval(regression_scores(name, predicted[0], targets))
+        for name in ("mse", "mae")
+    )
+    low, high = (math.sqrt(each) for each in squared)
+    return {"rmse": (low, high), "mae": absolute}
 
 
 def _dtype(ensemble: Any, x: NDArray[Any], format: str) -> str:  # noqa: A002

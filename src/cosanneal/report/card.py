@@ -225,12 +225,11 @@ def _what(card: Card, results: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _shape(card: Card, results: Mapping[str, Any]) -> str:
-    part = results.get("regression")
     choice = choice_of(results)
     told = "what the ensemble predicts, its members pooled"
-    if part is None and choice is not None:
+    if choice is not None or "analysis" in results:
         told = "probabilities"
-        if choice["temperature"] != 1:
+        if choice is not None and choice["temperature"] != 1:
             told += f", at the temperature {choice['temperature']:.4g} that is in it"
     shape = ", ".join(map(str, ("samples", *card.shape)))
     return f"Input: {card.dtype} of shape ({shape}), any number of samples. Output: {told}."
