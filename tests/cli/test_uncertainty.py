@@ -95,6 +95,10 @@ def test_the_tables_read_well_in_80_columns() -> None:
     assert cells("AURC, %") == [f"{100 * row['aurc']:.3f}" for row in rows]
     shares = [f"{100 * row['coverage_at_risk']:.2f}" for row in rows]
     assert cells("Coverage at 5 % error, %") == shares
+    told = " ".join(" ".join(lines).split())
+    assert "AURC is the mean error rate over all shares of the surest; 0 is best." in told
+    assert "mutual information is the part of it that is there because the members differ." in told
+    assert "LAC has the fewest classes on average, APS has more where a sample is hard" in told
     lac, _, raps = document["conformal"]
     for name, row in (("LAC", lac), ("RAPS", raps)):
         assert cells(name) == ["90", f"{100 * row['coverage']:.2f}", f"{row['size']:.2f}"]
@@ -107,6 +111,7 @@ def test_the_tables_read_well_in_80_columns() -> None:
     assert "Told from" not in bare_lines
     one = call("--predictions", "test/m0.npy", *TEST[2:])
     assert "AURC, %" in one.stdout
+    assert "The AURC is" in one.stdout
     assert "mutual information" not in one.stdout
     assert "Last member" not in one.stdout
 

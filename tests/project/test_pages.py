@@ -94,6 +94,14 @@ def test_a_message_that_nobody_says_would_be_found() -> None:
     assert not any("the moon must be full" in text for text in sentences())
 
 
+def test_the_version_of_torch_to_install_is_the_one_that_was_tested() -> None:
+    text = (DOCS / "versions.md").read_text(encoding="utf-8")
+    said = {*re.findall(r"torch==([\d.]+\d)|PyTorch ([\d.]+\d) among", text)}
+    constraints = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    (tested,) = re.findall(r"^torch==(.*)$", constraints, re.MULTILINE)
+    assert said == {(tested, ""), ("", tested)}
+
+
 def test_the_reference_has_every_public_name() -> None:
     text = "".join(
         page.read_text(encoding="utf-8") for page in sorted((DOCS / "reference").glob("*.md"))

@@ -74,6 +74,12 @@ def show_uncertainty(console: Console, part: Mapping[str, Any]) -> None:
     for cells in _selective(part):
         table.add_row(*cells)
     console.print(table)
+    console.print("The AURC is the mean error rate over all shares of the surest; 0 is best.")
+    if part["members"] > 1:
+        console.print(
+            "Nats are the unit of an entropy by natural logarithms; mutual information is the part "
+            "of it that is there because the members differ."
+        )
     if conformal := part.get("conformal"):
         alpha = conformal[0]["alpha"]
         table = Table(box=box.SIMPLE_HEAD)
@@ -86,6 +92,10 @@ def show_uncertainty(console: Console, part: Mapping[str, Any]) -> None:
             table.add_row(*cells)
         console.print(table)
         console.print("Calibrated on the validation data, by which the ensemble was chosen too.")
+        console.print(
+            "Of the three, LAC has the fewest classes on average, APS has more where a sample is "
+            "hard, and RAPS is APS with a penalty on many classes."
+        )
     if ood := part.get("ood"):
         table = Table(box=box.SIMPLE_HEAD)
         table.add_column(f"Told from {ood['samples']} others by")
