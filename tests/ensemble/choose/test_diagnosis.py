@@ -12,8 +12,26 @@ import pytest
 from numpy.typing import NDArray
 
 from cosanneal.core.errors import EnsembleError
-from cosanneal.ensemble import Choice, Finding, analyze, analyze_regression, fit, fit_regression
-from cosanneal.ensemble.choose.diagnosis import ALIKE, LEAST_SAMPLES, LEVEL, Evidence, findings_of
+from cosanneal.ensemble import (
+    Choice,
+    Finding,
+    HeldOut,
+    analyze,
+    analyze_regression,
+    apply_temperature,
+    fit,
+    fit_regression,
+    fit_temperature,
+    log_loss,
+)
+from cosanneal.ensemble.choose.diagnosis import (
+    ALIKE,
+    LEAST_SAMPLES,
+    LEVEL,
+    Evidence,
+    evidence_of,
+    findings_of,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ensemble was chosen on")
 
@@ -262,6 +280,22 @@ def test_a_metric_that_is_no_mean_is_judged_by_log_loss() -> None:
         (found,) = fit(p, y, metric=metric).findings
         assert found.name == "early-members-worse"
         assert "log-loss" in found.text
+
+
+def test_a_temperature_of_some_labels_scores_as_that_of_all() -> None:
+    p, y = drawn((GOOD, 3.0), 9000)
+    worse, same = drawn((6.0, 6.0), 9000)
+    assert (same == y).all()
+    p[:, y == 0] = worse[:, y == 0]
+    order = np.argsort(y, kind="stable")  # so that labels in a row are of one class
+    found = evidence_of(
+        *(HeldOut(p[:, order], y[order]), ["0", "1"], "log_loss"), data="x", temperature=True
+    )
+    for rows, member in zip([*found.alone, found.lasts[1]], [*p, p.mean(0)], strict=True):
+        least = log_loss(apply_temperature(member, fit_temperature(member, y)), y)
+        # One parameter of n labels costs 1 / (2 n) elsewhere, on average; that chi-squared's tail.
+        assert least - 1e-12 <= rows.mean() < least + 4 / (2 * 2048)
+        assert log_loss(member, y) > least + 5e-3
 
 
 def test_findings_stay_in_the_record(tmp_path: Path) -> None:
