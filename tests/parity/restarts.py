@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-SHARES = {"shrink": 0.7, "perturb": 0.25}
+SHARES: dict[str, Any] = {"shrink": 0.7, "perturb": 0.25}
 RATE, MOMENTUM, SLOPES = 0.1, 0.9, (1.0, -3.0, 0.5)
 Array = NDArray[np.float32]
 

@@ -134,6 +134,22 @@ def test_cycles_that_end_within_an_epoch_restart_there(tmp_path: Path) -> None:
     assert same(weights_of(model), weights_of(whole))
 
 
+@pytest.mark.parametrize("forgets", [True, False])
+def test_the_callback_forgets_the_momentum_if_it_is_told_to(tmp_path: Path, forgets: bool) -> None:
+    model, seen = small_net(), list[float]()
+
+    def look(epoch: int, logs: Any = None) -> None:  # noqa: ARG001
+        momentum = [each for each in model.optimizer.variables if "momentum" in each.path]
+        seen.append(max((float(abs(array_of(each)).max()) for each in momentum), default=0.0))
+
+    recorder = SnapshotRecorder(tmp_path, SCHEDULE)
+    restart = ShrinkAndPerturb(recorder, reset_momentum=forgets)
+    noted = Noted()  # which has JAX's loop hand the optimizer over
+    fit(model, recorder, restart, noted, keras.callbacks.LambdaCallback(on_epoch_begin=look))
+    assert len(seen) == 4
+    assert (max(seen) == 0) is forgets
+
+
 def test_a_run_resumed_from_a_backup_is_the_run_that_was_not_stopped(tmp_path: Path) -> None:
     def run(name: str, epochs: int, stops: bool = False) -> Any:
         model = small_net()
