@@ -514,7 +514,7 @@ def _time_of(entry: Mapping[str, Any]) -> datetime | None:
     for key in ("LastModified", "last_modified", "mtime", "modified", "created"):
         value = entry.get(key)
         if isinstance(value, datetime):
-            return value if value.tzinfo else value.replace(tzinfo=UTC)
+            return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
         if isinstance(value, int | float):
             return datetime.fromtimestamp(value, UTC)
     return None
