@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import sys
 import threading
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -363,3 +364,32 @@ def test_storage_options_are_the_file_systems(url: str, tmp_path: Path) -> None:
     assert sorted(contents(tmp_path / "store/run")) == NAMES
     with pytest.raises(ca.SnapshotError, match=r"could not be reached: TypeError"):
         SnapshotStore(url).list()
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ({"LastModified": datetime(2026, 3, 4, 5, tzinfo=timezone(timedelta(hours=2)))}, 3),
+        ({"last_modified": datetime(2026, 3, 4, 5)}, 5),
+        ({"mtime": 1_772_600_400.0}, 5),
+        ({"created": "yesterday"}, None),
+        ({}, None),
+    ],
+)
+def test_what_a_store_says_of_an_object_is_taken_as_it_comes(
+    url: str, said: Any, expected: int | None
+) -> None:
+    """When it was written; and where its size is not in the listing, it is asked for."""
+    train(url)
+
+    def listed(real: Any, *arguments: Any, **options: Any) -> Any:
+        return [
+            {"name": each["name"], "type": "file", "size": None, **said}
+            for each in real(*arguments, **options)
+        ]
+
+    FaultyFileSystem.faults["ls"] = [listed]
+    first, *_ = SnapshotStore(url).list()
+    hour = None if expected is None else datetime(2026, 3, 4, expected, tzinfo=UTC)
+    assert first.written == hour
+    assert first.size == Path(f"{url.removeprefix('faulty://')}/{NAMES[0]}").stat().st_size

@@ -9,6 +9,7 @@ import pytest
 
 import cosanneal as ca
 from cosanneal.snapshots import SnapshotStore, storage
+from cosanneal.snapshots.cache import Cache
 from cosanneal.snapshots.storage import ATTEMPTS
 from tests.shared.faulty import FaultyFileSystem, fail, flip, garble, lose, tear
 from tests.shared.recording import EVERY_STEP, ArrayRecorder, contents, filled
@@ -94,6 +95,17 @@ def test_what_is_forbidden_is_not_tried_again(url: str) -> None:
     with pytest.warns(RuntimeWarning, match=r"could not be put there: PermissionError: not yours"):
         recorder.close()
     assert FaultyFileSystem.count("put_file") == 1
+
+
+def test_a_local_file_that_is_gone_before_it_is_put_is_said(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Cache, "opened", lambda *_: None)
+    recorder = ArrayRecorder(url, EVERY_STEP)
+    recorder.step(filled(1))
+    with pytest.raises(ca.SnapshotError, match=r"must stay until it is put into faulty:.*none"):
+        recorder.close()
+    assert SnapshotStore(url).list() == []
 
 
 def test_what_replaces_another_leaves_that_until_it_is_there(url: str, tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ class SnapshotCallback(TrainerCallback):
     that `keep_best=2, metric="eval_loss"` works.
 
     Args:
-        folder: the folder of the snapshots; made if it is not there.
+        folder: the folder of the snapshots, or its URL; made if it is not there.
         options: what `cosanneal.adapters.torch.SnapshotRecorder` takes by keyword:
             `keep_last`, `keep_best`, `metric`, `metrics`, `overwrite` and so on.
 

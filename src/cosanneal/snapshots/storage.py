@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import io
 import json
+import os
 import re
 import secrets
 import threading
@@ -212,7 +213,13 @@ class Remote:
         Raises:
             SnapshotError: it could not be put, or not read back, in any of `ATTEMPTS` attempts.
         """
-        name, size = path.name, path.stat().st_size
+        kept = self._cache.opened(path)
+        if kept is None:
+            raise SnapshotError(
+                f"The local file {path} must stay until it is put into {self.url}. Received: none, "
+                "for somebody deleted it; go on without this snapshot, or resume from before it"
+            )
+        name, size = path.name, os.fstat(kept.fileno()).st_size
         there = self._at(name)
         whole = self._scheme in WHOLE
         target = there if whole else self._at(f".{name}.{secrets.token_hex(4)}.tmp")
@@ -233,8 +240,7 @@ class Remote:
                         self._files.rm_file(at)
                 raise
 
-        kept = self._cache.opened(path)
-        try:
+        with kept:
             self._tried(
                 "put there",
                 once,
@@ -243,9 +249,6 @@ class Remote:
                 advice=f". The snapshots before it are untouched, and its local file {path} is "
                 "whole; mend the store, then go on without this one, or resume from before it",
             )
-        finally:
-            if kept is not None:
-                kept.close()
         with self._turn:
             self._put[name] = size
             self._gone.discard(name)

@@ -115,10 +115,12 @@ class Tenancy:
 
     def end(self) -> None:
         """Let others write to the folder; doing so twice is fine."""
-        if self._lease is not None:
-            self._lease.release()
-        self._lock.release()
-        _tenants.discard(self)
+        try:
+            if self._lease is not None:
+                self._lease.release()
+        finally:
+            self._lock.release()
+            _tenants.discard(self)
 
     def rest(self) -> None:
         """Let others write to the folder until `go_on`."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import keras
 import numpy as np
 import pytest
@@ -60,6 +59,8 @@ def test_the_prediction_is_the_mean_of_the_members_softmax(tmp_path: Path) -> No
 def test_a_run_at_a_url_predicts_as_a_local_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    import fsspec
+
     monkeypatch.setenv("COSANNEAL_CACHE", str(tmp_path / "cache"))
     url, (x, _) = "memory://test-keras/run", data(30)
     try:
