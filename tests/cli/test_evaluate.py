@@ -256,11 +256,11 @@ def test_the_table_reads_well_in_80_columns() -> None:
     assert any(re.match(r"  Mean of the last 12 ", line) for line in lines)
     (chosen,) = (line for line in lines if line.startswith("  Chosen: the last "))
     assert f"{document['chosen']['log_loss']:.4f}" in chosen
-    assert any(line.startswith("The choice less the last member") for line in lines)
+    assert any(line.startswith("The choice minus the last member") for line in lines)
     assert "Chosen by log-loss on 1200 other samples: " in result.stdout
     bare = call(*TEST)
     assert "Nothing was chosen" in bare.stdout
-    assert "The mean of all less the last member" in bare.stdout
+    assert "The mean of all minus the last member" in bare.stdout
 
 
 @pytest.mark.parametrize("columns", ["80", "120"])
@@ -367,7 +367,7 @@ def test_another_model_is_compared_with(data: Data, tmp_path: Path) -> None:
     shown = call(*TEST, *VALIDATION, *given, "--report", "page.html").stdout
     assert re.search(r"^ +Baseline +", shown, re.MULTILINE)
     (row,) = (row for row in expected["comparisons_with_baseline"] if row["metric"] == "log_loss")
-    told = shown[shown.index("The choice less the baseline, with the 95 % interval:") :]
+    told = shown[shown.index("The choice minus the baseline, with the 95 % interval:") :]
     assert f"Log-loss {row['difference']:+8.4f}" in told
     assert ">The baseline</th>" in (tmp_path / "page.html").read_text(encoding="utf-8")
     without = json_of(*TEST, "--baseline", "other.npy")

@@ -81,7 +81,7 @@ def test_the_table_the_choice_and_the_page(data: dict[str, Any], kind: str) -> N
     assert f"{100 * document['chosen']['coverage'][0]:.2f}" in text
     assert "Chosen by" in text
     assert "Variance: " in text
-    assert "The choice less the last member" in text
+    assert "The choice minus the last member" in text
     choice = Choice.load("choice.json")
     assert choice.to_dict() == document["choice"]
     page = Path("page.html").read_text()
@@ -154,7 +154,7 @@ def test_another_model_is_compared_with(data: dict[str, Any], kind: str) -> None
     for part in ("baseline", "comparisons_with_baseline", "choice", "findings"):
         assert document[part] == expected[part]
     shown = call(*arguments(kind), *options).stdout
-    assert "The choice less the baseline, with the 95 % interval:" in shown
+    assert "The choice minus the baseline, with the 95 % interval:" in shown
     np.save("other.npy", data["test"]["p" if kind == "v" else "v"][1])
     assert "The baseline's file must hold variances" in error_of(
         *arguments(kind), "--baseline", "other.npy"

@@ -10,16 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from ..core.errors import CosannealError, EnsembleError, plural, shown
 from ..core.paths import local_path
 from . import labels as label_files
 from .arrays import load_array, matching
-from .console import needs_package, output_console, outside, print_findings, print_note
+from .console import needs_package, output_console, print_note
 from .options import (
     AsJson,
     Baseline,
@@ -45,21 +41,14 @@ from .options import (
 )
 from .regression import check_regression, evaluate_regression, show_regression
 from .report import write_page
-from .uncertainty import Alpha, Elsewhere, Risk, check_elsewhere, show_uncertainty
+from .scores import show_scores
+from .uncertainty import Alpha, Elsewhere, Risk, check_elsewhere
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..ensemble import Choice
     from ..ensemble.predict.outputs import Auto
-
-# Of each score its heading, what it is multiplied by, and its digits.
-_COLUMNS = {
-    "error": ("Error, %", 100, 2),
-    "log_loss": ("Log-loss", 1, 4),
-    "brier": ("Brier", 1, 4),
-    "ece": ("ECE, %", 100, 2),
-}
 
 # A pattern that the shell has matched leaves arguments over, to be refused with what to do.
 CONTEXT = {"allow_extra_args": True}
@@ -159,7 +148,7 @@ def evaluate(
     if as_json:
         typer.echo(json.dumps(document, indent=2))
     else:
-        (show_regression if regression else _show)(output_console(), document)
+        (show_regression if regression else show_scores)(output_console(), document)
     if wrote is not None:
         print_note(wrote)
 
@@ -454,102 +443,3 @@ def _report(analysis: dict[str, Any], page: Path) -> str:
         parts["uncertainty"] = parts[part].pop("uncertainty")
     results = {"format": FORMAT, "version": VERSION, "title": title, **parts}
     return write_page(results, page)
-
-
-def _show(console: Console, document: dict[str, Any]) -> None:
-    members, ensembles = document["members"], document["ensembles"]
-    # What the choice was made by has a column too.
-    more = {name: (name, 1, 4) for name in members[0].get("metrics", ())}
-    columns = {**_COLUMNS, **more}
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("Model", overflow="fold")
-    for heading, _, _ in columns.values():
-        table.add_column(heading, justify="right", no_wrap=True)
-    scored = [*members, *ensembles, document["chosen"], document.get("baseline")]
-    scored = [row for row in scored if row]
-    scored = [{**row, **row.get("metrics", {})} for row in scored]
-    least = {name: min(row[name] for row in scored) for name in columns}
-
-    def add(title: str, row: dict[str, Any], *, end: bool) -> None:
-        row = {**row, **row.get("metrics", {})}
-        cells = [
-            Text(
-                f"{row[name] * scale:.{digits}f}", style="bold" if row[name] == least[name] else ""
-            )
-            for name, (_, scale, digits) in columns.items()
-        ]
-        table.add_row(outside(title), *cells, end_section=end)
-
-    for i, row in enumerate(members):
-        add(row["name"], row, end=i == len(members) - 1)
-    for i, row in enumerate(ensembles):
-        add(f"Mean of the last {row['last']}", row, end=i == len(ensembles) - 1)
-    if document["chosen"]:
-        add(_title(document["choice"]), document["chosen"], end=True)
-    if "baseline" in document:
-        add("Baseline", document["baseline"], end=True)
-    console.print(f"{plural(document['samples'], 'sample')}, {plural(len(members), 'member')}.")
-    console.print(table)
-    for sentence in _sentences(document):
-        console.print(outside(sentence))
-    print_findings(console, document["findings"])
-    show_uncertainty(console, document["uncertainty"])
-
-
-def _title(choice: dict[str, Any]) -> str:
-    used = [member for member in choice["members"] if member["weight"] > 0]
-    names = {
-        "auto": f"auto, {len(used)} of {len(choice['members'])}",
-        "last": f"the last {len(used)}",
-        "greedy": f"greedily, {len(used)} of {len(choice['members'])}",
-        "weights": f"weights, {len(used)} of {len(choice['members'])}",
-    }
-    title = f"Chosen: {names[choice['select']]}"
-    return title if choice["temperature"] == 1 else f"{title}, T {choice['temperature']:.3g}"
-
-
-def _sentences(document: dict[str, Any]) -> list[str]:
-    from ..ensemble.score.measures import title_of
-
-    sentences: list[str] = []
-    choice = document["choice"]
-    if choice:
-        used = [member for member in choice["members"] if member["weight"] > 0]
-        what = ", ".join(f"{member['name']} {member['weight']:.3f}" for member in used)
-        sentences.append(
-            f"Chosen by {title_of(choice['metric'])} on "
-            f"{plural(choice['samples'], 'other sample')}: {what}."
-        )
-        if "reason" in choice:
-            sentences.append(f"Why: {choice['reason']}")
-    elif document["ensembles"]:
-        sentences.append(
-            "Nothing was chosen: that takes --validation-predictions and --validation-labels."
-        )
-    if choice and "budget" in choice:
-        budget = choice["budget"]
-        own, exact = (
-            next(row for row in document["passes"] if row["care"] == care)
-            for care in (budget["care"], 1.0)
-        )
-        sentences.append(
-            f"With a budget of {budget['asked']:g} members a sample: {own['passes']:.2f} and "
-            f"{100 * own['error']:.2f} % errors, beside {exact['passes']:.2f} and "
-            f"{100 * exact['error']:.2f} % for exact classes."
-        )
-    subject = "The choice" if choice else "The mean of all"
-    for field, other in (
-        ("comparisons", "the last member"),
-        ("comparisons_with_baseline", "the baseline"),
-    ):
-        if document.get(field):
-            sentences.append(f"{subject} less {other}, with the 95 % interval:")
-        for row in document.get(field, ()):
-            heading, scale, digits = _COLUMNS[row["metric"]]
-            difference, low, high = (
-                f"{scale * value:+.{digits}f}" for value in (row["difference"], *row["interval"])
-            )
-            sentences.append(
-                f"  {heading:9}{difference:>8}   {low:>8} to {high:>7}   p = {row['p_value']:.2g}"
-            )
-    return sentences

@@ -184,7 +184,7 @@ def show_regression(console: Console, document: dict[str, Any]) -> None:
         ("comparisons_with_baseline", "the baseline"),
     ):
         if document.get(field):
-            console.print(f"{subject} less {other}, with the 95 % interval:")
+            console.print(f"{subject} minus {other}, with the 95 % interval:")
         for row in document.get(field, ()):
             low, high = row["interval"]
             console.print(

@@ -47,7 +47,8 @@ def local_path(
         remedy = (
             "which is not taken here; copy what is there, or mount the store"
             if "://" in text
-            else "without one of its slashes, as a Path has it; give a folder's as a str"
+            else "which is not taken here without one of its slashes, as a Path has it; give a "
+            "folder's as a str"
         )
         raise error(
             f"A path must lead to a local file or folder. Received: {shown(text)}, a URL, {remedy}"
