@@ -231,6 +231,16 @@ def test_another_shape_and_the_model_itself_are_refused() -> None:
         shrink_and_perturb(model, lambda: model, cycle=1)
 
 
+def test_weights_of_which_others_have_the_rest_are_refused() -> None:
+    model = seeded(0)
+    weight: Any = model.get_parameter("3.weight")
+    weight.device_mesh = object()  # as DTensors have it
+    before = state_of(model)
+    with pytest.raises(ScheduleError, match=r"whole in this process.*a part of '3\.weight'"):
+        shrink_and_perturb(model, net, cycle=1)
+    assert same(state_of(model), before)
+
+
 def test_a_wrapped_model_has_the_names_of_the_plain_one() -> None:
     model, plain = seeded(1), seeded(1)
     shrink_and_perturb(nn.DataParallel(model), net, cycle=1)
@@ -271,6 +281,17 @@ def test_the_next_update_is_that_of_a_new_optimizer(kind: Any, options: dict[str
         update(straight, gone_on, slope)
     torch.testing.assert_close(weight, other, rtol=0, atol=0)
     assert not torch.allclose(weight, gone_on, rtol=1e-4)
+
+
+def test_what_wraps_an_optimizer_has_its_momentum_forgotten() -> None:
+    weight = nn.Parameter(torch.ones(2))
+    weight.grad = torch.ones(2)
+    wrapper: Any = type("Wrapper", (), {})()
+    wrapper.optimizer = torch.optim.SGD([weight], lr=0.1, momentum=0.9)
+    wrapper.optimizer.step()
+    assert wrapper.optimizer.state
+    reset_momentum(wrapper)
+    assert not wrapper.optimizer.state
 
 
 def test_what_is_no_optimizer_is_refused() -> None:
