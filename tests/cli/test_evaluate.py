@@ -544,7 +544,7 @@ def test_options_that_do_not_fit_are_refused() -> None:
 def test_a_url_is_no_file(option: str) -> None:
     there = sorted(Path().iterdir())
     said = error_of(*TEST, *VALIDATION, option, "s3://bucket/x.html")
-    assert "a URL, which is not taken here" in said
+    assert "a URL, which is taken for folders of snapshots alone" in said
     assert sorted(Path().iterdir()) == there
 
 

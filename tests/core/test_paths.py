@@ -51,14 +51,14 @@ def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     ],
 )
 def test_a_url_is_no_local_path(url: str) -> None:
-    with pytest.raises(ca.SnapshotError, match=r"a URL, which is not taken here; copy what"):
+    with pytest.raises(ca.SnapshotError, match=r"a URL, which is taken for folders of snapshots"):
         local_path(url, error=ca.SnapshotError)
     assert url_of(url) == url_of(f"{url}/") == url
 
 
 @pytest.mark.parametrize("url", [Path("s3://bucket/run"), PureWindowsPath("s3://bucket")])
 def test_a_path_of_a_url_is_refused_for_it_has_lost_a_slash(url: Any) -> None:
-    with pytest.raises(ca.SnapshotError, match=r"without one of its slashes, .*as a str"):
+    with pytest.raises(ca.SnapshotError, match=r"a URL, which is taken .* as a str; copy"):
         local_path(url, error=ca.SnapshotError)
     assert url_of(url) is None
 

@@ -451,6 +451,6 @@ def test_documents_choices_and_figures_are_local_files(
     document = {"format": "cosanneal.results", "version": 1, "title": "Two"}
     write: Callable[[str], None] = functools.partial(write_results, document)
     for each in (choice.save, Choice.load, read_results, write):
-        with pytest.raises(EnsembleError, match=r"object stores are not supported yet"):
+        with pytest.raises(EnsembleError, match=r"a URL, which is taken for folders"):
             each("gs://bucket/x")
     assert [path.name for path in tmp_path.iterdir()] == ["choice.json"]

@@ -44,14 +44,10 @@ def local_path(
             "current folder is '.'"
         )
     if _URL.match(text):
-        remedy = (
-            "which is not taken here; copy what is there, or mount the store"
-            if "://" in text
-            else "which is not taken here without one of its slashes, as a Path has it; give a "
-            "folder's as a str"
-        )
         raise error(
-            f"A path must lead to a local file or folder. Received: {shown(text)}, a URL, {remedy}"
+            f"A path must lead to a local file or folder. Received: {shown(text)}, a URL, which is "
+            "taken for folders of snapshots alone, and as a str; copy what is there, or mount the "
+            "store"
         )
     try:
         return Path(text).expanduser()
