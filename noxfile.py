@@ -16,7 +16,19 @@ from packaging.requirements import Requirement
 
 nox.needs_version = ">=2025.2.9"
 nox.options.sessions = [
-    *("lint", "types", "core", "torch", "jax", "tf", "keras", "parity", "peers", "engines"),
+    *(
+        "lint",
+        "types",
+        "public_types",
+        "core",
+        "torch",
+        "jax",
+        "tf",
+        "keras",
+        "parity",
+        "peers",
+        "engines",
+    ),
     "browser",
     "build",
     "docs",
@@ -117,6 +129,14 @@ def types(session: nox.Session) -> None:
     """Types, strictly (mypy)."""
     install(session, "-e", ".[demo]", group="types")
     session.run("mypy", *session.posargs)
+
+
+@nox.session
+def public_types(session: nox.Session) -> None:
+    """What another's type checker knows of the library (pyright)."""
+    extras = "torch,jax,lightning,transformers,remote,cli,plot"
+    install(session, f".[{extras}]", group="public-types")
+    session.run("python", "tests/project/public_types.py")
 
 
 @nox.session

@@ -92,9 +92,11 @@ class HeldOutRegression:
         self.targets: Targets = as_targets(
             targets, sample_weight=sample_weight, mask=mask, counts=counts
         )
-        self.outputs, self.quantiles, self.fits = outputs, quantiles, variance
-        self.scorer = metric if callable(metric) else None
-        self.metric = name_of(metric)
+        self.outputs: Regression = outputs
+        self.quantiles: tuple[float, ...] | None = quantiles
+        self.fits: bool = variance
+        self.scorer: Scorer | None = metric if callable(metric) else None
+        self.metric: str = name_of(metric)
         self._members: list[tuple[Any, ...]] = []
         for member in predictions:
             if outputs == "values" and isinstance(member, tuple | dict):
