@@ -110,11 +110,15 @@ def test_a_member_that_is_not_finite_is_refused_by_name_and_left_out_when_told(
     record(tmp_path, broken=2, value=value)
     message = (
         rf"must be finite\. Received: \S+{NAMES[2]}\.safetensors with a NaN or an infinity in its "
-        r"tensor 'b', .*leave it out.*members=lambda snapshot: snapshot\.step < 3"
+        r"tensor 'b', .*leave it out, .*members=lambda .*snapshot\.first_nonfinite\(\) is None"
     )
     with pytest.raises(ca.EnsembleError, match=message):
         CALLS[call](SnapshotEnsemble(LinearModel(), tmp_path))
-    without = SnapshotEnsemble(LinearModel(), tmp_path, members=lambda each: each.step < 3)
+    # As the message says: those after it stay.
+    without = SnapshotEnsemble(
+        LinearModel(), tmp_path, members=lambda snapshot: snapshot.first_nonfinite() is None
+    )
+    assert [each.cycle for each in without.members] == [0, 1, 3]
     if call == "fit":
         with pytest.warns(UserWarning, match="validation samples"):
             CALLS[call](without)

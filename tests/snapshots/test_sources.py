@@ -118,3 +118,13 @@ def test_names_have_as_much_of_the_folder_as_tells_them_apart(
         assert not is_named(snapshot, "x")
         assert not is_named(snapshot, "")
     assert names_of([]) == {}
+
+
+def test_a_folder_that_is_not_there_is_said_with_one_of_a_name_like_it(runs: Path) -> None:
+    assert Sources([runs / "a", runs / "b"]).missing() == ""
+    (runs / "digits").mkdir()
+    (runs / "digit.txt").touch()
+    folder = runs / "digit"
+    assert Sources(folder).missing() == f"there is no folder {folder}; there is 'digits' beside it"
+    folder = runs / "no" / "such"
+    assert Sources([runs / "a", folder]).missing() == f"there is no folder {folder}"

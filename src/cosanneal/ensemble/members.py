@@ -81,9 +81,10 @@ class Picked:
             wanted = "at least one snapshot" if last is None else f"the {last} snapshots asked for"
             by = "" if self.chosen is None else " among those of members="
             where = self.sources.where
+            why = self.sources.missing() or "a snapshot is written at the end of each cycle"
             raise EnsembleError(
                 f"{where[0].upper()}{where[1:]} must hold {wanted}{by}. Received: {len(found)}; "
-                "a snapshot is written at the end of each cycle"
+                f"{why}"
             )
         return found if last is None else found[-last:]
 
@@ -169,7 +170,16 @@ class Members:
         """The snapshots among which a choice was made; see `members_of`."""
         candidates = [one for each in self._picked for one in each.candidates()]
         chosen = any(each.chosen is not None for each in self._picked)
-        return members_of(choice, candidates, file, where=self.where, left_out=chosen)
+        found = members_of(choice, candidates, file, where=self.where, left_out=chosen)
+        limited = [each.last for each in self._picked if each.last is not None]
+        own = {each.path for each in self.snapshots}
+        if limited and not {each.path for each in found} <= own:
+            raise EnsembleError(
+                f"The choice in {file} must be of the ensemble's own members. Received: one among "
+                f"{len(found)} snapshots, for an ensemble of {len(self.snapshots)} by last="
+                f"{limited[0]}; leave last= out to take the choice over, or fit this ensemble"
+            )
+        return found
 
     def load(self, snapshot: Snapshot) -> Weights:
         """A member's weights, for the model where it is now.
@@ -213,8 +223,8 @@ def refuse_nonfinite(snapshot: Snapshot) -> None:
     if name is not None:
         raise EnsembleError(
             f"The members' weights must be finite. Received: {snapshot.path} with a NaN or an "
-            f"infinity in its tensor {name!r}, as of a run that diverged; leave it out, here with "
-            f"those after it, by members=lambda snapshot: snapshot.step < {snapshot.step}"
+            f"infinity in its tensor {name!r}, as of a run that diverged; leave it out, and others "
+            "that are not finite, by members=lambda snapshot: snapshot.first_nonfinite() is None"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -75,6 +76,17 @@ class Sources:
         ]
         return " and ".join(parts)
 
+    def missing(self) -> str:
+        """What to say of a local folder that is not there; nothing where all are."""
+        for store in self.stores:
+            if store.url is None and not store.folder.is_dir():
+                near = difflib.get_close_matches(
+                    store.folder.name, _folders_in(store.folder.parent), n=1
+                )
+                also = f"; there is {near[0]!r} beside it" if near else ""
+                return f"there is no folder {store.folder}{also}"
+        return ""
+
     def list(self) -> list[Snapshot]:
         """The snapshots that are there now.
 
@@ -116,6 +128,14 @@ class Sources:
                 f"cycle-0003-step-0000012000.safetensors. Received: {path}, {what}"
             )
         return SnapshotStore(path)
+
+
+def _folders_in(parent: Path) -> list[str]:
+    """The names of the folders beside one that is looked for."""
+    try:
+        return [each.name for each in parent.iterdir() if each.is_dir()]
+    except OSError:
+        return []
 
 
 def names_of(snapshots: Iterable[Snapshot]) -> dict[Snapshot, str]:

@@ -150,6 +150,14 @@ def test_a_saved_choice_is_taken_over_beside_its_snapshots(tmp_path: Path) -> No
     with pytest.raises(ca.EnsembleError, match=r"ensemble.json could not be read"):
         other.load()
     assert other.load(tmp_path / "elsewhere.json") == choice
+    fewer = SnapshotEnsemble(model, tmp_path, last=2)
+    with pytest.raises(
+        ca.EnsembleError,
+        match=r"one among 4 snapshots, for an ensemble of 2 by last=2; leave last=",
+    ):
+        fewer.load(tmp_path / "elsewhere.json")
+    assert len(fewer) == 2
+    assert SnapshotEnsemble(model, tmp_path, last=5).load(tmp_path / "elsewhere.json") == choice
 
 
 def test_a_choice_is_refused_where_the_folder_changed(tmp_path: Path) -> None:
