@@ -103,7 +103,10 @@ def test_a_number_of_warmup_steps(name: str, value: Any) -> None:
 @pytest.mark.parametrize("value", NO_RATES)
 @pytest.mark.parametrize("name", ["max_lr", "min_lr", "warmup_lr"])
 def test_a_rate(name: str, value: Any) -> None:
-    assert message(**{name: value}) == (
+    given = {name: value}
+    if name == "max_lr" and isinstance(value, list):  # one for each cycle
+        name, given = "max_lr[1]", {name: [0.1, value]}
+    assert message(**given) == (
         f"Argument `{name}` must be a finite number of at least 0. Received: {name}={value!r}"
     )
 

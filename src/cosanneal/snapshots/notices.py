@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import warnings
 from typing import Literal, TypeAlias, get_args
 
 from ..core.errors import SnapshotError, shown
+from ..core.warn import warn
 
 OnError: TypeAlias = Literal["raise", "warn"]
 
@@ -70,7 +70,7 @@ class Notices:
         # first is raised, and the others are yet to be said.
         with contextlib.suppress(IndexError):
             while True:
-                warnings.warn(self._warnings.pop(0), stacklevel=2)
+                warn(self._warnings.pop(0))
         failures: list[Exception] = []
         with contextlib.suppress(IndexError):
             while True:

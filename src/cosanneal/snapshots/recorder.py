@@ -11,7 +11,6 @@ import logging
 import os
 import threading
 import time
-import warnings
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -20,6 +19,7 @@ from typing import Any, Self, Unpack
 
 from ..core.errors import SnapshotError, check_flag, check_steps
 from ..core.schedule import Cycle, Schedule, check_schedule
+from ..core.warn import warn
 from .capture import Capture, Clock, Standing
 from .ending import broken_off, ended_early, gone_beyond
 from .job import write, written
@@ -371,7 +371,7 @@ class Recorder:
         text = None if self._warned else gone_beyond(self.schedule, self.updates)
         if text is not None and self._ranks.writes:
             self._warned = True
-            warnings.warn(text, UserWarning, stacklevel=3)
+            warn(text)
 
     def _refuse_closed(self) -> None:
         self._tenancy.check()

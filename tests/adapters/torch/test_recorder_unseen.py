@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import cosanneal as ca
-from cosanneal.adapters.torch import CyclicCosineLR, SnapshotRecorder
+from cosanneal.adapters.torch import CyclicCosineLR, SnapshotEnsemble, SnapshotRecorder
 
 SCHEDULE = ca.CyclicCosine(0.1, total_steps=30, num_cycles=3)
 CLOSED = r"A cycle ended, and no snapshot was taken: the recorder of .*run was closed after"
@@ -45,7 +45,7 @@ def test_a_cycle_that_ends_after_the_recorder_was_closed_is_warned_of_once(
     loop.train(9 - before % 10)  # within the cycle there is nothing to say
     with pytest.warns(UserWarning, match=f"{CLOSED} {before} updates") as found:
         loop.train(1)
-    assert len(found) == 1
+    assert [each.filename for each in found] == [__file__]
     loop.train(10)
 
 
@@ -148,3 +148,13 @@ def test_a_scheduler_goes_at_once_after_its_recorder_was_closed(tmp_path: Path) 
         assert held() is None
     finally:
         gc.enable()
+
+
+def test_a_warning_of_an_ensemble_is_of_the_line_that_fits_it(tmp_path: Path) -> None:
+    loop = Loop()
+    with SnapshotRecorder(tmp_path, loop.model, loop.scheduler):
+        loop.train(30)
+    ensemble = SnapshotEnsemble(loop.model, tmp_path, outputs="values")
+    with pytest.warns(UserWarning, match="The ensemble was chosen on 40 validation") as found:
+        ensemble.fit(torch.randn(40, 3), torch.randn(40, 1))
+    assert [each.filename for each in found] == [__file__]

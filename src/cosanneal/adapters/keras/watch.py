@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +9,7 @@ import keras
 
 from ...core.errors import SnapshotError, shown
 from ...core.schedule import Schedule
+from ...core.warn import warn
 from ...snapshots.ending import gone_beyond
 
 
@@ -154,4 +154,4 @@ class Watch:
     def _say(self, what: str, text: str) -> None:
         if what not in self._said:
             self._said.add(what)
-            warnings.warn(text, UserWarning, stacklevel=4)
+            warn(text)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 import weakref
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -12,6 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ...core.errors import ScheduleError
+from ...core.warn import warn
 from ...snapshots.capture import Standing
 from .updates import Followers, KeepsPace, is_left, register
 
@@ -112,10 +112,8 @@ def warn_of_replaced(
     given = float(group["lr"])
     usual = (now, getattr(optimizer, "defaults", {}).get("lr", now))
     if not any(math.isclose(given, float(rate), rel_tol=1e-6) for rate in usual):
-        warnings.warn(
+        warn(
             f"A parameter group was added with lr={given}, which the schedule sets to {now}, "
             "the others' rate, and on along the schedule; for a rate in a ratio to theirs, "
-            f"give the group an initial_lr (ratio 1 is {reference})",
-            UserWarning,
-            stacklevel=2,
+            f"give the group an initial_lr (ratio 1 is {reference})"
         )

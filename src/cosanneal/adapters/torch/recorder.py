@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 import weakref
 from pathlib import Path
 from typing import Any, Unpack
@@ -15,6 +14,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from ...core.errors import ScheduleError, SnapshotError, shown
 from ...core.schedule import Schedule
+from ...core.warn import warn
 from ...snapshots.capture import Standing
 from ...snapshots.options import Metrics, RecorderOptions
 from ...snapshots.recorder import Recorder
@@ -337,12 +337,10 @@ class Closed:
         now, last = self._clock.start().position, self._at.position
         if now > last and not self._said and self._clock.schedule().cycles_completed(last, now):
             self._said = True
-            warnings.warn(
+            warn(
                 "A cycle ended, and no snapshot was taken: the recorder of "
                 f"{self._folder} was closed after {self._at.updates} updates. Train inside of its "
-                "`with` block, and close it when the run ends",
-                UserWarning,
-                stacklevel=2,
+                "`with` block, and close it when the run ends"
             )
         return False
 

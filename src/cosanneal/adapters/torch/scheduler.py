@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from typing import Any, Final, cast
 
@@ -14,6 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from ...core.difference import difference
 from ...core.errors import ScheduleError
 from ...core.schedule import Schedule, check_schedule
+from ...core.warn import warn
 from ...snapshots.capture import Standing
 from .groups import initial_rates, nearest, refuse_fewer, warn_of_replaced, watch
 from .restarts import RestartNames, cycle_of
@@ -220,11 +220,9 @@ class CyclicCosineLR(RestartNames, LRScheduler):
     def get_lr(self) -> list[float | Tensor]:
         """The rates for `last_epoch`; for the rates in force, see `get_last_lr`."""
         if not self._get_lr_called_within_step:
-            warnings.warn(
+            warn(
                 "To get the last learning rate computed by the scheduler, please use "
-                "`get_last_lr()`.",
-                UserWarning,
-                stacklevel=2,
+                "`get_last_lr()`."
             )
         if self.chainable:
             self._note_factors()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
@@ -12,6 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ...core.schedule import Schedule
+from ...core.warn import warn
 from ...snapshots.capture import Standing
 from .restarts import cycle_of
 from .stretch import copied
@@ -255,7 +255,7 @@ class Pace:
     def say(self, what: str, text: str) -> None:
         """Warn of it."""
         self.said.add(what)
-        warnings.warn(text, UserWarning, stacklevel=2)
+        warn(text)
 
     def _problem(self, position: int, *, back: bool) -> tuple[str, str] | None:
         """A schedule that is over, or out of pace, if that was not said; and what to say."""

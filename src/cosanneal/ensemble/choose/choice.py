@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Unpack
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from ...core.atomic import replacing
 from ...core.documents import read_document
 from ...core.errors import EnsembleError, plural, shown
+from ...core.warn import warn
 from ..arrays import narrow
 from ..labels import LabelOptions
 from ..predict.gaussian import GaussianPool, is_pair, pair_in
@@ -442,13 +442,17 @@ def warn_of_few(choice: Choice, title: str) -> None:
     if choice.samples >= FEW_SAMPLES:
         return
     low, high = choice.interval
-    apart = "; it does not tell the two apart" if low <= 0 <= high else ""
-    warnings.warn(
+    told = (
+        f"its {title} there minus that of the mean of all members has a 95 % interval from "
+        f"{low:+.4g} to {high:+.4g}"
+    )
+    if low == high == 0:
+        told = "it predicts there as the mean of all members does"
+    elif low <= 0 <= high:
+        told += "; it does not tell the two apart"
+    warn(
         f"The ensemble was chosen on {plural(choice.samples, 'validation sample')}, fewer than "
-        f"{FEW_SAMPLES}: its {title} there less that of the mean of all members has a 95 % "
-        f"interval from {low:+.4g} to {high:+.4g}{apart}",
-        UserWarning,
-        stacklevel=3,
+        f"{FEW_SAMPLES}: {told}"
     )
 
 

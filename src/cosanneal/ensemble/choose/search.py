@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...core.errors import EnsembleError
+from ...core.warn import warn
 from ..arrays import check_count, check_share
 
 Floats = NDArray[np.float64]
@@ -228,11 +228,10 @@ def least_log_loss(
         weights = trial / trial.sum()
         value = loss(weights)
     if gap > tolerance:
-        warnings.warn(
+        warn(
             f"The weights' log-loss may be {gap:.2g} nats above the least, and not "
             f"{tolerance:.2g}, after {len(path)} iterations",
             RuntimeWarning,
-            stacklevel=3,
         )
     return Found(weights=best[2], score=best[0] + offset, gap=max(gap, 0.0), path=tuple(path))
 

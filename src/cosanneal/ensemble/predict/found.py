@@ -8,13 +8,13 @@ from __future__ import annotations
 import math
 import sys
 import threading
-import warnings
 from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
 
 from ...core.errors import EnsembleError
+from ...core.warn import warn
 from ..arrays import EPS, as_numpy
 from .gaussian import check_pair_shapes, is_pair, pair_of
 from .outputs import REGRESSIONS, Auto, Outputs, OutputSpec, Reading
@@ -306,12 +306,10 @@ class FoundOutputs:
                 return
             if numbers.sum_to_one(axis) and numbers.is_no_chance(axis):
                 self._warned = True
-                warnings.warn(
+                warn(
                     "The outputs are taken for logits, and their softmax for probabilities, though "
                     f"they lie in [0, 1] and sum to 1 along axis {axis} already{self._whence()}. "
-                    f'If they are probabilities, give outputs="probabilities", class_axis={axis}',
-                    UserWarning,
-                    stacklevel=2,
+                    f'If they are probabilities, give outputs="probabilities", class_axis={axis}'
                 )
             return
         sums = "" if axis is None else f" and sum to 1 along axis {axis}"

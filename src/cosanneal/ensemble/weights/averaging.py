@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, TypeAlias, Unpack, cast, overload
@@ -11,6 +10,7 @@ from typing import Any, Final, Literal, TypeAlias, Unpack, cast, overload
 import numpy as np
 
 from ...core.errors import EnsembleError, shown
+from ...core.warn import warn
 from ...snapshots.store import Snapshot
 from ..arrays import SMALLEST, as_floats, check_count
 from ..choose.choice import Choice
@@ -381,11 +381,9 @@ class Averaging:
                 mean_too_high(found.scores[name], line, limit, self._judge.title), tolerance
             )
         if self._passed:
-            warnings.warn(
+            warn(
                 f"The weights were averaged across a barrier: {'; '.join(self._passed)}. Compare "
-                "the scores with the ensemble's before the mean is used",
-                UserWarning,
-                stacklevel=4,
+                "the scores with the ensemble's before the mean is used"
             )
         return found
 
