@@ -31,6 +31,7 @@ LEASE_NAME: Final = ".cosanneal.lease"
 LEASE_SECONDS: Final = 120.0
 RENEW_SECONDS: Final = 30.0
 _MOST_BYTES: Final = 4096
+_READINGS: Final = 3
 
 
 class Lease:
@@ -130,16 +131,20 @@ class Lease:
                 _log.warning("A lease could not be renewed: %s", error)
 
     def _read(self) -> dict[str, Any] | None:
-        try:
-            data = self._remote.read(LEASE_NAME, 0, _MOST_BYTES)
-        except FileNotFoundError:
-            return None
-        try:
-            found = parse_document(data.decode(), at="lease")
-        except ValueError:
-            found = None
+        data = b""
+        for _ in range(_READINGS):
+            try:
+                data = self._remote.read(LEASE_NAME, 0, _MOST_BYTES)
+                found = parse_document(data.decode(), at="lease")
+            except FileNotFoundError:
+                return None
+            except ValueError:
+                found = None
+            if isinstance(found, dict):
+                return found
+            time.sleep(RENEW_SECONDS / 100)  # it may have been read while it was written
         # Whatever else is there lives if it changes.
-        return found if isinstance(found, dict) else {"unknown": data.decode(errors="replace")}
+        return {"unknown": data.decode(errors="replace")}
 
     def _write(self, *, new: bool = False) -> None:
         document = {**self._owner, "renewed": time.time(), "number": secrets.token_hex(4)}
