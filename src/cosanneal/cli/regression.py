@@ -14,6 +14,7 @@ from rich.text import Text
 from ..core.errors import CosannealError, EnsembleError, plural, shown
 from .arrays import load_array
 from .console import needs_package, outside, print_findings
+from .scores import comparisons
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -178,14 +179,9 @@ def show_regression(console: Console, document: dict[str, Any]) -> None:
         console.print(
             "Nothing was chosen: that takes --validation-predictions and --validation-labels."
         )
-    subject = "The choice" if choice else "The mean of all"
-    for field, other in (
-        ("comparisons", "the last member"),
-        ("comparisons_with_baseline", "the baseline"),
-    ):
-        if document.get(field):
-            console.print(f"{subject} minus {other}, with the 95 % interval:")
-        for row in document.get(field, ()):
+    for sentence, rows in comparisons(document):
+        console.print(sentence)
+        for row in rows:
             low, high = row["interval"]
             console.print(
                 f"  {row['metric']:13}{row['difference']:>+11.4g}   {low:+.4g} to {high:+.4g}   "

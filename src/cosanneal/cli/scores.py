@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from rich import box
@@ -104,14 +105,9 @@ def _sentences(document: dict[str, Any]) -> list[str]:
             f"{100 * own['error']:.2f} % errors, beside {exact['passes']:.2f} and "
             f"{100 * exact['error']:.2f} % for exact classes."
         )
-    subject = "The choice" if choice else "The mean of all"
-    for field, other in (
-        ("comparisons", "the last member"),
-        ("comparisons_with_baseline", "the baseline"),
-    ):
-        if document.get(field):
-            sentences.append(f"{subject} minus {other}, with the 95 % interval:")
-        for row in document.get(field, ()):
+    for told, rows in comparisons(document):
+        sentences.append(told)
+        for row in rows:
             heading, scale, digits = _COLUMNS[row["metric"]]
             difference, low, high = (
                 f"{scale * value:+.{digits}f}" for value in (row["difference"], *row["interval"])
@@ -120,3 +116,14 @@ def _sentences(document: dict[str, Any]) -> list[str]:
                 f"  {heading:9}{difference:>8}   {low:>8} to {high:>7}   p = {row['p_value']:.2g}"
             )
     return sentences
+
+
+def comparisons(document: dict[str, Any]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """What the choice, or the mean of all, is beside: a sentence, and a row for each score."""
+    subject = "The choice" if document["choice"] else "The mean of all"
+    for field, other in (
+        ("comparisons", "the last member"),
+        ("comparisons_with_baseline", "the baseline"),
+    ):
+        if rows := document.get(field):
+            yield f"{subject} minus {other}, with the 95 % interval:", rows
