@@ -32,7 +32,7 @@ PAGES = {
     "tutorials/study.ipynb": ("torch",),
 }
 # Which tests of their own run.
-ELSEWHERE = {"preemption.md", "snapshot-format.md", "storage.md", "study.md"}
+ELSEWHERE = {"preemption.md", "snapshot-format.md", "storage.md", "study.md", "trackers.md"}
 
 
 @dataclass(frozen=True)
