@@ -6,7 +6,7 @@ import ast
 
 import pytest
 
-from tests.project.house.docstrings import definition, lacking
+from tests.project.house.docstrings import definition, lacking, lacking_in_methods
 from tests.project.test_pages import public_names
 
 NAMES = sorted(public_names())
@@ -18,7 +18,10 @@ def test_there_are_many() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_public_name_is_documented(name: str) -> None:
-    assert lacking(definition(name)) == []
+    node = definition(name)
+    assert lacking(node) == []
+    if isinstance(node, ast.ClassDef):
+        assert lacking_in_methods(node) == []
 
 
 GOOD = '''
@@ -64,3 +67,34 @@ def test_what_is_lacking_is_found(code: str, wrong: list[str]) -> None:
     (node,) = ast.parse(code).body
     assert isinstance(node, ast.FunctionDef | ast.ClassDef)
     assert lacking(node) == wrong
+
+
+METHOD = '''
+class A:
+    def f(self, x, y):
+        """Does with `x`.
+
+        Raises:
+            ValueError: of y.
+        """
+        raise ValueError
+'''
+
+
+@pytest.mark.parametrize(
+    ("code", "wrong"),
+    [
+        (METHOD, []),
+        (METHOD.replace("of y", "never"), ["f does not name y"]),
+        (METHOD.replace("Raises:", "Say:"), ["f does not say what it raises"]),
+        (METHOD.replace("`x`", "it").replace("f(self", "on_f(self"), []),
+        (METHOD.replace("`x`", "it. Args as of `g`"), []),
+        (METHOD.replace("f(self", "_f(self").replace("`x`", "it"), []),
+        ("class A:\n    def f(self): ...", ["f has no docstring"]),
+        ("class A:\n    @overload\n    def f(self, x): ...", []),
+    ],
+)
+def test_what_is_lacking_in_methods_is_found(code: str, wrong: list[str]) -> None:
+    (node,) = ast.parse(code).body
+    assert isinstance(node, ast.ClassDef)
+    assert lacking_in_methods(node) == wrong

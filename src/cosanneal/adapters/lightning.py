@@ -120,7 +120,12 @@ class SnapshotCallback(Callback):
         self.recorder: SnapshotRecorder | None = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Find the scheduler, or make it, before a checkpoint's state is loaded into it."""
+        """Find the scheduler, or make it, before a checkpoint's state is loaded into it.
+
+        Raises:
+            SnapshotError: there is no CyclicCosineLR to follow, it is not stepped after every
+                update, or `num_cycles` is given where a scheduler is there.
+        """
         scheduler, config = _found(trainer)
         if self.num_cycles is None:
             if scheduler is None:

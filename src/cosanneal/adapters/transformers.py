@@ -74,7 +74,11 @@ class SnapshotCallback(TrainerCallback):
         control: TrainerControl,  # noqa: ARG002
         **kwargs: Any,
     ) -> None:
-        """Open the folder; a checkpoint's state is loaded by now."""
+        """Open the folder; a checkpoint's state is loaded by now.
+
+        Raises:
+            SnapshotError: the trainer has no CyclicCosineLR whose cycles could be recorded.
+        """
         self.release()  # of a training before, which was broken off
         found = [*schedulers_within(kwargs["lr_scheduler"])]
         if len(found) != 1:
@@ -206,7 +210,10 @@ class CyclicCosineTrainer(Trainer):
         super().__init__(*args, **kwargs)
 
     def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> Any:
-        """The scheduler for so many updates, unless the trainer has one."""
+        """The scheduler for `num_training_steps` updates, unless the trainer has one.
+
+        Of the `optimizer`, or where none is given of the trainer's own.
+        """
         if self.lr_scheduler is None:
             schedule = self._schedule(num_training_steps)
             self.lr_scheduler = CyclicCosineLR(optimizer or self.optimizer, schedule)

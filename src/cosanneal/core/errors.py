@@ -43,7 +43,7 @@ class MissingExtraError(CosannealError, ImportError):
 
     @classmethod
     def for_extra(cls, extra: str, *, package: str, needed_by: str) -> MissingExtraError:
-        """The error for a `package` that comes with `cosanneal[extra]`."""
+        """The error for a `package` of `cosanneal[extra]`, and what is `needed_by` it."""
         return cls(
             f"{needed_by} needs the package {package!r}, which is not installed. "
             f"Install it with: python -m pip install 'cosanneal[{extra}]'",

@@ -378,7 +378,7 @@ class Schedule:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Schedule:
-        """The schedule that `to_dict` described.
+        """The schedule that `to_dict` described, from its `data`.
 
         Raises:
             ScheduleError: not such a description, one of an unknown version,

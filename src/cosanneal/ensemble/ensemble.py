@@ -192,7 +192,7 @@ class SnapshotEnsemble(Generic[ArrayT]):
         return cast(ArrayT, self._classes.predict(*chosen, x, care=care, **options))
 
     def predict_with_uncertainty(self, x: Any, **options: Unpack[PredictOptions]) -> Any:
-        """The prediction, how sure it is, and how far its members differ.
+        """The prediction of `x`, how sure it is, and how far its members differ.
 
         An `Uncertainty` of classes or outcomes, a `ValueUncertainty` of values or of means and
         variances; both say what is in them. Of several outputs, a structure of these. Members

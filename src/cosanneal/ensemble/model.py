@@ -50,7 +50,7 @@ class Model(Protocol[ArrayT]):
         """The shape and the dtype's name of each tensor that a member must have, by name."""
 
     def same_as(self, other: Any) -> bool:
-        """Whether another was made of the very same model: ensembles over both can be added."""
+        """Whether the `other` was made of the very same model: ensembles over both can be added."""
 
     def place(self) -> object:
         """Where the model is, and in which dtype: weights loaded for another place do not fit."""
@@ -59,7 +59,7 @@ class Model(Protocol[ArrayT]):
         """What gives the model's own tensors, where members are parts that leave some out."""
 
     def is_array(self, thing: object) -> bool:
-        """Whether something is an array of the framework."""
+        """Whether some `thing` is an array of the framework."""
 
     def output_names(self) -> Sequence[str]:
         """The names of several outputs that it returns as a list or a tuple, where it has some."""
@@ -101,7 +101,10 @@ class Model(Protocol[ArrayT]):
     def batches(
         self, x: Any, batch_size: int | None, *, training: bool = False, name: str = "x"
     ) -> Batches:
-        """The batches of an input, in the arrays that the model takes; see `Batches`."""
+        """The batches of an input `x`, in the arrays that the model takes.
+
+        Args as of `Batches`; `training` where statistics are estimated by them, `name` in errors.
+        """
 
     def join(self, outputs: Sequence[ArrayT]) -> ArrayT:
         """The outputs of several batches, one at least, as one array."""
@@ -123,13 +126,13 @@ class Model(Protocol[ArrayT]):
         """
 
     def estimate(self, weights: Weights, layers: Sequence[str], batches: Batches) -> Weights:
-        """Weights with these layers' statistics of the data, as if all had come in one batch."""
+        """The `weights`, with these `layers`' statistics as if all `batches` had come in one."""
 
     def same_randomness(self) -> AbstractContextManager[object]:
         """Leave the state of random generators that loaders draw from as it is."""
 
     def export(self, weights: Weights) -> Any:
-        """Weights in the form in which the framework's users have them."""
+        """The `weights` in the form in which the framework's users have them."""
 
 
 def check_forward(forward: Forward[ModelT] | None) -> Forward[ModelT] | None:

@@ -156,7 +156,7 @@ class SnapshotReader(Mapping[str, NDArray[Any]]):
         return np.ndarray(at.shape, dtype, buffer=data)
 
     def chunks(self, name: str, size: int = _CHUNK_BYTES) -> Iterator[bytes]:
-        """The bytes of a tensor in turn, at most `size` at once; to be read to the end.
+        """The bytes of the tensor `name` in turn, at most `size` at once; to be read to the end.
 
         Raises:
             SnapshotError: at the end, if they were not what was written.
@@ -193,6 +193,10 @@ class SnapshotReader(Mapping[str, NDArray[Any]]):
         """All tensors by name, as arrays of the framework (safetensors' names for them).
 
         Of numpy's, dtypes that ml_dtypes adds to numpy are known where it is installed.
+
+        Raises:
+            SnapshotError: a tensor is damaged, the file was replaced meanwhile, or the
+                framework has no such dtype.
         """
         if framework in ("numpy", "np"):
             return {name: self._copy(name) for name in self}
@@ -254,7 +258,7 @@ class SnapshotReader(Mapping[str, NDArray[Any]]):
         return None
 
     def is_meant(self, name: str) -> bool:
-        """Whether a tensor that is not finite is meant to be so; see `finite.first_nonfinite`."""
+        """Whether the tensor `name`, not finite, is meant so; see `finite.first_nonfinite`."""
         shape, dtype = self.layout[name]
         return is_meant(self.chunks(name), dtype, shape)
 

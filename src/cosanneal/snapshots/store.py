@@ -134,7 +134,11 @@ class Snapshot:
 
     @property
     def schedule(self) -> Schedule:
-        """The schedule under which it was taken."""
+        """The schedule under which it was taken.
+
+        Raises:
+            SnapshotError: the file holds no schedule that can be read.
+        """
         try:
             return Schedule.from_dict(self.metadata["schedule"])
         except ScheduleError as error:
@@ -302,6 +306,9 @@ class SnapshotStore:
         Other files and symbolic links are passed over, and what bears another
         name than it would be written under: a copy with one more zero is no
         second member.
+
+        Raises:
+            SnapshotError: the folder cannot be read.
         """
         if self._remote is not None:
             there = {each.name: self._remote.file(each) for each in self._remote.entries()}

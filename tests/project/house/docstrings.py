@@ -6,6 +6,9 @@ as for `mse`"; "this and what follows: see `Options`"). Where the code of a func
 runs, or says where it is ("Example: see `x`"); so has a class with an `__init__` of its own. No
 example have: errors, protocols, options (TypedDict), and records (dataclasses), which are what a
 function returns, whose example shows them.
+
+A public method of a class has a docstring too, which names every argument, in a sentence or under
+`Args`, but for what a framework calls (`on_...`); and says what the method raises itself.
 """
 
 from __future__ import annotations
@@ -37,6 +40,27 @@ def lacking(node: ast.FunctionDef | ast.ClassDef) -> list[str]:
         r"^ *>>> |^Example: see ", doc, re.MULTILINE
     ):
         found.append("has no example")
+    return found
+
+
+def lacking_in_methods(node: ast.ClassDef) -> list[str]:
+    """What is wrong with a class' public methods, in words."""
+    found = []
+    for each in node.body:
+        if not isinstance(each, ast.FunctionDef) or each.name.startswith("_"):
+            continue
+        if any("overload" in ast.unparse(decorator) for decorator in each.decorator_list):
+            continue
+        doc = ast.get_docstring(each)
+        if not doc:
+            found.append(f"{each.name} has no docstring")
+            continue
+        missing = [a for a in _arguments(each, each) if not re.search(rf"\b{a}\b", doc)]
+        called = each.name.startswith("on_") or re.search(_ELSEWHERE, doc)
+        if missing and not called:
+            found.append(f"{each.name} does not name {', '.join(missing)}")
+        if _raises(each) and not re.search(r"^Raises:|errors", doc, re.MULTILINE):
+            found.append(f"{each.name} does not say what it raises")
     return found
 
 

@@ -220,7 +220,11 @@ class ShrinkAndPerturb(keras.callbacks.Callback):
         self._look()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
-        """Restart, if the recorder has just recorded a cycle; called by `fit`."""
+        """Restart, if the recorder has just recorded a cycle; called by `fit`.
+
+        Raises:
+            ScheduleError: the recorder is listed after this, or not at all.
+        """
         self._look()
         # `model` has JAX's loop hand the count over.
         optimizer = self.recorder.counted(self.model)

@@ -240,7 +240,12 @@ class SnapshotRecorder(keras.callbacks.Callback):
         self._capture.model = model
 
     def on_train_begin(self, logs: Logs = None) -> None:  # noqa: ARG002
-        """Check that the optimizer fits the schedule; called by `fit`."""
+        """Check that the optimizer fits the schedule; called by `fit`.
+
+        Raises:
+            SnapshotError: the model has no optimizer whose updates could be counted.
+            ScheduleError: the optimizer's rate is another schedule, or cannot be set.
+        """
         self.recorder.go_on()
         model = self._model  # not `model`, which has JAX's loop hand the weights over
         counted = self.counted(model)
@@ -328,7 +333,7 @@ class SnapshotRecorder(keras.callbacks.Callback):
         self._watch.train_ended(self.updates, stopped=stopped)
 
     def counted(self, model: keras.Model) -> Any:
-        """The optimizer that has the count and the rate, without the one that scales its loss."""
+        """The optimizer of a `model` that has the count and the rate, without a loss scaler."""
         given = self._optimizer
         optimizer = getattr(model, "optimizer", None) if given is None else given
         return getattr(optimizer, "inner_optimizer", optimizer)

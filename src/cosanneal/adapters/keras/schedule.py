@@ -85,7 +85,7 @@ class CyclicCosineSchedule(keras.optimizers.schedules.LearningRateSchedule):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> CyclicCosineSchedule:
-        """The schedule that `get_config` describes."""
+        """The schedule that `get_config` describes, from its `config`."""
         return cls(Schedule.from_dict(config["schedule"]))
 
     def _table(self, operations: Operations) -> Table[NDArray[Any]]:

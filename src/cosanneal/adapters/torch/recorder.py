@@ -214,7 +214,10 @@ class SnapshotRecorder(Recorder):
         return taken
 
     def close(self, *, unfinished: bool = False) -> None:
-        """Finish, as `Recorder.close` does; a cycle that the last update has ended is recorded."""
+        """Finish, as `Recorder.close` does; a cycle that the last update has ended is recorded.
+
+        Args and errors: as `Recorder.close` has them.
+        """
         clock = self._clock
         ours = not (self._closed or unfinished or self.lost) and self._is_ours()
         try:

@@ -377,7 +377,7 @@ class CyclicCosineLR(RestartNames, LRScheduler):
             self.apply()
 
     def stand_at(self, step: float, *, step_count: int) -> None:
-        """Go on from a step, as after so many calls of `step()`; the rates are set at once."""
+        """From a `step`, as after `step_count` calls of `step()`, and set the rates at once."""
         self.last_epoch = step  # type: ignore[assignment]
         self._step_count = step_count
         self.pace.align(math.floor(step), math.floor(step))

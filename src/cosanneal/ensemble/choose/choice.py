@@ -178,14 +178,14 @@ class Choice:
         return self.finish(pool)
 
     def finish(self, pool: Pool[Any] | GaussianPool[Any]) -> Any:
-        """The pooled probabilities at the temperature; of a pair, the variance at its scale."""
+        """The probabilities of a `pool` at the temperature; of a pair, its variance scaled."""
         if isinstance(pool, GaussianPool):
             mean, variance = pool.moments
             return pool.finished(mean, variance * self.variance_scale)
         return narrow(tempered(pool.wide, self.temperature, self.class_axis), pool.like)
 
     def moments(self, pool: ValuePool[Any] | GaussianPool[Any]) -> tuple[Any, Any]:
-        """The pooled mean of a regression, and its variance with the scale or the noise."""
+        """The mean of a regression's `pool`, and its variance with the scale or the noise."""
         mean, variance = pool.moments
         variance = variance * self.variance_scale
         if self.noise is not None:
@@ -231,7 +231,7 @@ class Choice:
 
     @classmethod
     def from_dict(cls, data: object) -> Choice:
-        """The choice that `to_dict` described.
+        """The choice that `to_dict` described, from its `data`.
 
         Raises:
             EnsembleError: not such a description, one of an unknown version, or
@@ -243,7 +243,7 @@ class Choice:
         return cls(**fields | {"candidates": tuple(candidates), "budget": budget})
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the choice as JSON, so that the file is all there or as it was.
+        """Write the choice to `path` as JSON, so that the file is all there or as it was.
 
         Raises:
             EnsembleError: the file cannot be written.
@@ -253,7 +253,7 @@ class Choice:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Choice:
-        """Read a choice that was saved.
+        """Read a choice that was saved to `path`.
 
         Raises:
             EnsembleError: the file cannot be read, or holds no choice.

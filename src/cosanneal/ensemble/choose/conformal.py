@@ -220,7 +220,7 @@ class ConformalPredictor:
 
     @classmethod
     def from_dict(cls, data: object) -> ConformalPredictor:
-        """The predictor that `to_dict` described.
+        """The predictor that `to_dict` described, from its `data`.
 
         Raises:
             EnsembleError: not such a description, one of an unknown version, or
@@ -238,7 +238,7 @@ class ConformalPredictor:
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write it as JSON, so that the file is all there or as it was.
+        """Write it to `path` as JSON, so that the file is all there or as it was.
 
         Raises:
             EnsembleError: the file cannot be written.
@@ -248,7 +248,7 @@ class ConformalPredictor:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> ConformalPredictor:
-        """Read a predictor that was saved.
+        """Read a predictor that was saved to `path`.
 
         Raises:
             EnsembleError: the file cannot be read, or holds none.

@@ -156,7 +156,11 @@ class HeldOut:
         return Leaving(self._members, weights, self.labels, self._counts)
 
     def pooled(self, weights: Sequence[float] | Floats) -> Floats:
-        """`sum(w p)`, one row for each label."""
+        """`sum(w p)` with the `weights` w of the members, one row for each label.
+
+        Raises:
+            EnsembleError: not a weight for each member, or one that is negative or not finite.
+        """
         total: Floats | None = None
         for i, weight in enumerate(weights):
             if weight:
@@ -174,7 +178,7 @@ class HeldOut:
         return self.scores_of(self.pooled(weights))
 
     def scores_of(self, rows: Floats, measure: Measure | None = None) -> dict[str, float]:
-        """The log-loss, the Brier score and the error of rows of probabilities, and one more."""
+        """The log-loss, Brier score and error of `rows` of probabilities, and that of `measure`."""
         found: dict[str, float] = {
             name: self.labels.mean(row_scores(name, rows, self.labels)) for name in METRICS
         }

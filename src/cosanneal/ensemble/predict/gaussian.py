@@ -122,13 +122,13 @@ class GaussianPool(Generic[ArrayT]):
         self._values.update(mean, weight, variances=variance)
 
     def update_stacked(self, predictions: Any, weights: Sequence[float]) -> None:
-        """Take in several members' pairs, each stacked along a first axis, as one by one."""
+        """Take in several members' `predictions`, stacked along one axis, by their `weights`."""
         means, variances = pair_of(predictions)
         for i, weight in enumerate(weights):
             self.update(like_pair(predictions, means[i], variances[i]), weight)
 
     def merge(self, other: GaussianPool[ArrayT]) -> None:
-        """Take in all that another pool has seen, as `Pool.merge` has it."""
+        """Take in all that the `other` pool has seen, as `Pool.merge` has it."""
         self._values.merge(other._values)
         if self._form is None:
             self._form = other._form

@@ -286,12 +286,12 @@ class ValuePool(Generic[ArrayT]):
             self._moments.add(wide, spread, weight)
 
     def update_stacked(self, values: Any, weights: Sequence[float]) -> None:
-        """Take in several members' values, stacked along a first axis, as one by one."""
+        """Take in several members' `values`, stacked along a first axis, with their `weights`."""
         for each, weight in zip(values, weights, strict=True):
             self.update(each, weight)
 
     def merge(self, other: ValuePool[ArrayT]) -> None:
-        """Take in all that another pool has seen, as `Pool.merge` has it."""
+        """Take in all that the `other` pool has seen; args and errors as of `Pool.merge`."""
         if other.like is not None and self.like is not None and self._shape != other._shape:
             raise unlike_shapes(other._shape, self._shape)
         if self.like is None:

@@ -67,11 +67,11 @@ class UncertaintyPool(Generic[ArrayT]):
         self._information: Any = 0.0
 
     def update(self, prediction: ArrayT, weight: float = 1.0) -> None:
-        """Take in one member's prediction, as `Pool.update` does."""
+        """Take in one member's `prediction` with its `weight`, as `Pool.update` does."""
         self._add(widen(prediction), check_weight(weight), prediction)
 
     def update_stacked(self, predictions: ArrayT, weights: Sequence[float]) -> None:
-        """Take in several members' predictions, stacked along a first axis, as one by one."""
+        """Take in several members' `predictions`, stacked along one axis, by their `weights`."""
         wide, first = widen(predictions), cast(Any, predictions)[0]
         for each, weight in zip(wide, weights, strict=True):
             self._add(each, check_weight(weight), first)

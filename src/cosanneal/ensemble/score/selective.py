@@ -106,6 +106,9 @@ class RiskCoverage:
         """The greatest coverage whose risk is at most `risk`; 0 where none is.
 
         (torch-uncertainty's CovAtxRisk, which has NaN in the place of 0.)
+
+        Raises:
+            EnsembleError: `risk` is no finite number of at least 0.
         """
         if isinstance(risk, bool) or not isinstance(risk, int | float) or not 0 <= risk < math.inf:
             raise EnsembleError(
@@ -120,6 +123,9 @@ class RiskCoverage:
 
         A float means the decimal that it is written as: 0.55 of 100 are 55.
         (torch-uncertainty's RiskAtxCov.)
+
+        Raises:
+            EnsembleError: `coverage` is not above 0 and at most 1.
         """
         number = isinstance(coverage, int | float) and not isinstance(coverage, bool)
         if not number or not 0 < coverage <= 1:
