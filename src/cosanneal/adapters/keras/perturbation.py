@@ -128,7 +128,7 @@ def reset_momentum(optimizer: keras.Optimizer) -> None:
         >>> for _ in range(2):
         ...     optimizer.apply([keras.ops.convert_to_tensor([0.5])], [weight])
         ...     reset_momentum(optimizer)
-        >>> float(weight[0])  # and 0.275 with the momentum
+        >>> float(weight.numpy()[0])  # and 0.275 with the momentum
         0.5
     """
     if not isinstance(optimizer, keras.optimizers.Optimizer):
