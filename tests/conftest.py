@@ -17,3 +17,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=300,
         help="how often a run that records is killed (default: %(default)s; patience: 5000)",
     )
+    parser.addoption(
+        "--gpus",
+        type=int,
+        default=None,
+        help="how many GPUs the machine must have for what runs on several (default: all it has)",
+    )

@@ -19,6 +19,7 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
 KERAS_BACKEND = os.environ.get("KERAS_BACKEND") or "tensorflow"
+LEFT_OUT = pytest.StashKey[int]()
 NEEDED = {"torch": ("torch",), "jax": ("jax", "optax"), "keras": ("keras", KERAS_BACKEND)}
 
 
@@ -29,6 +30,42 @@ def _lacking() -> dict[str, list[str]]:
         for framework, packages in NEEDED.items()
     }
     return {} if all(found.values()) else {name: lack for name, lack in found.items() if lack}
+
+
+def _there() -> int:
+    """How many GPUs torch sees."""
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def gpus_asked(config: pytest.Config) -> int:
+    """How many GPUs a run is to have: those that `--gpus` asks for, or all that are there."""
+    asked: int | None = config.getoption("--gpus")
+    return _there() if asked is None else asked
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One GPU, and all of them."""
+    if "gpus" in metafunc.fixturenames:
+        asked = sorted({1, gpus_asked(metafunc.config)} - {0})
+        metafunc.parametrize("gpus", asked, indirect=True, scope="module")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where one GPU is there, and no more are asked for, leave out what takes several."""
+    several = [each for each in items if "several_gpus" in getattr(each, "fixturenames", ())]
+    if several and gpus_asked(config) == 1:
+        config.hook.pytest_deselected(items=several)
+        config.stash[LEFT_OUT] = len(several)
+        items[:] = [each for each in items if each not in several]
+
+
+def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
+    """What takes several GPUs, and is left out."""
+    left_out = config.stash.get(LEFT_OUT, 0)
+    told = "tests/gpu: one GPU is here; left out of what takes several: {}. --gpus 2 asks for it"
+    return [told.format(left_out)] if left_out else []
 
 
 def pytest_report_header() -> list[str]:
@@ -51,6 +88,26 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 def no_device(framework: str) -> NoReturn:
     """Fail: these tests are asked for where they are to run, and a skip would hide that."""
     pytest.fail(f"{framework} must find a device for these tests, and finds none", pytrace=False)
+
+
+@pytest.fixture(scope="module")
+def gpus(request: pytest.FixtureRequest) -> int:
+    """How many GPUs a test is to run on: one, and all of them."""
+    return _found(int(request.param))
+
+
+@pytest.fixture(scope="module")
+def several_gpus(request: pytest.FixtureRequest) -> int:
+    """How many GPUs a test is to run on that takes several: all of them."""
+    return _found(max(2, gpus_asked(request.config)))
+
+
+def _found(wanted: int) -> int:
+    there = _there()
+    if there < wanted:
+        told = f"torch must find {wanted} GPUs for these tests, and finds {there}"
+        no_device("torch") if there == 0 else pytest.fail(told, pytrace=False)
+    return wanted
 
 
 @pytest.fixture

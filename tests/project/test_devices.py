@@ -57,6 +57,53 @@ def test_what_is_not_installed_is_left_out_unless_it_is_asked_for(
     assert ("test_jax_*.py is left out" in said) is left_out
 
 
+@pytest.mark.parametrize(
+    ("there", "asked", "tried", "kept"),
+    [
+        (0, None, [1], True),  # and fails
+        (1, None, [1], False),
+        (1, 2, [1, 2], True),  # and fails
+        (4, None, [1, 4], True),
+        (4, 2, [1, 2], True),
+        (4, 1, [1], False),
+    ],
+)
+def test_what_takes_several_gpus_is_left_out_only_where_one_is_there(
+    conftest: ModuleType,
+    there: int,
+    asked: int | None,
+    tried: list[int],
+    kept: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(conftest, "_there", lambda: there)
+    given: list[int] = []
+    left_out: list[object] = []
+    config = SimpleNamespace(
+        stash={},
+        getoption={"--gpus": asked}.get,
+        hook=SimpleNamespace(pytest_deselected=lambda items: left_out.extend(items)),
+    )
+    metafunc = SimpleNamespace(
+        fixturenames=["gpus"],
+        config=config,
+        parametrize=lambda _, values, **__: given.extend(values),
+    )
+    conftest.pytest_generate_tests(metafunc)
+    assert given == tried
+    several, other = SimpleNamespace(fixturenames=["several_gpus"]), SimpleNamespace()
+    items = [several, other]
+    conftest.pytest_collection_modifyitems(config, items)
+    assert (items, left_out) == (([several, other], []) if kept else ([other], [several]))
+    assert len(conftest.pytest_report_collectionfinish(config)) == len(left_out)
+    wanted = max(2, tried[-1])
+    if there >= wanted:
+        assert conftest._found(wanted) == wanted
+    else:
+        with pytest.raises(pytest.fail.Exception, match=r"must find (a device|2 GPUs)"):
+            conftest._found(wanted)
+
+
 def test_a_test_without_its_device_fails_and_is_not_skipped(conftest: ModuleType) -> None:
     with pytest.raises(pytest.fail.Exception, match="torch must find a device"):
         conftest.no_device("torch")

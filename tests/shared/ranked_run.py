@@ -1,4 +1,8 @@
-"""A run on several processes, one of which may die; started by tests: `python -m ... JSON`."""
+"""A run on several processes, one of which may die; started by tests.
+
+`python -m tests.shared.ranked_run JSON [DEVICE]`: on CPUs, by gloo, or each process on a GPU of
+its own, by nccl (DEVICE "cuda").
+"""
 
 from __future__ import annotations
 
@@ -14,9 +18,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.device_mesh import init_device_mesh
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 import cosanneal as ca
-from cosanneal.adapters.torch import CyclicCosineLR, SnapshotRecorder
+from cosanneal.adapters.torch import CyclicCosineLR, SnapshotEnsemble, SnapshotRecorder
+from tests.shared.joining import joined
 
 SCHEDULE = ca.CyclicCosine(0.1, total_steps=12, num_cycles=3)
 
@@ -26,9 +32,9 @@ def plain_model() -> nn.Module:
     return nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 4))
 
 
-def spread(model: nn.Module, how: str) -> nn.Module:
+def spread(model: nn.Module, how: str, device: torch.device) -> nn.Module:
     """The model as an engine has it."""
-    mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     if how == "ddp":
         return nn.parallel.DistributedDataParallel(model)
     if how == "fsdp2":
@@ -55,10 +61,30 @@ def batch(update: int) -> tuple[Tensor, Tensor]:
     return x, x[:, 0].gt(0).long()
 
 
-def run(how: str, folder: str, work: str, **options: Any) -> list[str]:
+def held_out() -> Tensor:
+    """Samples whose number no number of processes divides."""
+    return torch.randn(11, 5, generator=torch.Generator().manual_seed(99))
+
+
+def predicted(model: nn.Module, how: str, folder: str, device: torch.device) -> Tensor:
+    """What an ensemble predicts of samples that are dealt out, with the model as it was trained.
+
+    In shards it holds no member, and is built anew.
+    """
+    data = TensorDataset(held_out())
+    sampler: Any = DistributedSampler(data, shuffle=False) if dist.is_initialized() else None
+    given: Any = model if how in ("alone", "ddp") else lambda: plain_model().to(device)
+    ensemble = SnapshotEnsemble(given, folder, outputs="logits")
+    found = ensemble.predict(DataLoader(data, batch_size=2, sampler=sampler))
+    assert found.device == device
+    return found.cpu()
+
+
+def run(how: str, folder: str, work: str, device: torch.device, **options: Any) -> list[str]:
     """Train, and return what went wrong."""
     rank = dist.get_rank() if dist.is_initialized() else 0
-    model = plain_model() if how == "alone" else spread(plain_model(), how)
+    model = plain_model().to(device)
+    model = model if how == "alone" else spread(model, how, device)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     scheduler = CyclicCosineLR(optimizer, SCHEDULE)
     checkpoint = Path(work) / f"checkpoint-{rank}.pt"
@@ -72,7 +98,7 @@ def run(how: str, folder: str, work: str, **options: Any) -> list[str]:
     asked: list[int] = []
 
     def metrics() -> dict[str, float]:
-        share = torch.ones(1)
+        share = torch.ones(1, device=device)
         if dist.is_initialized():
             share /= dist.get_world_size()
             dist.all_reduce(share)  # which takes every process
@@ -87,7 +113,7 @@ def run(how: str, folder: str, work: str, **options: Any) -> list[str]:
             if options.get("full_disk") and rank == 0:
                 recorder.store.write = _full  # type: ignore[method-assign]
             for update in range(start, 12):
-                x, y = batch(update)
+                x, y = (each.to(device) for each in batch(update))
                 optimizer.zero_grad()
                 nn.functional.cross_entropy(model(x), y).backward()
                 optimizer.step()
@@ -112,6 +138,8 @@ def run(how: str, folder: str, work: str, **options: Any) -> list[str]:
                     os._exit(9)
     except ca.CosannealError as error:
         wrong.append(f"{type(error).__name__}: {error}")
+    if options.get("predict"):
+        torch.save(predicted(model, how, folder, device), Path(work) / f"predicted-{rank}.pt")
     return wrong
 
 
@@ -132,12 +160,11 @@ def main() -> None:
     """Run the cases given, one after the other, and write down what went wrong in each."""
     cases = json.loads(sys.argv[1])
     torch.set_num_threads(1)
-    if "RANK" in os.environ:
-        dist.init_process_group("gloo")
+    device = joined(sys.argv[2] if len(sys.argv) > 2 else "cpu")
     rank = dist.get_rank() if dist.is_initialized() else 0
     for case in cases:
         Path(case["work"]).mkdir(exist_ok=True)
-        wrong = run(**case)
+        wrong = run(**case, device=device)
         Path(case["work"], f"wrong-{rank}.json").write_text(json.dumps(wrong))
     if dist.is_initialized():
         dist.barrier()

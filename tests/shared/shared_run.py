@@ -1,4 +1,7 @@
-"""An ensemble on several processes, each with a share of the data; started by tests, as a script.
+"""An ensemble on several processes, each with a share of the data; started by tests.
+
+`python -m tests.shared.shared_run FOLDER [DEVICE]`: on CPUs, by gloo, or each process on a GPU of
+its own, by nccl (DEVICE "cuda"). Where accelerate is not installed, its loaders are left out.
 
 What every process finds, and what one finds that has all data, goes into a file for each.
 """
@@ -9,6 +12,7 @@ import json
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +25,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, DistributedSampl
 import cosanneal as ca
 from cosanneal.adapters.torch import SnapshotEnsemble, SnapshotRecorder
 from cosanneal.adapters.torch.share import share_of
+from tests.shared.joining import joined
 
 MODES = ("stream", "resident", "stacked", "auto")
 SAMPLES = 11  # which no number of processes divides
@@ -49,8 +54,7 @@ def make() -> nn.Module:
     return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
 
 
-def record(folder: Path) -> None:
-    model = make()
+def record(folder: Path, model: nn.Module) -> None:
     with SnapshotRecorder(folder, model, ca.CyclicCosine(0.1, cycle_steps=1)) as recorder:
         for _ in range(3):
             with torch.no_grad():
@@ -120,10 +124,10 @@ def main() -> None:
     work = Path(sys.argv[1])
     warnings.simplefilter("ignore", UserWarning)  # few samples
     torch.set_num_threads(1)
-    dist.init_process_group("gloo")
+    device = joined(sys.argv[2] if len(sys.argv) > 2 else "cpu")
     rank = dist.get_rank()
-    record(work / "run")
-    model = make()
+    record(work / "run", make().to(device))
+    model = make().to(device)
 
     def ensemble() -> Any:
         return SnapshotEnsemble(model, work / "run", outputs="logits")
@@ -132,8 +136,9 @@ def main() -> None:
     results["dealt"] = [*found(ensemble(), dealt(Samples()))]
     results["shuffled"] = [*found(ensemble(), dealt(Samples(), shuffle=True))]
     results["batches"] = [*found(ensemble(), in_batches(Samples()))]
-    results["prepared"] = [*found(ensemble(), prepared(Samples()))]
-    results["uneven"] = [*found(ensemble(), prepared(Samples(), even_batches=False))]
+    if find_spec("accelerate"):
+        results["prepared"] = [*found(ensemble(), prepared(Samples()))]
+        results["uneven"] = [*found(ensemble(), prepared(Samples(), even_batches=False))]
     results["labels"] = [*found(ensemble(), dealt(Samples()), Samples().y)]
     texts = {"classes": ["no", "yes"]}
     results["texts"] = ensemble().fit(dealt(Samples(texts=True)), **texts).to_dict()
@@ -149,15 +154,14 @@ def main() -> None:
     ]
 
     torch.manual_seed(0)
-    moving = nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 2))
+    moving = nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 2)).to(device)
     with SnapshotRecorder(work / "moving", moving, ca.CyclicCosine(0.1, cycle_steps=1)) as recorder:
         recorder.step()
-        moving(torch.randn(8, 4))
+        moving(torch.randn(8, 4, device=device))
         recorder.step()
     of_moving = SnapshotEnsemble(moving, work / "moving", outputs="logits")
     wrong = {
         "drop_last": lambda: ensemble().predict(dealt(Samples(), drop_last=True)),
-        "shuffled": lambda: ensemble().predict(prepared(Samples(), shuffle=True)),
         "lengths": lambda: ensemble().predict(dealt(Samples(SAMPLES + rank))),
         "reading": lambda: ensemble().predict(dealt(Samples(fails=rank == 1))),
         "reading to fit": lambda: ensemble().fit(dealt(Samples(fails=rank == 1))),
@@ -168,6 +172,8 @@ def main() -> None:
         ),
         "labels": lambda: ensemble().fit(dealt(Samples()), Samples().y[:3]),
     }
+    if find_spec("accelerate"):
+        wrong["shuffled"] = lambda: ensemble().predict(prepared(Samples(), shuffle=True))
     results["wrong"] = {name: said(do) for name, do in wrong.items()}
     # Where one process has its rows of another shape, the others hear of it.
     share = share_of(dealt(Samples()))

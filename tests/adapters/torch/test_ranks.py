@@ -7,30 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from cosanneal.snapshots import SnapshotStore
-from tests.shared.processes import outputs, started
+from tests.shared.processes import started
+from tests.shared.ranked import RUN, case, check_predicted, check_recorded, launch, wrong
 
 ENGINES = ("ddp", "fsdp2", "tensor")
 
 
-def launch(cases: list[dict[str, Any]], processes: int = 2) -> None:
-    """Have processes run the cases, which end well."""
-    outputs(["-m", "tests.shared.ranked_run", json.dumps(cases)], processes)
-
-
 def killed(cases: list[dict[str, Any]], processes: int = 2) -> list[int]:
     """The exit codes of processes that run cases in which one is killed."""
-    with started(["-m", "tests.shared.ranked_run", json.dumps(cases)], processes) as running:
+    with started([*RUN, json.dumps(cases)], processes) as running:
         for each in running:
             each.communicate(timeout=240)
     return [each.returncode for each in running]
-
-
-def case(place: Path, name: str, how: str, **options: Any) -> dict[str, Any]:
-    work = place / name
-    return {"how": how, "folder": str(work / "run"), "work": str(work), **options}
 
 
 def files(place: Path, name: str) -> dict[str, bytes]:
@@ -46,34 +35,34 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "file").mkdir()
     (place / "file" / "run").touch()
     together = [
-        *(case(place, how, how, keep=True) for how in ENGINES),
+        *(case(place, how, how, keep=True, predict=True) for how in ENGINES),
         case(place, "file", "ddp"),
         case(place, "metrics", "fsdp2", bad_metrics=1),
         case(place, "disk", "ddp", full_disk=True),
     ]
     launch(together)
+    one = [case(place, f"one-{how}", how, keep=True, predict=True) for how in ("ddp", "fsdp2")]
+    launch(one, processes=1, group=True)
     return place
-
-
-def wrong(place: Path, name: str) -> list[list[str]]:
-    return [json.loads((place / name / f"wrong-{rank}.json").read_text()) for rank in range(2)]
 
 
 @pytest.mark.parametrize("how", ENGINES)
 def test_every_engine_records_whole_weights_once(place: Path, how: str) -> None:
-    assert wrong(place, how) == [[], []]
-    snapshots = SnapshotStore(place / how / "run").list()
-    assert [each.step for each in snapshots] == [4, 8, 12]
-    for snapshot in snapshots:
-        snapshot.verify()
-        own = torch.load(place / how / f"weights-{snapshot.step}.pt", weights_only=True)
-        found = snapshot.load(framework="pt")
-        plain = {name.removeprefix("module."): value for name, value in own.items()}
-        assert found.keys() == plain.keys()
-        assert all(torch.equal(found[name], plain[name]) for name in plain)
+    check_recorded(place, how)
+
+
+@pytest.mark.parametrize("how", ENGINES)
+def test_an_ensemble_of_the_model_predicts_in_every_process(place: Path, how: str) -> None:
+    check_predicted(place, how)
 
 
 @pytest.mark.parametrize("how", ["ddp", "fsdp2"])
+def test_a_group_of_one_process_records_and_predicts_too(place: Path, how: str) -> None:
+    check_recorded(place, f"one-{how}", processes=1)
+    check_predicted(place, f"one-{how}", processes=1)
+
+
+@pytest.mark.parametrize("how", ["ddp", "fsdp2", "one-ddp", "one-fsdp2"])
 def test_snapshots_are_byte_for_byte_those_of_one_process(place: Path, how: str) -> None:
     assert files(place, how) == files(place, "alone")
 

@@ -34,6 +34,31 @@ def test_the_last_collective_is_kept_until_the_next(group: ranks.DefaultGroup) -
         assert work.is_completed()
 
 
+@pytest.mark.usefixtures("group")
+@pytest.mark.parametrize(
+    ("backend", "device"),
+    [
+        ("gloo", "cpu"),
+        ("cpu:gloo", "cpu"),
+        ("undefined", "cpu"),  # of init_process_group(): gloo and nccl
+        ("cpu:gloo,cuda:nccl", "cpu"),
+        ("nccl", "cuda:1"),
+        ("cuda:nccl", "cuda:1"),
+    ],
+)
+def test_messages_lie_where_the_backend_takes_them(
+    monkeypatch: pytest.MonkeyPatch, backend: str, device: str
+) -> None:
+    def to(_: torch.Tensor, where: Any) -> torch.Tensor:
+        raise RuntimeError(str(where))
+
+    monkeypatch.setattr(torch.distributed, "get_backend", lambda: backend)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    with pytest.raises(RuntimeError, match=f"^{device}$"):
+        ranks.DefaultGroup().everyones("a")
+
+
 def test_rows_are_not_kept_beyond_their_use(
     group: ranks.DefaultGroup, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -39,8 +39,9 @@ class DefaultGroup:
     def __init__(self) -> None:
         self.rank: int = dist.get_rank()
         self.size: int = dist.get_world_size()
-        # NCCL knows tensors of its devices alone.
-        on_device = str(dist.get_backend()) == "nccl"
+        # NCCL knows tensors of its devices alone; beside it there may be another for the host's.
+        backend = str(dist.get_backend())
+        on_device = "nccl" in backend and "cpu:" not in backend
         self._device = torch.device("cuda", torch.cuda.current_device()) if on_device else "cpu"
 
     def everyones(self, message: str) -> list[str]:
