@@ -13,6 +13,7 @@ import pytest
 import cosanneal as ca
 from cosanneal.ensemble import SnapshotEnsemble, ValueUncertainty, log_loss
 from cosanneal.ensemble.predict.batches import Batches
+from cosanneal.snapshots.ranks import ALONE
 from tests.shared.classes import check_classes
 from tests.shared.modes import (
     MODES,
@@ -30,6 +31,7 @@ class LinearModel:
     """`x @ w + b` in numpy: all that another framework's adapter has to be."""
 
     framework = "numpy"
+    ranks = ALONE
 
     def layout(self) -> dict[str, Any]:
         return {"w": ((4, 3), "float32"), "b": ((3,), "float32")}

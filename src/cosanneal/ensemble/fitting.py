@@ -46,7 +46,12 @@ def fit_members(
     # Members that are no files have none, and a choice among some is one of arrays.
     digests = [each.metadata["digest"] for each in members if "digest" in each.metadata]
 
-    ranks = data.shared.ranks
+    ranks = data.ranks
+    if keep is not None and not members.ranks.alone:
+        raise EnsembleError(
+            "Argument `keep` must be left out where the model is sharded. Received: "
+            f"{shown(str(keep))}, which every process would write; fit without it"
+        )
     if keep is not None:
         data.shared.refuse("keep", "fit without it")
 

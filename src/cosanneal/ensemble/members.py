@@ -12,6 +12,7 @@ from typing import Any, Final, TypeAlias
 from ..core.errors import EnsembleError, shown
 from ..snapshots.file import Layout, count_bytes
 from ..snapshots.part import part_mismatch
+from ..snapshots.ranks import Ranks
 from ..snapshots.sources import Source, Sources, is_named, names_of
 from ..snapshots.store import Snapshot, SnapshotStore
 from .arrays import check_count
@@ -110,7 +111,10 @@ class Members:
         self._model, self._picked = model, picked
         self._parts = Parts(model)
         if snapshots is None:
-            snapshots = [one for each in picked for one in each.snapshots()]
+            snapshots = model.ranks.agreed(
+                lambda: [one for each in picked for one in each.snapshots()]
+            )
+            self._refuse_others(lambda: [each.path.name for each in snapshots])
         self.snapshots: tuple[Snapshot, ...] = tuple(snapshots)
         _refuse_copies(self.snapshots)
         # Of those that were read: their tensors, and the digest of those.
@@ -141,6 +145,11 @@ class Members:
     def stores(self) -> tuple[SnapshotStore, ...]:
         """Their folders."""
         return tuple(store for each in self._picked for store in each.sources.stores)
+
+    @property
+    def ranks(self) -> Ranks:
+        """The processes that load and run them together; see `Model`."""
+        return self._model.ranks
 
     @property
     def where(self) -> str:
@@ -189,6 +198,15 @@ class Members:
             EnsembleError: it does not fit the model, is not finite, or is another
                 than it was.
         """
+        ranks = self._model.ranks
+        tensors = ranks.told(lambda: self._read(snapshot))
+        self._refuse_others(lambda: [snapshot.path.name, snapshot.metadata.get("digest")])
+        loaded = self._model.load(tensors or {})
+        rest = snapshot.metadata.get("rest") or {}
+        return self._parts.whole(snapshot, rest, loaded) if rest else loaded
+
+    def _read(self, snapshot: Snapshot) -> dict[str, Any]:
+        """A member's tensors, which fit the model, are finite and what they were."""
         if snapshot not in self._layouts:
             self._layouts[snapshot] = snapshot.layout()
         rest = snapshot.metadata.get("rest") or {}
@@ -208,8 +226,25 @@ class Members:
                 "The snapshots must stay as the ensemble read them first. Received: another one as "
                 f"{snapshot.path}, by its digest; make a new ensemble"
             )
-        loaded = self._model.load(tensors)
-        return self._parts.whole(snapshot, rest, loaded) if rest else loaded
+        return tensors
+
+    def _refuse_others(self, find: Callable[[], list[Any]]) -> None:
+        """Refuse snapshots that are not those of rank 0, where processes share a model."""
+        ranks = self._model.ranks
+        if ranks.alone:
+            return
+        first = ranks.shared(find)
+
+        def check() -> None:
+            own = find()
+            if own != first:
+                raise EnsembleError(
+                    "Every process must find the same snapshots where a model is sharded. "
+                    f"Received: {own} in one, and {first} in that of rank 0; give all of them the "
+                    "same folder and arguments, when the run has ended"
+                )
+
+        ranks.agreed(check)
 
     def count_bytes(self, snapshots: Sequence[Snapshot]) -> int:
         """The size of some members' weights, of parts with what they leave out."""

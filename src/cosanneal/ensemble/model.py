@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 from ..core.errors import EnsembleError
 from ..snapshots.capture import Capture
 from ..snapshots.file import Layout
+from ..snapshots.ranks import Ranks
 from .predict.batches import Batches
 from .predict.outputs import Reading
 
@@ -42,9 +43,16 @@ class Model(Protocol[ArrayT]):
 
     Attributes:
         framework: in which `Snapshot.load` gives tensors: "numpy", "pt", "flax" or "tf".
+        ranks: the processes that must load and run members together, where each has a part of
+            the model, and the first reads the files; `cosanneal.snapshots.ranks.ALONE` of a
+            whole model.
     """
 
     framework: str
+
+    @property
+    def ranks(self) -> Ranks:
+        """The processes that must load and run members together."""
 
     def layout(self) -> Layout:
         """The shape and the dtype's name of each tensor that a member must have, by name."""
@@ -76,7 +84,7 @@ class Model(Protocol[ArrayT]):
 
         Args:
             tensors: by name, of the layout, all of them or some: a snapshot's, or
-                made of such weights.
+                made of such weights. Of several `ranks`, only the first has them.
         """
 
     def running(self, pick: Pick) -> AbstractContextManager[Callable[[Weights, Batch], Any]]:

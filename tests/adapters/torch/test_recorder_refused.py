@@ -79,8 +79,8 @@ def test_models_in_shards_are_gathered_or_refused_by_name(tmp_path: Path, mesh: 
     zero.weight.ds_id = 0  # as DeepSpeed's ZeRO marks what is elsewhere
     with pytest.raises(ca.SnapshotError, match=r"Received: 'weight', a shard; record a model"):
         SnapshotRecorder(tmp_path / "other", zero, EVERY_STEP)
-    with pytest.raises(ca.EnsembleError, match=r"Received: 'weight', a shard; give a model"):
-        SnapshotEnsemble(sharded, tmp_path / "run")
+    with pytest.raises(ca.EnsembleError, match=r"Received: 'weight', a shard of DeepSpeed's"):
+        SnapshotEnsemble(zero, tmp_path / "run")
     with pytest.raises(ca.EnsembleError, match=r"Received: 'weight', without data; give a model"):
         SnapshotEnsemble(nn.Linear(2, 2, device="meta"), tmp_path / "run")
 

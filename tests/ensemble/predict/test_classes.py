@@ -17,6 +17,7 @@ import cosanneal as ca
 from cosanneal.ensemble import Budget, Choice, SnapshotEnsemble
 from cosanneal.ensemble.predict.batches import Batches
 from cosanneal.ensemble.predict.lead import NOISE
+from cosanneal.snapshots.ranks import ALONE
 from tests.shared.classes import left_early, passes_needed
 from tests.shared.modes import MODES
 from tests.shared.recording import EVERY_STEP, ArrayCapture, ArrayRecorder
@@ -34,6 +35,7 @@ class Tables:
     """
 
     framework = "numpy"
+    ranks = ALONE
 
     def __init__(self) -> None:
         self.tables: Any = []

@@ -18,6 +18,7 @@ from ...ensemble.model import Batch, Pick, Weights, free_host_memory
 from ...ensemble.predict.batches import BATCH_SIZE, Batches, bucket, map_arrays, rows_of
 from ...ensemble.structure import leaves
 from ...snapshots.file import Layout
+from ...snapshots.ranks import ALONE
 from .capture import PytreeCapture
 from .layouts import Known
 from .ranks import ranks_here
@@ -39,6 +40,7 @@ class JaxModel:
     """
 
     framework = "numpy"
+    ranks = ALONE
 
     def __init__(
         self, apply_fn: Callable[..., Any], like: Any, statistics_fn: Callable[..., Any] | None

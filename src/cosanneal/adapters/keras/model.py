@@ -35,6 +35,7 @@ from ...ensemble.predict.batches import (
 from ...ensemble.predict.outputs import Reading
 from ...ensemble.structure import map_leaves
 from ...snapshots.file import Layout
+from ...snapshots.ranks import ALONE
 from .calls import noting_calls
 from .capture import ModelCapture
 from .names import array_of, input_names, named_weights
@@ -61,6 +62,7 @@ class KerasModel:
     """
 
     framework = "numpy"
+    ranks = ALONE
 
     def __init__(
         self,

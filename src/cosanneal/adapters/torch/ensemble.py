@@ -14,6 +14,7 @@ from ...ensemble.ensemble import SnapshotEnsemble as Ensemble
 from ...ensemble.model import Forward
 from ...ensemble.options import EnsembleOptions
 from ...snapshots.sources import Source
+from .lent import unsharded
 from .model import TorchModel
 from .shipped import EnsembleModule, ship
 
@@ -28,6 +29,14 @@ class SnapshotEnsemble(Ensemble[Tensor]):
     that of the model when the ensemble is made; its device may change later. On
     the first batch it is looked whether the copy reaches the model's own weights
     by another way than its modules (a closure, a global), which is refused.
+
+    A model in shards (FSDP2, tensor parallelism: DTensors) cannot be copied. It is lent: while
+    something is predicted it has members' shards, and then its own weights again, bit for bit,
+    also after an error; so long these are in the host's memory. All processes make the ensemble
+    and call its methods together, outside of a forward and its backward, with the same input:
+    of the first's outputs all have the prediction, and `fit` its choice. Where FSDP2 alone
+    shards it, a loader may give each process its share. The first one reads the files; all
+    must see the folder. `average_weights`, `as_module` and mode="stacked" need a whole model.
 
     What the model returns is a tensor, or holds one: `logits` of a dict or of one of
     transformers' outputs; the first item of a tuple. `EnsembleOptions` says more.
@@ -149,12 +158,16 @@ class SnapshotEnsemble(Ensemble[Tensor]):
 
         Source: Huang et al., "Snapshot Ensembles" (2017), section 3.
         """
+        model = cast(TorchModel, self.model)
+        unsharded(
+            model.copy, "as_module", "make an ensemble of a model that is whole, in one process"
+        )
         weights = self._weights()
         combination = Combination.of(self._taken, weights, self._choices())
         loads = [functools.partial(self._members.load, each) for each in weights]
         rests: list[set[str]] = [{*(each.metadata.get("rest") or ())} for each in weights]
         return ship(
-            cast(TorchModel, self.model),
+            model,
             loads,
             set.intersection(*rests),
             combination,

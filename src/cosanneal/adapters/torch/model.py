@@ -26,7 +26,9 @@ from ...ensemble.predict.batches import Batches, Whole, map_arrays, samples_of
 from ...ensemble.predict.outputs import Reading
 from ...ensemble.structure import leaves, map_leaves
 from ...snapshots.file import Layout
+from ...snapshots.ranks import Ranks
 from .capture import ModuleCapture
+from .lent import Dealing, LentModel, OwnCapture, is_sharded, unsharded
 from .share import share_of
 from .state import dtype_name, is_shard, plain_name, unwrapped
 from .statistics import estimate, moving_layers
@@ -41,6 +43,8 @@ _CPU: Final = torch.device("cpu")
 # single linear layer at any share.
 _WORTH: Final = 0.75
 
+_FILES: Final = "average the files, by cosanneal.ensemble.average_snapshots, and load that"
+
 
 class TorchModel:
     """A module that members can be loaded into; see `cosanneal.ensemble.Model`.
@@ -48,12 +52,16 @@ class TorchModel:
     Attributes:
         copy: the copy that they are loaded into.
         placed: where the model was, as `place` says it, when it was copied.
+        ranks: the processes that load and run members together; see `Model`.
 
     Args:
         model: the module, whose tensors and place the members must fit; or a
             function that builds one, for a module that cannot be copied.
         forward: runs the module on a batch as it comes; by default its arguments are
             taken out of the batch, as `Batches` says.
+
+    A module in shards is none to be copied: members' shards are lent to it, and it has its own
+    again after each use; see `LentModel`.
 
     Raises:
         EnsembleError: neither, or a module that cannot be copied.
@@ -93,6 +101,8 @@ class TorchModel:
         return tuple((each.device, each.dtype) for each in self._state().values())
 
     def own(self) -> ModuleCapture:
+        if isinstance(self.copy, LentModel):
+            return OwnCapture(self.copy)
         if isinstance(self.model, nn.Module):
             return ModuleCapture(self.model)
         if self._source is None:  # the working copy holds members' weights
@@ -129,22 +139,27 @@ class TorchModel:
         if self.place() != self.placed:
             with self._lock:
                 self._renew()  # for what is no state, but lies where the model was
+        if isinstance(self.copy, LentModel):
+            with self._lock:
+                return self.copy.load(tensors)
         own = self._state()
         return {name: value.to(own[name].device) for name, value in tensors.items()}
 
     @contextmanager
     def running(self, pick: Pick) -> Iterator[Callable[[dict[str, Tensor], Batch], Any]]:
-        with self._lock, torch.no_grad():
+        with self._lock, torch.no_grad(), self.copy.in_use():
             try:
-                yield lambda weights, batch: pick(self._run(weights, batch))
+                yield lambda weights, batch: self.copy.settled(pick(self._run(weights, batch)))
             finally:
                 self._present = None
-                self.copy.drop()
 
     def stack(
         self, members: Sequence[Callable[[], dict[str, Tensor]]], pick: Pick
     ) -> Callable[[Batch], Any]:
-        working, module = self.copy, self.copy.module
+        working, module = (
+            unsharded(self.copy, "mode='stacked'", "give mode='resident'"),
+            self.copy.module,
+        )
         called = _Called(module, self._call)
         stacked: dict[str, Tensor] = {}
         for i, load in enumerate(members):
@@ -184,6 +199,10 @@ class TorchModel:
     def batches(
         self, x: Any, batch_size: int | None, *, training: bool = False, name: str = "x"
     ) -> Batches:
+        share = share_of(x, name)
+        if share is not None and isinstance(self.copy, LentModel):
+            self.copy.check_dealing(name)
+            share.ranks = Dealing(share.ranks, self.copy)
         return Batches(
             x,
             batch_size=batch_size,
@@ -192,8 +211,10 @@ class TorchModel:
             training=training,
             name=name,
             whole=self.forward is not None,
-            share=share_of(x, name),
+            share=share,
             rows=_rows,
+            # Of rows dealt out, all processes run as many batches, and so all members.
+            linked=share is not None and isinstance(self.copy, LentModel),
         )
 
     def join(self, outputs: Sequence[Tensor]) -> Tensor:
@@ -208,6 +229,8 @@ class TorchModel:
 
     def free_memory(self) -> int | None:
         device = self._device
+        if isinstance(self.copy, LentModel):
+            return None  # which would be another in each process
         if device.type == "cuda":
             return torch.cuda.mem_get_info(device)[0]
         return free_host_memory() if device.type == "cpu" else None
@@ -215,7 +238,7 @@ class TorchModel:
     def running_statistics(
         self, members: Sequence[Callable[[], dict[str, Tensor]]]
     ) -> Sequence[str]:
-        return moving_layers(self.copy.module, members)
+        return moving_layers(unsharded(self.copy, "average_weights", _FILES).module, members)
 
     def estimate(
         self, weights: dict[str, Tensor], layers: Sequence[str], batches: Batches
@@ -230,10 +253,13 @@ class TorchModel:
         return torch.random.fork_rng(devices=[])  # a pass over a DataLoader draws a seed
 
     def export(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {self.copy.names[plain]: value for plain, value in weights.items()}
+        names = unsharded(self.copy, "average_weights", _FILES).names
+        return {names[plain]: value for plain, value in weights.items()}
 
     def _run(self, weights: dict[str, Tensor], batch: Batch) -> Any:
         self._put(weights)
+        if isinstance(self.copy, LentModel):
+            self.copy.meet(batch)
         batch = _moved(batch, self._device)
         unwatched = self.copy.watched or samples_of(batch) == 0
         alone = isinstance(self.model, nn.Module)  # of one that was built, nothing else is there
@@ -246,14 +272,17 @@ class TorchModel:
         return module(**batch) if isinstance(batch, Mapping) else module(*batch)
 
     def _put(self, weights: dict[str, Tensor]) -> None:
-        if weights is not self._present:
+        if weights is not self._present or isinstance(self.copy, LentModel):
             self._present = None
             self.copy.put(weights)
             self._present = weights
 
     def _renew(self) -> None:
         """Make the copy, of the model as it is now."""
-        self.copy: WorkingCopy = copied(self.model)
+        sharded = is_sharded(self.model)
+        self.copy: WorkingCopy | LentModel = (
+            LentModel(cast(nn.Module, self.model)) if sharded else copied(self.model)
+        )
         built = not isinstance(self.model, nn.Module)
         model = self.copy.module if built else unwrapped(cast(nn.Module, self.model))
         state, slots = model.state_dict(keep_vars=True), slots_of(model)
@@ -265,11 +294,15 @@ class TorchModel:
             if isinstance(value, Tensor)
         }
         self._present = None
+        # They load and run members together, where each has a part of the model.
+        self.ranks: Ranks = self.copy.ranks
         self.placed = self.place()
         self._device: torch.device = next((each.device for each in self._state().values()), _CPU)
 
     def _state(self) -> dict[str, Tensor]:
         """The tensors of the model's state, by the plain model's names, as they are now."""
+        if isinstance(self.copy, LentModel):
+            return self.copy.tensors
         return {name: held[key] for name, (held, key) in self._slots.items()}
 
 
@@ -281,7 +314,13 @@ def copied(model: nn.Module | Callable[[], nn.Module]) -> WorkingCopy:
         EnsembleError: there can be none, or weights that are not whole in this process.
     """
     if not isinstance(model, nn.Module):
-        return WorkingCopy.built(model)
+        made = WorkingCopy.built(model)
+        if is_sharded(made.module):
+            raise EnsembleError(
+                "A function given as `model` must build a model that is not sharded. Received: one "
+                "in shards; give the model itself, which has its own weights again after each use"
+            )
+        return made
     model = unwrapped(model)
     for name, value in model.state_dict(keep_vars=True).items():
         if isinstance(value, Tensor) and (value.is_meta or is_shard(value)):

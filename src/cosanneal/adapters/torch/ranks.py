@@ -75,6 +75,16 @@ class DefaultGroup:
             _all_gather([torch.empty_like(small) for _ in range(self.size)], small)
         return [each[:count] for each, count in zip(received, counts, strict=True)]
 
+    def first(self, value: Tensor) -> Tensor:
+        """The tensor of rank 0, of which all others have one of its shape and dtype."""
+        if not value.numel():
+            return value
+        own = value.detach().to(self._device).contiguous().clone()
+        work = dist.broadcast(own.reshape(-1).view(torch.uint8), 0, async_op=True)
+        work.wait()
+        latest[:] = [work]
+        return own.to(value.device)
+
 
 def _all_gather(received: list[Tensor], own: Tensor) -> None:
     """`dist.all_gather`, whose work is kept until the next."""

@@ -12,9 +12,12 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ...core.errors import EnsembleError
+from ...snapshots.ranks import ALONE, Ranks
 from .state import eager, plain_name, unwrapped
 
 _REMEDY: Final = "give the ensemble a function that builds the model, in place of the model"
+
+_OF_TORCH: Final = "torch.distributed."
 
 
 class WorkingCopy:
@@ -28,6 +31,8 @@ class WorkingCopy:
         module: the module, which nobody else has.
         stale: tensors that the module made of its weights, and must make anew.
     """
+
+    ranks: Ranks = ALONE  # each process has a copy to itself
 
     def __init__(self, module: nn.Module, stale: list[Tensor]) -> None:
         module.eval()
@@ -149,6 +154,18 @@ class WorkingCopy:
             for name, (_, _, tensor) in self._slots.items():
                 tensor.data = self._empty[name]
 
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Let go of the members' tensors at the end of a pass."""
+        try:
+            yield
+        finally:
+            self.drop()
+
+    def settled(self, output: Any) -> Any:
+        """An output as it is; see `LentModel.settled`."""
+        return output
+
     def run(
         self, call: Callable[[nn.Module], Any], own: Callable[[], Mapping[str, Any]] | None
     ) -> Any:
@@ -226,6 +243,25 @@ def may_derive(module: nn.Module) -> bool:
         or kind.eval is not nn.Module.eval
         or bool(module._load_state_dict_post_hooks)
         or (loads and not kind.__module__.startswith("torch."))
+    )
+
+
+def keeps_of_weights(module: nn.Module) -> bool:
+    """Whether a module may keep what it made of its weights, where these are exchanged in place.
+
+    As `may_derive`, but for what FSDP2 adds: hooks of its own, and a class over the user's. Nor
+    may it have computed something with gradients, and kept it.
+    """
+    kind = type(module)
+    loader = next(each for each in kind.__mro__ if "_load_from_state_dict" in vars(each))
+    hooks = [*module._load_state_dict_post_hooks.values()]
+    own = [each for each in hooks if not getattr(each, "__module__", "").startswith(_OF_TORCH)]
+    return (
+        kind.train is not nn.Module.train
+        or kind.eval is not nn.Module.eval
+        or not loader.__module__.startswith("torch.")
+        or bool(own)
+        or any(isinstance(each, Tensor) and each.grad_fn for each in vars(module).values())
     )
 
 

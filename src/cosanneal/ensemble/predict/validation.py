@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...core.errors import EnsembleError
+from ...snapshots.ranks import Ranks
 from ...snapshots.store import Snapshot
 from ..arrays import as_numpy
 from ..model import Model, Weights
@@ -38,6 +39,8 @@ class Validation:
 
     Attributes:
         shared: what makes the results of all samples of those of this process.
+        ranks: the processes for which one chooses: those that have a share of the samples, or
+            a part of the model.
 
     Args:
         model: the model.
@@ -58,8 +61,9 @@ class Validation:
     ) -> None:
         self._model, self._taken, self._batches = model, taken, batches
         self.shared: Shared = batches.shared
+        self.ranks: Ranks = model.ranks if self.shared.ranks.alone else self.shared.ranks
         if labels is None:
-            labels = self.shared.ranks.agreed(lambda: batches.labels(taken.labels, titles))
+            labels = self.ranks.agreed(lambda: batches.labels(taken.labels, titles))
         elif not isinstance(labels, list):  # which would be of batches, and no structure
             labels = taken.labels(labels)
         self._given = labels

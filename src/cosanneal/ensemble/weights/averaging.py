@@ -273,7 +273,7 @@ class Averaging:
         batch_size: of these data.
 
     Raises:
-        EnsembleError: there are running statistics, and no data.
+        EnsembleError: there are running statistics, and no data; or a model in shards.
     """
 
     def __init__(
@@ -295,6 +295,12 @@ class Averaging:
         self._passed: list[str] = []
         self._layers: Sequence[str] = ()
         self._train: Batches | None = None
+        if not model.ranks.alone:
+            raise EnsembleError(
+                "The model must not be sharded for average_weights. Received: one of which each "
+                "process has a part; average the files, by cosanneal.ensemble.average_snapshots, "
+                "and load that"
+            )
         if recipe.members > 1:
             loading = [lambda each=each: members.load(each) for each in self._chosen]
             self._layers = model.running_statistics(loading)
