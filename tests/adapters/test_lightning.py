@@ -7,7 +7,7 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import pytest
@@ -20,6 +20,7 @@ from cosanneal.adapters.lightning import SnapshotCallback
 from cosanneal.adapters.torch import CyclicCosineLR, SnapshotEnsemble, SnapshotRecorder
 from cosanneal.snapshots import SnapshotStore
 from tests.shared.examples import check_examples
+from tests.shared.modes import MODES
 
 ROOT = Path(__file__).parents[2]
 RUN = ROOT / "tests" / "shared" / "lightning_run.py"
@@ -67,6 +68,13 @@ class Classifier(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.SGD(self.parameters(), lr=0.1, momentum=0.9)
         return optimizer if self.configure is None else self.configure(optimizer)
+
+
+class Quick(Classifier):
+    """One whose step is soon compiled: it notes no rates."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:  # noqa: ARG002
+        return nn.functional.cross_entropy(self(batch[0]), batch[1])
 
 
 def stepped(optimizer: Any, schedule: ca.Schedule = SCHEDULE, **config: Any) -> Any:
@@ -240,6 +248,45 @@ def test_the_ensemble_takes_the_module(tmp_path: Path) -> None:
         with torch.no_grad():
             expected.append(one(x).double().softmax(1))
     assert torch.allclose(found.double(), torch.stack(expected).mean(0), atol=1e-7, rtol=0)
+
+
+def test_the_ensemble_takes_a_compiled_module(tmp_path: Path) -> None:
+    plain = Classifier(stepped)
+    trainer(tmp_path, SnapshotCallback(tmp_path / "run")).fit(plain, data())
+    x = torch.randn(10, 4)
+    expected = SnapshotEnsemble(plain, tmp_path / "run").predict(x)
+    own = Classifier(stepped)
+    own.compile(backend="eager")
+    options = {"num_sanity_val_steps": 0, "limit_val_batches": 0}
+    outside: Any = torch.compile(Quick(stepped), backend="eager")
+    for name, module in {"outside": outside, "itself": own}.items():
+        folder = tmp_path / name
+        trainer(tmp_path, SnapshotCallback(folder), **options).fit(module, data())
+        inner = getattr(module, "_orig_mod", module)
+        assert files(folder) == files(tmp_path / "run")
+        before = {key: value.clone() for key, value in inner.state_dict().items()}
+        for given in (module, inner):  # which Lightning has given a compiled forward
+            for mode in MODES:
+                found = SnapshotEnsemble(given, folder).predict(x, mode=mode)
+                torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+        assert all(torch.equal(value, before[key]) for key, value in inner.state_dict().items())
+
+
+def test_a_module_that_predicts_by_no_forward_is_told_how(tmp_path: Path) -> None:
+    class Headed(Classifier):
+        forward = pl.LightningModule.forward
+
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:  # noqa: ARG002
+            return nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+
+    module = Headed(stepped)
+    trainer(tmp_path, SnapshotCallback(tmp_path / "run")).fit(module, data())
+    with pytest.raises(NotImplementedError, match='missing the required "forward"'):
+        SnapshotEnsemble(module, tmp_path / "run").predict(torch.randn(3, 4))
+    ensemble = SnapshotEnsemble(
+        module, tmp_path / "run", forward=lambda module, batch: cast(Any, module).net(batch[0])
+    )
+    assert ensemble.predict(data()).shape == (32, 2)
 
 
 def test_a_trial_run_records_nothing(tmp_path: Path) -> None:

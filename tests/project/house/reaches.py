@@ -26,6 +26,8 @@ ALLOWED = {
     ("adapters.torch", "_load_state_dict_post_hooks"): "whether a module hears of a new state",
     ("adapters.torch", "_milestones"): "where SequentialLR's parts begin; it tells nobody",
     ("adapters.torch", "_orig_mod"): "the model that torch.compile wrapped; there is no other name",
+    ("adapters.torch", "_compiled_call_impl"): "what `module.compile()` made; there is no way back",
+    ("adapters.torch", "_torchdynamo_orig_callable"): "the method that torch.compile wrapped",
     ("adapters.torch", "_parameters"): "as `_buffers`",
     ("adapters.torch", "_schedulers"): "SequentialLR's parts; it tells nobody",
     ("adapters.torch", "_step_count"): "how a scheduler tells torch that it has been stepped",

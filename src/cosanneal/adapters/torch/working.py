@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from types import FunctionType, MethodType
 from typing import Any, Final
 
 import torch
@@ -85,6 +86,7 @@ class WorkingCopy:
                     )
         with _same_randomness():
             copied = _copied(model, memo)
+        _as_written(copied, model)
         _refuse_shared(copied, model)
         return cls(copied, stale)
 
@@ -296,6 +298,28 @@ def _copied(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
                 f"The model must be one that copy.deepcopy copies. Received: "
                 f"{type(model).__name__}, and {type(error).__name__}: {error}; {_REMEDY}"
             ) from error
+
+
+def _as_written(copied: nn.Module, model: nn.Module) -> None:
+    """Have a copy run its own methods as they are written, where the model's are compiled.
+
+    What torch.compile makes of a bound method (`model.forward = torch.compile(model.forward)`,
+    `model.compile()`, and what Lightning makes of a compiled module) is bound to the model for
+    ever, and a copy has it too.
+    """
+    others = dict(copied.named_modules())
+    own = {id(each): others.get(name) for name, each in model.named_modules()}
+    for module in others.values():
+        module.__dict__.pop("_compiled_call_impl", None)
+        for name, value in list(module.__dict__.items()):
+            written = value
+            while isinstance(written, FunctionType):
+                written = getattr(written, "_torchdynamo_orig_callable", None)
+            if written is value or not isinstance(written, MethodType):
+                continue
+            other = own.get(id(written.__self__))
+            if other is not None:
+                module.__dict__[name] = MethodType(written.__func__, other)
 
 
 def _refuse_traced(model: nn.Module) -> None:
