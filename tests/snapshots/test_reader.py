@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -88,7 +89,11 @@ def test_progress_counts_every_byte(tmp_path: Path) -> None:
     assert max(seen) <= 1 << 20
 
 
-def test_much_is_verified_by_several_threads_to_the_same_end(tmp_path: Path) -> None:
+@pytest.mark.parametrize("cached", [True, False])
+def test_much_is_verified_by_several_threads_to_the_same_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cached: bool
+) -> None:
+    monkeypatch.setattr("cosanneal.snapshots.reader.is_cached", lambda *_: cached)
     before = {*threading.enumerate()}
     chance = np.random.default_rng(0)
     arrays = {f"layer {i}": chance.integers(0, 256, 3_000_000, np.uint8) for i in range(8)}
@@ -110,8 +115,50 @@ def test_much_is_verified_by_several_threads_to_the_same_end(tmp_path: Path) -> 
         snapshot.path.write_bytes(content)
         with pytest.raises(ca.SnapshotError, match=rf"'{name}' does not match its digest"):
             snapshot.verify()
+        with pytest.raises(ca.SnapshotError, match=rf"'{name}' does not match its digest"):
+            snapshot.load()
         content[place] ^= 1
+    snapshot.path.write_bytes(content)
+    assert all(np.array_equal(each, arrays[name]) for name, each in snapshot.load().items())
     assert {*threading.enumerate()} <= before
+
+
+def test_what_the_disk_must_be_asked_for_is_read_and_else_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that fails is an error of a read, and ends a process that has mapped the file."""
+
+    def fail(*_: object) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    arrays = {f"layer {i}": np.full(3_000_000, i, np.uint8) for i in range(8)}
+    snapshot = write(SnapshotStore(tmp_path), arrays=arrays)
+    monkeypatch.setattr("cosanneal.snapshots.reader._PREAD", fail)
+    for cached in (False, True):
+        monkeypatch.setattr("cosanneal.snapshots.reader.is_cached", lambda *_, c=cached: c)
+        for read in (snapshot.verify, snapshot.load, lambda: snapshot.load(framework="pt")):
+            if cached:
+                read()
+            else:
+                with pytest.raises(ca.SnapshotError, match="could not be read: Input/output err"):
+                    read()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+def test_a_mapped_file_is_let_go_of_when_it_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def is_mapped() -> bool:
+        return str(snapshot.path) in Path("/proc/self/maps").read_text("utf-8")
+
+    monkeypatch.setattr("cosanneal.snapshots.reader.is_cached", lambda *_: True)
+    arrays = {f"layer {i}": np.full(3_000_000, i, np.uint8) for i in range(8)}
+    snapshot = write(SnapshotStore(tmp_path), arrays=arrays)
+    with snapshot.open() as tensors:
+        tensors.verify()
+        tensors.load()
+        assert is_mapped()
+    assert not is_mapped()
 
 
 def test_a_snapshot_replaced_while_it_is_read_is_not_mixed_up(tmp_path: Path) -> None:

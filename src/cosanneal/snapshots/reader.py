@@ -9,6 +9,7 @@ in the file, not for what its header claims.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import mmap
 import os
@@ -17,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Self
+from typing import Any, BinaryIO, Final, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +26,12 @@ from xxhash import xxh3_128
 
 from ..core.documents import open_regular, parse_document
 from ..core.errors import SnapshotError, shown
+from .disk import is_cached
 from .file import DTYPES, FORMAT_VERSION, MAX_HEADER_BYTES, count_bytes, digest_of
 from .finite import all_finite, is_meant
+
+T = TypeVar("T")
+Piece = TypeVar("Piece", bytes, bytes | memoryview)
 
 # safetensors' code -> the framework's name.
 _NAMES: Final[Mapping[str, str]] = {code: name for name, (code, _) in DTYPES.items()}
@@ -140,15 +145,9 @@ class SnapshotReader(Mapping[str, NDArray[Any]]):
     def __getitem__(self, name: str) -> NDArray[Any]:
         at = self._places[name]
         dtype = self._numpy_dtype(name)
-        self._refuse_closed()
-        if self._map is None:
-            try:
-                self._map = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
-            except (OSError, ValueError) as error:
-                raise self._error(str(error)) from error
-        if len(self._map) < at.stop:
+        data = self._mapped()[at.start : at.stop]
+        if len(data) < at.stop - at.start:
             raise self._damaged(name)
-        data = memoryview(self._map)[at.start : at.stop]
         if self._verify and name not in self._checked:
             if xxh3_128(data).hexdigest() != at.digest:
                 raise self._damaged(name)
@@ -164,11 +163,17 @@ class SnapshotReader(Mapping[str, NDArray[Any]]):
         return self._chunks(name, size, verify=self._verify)
 
     def _chunks(self, name: str, size: int, *, verify: bool) -> Iterator[bytes]:
+        return self._pieces(name, size, self._read_at, verify=verify)
+
+    def _pieces(
+        self, name: str, size: int, read: Callable[[int, int], Piece], *, verify: bool
+    ) -> Iterator[Piece]:
+        """The bytes of a tensor as `read` gives them, of a place and so many; and their digest."""
         at = self._places[name]
         digest = xxh3_128()
         for start in range(at.start, at.stop, size):
             wanted = min(size, at.stop - start)
-            chunk = self._read_at(start, wanted)
+            chunk = read(start, wanted)
             if len(chunk) < wanted:
                 raise self._damaged(name)
             if verify:
@@ -189,6 +194,29 @@ class SnapshotReader(Mapping[str, NDArray[Any]]):
             except OSError as error:
                 raise self._error(error.strerror or str(error)) from error
 
+    def _mapped(self) -> memoryview:
+        """The whole file, as it is mapped into memory."""
+        self._refuse_closed()
+        if self._map is None:
+            try:
+                self._map = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
+            except (OSError, ValueError) as error:
+                raise self._error(str(error)) from error
+        return memoryview(self._map)
+
+    def _fastest(self) -> Callable[[int, int], bytes | memoryview]:
+        """What gives so many bytes from a place on, with the least work.
+
+        A disk that fails under a mapped file ends the process, and under a read is an error.
+        What is in memory needs no disk, and no copy.
+        """
+        self._refuse_closed()
+        size = max((at.stop for at in self._places.values()), default=0)
+        if size < _MUCH_BYTES or not is_cached(self._file.fileno(), size):
+            return self._read_at
+        whole = self._mapped()
+        return lambda start, size: whole[start : start + size]
+
     def load(self, framework: str = "numpy") -> dict[str, Any]:
         """All tensors by name, as arrays of the framework (safetensors' names for them).
 
@@ -199,7 +227,7 @@ class SnapshotReader(Mapping[str, NDArray[Any]]):
                 framework has no such dtype.
         """
         if framework in ("numpy", "np"):
-            return {name: self._copy(name) for name in self}
+            return self._of_each(functools.partial(self._copy, self._fastest()))
         import safetensors  # which frameworks' extras bring along
 
         if self._verify:
@@ -232,22 +260,26 @@ class SnapshotReader(Mapping[str, NDArray[Any]]):
             SnapshotError: one of them is not what was written; the message names it.
         """
         reporting = threading.Lock()
+        read = self._fastest()
 
         def check(name: str) -> None:
-            for chunk in self._chunks(name, _CHUNK_BYTES, verify=True):
+            for piece in self._pieces(name, _CHUNK_BYTES, read, verify=True):
                 if progress is not None:
                     with reporting:
-                        progress(len(chunk))
+                        progress(len(piece))
 
+        self._of_each(check)
+
+    def _of_each(self, make: Callable[[str], T]) -> dict[str, T]:
+        """What is made of each tensor, of several at once where there is much to do."""
         sizes = {name: at.stop - at.start for name, at in self._places.items()}
         if sum(sizes.values()) < _MUCH_BYTES:
-            for name in self:
-                check(name)
-            return
+            return {name: make(name) for name in self}
+        # The largest first: the last to be begun should not take long.
+        names = sorted(sizes, key=sizes.__getitem__, reverse=True)
         with ThreadPoolExecutor(min(os.cpu_count() or 1, _MOST_THREADS)) as pool:
-            # The largest first: the last to be begun should not take long.
-            for _ in pool.map(check, sorted(sizes, key=sizes.__getitem__, reverse=True)):
-                pass
+            made = dict(zip(names, pool.map(make, names), strict=True))
+        return {name: made[name] for name in self}
 
     def first_nonfinite(self) -> str | None:
         """The first tensor with a NaN or an infinity; see `finite.first_nonfinite`."""
@@ -270,12 +302,12 @@ class SnapshotReader(Mapping[str, NDArray[Any]]):
         # Unmapped when the last array over it is gone.
         self._map = None
 
-    def _copy(self, name: str) -> NDArray[Any]:
+    def _copy(self, read: Callable[[int, int], bytes | memoryview], name: str) -> NDArray[Any]:
         at = self._places[name]
         dtype = self._numpy_dtype(name)
         data = np.empty(at.stop - at.start, np.uint8)
         filled = 0
-        for chunk in self.chunks(name):
+        for chunk in self._pieces(name, _CHUNK_BYTES, read, verify=self._verify):
             data[filled : filled + len(chunk)] = np.frombuffer(chunk, np.uint8)
             filled += len(chunk)
         return np.ndarray(at.shape, dtype, buffer=data)
