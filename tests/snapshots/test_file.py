@@ -5,16 +5,18 @@ from __future__ import annotations
 import errno
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import safetensors
 import safetensors.numpy
 from xxhash import xxh3_128
 
 import cosanneal as ca
-from cosanneal.snapshots import SnapshotStore
+from cosanneal.snapshots import SnapshotStore, disk, file
 from cosanneal.snapshots.file import TensorBytes, write_file
 from tests.shared.files import ARRAYS, write
 
@@ -113,6 +115,73 @@ def test_the_file_is_durable_before_it_has_its_name(
     monkeypatch.setattr(Path, "replace", replace)
     write(SnapshotStore(tmp_path))
     assert calls == ["sync file", "rename", "sync folder"]
+
+
+def test_a_large_file_is_the_same_whatever_the_system_does_of_it_early(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chance = np.random.default_rng(0)
+    arrays = {
+        "large": chance.standard_normal((5, 1 << 20)),
+        "middle": chance.standard_normal((2001, 1000), np.float32),
+        "none": np.ones((0, 3), np.float32),
+        "odd": chance.integers(0, 256, 9_000_001, np.uint8),
+    }
+    calls: list[tuple[str, int]] = []
+
+    def note(module: Any, name: str) -> None:
+        real = getattr(module, name)
+
+        def noted(*given: int) -> None:
+            calls.append((name, given[-1]))
+            real(*given)
+
+        monkeypatch.setattr(module, name, noted)
+
+    (tmp_path / "helped").mkdir()
+    for module, name in ((file, "reserve"), (file, "begin_writing"), (os, "fsync")):
+        note(module, name)
+    helped = write(SnapshotStore(tmp_path / "helped"), arrays=arrays).path
+    size = helped.stat().st_size
+    assert size > 5 << 23
+    assert calls[0] == ("reserve", size)
+    # All is sent to the disk but the rest, which the file's sync has left to do; then the folder.
+    assert [name for name, _ in calls[1:]] == [*["begin_writing"] * 3, "fsync", "fsync"]
+    assert 0 <= size - sum(given for name, given in calls if name == "begin_writing") < 17 << 20
+    monkeypatch.setattr(disk, "_KNOWN", False)
+    alone = write(SnapshotStore(tmp_path / "alone"), arrays=arrays).path
+    assert alone.read_bytes() == helped.read_bytes()
+    loaded = safetensors.numpy.load_file(helped)
+    assert all(np.array_equal(loaded[name], array) for name, array in arrays.items())
+    with safetensors.safe_open(helped, "np") as opened:
+        digests = json.loads(opened.metadata()["digests"])
+    assert digests == {name: xxh3_128(each.tobytes()).hexdigest() for name, each in arrays.items()}
+
+
+def test_a_large_file_without_room_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if sys.platform != "linux":
+        pytest.skip("the file is Linux' /dev/full")
+    reserve = file.reserve
+
+    def full(descriptor: int, size: int) -> None:
+        reserve(descriptor, size)
+        device = os.open("/dev/full", os.O_WRONLY)
+        os.dup2(device, descriptor)
+        os.close(device)
+
+    monkeypatch.setattr(file, "reserve", full)
+    with pytest.raises(ca.SnapshotError, match="could not be written: No space left on device"):
+        write(SnapshotStore(tmp_path), arrays={"large": np.ones(1 << 22)})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("shape", [(), (6,), (2, 3), (0, 3)])
+def test_bytes_are_taken_in_any_view(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    array = np.arange(np.prod(shape), dtype=np.float32).reshape(shape) + 1
+    write_file(tmp_path / "x", {"a": TensorBytes("float32", shape, array.data)}, {})
+    assert np.array_equal(safetensors.numpy.load_file(tmp_path / "x")["a"], array)
 
 
 def test_tensors_of_the_wrong_size_are_refused(tmp_path: Path) -> None:

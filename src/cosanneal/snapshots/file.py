@@ -16,21 +16,19 @@ that is synced before the rename.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-import os
 import struct
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, BinaryIO, Final, TypeAlias
 
 from xxhash import xxh3_128
 
 from ..core.atomic import replacing
 from ..core.errors import SnapshotError
+from .disk import begin_writing, reserve
 
 FORMAT_VERSION: Final = 1
 
@@ -63,8 +61,12 @@ DTYPES: Final[Mapping[str, tuple[str, int]]] = {
 # The shape and the dtype's name of each tensor, by name.
 Layout: TypeAlias = Mapping[str, tuple[tuple[int, ...], str]]
 
-# From so much data on, syncing takes long enough to be begun early.
+# From so much data on, writing takes so long that the system is told of it early; and as much
+# is sent to the disk at once.
 _LARGE_BYTES: Final = 1 << 24
+
+# Small enough for the processor's cache, and so large that a call costs little beside it.
+_PIECE_BYTES: Final = 1 << 22
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,8 @@ class TensorBytes:
 def write_file(path: Path, tensors: Mapping[str, TensorBytes], metadata: Mapping[str, str]) -> None:
     """Write a snapshot file so that `path` is either all there, durably, or not there.
 
-    The digests are computed beside the writing, and put into the header at the end.
+    Each piece of the data is digested and written while the processor has it at hand; the
+    digests are put into the header at the end.
 
     Raises:
         SnapshotError: a tensor that the format cannot hold, or an error of the
@@ -103,15 +106,33 @@ def write_file(path: Path, tensors: Mapping[str, TensorBytes], metadata: Mapping
     )
     with replacing(path, error=SnapshotError, advice=advice) as file:
         file.write(room)
-        with _digesting({name: tensors[name].data for name in order}) as digests:
-            for name in order:
-                file.write(tensors[name].data)
-            if sum(tensor.data.nbytes for tensor in tensors.values()) >= _LARGE_BYTES:
-                # The disk has long to do; it may begin before the digests are there.
-                file.flush()
-                os.fsync(file.fileno())
+        digests = _write_data(file, {name: tensors[name].data for name in order}, len(room))
         file.seek(0)
-        file.write(_encoded(layout, metadata, digests()))
+        file.write(_encoded(layout, metadata, digests))
+
+
+def _write_data(file: BinaryIO, parts: Mapping[str, memoryview], start: int) -> dict[str, str]:
+    """Write the tensors from there on; their digests."""
+    end = start + sum(data.nbytes for data in parts.values())
+    is_large = end >= _LARGE_BYTES
+    if is_large:
+        file.flush()
+        reserve(file.fileno(), end)
+    digests: dict[str, str] = {}
+    begun = written = start
+    for name, data in parts.items():
+        digest = xxh3_128()
+        data = data.cast("B") if data.nbytes else data  # of no elements there is no such view
+        for at in range(0, data.nbytes, _PIECE_BYTES):
+            piece = data[at : at + _PIECE_BYTES]
+            digest.update(piece)
+            file.write(piece)
+            written += piece.nbytes
+            if is_large and written - begun >= _LARGE_BYTES:
+                begin_writing(file.fileno(), begun, written - begun)
+                begun = written
+        digests[name] = digest.hexdigest()
+    return digests
 
 
 def plan_header(layout: Layout, metadata: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
@@ -196,31 +217,6 @@ def _encoded(layout: Layout, metadata: Mapping[str, str], digests: Mapping[str, 
     header, _ = plan_header(layout, {**metadata, "digests": stated})
     header["__metadata__"]["digest"] = digest_of(header)
     return encode_header(header)
-
-
-@contextlib.contextmanager
-def _digesting(parts: Mapping[str, memoryview]) -> Iterator[Callable[[], dict[str, str]]]:
-    """Compute the digests in a thread while the body runs; afterwards the call has them."""
-    found: list[dict[str, str]] = []
-
-    def work() -> None:
-        found.append({name: xxh3_128(data).hexdigest() for name, data in parts.items()})
-
-    def digests() -> dict[str, str]:
-        if not found:  # there was no thread to be had
-            work()
-        return found[0]
-
-    thread = threading.Thread(target=work, name="cosanneal-digest")
-    try:
-        thread.start()
-    except RuntimeError:
-        yield digests
-        return
-    try:
-        yield digests
-    finally:
-        thread.join()
 
 
 def first_mismatch(found: Layout, expected: Layout, *, owner: str = "the model") -> str | None:
