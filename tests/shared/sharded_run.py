@@ -77,6 +77,14 @@ def record(folder: Path, model: nn.Module, **options: Any) -> None:
             recorder.step()
 
 
+def frozen(rank: int = 0) -> nn.Module:
+    """A model with a layer that is not trained, and a buffer that is another in each process."""
+    model = make()
+    model.get_submodule("0").requires_grad_(False)
+    model.register_buffer("seen", torch.full((2, 2), float(rank)))
+    return model
+
+
 def sharded(model: nn.Module, how: str) -> nn.Module:
     """The model as an engine has it; "root" is FSDP2's that gathers all layers at once."""
     if how != "root":
@@ -134,9 +142,8 @@ def main() -> None:
     if os.environ["RANK"] == "0":  # alone, for there is no group yet
         record(work / "run", make())
         record(work / "normed", Normed())
-        part = make()
-        part.get_submodule("0").requires_grad_(False)
-        record(work / "part", part, which="trainable")
+        record(work / "part", frozen(), which="trainable")
+        record(work / "all", frozen().requires_grad_())
         record(work / "damaged", make())
         newest = sorted((work / "damaged").iterdir())[-1]
         newest.write_bytes(newest.read_bytes()[:-1] + b"?")
@@ -169,15 +176,13 @@ def main() -> None:
     results["dealt alone"] = [*found(ensemble(make()), DataLoader(data, batch_size=1), None)]
 
     # Members that are a part; and others that stay in memory meanwhile.
-    frozen = make()
-    frozen.get_submodule("0").requires_grad_(False)
-    of_part = ensemble(spread(make(), "fsdp2"), "part")
+    of_part = ensemble(spread(frozen(rank), "fsdp2"), "part")
     results["part"] = [
         of_part.predict(data.x, mode=mode).tolist() for mode in ("stream", "resident")
     ]
-    results["part alone"] = [ensemble(frozen, "part").predict(data.x).tolist()] * 2
-    both = [work / "run", work / "part"]
-    for name, model in (("both", spread(make(), "fsdp2")), ("both alone", make())):
+    results["part alone"] = [ensemble(frozen(), "part").predict(data.x).tolist()] * 2
+    both = [work / "all", work / "part"]
+    for name, model in (("both", spread(frozen(rank), "fsdp2")), ("both alone", frozen())):
         of_both = SnapshotEnsemble(model, both, outputs="logits")
         results[name] = of_both.predict(data.x, mode="resident").tolist()
 

@@ -12,7 +12,7 @@ import json
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -173,6 +173,11 @@ class LentModel:
             return leaf if line is None or not isinstance(leaf, Tensor) else line.first(leaf)
 
         return map_leaves(one, output)
+
+    def common(self, name: str, value: Tensor) -> Tensor:
+        """The first process' value of a tensor; one that was gathered is the same in all."""
+        shared = self._line is None or is_shard(self.tensors[name])
+        return value if shared else cast(Line, self._line).first(value)
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
@@ -343,7 +348,11 @@ def unsharded(copy: WorkingCopy | LentModel, what: str, remedy: str) -> WorkingC
 
 
 class OwnCapture(ModuleCapture):
-    """What a module in shards has of its own, also while it is lent."""
+    """What a module in shards has of its own, also while it is lent; the same in all processes.
+
+    Where each has another, as of a buffer that is no DTensor, it is the first one's, for that
+    one's was recorded.
+    """
 
     def __init__(self, lent: LentModel) -> None:
         super().__init__(lent.module)
@@ -352,7 +361,12 @@ class OwnCapture(ModuleCapture):
     def tensors(self, *args: Any, **options: Any) -> dict[str, Tensor]:
         """The tensors, as `ModuleCapture.tensors` gives them."""
         self._lent.show_own()
-        return super().tensors(*args, **options)
+        found = super().tensors(*args, **options)
+        return {name: self._lent.common(name, value) for name, value in found.items()}
+
+    def stamps(self, names: Collection[str]) -> dict[str, object]:
+        """Others each time, so that all processes look at the same tensors anew."""
+        return {name: object() for name in names}
 
 
 class Dealing:
