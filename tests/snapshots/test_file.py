@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import safetensors
 import safetensors.numpy
+from numpy.typing import NDArray
 from xxhash import xxh3_128
 
 import cosanneal as ca
@@ -121,7 +122,7 @@ def test_a_large_file_is_the_same_whatever_the_system_does_of_it_early(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chance = np.random.default_rng(0)
-    arrays = {
+    arrays: dict[str, NDArray[Any]] = {
         "large": chance.standard_normal((5, 1 << 20)),
         "middle": chance.standard_normal((2001, 1000), np.float32),
         "none": np.ones((0, 3), np.float32),
@@ -163,7 +164,7 @@ def test_a_large_file_without_room_leaves_nothing_behind(
 ) -> None:
     if sys.platform != "linux":
         pytest.skip("the file is Linux' /dev/full")
-    reserve = file.reserve
+    reserve = disk.reserve
 
     def full(descriptor: int, size: int) -> None:
         reserve(descriptor, size)
