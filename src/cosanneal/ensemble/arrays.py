@@ -68,10 +68,10 @@ def widen(array: Any) -> Any:
     JAX nor TensorFlow has float64 on every device and in every mode.
     """
     if _is_a(array, "torch", "Tensor"):
-        device = "cpu" if array.device.type == "mps" else array.device
         torch = sys.modules["torch"]
+        array = array.detach() if array.requires_grad else array
         dtype = torch.complex128 if array.is_complex() else torch.float64
-        return array.detach().to(device=device, dtype=dtype)
+        return array.to("cpu", dtype) if array.device.type == "mps" else array.to(dtype)
     if as_numpy(array).dtype.kind == "c":
         return as_numpy(array).astype(np.complex128)
     return as_floats(array)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,6 +12,7 @@ import pytest
 import safetensors.torch
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import cosanneal as ca
 from cosanneal.adapters.torch import SnapshotEnsemble, SnapshotRecorder
@@ -468,3 +470,33 @@ def test_an_axis_that_cannot_be_the_classes_is_refused(tmp_path: Path, axis: Any
     recorded(tmp_path, network())
     with pytest.raises(ca.EnsembleError, match=r"`class_axis` must be an axis other than"):
         SnapshotEnsemble(network(), tmp_path, class_axis=axis)
+
+
+class Counted(TorchDispatchMode):
+    """Counts torch's operations, by name."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.counts[str(func)] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_member_more_costs_no_operation_that_changes_nothing(tmp_path: Path) -> None:
+    """A pass, its least and greatest number, float64, softmax and sum."""
+    model = recorded(tmp_path, nn.Linear(4, 3))
+    x = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+
+    def counted(members: int) -> Counter[str]:
+        ensemble = SnapshotEnsemble(model, tmp_path, last=members)
+        ensemble.predict(x, mode="resident")  # which reads the members, and looks at the model once
+        seen = Counted()
+        with seen:
+            ensemble.predict(x, mode="resident")
+        return seen.counts
+
+    more = counted(4) - counted(3)
+    assert sum(more.values()) == 8
+    assert {"aten.addmm.default", "aten._softmax.default", "aten.add_.Tensor"} <= {*more}

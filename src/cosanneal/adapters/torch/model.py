@@ -7,7 +7,6 @@ has a member's, and without one one number for each tensor.
 from __future__ import annotations
 
 import copy
-import functools
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -207,7 +206,7 @@ class TorchModel:
             x,
             batch_size=batch_size,
             arrays=Tensor,
-            convert=functools.partial(_converted, like=list(self._state().values())),
+            convert=lambda array: _converted(array, list(self._state().values())),
             training=training,
             name=name,
             whole=self.forward is not None,

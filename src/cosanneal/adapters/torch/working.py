@@ -120,11 +120,11 @@ class WorkingCopy:
         Raises:
             EnsembleError: a name that no module holds.
         """
-        unknown = sorted(tensors.keys() - self._slots.keys())
-        if unknown:
+        if not tensors.keys() <= self._slots.keys():
+            unknown = min(tensors.keys() - self._slots.keys())
             raise EnsembleError(
                 "The model must hold the tensors of its state under their names. "
-                f"Received: {unknown[0]!r} in the state, which no module holds"
+                f"Received: {unknown!r} in the state, which no module holds"
             )
         if not self.derives:
             self._exchange(tensors)

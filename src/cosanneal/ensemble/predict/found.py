@@ -365,19 +365,18 @@ class _Numbers:
 
     def __init__(self, output: Any) -> None:
         self.shape = tuple(output.shape)
-        name = str(output.dtype).rpartition(".")[-1]
+        self._dtype = output.dtype
         torch = sys.modules.get("torch")
         if torch is not None and isinstance(output, torch.Tensor):
-            output = output.detach()
+            output = output.detach() if output.requires_grad else output
+            self.ordered = output.is_floating_point() or not output.is_complex()
             self._array = output if output.is_floating_point() else output.double()
-            self.ordered = not output.is_complex()
         else:
             array = as_numpy(output)
             self.ordered = array.dtype.kind != "c"
             # numpy does not know the floats that others have added to it well.
             known = array.dtype.kind in "fc" and array.dtype.isbuiltin == 1
             self._array = array if known else array.astype(np.float32)
-        self._eps = EPS.get(name, _SLACK)
         if not self.ordered:
             self.least = self.most = 0.0
         elif hasattr(self._array, "aminmax"):
@@ -388,7 +387,9 @@ class _Numbers:
     @property
     def are_between_0_and_1(self) -> bool:
         """Whether all are, but for rounding."""
-        return self.ordered and self.least >= 0 and self.most <= 1 + self._tolerance(1)
+        # The tolerance, which takes longer, is asked for where it matters alone.
+        likely = self.ordered and self.least >= 0 and self.most <= 1 + _SLACK
+        return likely and self.most <= 1 + self._tolerance(1)
 
     @property
     def described(self) -> str:
@@ -421,4 +422,5 @@ class _Numbers:
 
     def _tolerance(self, count: int) -> float:
         """By how much the sum of so many numbers may be off by rounding."""
-        return min(4 * self._eps * math.sqrt(count), _SLACK)
+        eps = EPS.get(str(self._dtype).rpartition(".")[-1], _SLACK)
+        return min(4 * eps * math.sqrt(count), _SLACK)

@@ -65,7 +65,7 @@ class Rule:
         if self.pooling != "log-probabilities":
             if total is None:
                 return part * weight
-            total += part * weight
+            total += part if weight == 1 else part * weight
             return total
         one = weight * namespace(part).exp(part - _finite(part)), part
         return one if total is None else self.joined(total, one)
