@@ -77,6 +77,7 @@ def found(ensemble: Any, loader: Any, y: Any = None) -> Iterator[Any]:
     yield ensemble.evaluate(loader, y)
     averaged = ensemble.average_weights(loader, y, barrier=10.0)
     yield [averaged.scores, {name: each.tolist() for name, each in averaged.weights.items()}]
+    yield [averaged.temperature, averaged.calibrated_scores, averaged.predict(loader).tolist()]
 
 
 def one_by_one(loader: Any) -> DataLoader[Any]:

@@ -88,7 +88,6 @@ from .score.selective import risk_at_coverage as risk_at_coverage
 from .score.selective import risk_coverage as risk_coverage
 from .score.uncertainty import Uncertainty as Uncertainty
 from .score.uncertainty import ValueUncertainty as ValueUncertainty
-from .weights.averaging import AveragedWeights as AveragedWeights
 from .weights.barrier import Interpolation as Interpolation
 from .weights.barrier import interpolate as interpolate
 from .weights.files import average_snapshots as average_snapshots
@@ -98,3 +97,4 @@ from .weights.means import exponential_weights as exponential_weights
 from .weights.means import greedy_soup as greedy_soup
 from .weights.means import interpolate_weights as interpolate_weights
 from .weights.means import lawa as lawa
+from .weights.one_model import AveragedWeights as AveragedWeights

@@ -31,7 +31,8 @@ from .predict.ragged import Ragged
 from .predict.taken import Taken
 from .predict.uncertainty import uncertainty_of, uncertainty_pool
 from .predict.validation import Validation
-from .weights.averaging import AveragedWeights, Averaging, Recipe, RecipeOptions
+from .weights.averaging import Averaging, Recipe, RecipeOptions
+from .weights.one_model import AveragedWeights
 
 
 class SnapshotEnsemble(Generic[ArrayT]):
@@ -346,17 +347,19 @@ class SnapshotEnsemble(Generic[ArrayT]):
             y_val: their true classes (or values), as in `fit`.
             train_data: input as in `predict`, from the training data: arrays,
                 or a loader, which may shuffle. Needed where the model has
-                running statistics, and for nothing else.
+                running statistics, and for nothing else. A sample of it is taken,
+                of 2048 by default (`samples=`).
             batch_size: of the validation data, where they are arrays, so many
                 samples at a time, as in `predict`.
             train_batch_size: of the training data, at most so many at a time, in
                 batches of about one size; by default all at once.
             output: of several outputs, the one by which to measure, as in `fit`.
-            options: `last`, `soup`, `decay`, `barrier` and `shares`, and which labels
-                count: see `RecipeOptions` and `LabelOptions`.
+            options: `last`, `soup`, `decay`, `barrier`, `shares`, `temperature`, `samples`
+                and `seed`, and which labels count: see `RecipeOptions` and `LabelOptions`.
 
         Returns:
-            The mean, its members and scores. The model, and `choice`, stay as they are.
+            The mean, its members, scores and temperature; its `predict` gives the prediction
+            of that one model. The model, and `choice`, stay as they are.
 
         Raises:
             EnsembleError: a barrier between two members; no training data for a
@@ -372,7 +375,7 @@ class SnapshotEnsemble(Generic[ArrayT]):
         recipe = Recipe.of(len(self), **options)
         taken = self._taken if x_val is None else self._taken.only(output)
         averaging = Averaging(
-            self.model, self._members, taken.found.spec, recipe, train_data, train_batch_size
+            *(self.model, self._members, taken, recipe, train_data, train_batch_size, self._taken)
         )
         with self.model.same_randomness():
             if x_val is not None:

@@ -7,7 +7,7 @@ brings another framework writes one such class.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, TypeVar
@@ -133,7 +133,9 @@ class Model(Protocol[ArrayT]):
             EnsembleError: there are some that cannot be estimated.
         """
 
-    def estimate(self, weights: Weights, layers: Sequence[str], batches: Batches) -> Weights:
+    def estimate(
+        self, weights: Weights, layers: Sequence[str], batches: Iterable[Batch]
+    ) -> Weights:
         """The `weights`, with these `layers`' statistics as if all `batches` had come in one."""
 
     def same_randomness(self) -> AbstractContextManager[object]:

@@ -360,7 +360,7 @@ def test_statistics_need_data_and_nothing_else_does(tmp_path: Path) -> None:
     with pytest.raises(EnsembleError, match=r"`train_batch_size` must be left out where `train_"):
         ensemble.average_weights(train_data=Loader(x, [30]), train_batch_size=3, barrier=math.inf)
     with pytest.raises(EnsembleError, match=r"`train_data`.*more than once.*give the loader"):
-        ensemble.average_weights(x, y, train_data=iter([x]), barrier=math.inf)
+        ensemble.average_weights(x, y, train_data=iter([x]), samples=None, barrier=1e9)
     plain = recorded(tmp_path / "plain", [nn.Sequential(nn.Linear(3, 2)) for _ in range(2)])
     unused = Loader(x, [30])
     found = SnapshotEnsemble(plain, tmp_path / "plain").average_weights(

@@ -107,10 +107,15 @@ _ENSEMBLE: dict[str, set[str]] = {
     },
     "weights": {"arrays", "predict.pooling"},
     "weights.barrier": {"weights"},
+    # What was made of several members predicts, at a temperature.
+    "weights.one_model": {
+        *("arrays", "choose", "members", "model", "weights.barrier", "predict"),
+        *("predict.modes", "predict.outputs", "predict.taken"),
+    },
     "weights.averaging": {
-        *("arrays", "labels", "score", "choose.choice", "members", "model", "weights"),
-        *("weights.barrier", "predict", "predict.batches", "predict.outputs", "predict.pooling"),
-        *("predict.gaussian", "predict.validation"),
+        *("arrays", "labels", "score", "choose", "choose.choice", "members", "model", "weights"),
+        *("weights.barrier", "weights.one_model", "predict", "predict.batches", "predict.outputs"),
+        *("predict.pooling", "predict.gaussian", "predict.taken", "predict.validation"),
     },
 }
 # On top, and the document of all of it above.

@@ -78,6 +78,8 @@ class SnapshotEnsemble(Ensemble[Any]):
         >>> ensemble.predict(x).shape
         (50, 3)
         >>> found = ensemble.average_weights(x, jnp.arange(50) % 3)
+        >>> found.predict(x).shape  # of the one model, at its temperature
+        (50, 3)
         >>> predictions = apply_fn(found.weights, x)
 
         With a module of flax that has BatchNorm, params are all of its

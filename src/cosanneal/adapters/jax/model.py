@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, cast
 
@@ -148,6 +148,7 @@ class JaxModel:
             name=name,
             pick=_picked,
             cut=_cut,
+            take=_at,
             # What was laid out over several devices is left so.
             usual_size=None if any(map(_is_laid_out, arrays)) else BATCH_SIZE,
             rows=_rows,
@@ -190,7 +191,7 @@ class JaxModel:
             )
         return ()
 
-    def estimate(self, weights: Weights, layers: object, batches: Batches) -> Weights:  # noqa: ARG002
+    def estimate(self, weights: Weights, layers: object, batches: Iterable[Batch]) -> Weights:  # noqa: ARG002
         def predicted(named: Mapping[str, Any], batch: Batch) -> jax.Array:
             found = jax.tree.leaves(_run(self.apply_fn, self.export(named), batch))
             arrays = [jnp.ravel(each) for each in found if self.is_array(each)]
@@ -288,6 +289,24 @@ def _cut(array: Any, start: int, end: int) -> Any:
             "Argument `batch_size` must be a multiple of the devices that samples with explicit "
             f"axes lie over. Received: a batch of {end - start} samples, and {array.sharding}; "
             "leave it out for all at once"
+        ) from error
+
+
+def _at(array: Any, places: NDArray[np.intp]) -> Any:
+    """Samples of an array at some places; by numpy where it has explicit axes, as `_cut` has it.
+
+    Raises:
+        EnsembleError: so many samples cannot lie as the array does.
+    """
+    if not _has_explicit_axes(array):
+        return array[places]
+    try:
+        return jax.device_put(np.asarray(array)[places], array.sharding)
+    except ValueError as error:
+        raise EnsembleError(
+            "Argument `samples` must be a multiple of the devices that samples with explicit axes "
+            f"lie over. Received: samples={len(places)}, and {array.sharding}; give another, or "
+            "samples=None for all"
         ) from error
 
 

@@ -6,7 +6,7 @@ What they are is not known beforehand: any leaf that a batch moves is one.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ...core.errors import EnsembleError
 from ...ensemble.arrays import as_floats, narrow
 from ...ensemble.model import Batch
-from ...ensemble.predict.batches import Batches, arrays_of
+from ...ensemble.predict.batches import arrays_of
 from ...ensemble.weights.means import has_mean
 from ...ensemble.weights.moments import Moments
 from .layouts import Average, Known
@@ -30,7 +30,7 @@ Predicted: TypeAlias = Callable[[Named, Batch], Any]
 
 
 def estimate(
-    named: Named, known: Known, batches: Batches, moved_by: MovedBy, predicted: Predicted
+    named: Named, known: Known, batches: Iterable[Batch], moved_by: MovedBy, predicted: Predicted
 ) -> dict[str, Any]:
     """Params by name with the running statistics of the data, as if all had come in one batch.
 

@@ -68,6 +68,8 @@ class SnapshotEnsemble(Ensemble[NDArray[Any]]):
         >>> ensemble.predict(np.zeros((5, 2))).shape
         (5, 3)
         >>> found = ensemble.average_weights(np.zeros((5, 2)), np.arange(5) % 3)
+        >>> found.predict(np.zeros((5, 2))).shape  # of the one model, at its temperature
+        (5, 3)
         >>> model.set_weights(found.weights)
 
         With a model of several outputs, of which one is averaged:

@@ -13,7 +13,7 @@ import h5py
 import keras
 
 from ...core.errors import SnapshotError
-from ...ensemble.weights.averaging import AveragedWeights
+from ...ensemble.weights.one_model import AveragedWeights
 from ...snapshots.capture import HostBuffers
 from ...snapshots.export import check_format, exporting, write_arrays, write_snapshot
 from ...snapshots.load import fitting_tensors

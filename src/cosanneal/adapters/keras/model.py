@@ -11,7 +11,7 @@ import random
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any, Final
 
@@ -179,6 +179,7 @@ class KerasModel:
             label_names=[each for each in LABEL_NAMES if each not in input_names(self.model)],
             lists=True,
             usual_size=size if size is not None or stateful else BATCH_SIZE,
+            take=_at,
             rows=_rows if size is None else None,
             linked=stateful,
         )
@@ -195,7 +196,9 @@ class KerasModel:
     def running_statistics(self, members: object) -> Sequence[str]:  # noqa: ARG002
         return moving_layers(self.model)
 
-    def estimate(self, weights: Weights, layers: Sequence[str], batches: Batches) -> Weights:
+    def estimate(
+        self, weights: Weights, layers: Sequence[str], batches: Iterable[Batch]
+    ) -> Weights:
         # Not as compiled before, which knows the layers as they were.
         forward = self.forward or (lambda model, x: model(x, training=False))
         with self._given() as give:
@@ -425,11 +428,12 @@ def _copied(model: keras.Model) -> keras.Model | None:
 def _rows(batch: Batch, places: NDArray[np.intp]) -> Batch | None:
     """Some samples of a batch as one of a few sizes, where that is less than the whole."""
     at = bucket(places, rows_of(batch) or 0)
+    return None if at is None else map_arrays(lambda array: _at(array, at), batch)
 
-    def taken(array: Any) -> Any:
-        return array[at] if isinstance(array, np.ndarray) else ops.take(array, at, axis=0)
 
-    return None if at is None else map_arrays(taken, batch)
+def _at(array: Any, places: NDArray[np.intp]) -> Any:
+    """The samples of an array at some places."""
+    return array[places] if isinstance(array, np.ndarray) else ops.take(array, places, axis=0)
 
 
 class _Sequence:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -11,7 +11,6 @@ import numpy as np
 from ...core.errors import EnsembleError
 from ...ensemble.arrays import as_floats, narrow
 from ...ensemble.model import Batch
-from ...ensemble.predict.batches import Batches
 from ...ensemble.weights.moments import Moments
 from .calls import calls_replaced
 from .names import array_of, free_name, named_weights
@@ -33,7 +32,7 @@ def estimate(
     model: keras.Model,
     weights: Mapping[str, Any],
     layers: Sequence[str],
-    batches: Batches,
+    batches: Iterable[Batch],
     run: Callable[[Batch], object],
 ) -> dict[str, Any]:
     """Weights with the running statistics of the data, as if all had come in one batch.

@@ -75,6 +75,8 @@ class SnapshotEnsemble(Ensemble[Tensor]):
         >>> ensemble.predict(x).shape
         torch.Size([50, 3])
         >>> found = ensemble.average_weights(x, torch.arange(50) % 3)
+        >>> found.predict(x).shape  # of the one model, at its temperature
+        torch.Size([50, 3])
         >>> model.load_state_dict(found.weights)
         <All keys matched successfully>
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ...core.errors import MissingExtraError, SnapshotError
-from ...ensemble.weights.averaging import AveragedWeights
+from ...ensemble.weights.one_model import AveragedWeights
 from ...snapshots.export import check_format, exporting, write_arrays, write_snapshot
 from ...snapshots.load import fitting_tensors
 from ...snapshots.store import Snapshot

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final, cast
 
@@ -240,7 +240,7 @@ class TorchModel:
         return moving_layers(unsharded(self.copy, "average_weights", _FILES).module, members)
 
     def estimate(
-        self, weights: dict[str, Tensor], layers: Sequence[str], batches: Batches
+        self, weights: dict[str, Tensor], layers: Sequence[str], batches: Iterable[Batch]
     ) -> dict[str, Tensor]:
         with self.running(lambda output: output) as run:
             self._put(weights)

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from ...core.errors import EnsembleError
 from ...ensemble.arrays import narrow, widen
 from ...ensemble.model import Batch
-from ...ensemble.predict.batches import Batches
 from ...ensemble.weights.moments import Moments
 from .state import eager, plain_name
 
@@ -50,7 +49,7 @@ def estimate(
     model: nn.Module,
     weights: Mapping[str, Tensor],
     layers: Sequence[str],
-    batches: Batches,
+    batches: Iterable[Batch],
     run: Callable[[Batch], object],
 ) -> dict[str, Tensor]:
     """Weights with the running statistics of the data, as if all had come in one batch.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import hashlib
 import math
@@ -76,6 +77,7 @@ class Batches:
         pick: the numbers at some places of an array in its flat order, where
             the array's own indexing does not always give them.
         cut: the samples of an array from one place to another, likewise.
+        take: the samples of an array at some places, likewise.
         whole: whether batches are given as they come.
         label_names: the names of labels.
         lists: whether a list of arrays is several arguments, as a tuple is.
@@ -107,6 +109,7 @@ class Batches:
         name: str = "x",
         pick: Callable[[Any, NDArray[np.intp]], Any] | None = None,
         cut: Callable[[Any, int, int], Any] | None = None,
+        take: Callable[[Any, NDArray[np.intp]], Any] | None = None,
         whole: bool = False,
         label_names: Collection[str] = LABEL_NAMES,
         lists: bool = False,
@@ -121,6 +124,7 @@ class Batches:
         self._arrays, self._convert, self._whole = arrays, convert, whole
         self._label_names, self._training, self._name = label_names, training, name
         self._pick, self._cut = pick or _picked, cut or _sliced
+        self._take = take or (lambda array, places: array[places])
         self.shared: Shared = Shared(share)
         if training and share is not None:
             raise EnsembleError(
@@ -173,6 +177,24 @@ class Batches:
     def are_cut(self) -> bool:
         """Whether they are of arrays, and no loader's."""
         return self._loader is None
+
+    @property
+    def samples(self) -> int | None:
+        """How many samples arrays have; None of a loader, which does not say."""
+        return None if self._loader is not None else self._samples
+
+    def at(self, places: NDArray[np.intp]) -> Batches | None:
+        """The batches of the samples of arrays at some places, in order, without their labels.
+
+        None where an array lets nothing be taken of it, such as a nested tensor.
+        """
+        found = copy.copy(self)
+        try:
+            found._batch = map_leaves(lambda leaf: self._take(leaf, places), self._batch)
+        except (TypeError, IndexError, RuntimeError, NotImplementedError):
+            return None
+        found._samples, found._labels = len(places), {}
+        return found
 
     def some(self, batch: Any, places: NDArray[np.intp]) -> Any:
         """The samples of a batch at some places, in order, and maybe others after them.

@@ -13,6 +13,7 @@ from ...core.errors import EnsembleError, shown
 from ...core.warn import warn
 from ...snapshots.store import Snapshot
 from ..arrays import SMALLEST, as_floats, check_count
+from ..choose.calibration import row_temperature, tempered
 from ..choose.choice import Choice
 from ..labels import LabelOptions
 from ..members import Members
@@ -21,11 +22,14 @@ from ..predict.batches import Batches
 from ..predict.gaussian import GaussianPool, is_pair, pair_of
 from ..predict.outputs import OutputSpec
 from ..predict.pooling import Pool
+from ..predict.sample import SAMPLES, Sample, check_samples
+from ..predict.taken import Taken
 from ..predict.validation import Validation
 from ..score.metrics import METRICS, checked_rows, row_scores
 from ..score.regression import gaussian_nll, mse
 from .barrier import BARRIER, Interpolation, check_inner, check_tolerance, mean_too_high, too_high
 from .means import average_weights, exponential_weights, greedy_soup, interpolate_weights
+from .one_model import AveragedWeights, OneModel
 
 SoupName: TypeAlias = Literal["uniform", "greedy", "exponential"]
 
@@ -51,7 +55,13 @@ class RecipeOptions(LabelOptions, total=False):
             the mean all the same, with a warning where 0.1 would refuse it.
         shares: where to measure between two members, as shares of the way; by
             default at a quarter, a half and three quarters. Each takes a pass over
-            the validation data, and with running statistics one over the training data.
+            the validation data, and with running statistics one over the sample of the
+            training data.
+        temperature: whether the mean gets a temperature by the validation data; by default
+            it does, where these have classes or outcomes.
+        samples: from how many samples of the training data running statistics are estimated,
+            by default 2048, drawn at random; None for all. `AveragedWeights` says how.
+        seed: of the draw; 0 by default.
     """
 
     last: int | None
@@ -59,65 +69,9 @@ class RecipeOptions(LabelOptions, total=False):
     decay: float | None
     barrier: float
     shares: Sequence[float]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class AveragedWeights:
-    """The mean of some members' weights: one model, at the cost of one.
-
-    A mean of weights is a model only where the members lie in one valley of
-    the loss. So the loss (the log-loss, of values the MSE, or of means and variances
-    the MSE of that normal of one variance that has their Gaussian negative log-likelihood,
-    `exp(2 nll - 1) / (2 pi)`: a share of it means something, for it is positive) on the
-    validation data is measured first, on the straight line from each member
-    to the next. Where it rises by more than the tolerance above the line
-    between its ends, the mean is refused, by an error: a warning would leave
-    a model behind that is worse than each of its members. So it is where the
-    loss of the mean rises as much above that of its members.
-
-    Statistics, such as BatchNorm's, are those of the training data as if
-    all had come in one batch: each sample (and each position in it) counts
-    the same, whatever the batches' sizes, and the variance between batches
-    is part of it. While the data pass, every normalization layer normalizes
-    by the batch's own statistics, as in training, and dropout is off. So the
-    first one's statistics do not depend on the batches at all, and those of
-    deeper ones as little as the batches are large. On the way between two
-    members they are estimated at every point. A few thousand samples do. A
-    layer that the data do not reach keeps the mean of its statistics; and one
-    whose statistics are the same in all members (in Keras, one that is not
-    trained) was frozen, and keeps them.
-
-    Scores are by name: "log_loss", "brier" and "error"; of values "mse"; of means and
-    variances "gaussian_nll", "mse", and the loss, "equivalent_mse". They are
-    None, and the lists of them empty, where no validation data were given.
-
-    Args:
-        weights: the mean, in the framework's own form: for torch what
-            `load_state_dict` of the model takes; for JAX the pytree of the
-            params; for Keras what `set_weights` of the model takes.
-        members: the snapshots in it: oldest first, or of soup="greedy" in the
-            order in which they were taken.
-        shares: the share of each in the mean; they sum to 1.
-        scores: of the averaged model.
-        ensemble_scores: of the ensemble, as `predict` gives it.
-        member_scores: of each of `members` alone.
-        barriers: the loss on the way from each of `members` to the next; none of
-            soup="greedy".
-        statistics: whether running statistics were estimated anew.
-
-    Source: Izmailov et al., "Averaging Weights Leads to Wider Optima" (2018),
-    section 3; Wortsman et al., "Model Soups" (2022), recipe 1; Kaddour, "Latest
-    Weight Averaging" (2022); Frankle et al., "Linear Mode Connectivity" (2020).
-    """
-
-    weights: Any = field(repr=False)
-    members: tuple[Snapshot, ...]
-    shares: tuple[float, ...]
-    scores: dict[str, float] | None
-    ensemble_scores: dict[str, float] | None
-    member_scores: tuple[dict[str, float], ...]
-    barriers: tuple[Interpolation, ...]
-    statistics: bool
+    temperature: bool
+    samples: int | None
+    seed: int
 
 
 class Judge:
@@ -155,6 +109,25 @@ class Judge:
             "gaussian": ("gaussian_nll", "mse", "equivalent_mse"),
         }
         return dict.fromkeys(names.get(self._outputs, METRICS), math.inf)
+
+    def calibrated(
+        self, prediction: Any, otherwise: Any = None
+    ) -> tuple[float, dict[str, float] | None]:
+        """The temperature of the least log-loss, and the scores at it; of values 1, and none.
+
+        Args:
+            prediction: the probabilities.
+            otherwise: of outcomes, 1 less these, where that is known to more digits.
+        """
+        if self._outputs in _LOSSES:
+            return 1.0, None
+        rows, y = checked_rows(prediction, self._labels, self._class_axis, self._options)
+        if otherwise is not None:
+            more, _ = checked_rows(otherwise, self._labels, self._class_axis, self._options)
+            rows = np.stack([more[:, 1], rows[:, 1]], axis=1)
+        temperature = row_temperature(rows, y)
+        rows = tempered(rows, temperature, -1)
+        return temperature, {name: y.mean(row_scores(name, rows, y)) for name in METRICS}
 
     def _of_targets(self, prediction: Any) -> dict[str, float]:
         """The scores of a regression, whose targets have weights, but are no labels."""
@@ -219,6 +192,9 @@ class Recipe:
         tolerance: by how much the loss may rise, as a share of the ends' mean.
         inner: where to measure the loss between two members.
         options: which labels of the validation data count, and how much.
+        temperature: whether to fit one.
+        samples: of the training data, for statistics; None for all.
+        seed: by which they are drawn.
     """
 
     members: int
@@ -226,6 +202,9 @@ class Recipe:
     tolerance: float
     inner: tuple[float, ...]
     options: LabelOptions = field(default_factory=LabelOptions)
+    temperature: bool = True
+    samples: int | None = SAMPLES
+    seed: int = 0
 
     @classmethod
     def of(
@@ -237,6 +216,9 @@ class Recipe:
         decay: float | None = None,
         barrier: float = BARRIER,
         shares: Sequence[float] = (0.25, 0.5, 0.75),
+        temperature: bool = True,
+        samples: int | None = SAMPLES,
+        seed: int = 0,
         **options: Unpack[LabelOptions],
     ) -> Recipe:
         """The recipe for an ensemble of so many members, from what a user gives: `RecipeOptions`.
@@ -258,6 +240,9 @@ class Recipe:
             tolerance=check_tolerance(barrier),
             inner=check_inner(shares),
             options=options,
+            temperature=temperature,
+            samples=check_samples(samples),
+            seed=check_count("seed", seed, minimum=0),
         )
 
 
@@ -267,10 +252,11 @@ class Averaging:
     Args:
         model: the model that they are loaded into.
         members: what loads them.
-        spec: what the model's outputs are, as far as it is known.
+        taken: which of the model's outputs they are judged by.
         recipe: which are averaged, and how.
         train_data: what statistics are estimated from, where there are any.
         batch_size: of these data.
+        all_taken: all of the outputs, which are predicted.
 
     Raises:
         EnsembleError: there are running statistics, and no data; or a model in shards.
@@ -280,21 +266,24 @@ class Averaging:
         self,
         model: Model[Any],
         members: Members,
-        spec: OutputSpec,
+        taken: Taken,
         recipe: Recipe,
         train_data: Any,
         batch_size: int | None,
+        all_taken: Taken,
     ) -> None:
-        self._model, self._members, self._spec, self._recipe = model, members, spec, recipe
+        self._model, self._members, self._recipe = model, members, recipe
+        self._taken, self._all_taken, self._spec = taken, all_taken, taken.found.spec
         self._chosen = members.snapshots[-recipe.members :]
         self._data: Validation | None = None
-        self._judge = Judge(None, spec, recipe.options)  # until labels are there
+        self._judge = Judge(None, self._spec, recipe.options)  # until labels are there
         self._scores: dict[Snapshot, dict[str, float]] = {}
         self._ensemble_scores: dict[str, float] | None = None
         # What the default tolerance would have refused.
         self._passed: list[str] = []
         self._layers: Sequence[str] = ()
         self._train: Batches | None = None
+        self._sample: Sample | None = None  # of these, once it is drawn
         if not model.ranks.alone:
             raise EnsembleError(
                 "The model must not be sharded for average_weights. Received: one of which each "
@@ -437,7 +426,9 @@ class Averaging:
         weights = self._model.load(named)
         if self._train is None or members == 1:
             return weights
-        return self._model.estimate(weights, self._layers, self._train)
+        if self._sample is None:
+            self._sample = Sample.of(self._train, self._recipe.samples, self._recipe.seed)
+        return self._model.estimate(weights, self._layers, self._sample)
 
     def _outputs(self, weights: Weights, *member: Snapshot) -> Any:
         return cast(Validation, self._data).outputs(weights, *member)
@@ -465,18 +456,39 @@ class Averaging:
         shares: Sequence[float],
         barriers: Sequence[Interpolation],
     ) -> AveragedWeights:
-        scores = None
+        scores = calibrated = None
+        temperature = 1.0
         if self._data is not None:
-            scores = self._judge.all_scores(self._spec.wide(self._outputs(weights)))
+            output = self._outputs(weights)
+            prediction = self._spec.wide(output)
+            scores = self._judge.all_scores(prediction)
+            if self._recipe.temperature and scores[self._judge.loss_name] < math.inf:
+                of_logits = self._spec.outputs == "logits" and self._spec.class_axis is None
+                otherwise = self._spec.wide(-output) if of_logits else None
+                temperature, calibrated = self._judge.calibrated(prediction, otherwise)
+        sample = self._sample
+        names = f"{members[0].path.name} and {len(members) - 1} more"
         return AveragedWeights(
             weights=self._model.export(weights),
             members=tuple(members),
             shares=tuple(shares),
             scores=scores,
+            calibrated_scores=calibrated,
+            temperature=temperature,
             ensemble_scores=self._ensemble_scores,
             member_scores=tuple(self._scores[each] for each in members if each in self._scores),
             barriers=tuple(barriers),
             statistics=self._train is not None and len(members) > 1,
+            samples=None if sample is None else sample.samples,
+            seed=None if sample is None else sample.seed,
+            predictor=OneModel(
+                self._model,
+                self._members,
+                self._all_taken,
+                self._taken.found,
+                weights,
+                f"the mean of the weights of {names}",
+            ),
         )
 
 
