@@ -40,6 +40,10 @@ ALLOWED = {
         "adapters.keras",
         "_call_has_training_arg",
     ): "whether a call can be told the mode, as Keras' own trainers look",
+    (
+        "adapters.keras",
+        "_distribute_strategy",
+    ): "over which replicas a model predicts; `distribute_strategy` cannot be set",
     ("adapters.keras", "_flatten_layers"): "the layers within a layer, however they are held",
     ("adapters.keras", "_keras_history"): "the layer that an output is of; no public name",
     ("adapters.keras", "_iterations"): "every pass counts; `iterations` may count one of several",

@@ -27,6 +27,9 @@ class SnapshotEnsemble(Ensemble[NDArray[Any]]):
     predicts as `model.predict_on_batch` does: in inference mode, compiled once for
     all members. Layers that keep a state begin each pass without one.
 
+    It predicts on one device where a `tf.distribute` strategy made the model for several, and
+    must be made and asked outside of its scope.
+
     Of a functional model with several outputs, `output` is the name of the layer that
     makes the one to take (or a key of the dict, or a place), unless it is "logits".
     `EnsembleOptions` says more, and how several are taken at once.
@@ -48,7 +51,8 @@ class SnapshotEnsemble(Ensemble[NDArray[Any]]):
             `cosanneal.ensemble.SnapshotEnsemble` has them.
 
     Raises:
-        EnsembleError: an argument that cannot be, or fewer snapshots than asked for.
+        EnsembleError: an argument that cannot be, or fewer snapshots than asked for; or
+            the scope of a `tf.distribute` strategy for several devices.
 
     Example:
         >>> import tempfile

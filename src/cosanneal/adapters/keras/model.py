@@ -40,6 +40,7 @@ from .calls import noting_calls
 from .capture import ModelCapture
 from .names import array_of, input_names, named_weights
 from .outputs import output_names, said_outputs
+from .replicas import on_one_device, put_values, refuse_scope, values_of
 from .stacked import StackedModel
 from .statistics import estimate, moving_layers
 
@@ -71,6 +72,7 @@ class KerasModel:
     ) -> None:
         self.forward: Forward[keras.Model] | None = check_forward(forward)
         lent = isinstance(model, keras.Model)
+        refuse_scope()
         source = model if lent or not callable(model) else _built(model)
         if not isinstance(source, keras.Model) or not source.built:
             raise EnsembleError(
@@ -257,6 +259,7 @@ class KerasModel:
         Raises:
             EnsembleError: there can be none.
         """
+        refuse_scope()
         if not isinstance(self.given, keras.Model):
             made: keras.Model = self.given()
             return made
@@ -279,10 +282,11 @@ class KerasModel:
     @contextmanager
     def _given(self) -> Iterator[Callable[[Weights], None]]:
         """What gives the model some weights; one that is lent has its own again afterwards."""
-        with self._lock:
+        refuse_scope()
+        with self._lock, on_one_device(self._target):
             if self.lent:
                 self._derived.sync()  # with the weights of a training that goes on
-            own: Weights = None
+            own: dict[str, list[NDArray[Any]]] | None = None
             present: Weights = None
 
             def give(weights: Weights) -> None:
@@ -296,7 +300,7 @@ class KerasModel:
                     )
                 if self.lent and own is None:
                     variables = named_weights(self._target)
-                    own = {name: array_of(variable) for name, variable in variables.items()}
+                    own = {name: values_of(variable) for name, variable in variables.items()}
                 present = None
                 self._derived.put(weights)
                 present = weights
@@ -305,13 +309,17 @@ class KerasModel:
                 yield give
             finally:
                 if own is not None:
-                    self._derived.put_back(own)
+                    self._derived.put_back(own, put_values)
 
 
 def _fixed_size(model: keras.Model) -> int | None:
     """The one number of samples that a model takes; None where it takes any."""
     sizes = [each.shape[0] for each in getattr(model, "inputs", None) or ()]
     return int(sizes[0]) if sizes and sizes[0] is not None else None
+
+
+def _assign(variable: Any, value: Any) -> None:
+    variable.assign(value)
 
 
 class _Derived:
@@ -334,11 +342,11 @@ class _Derived:
         if hasattr(self._model, "jax_state_sync"):
             self._model.jax_state_sync()
 
-    def put(self, weights: Mapping[str, Any]) -> None:
+    def put(self, weights: Mapping[str, Any], assign: Callable[[Any, Any], None] = _assign) -> None:
         """Put weights in place, and have derived anew what is derived."""
         for name, variable in named_weights(self._model).items():
             if name in weights:
-                variable.assign(weights[name])
+                assign(variable, weights[name])
         for layer in self.stateful:
             layer.reset_state()
         values = [array_of(each) for layer in self._finalized for each in layer.weights]
@@ -349,13 +357,15 @@ class _Derived:
             self._model.predict_function = None
             self._latest = values
 
-    def put_back(self, weights: Mapping[str, Any]) -> None:
+    def put_back(
+        self, weights: Mapping[str, Any], assign: Callable[[Any, Any], None] = _assign
+    ) -> None:
         """Put weights in place, whatever interrupts come meanwhile; these are raised afterwards."""
         interrupt: KeyboardInterrupt | None = None
         while True:
             try:
                 self.sync()  # or what a pass that was interrupted left would come afterwards
-                self.put(weights)
+                self.put(weights, assign)
                 break
             except KeyboardInterrupt as error:
                 interrupt = error
