@@ -28,6 +28,7 @@ nox.options.sessions = [
         "parity",
         "peers",
         "engines",
+        "clusters",
     ),
     "browser",
     "build",
@@ -57,6 +58,7 @@ OTHERS = (
     *KERAS_TESTS,
     *ENGINES_TESTS,
     "tests/browser",
+    "tests/clusters",
     "tests/peers",
     "tests/readme",
 )
@@ -228,6 +230,13 @@ def engines(session: nox.Session) -> None:
     """The trainers that people train with, runs on several processes, and ONNX Runtime."""
     install(session, ".[lightning,transformers,plot]", group="engines-test")
     session.run("pytest", *PARALLEL, *ENGINES_TESTS, *session.posargs)
+
+
+@nox.session
+def clusters(session: nox.Session) -> None:
+    """DeepSpeed's engines, which compile an operation once (a C++ compiler is needed)."""
+    install(session, ".[torch]", group="clusters")
+    session.run("pytest", "tests/clusters", *session.posargs)
 
 
 @nox.session

@@ -76,9 +76,13 @@ def test_models_in_shards_are_gathered_or_refused_by_name(tmp_path: Path, mesh: 
     weight: Any = sharded.weight
     assert torch.equal(snapshot.load(framework="pt")["weight"], weight.full_tensor())
     zero: Any = nn.Linear(2, 2)
-    zero.weight.ds_id = 0  # as DeepSpeed's ZeRO marks what is elsewhere
-    with pytest.raises(ca.SnapshotError, match=r"Received: 'weight', a shard; record a model"):
-        SnapshotRecorder(tmp_path / "other", zero, EVERY_STEP)
+    # As DeepSpeed's ZeRO marks what is elsewhere; where there is no DeepSpeed to gather it.
+    zero.weight.ds_id, zero.weight.data = 0, torch.empty(0)
+    for marks in ({}, {"ds_shape": (2, 2), "ds_status": "NOT_AVAILABLE"}):
+        for name, value in marks.items():
+            setattr(zero.weight, name, value)
+        with pytest.raises(ca.SnapshotError, match=r"Received: 'weight', a shard; record a model"):
+            SnapshotRecorder(tmp_path / "other", zero, EVERY_STEP)
     with pytest.raises(ca.EnsembleError, match=r"Received: 'weight', a shard of DeepSpeed's"):
         SnapshotEnsemble(zero, tmp_path / "run")
     with pytest.raises(ca.EnsembleError, match=r"Received: 'weight', without data; give a model"):

@@ -13,6 +13,7 @@ APART = {
     "arrays": "the core beside numpy, which the session of tests/core has not installed",
     "benchmarks": "tests the folder beside src/",
     "browser": "one page as a whole, in a browser",
+    "clusters": "what is trained and predicted with on many machines: one file for each library",
     "gpu": "what a framework does on a device: one file for each session",
     "parity": "all frameworks beside each other",
     "peers": "presets beside the libraries that they stand for, one file for each of those",

@@ -14,13 +14,14 @@ from ...snapshots.file import Layout, TensorBytes, check_tensor
 from ...snapshots.part import chosen_by
 from .shards import can_be_gathered, local_part, refuse_flat, whole
 from .state import dtype_name, is_shard, plain_name, unwrapped
+from .zero import is_parted, refuse_parts, shape_of
 
 
 class ModuleCapture:
     """The state of a module: parameters and buffers, by the plain model's names.
 
-    What is sharded over processes (DTensors, as of FSDP2 and of tensor parallelism) is
-    gathered one by one, by all of them at the same time.
+    What is sharded over processes (DTensors, as of FSDP2 and of tensor parallelism; the
+    tensors of DeepSpeed's ZeRO-3) is gathered one by one, by all of them at the same time.
 
     Args:
         model: the module.
@@ -39,6 +40,7 @@ class ModuleCapture:
                 f"Argument `model` must be a torch.nn.Module. Received: {type(model).__name__}"
             )
         refuse_flat(model)
+        refuse_parts(model)
         self._model, self._writes = model, writes
         # Now, and not at the end of the first cycle.
         for name, (_, dtype) in self.layout().items():
@@ -88,7 +90,7 @@ class ModuleCapture:
     def layout(self) -> Layout:
         """Their shapes and dtypes."""
         dense = {name: _dense(name, value) for name, value in self._state().items()}
-        return {name: (tuple(each.shape), dtype_name(each.dtype)) for name, each in dense.items()}
+        return {name: (shape_of(each), dtype_name(each.dtype)) for name, each in dense.items()}
 
     def buffers(self) -> HostBuffers:
         """Held tensors, pinned where they are for those of CUDA devices."""
@@ -198,4 +200,4 @@ def _dense(name: str, value: object) -> Tensor:
         raise SnapshotError(
             f"The model's tensors must be dense. Received: {name!r} of layout {value.layout}"
         )
-    return value.detach()
+    return value if is_parted(value) else value.detach()

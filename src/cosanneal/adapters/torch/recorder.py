@@ -24,6 +24,7 @@ from .ranks import ranks_here
 from .scheduler import CyclicCosineLR
 from .stretch import copied
 from .updates import Follower, is_in_charge, is_left
+from .zero import refuse_uncounted
 
 
 class SnapshotRecorder(Recorder):
@@ -33,16 +34,16 @@ class SnapshotRecorder(Recorder):
     see `cosanneal.snapshots.recorder.Recorder`. From a CUDA device the copy goes to
     pinned memory on a stream of its own, and only the device waits for it.
 
-    Names are those of the plain model: what torch.compile, DataParallel and
-    DistributedDataParallel put before them is taken off.
+    Names are those of the plain model: what torch.compile, DataParallel,
+    DistributedDataParallel and DeepSpeed's engine put before them is taken off.
 
     In a run on several processes (torch.distributed, also under torchrun) each makes its
     recorder, steps it, and closes it. Rank 0 writes; the others hold no folder. What is
-    sharded (FSDP2, tensor parallelism: DTensors) is gathered tensor by tensor into rank 0's
-    memory, by all processes at a cycle's end; the snapshot is that of one process. `metrics`
-    is called in every process, and rank 0's numbers are kept. An error, of any process, is
-    raised in all of them, at the latest at the next cycle's end; only `wait()`, which one
-    process may call by itself, raises it there alone.
+    sharded (FSDP2, tensor parallelism: DTensors; DeepSpeed's ZeRO-3) is gathered tensor by
+    tensor into rank 0's memory, by all processes at a cycle's end; the snapshot is that of one
+    process. `metrics` is called in every process, and rank 0's numbers are kept. An error, of
+    any process, is raised in all of them, at the latest at the next cycle's end; only `wait()`,
+    which one process may call by itself, raises it there alone.
 
     Args:
         folder: the folder of the snapshots, or its URL; made if it is not there.
@@ -100,6 +101,7 @@ class SnapshotRecorder(Recorder):
                     f"{type(scheduler).__name__}; of one that runs several (SequentialLR, "
                     "ChainedScheduler), give the CyclicCosineLR among them"
                 )
+            refuse_uncounted(model, schedule)
             each = OptimizersClock(model)
             super().__init__(folder, scheduler, capture, each, ranks=ranks, **options)
             return

@@ -1,4 +1,4 @@
-"""Tensors that several processes have a part of each: torch's DTensors."""
+"""Tensors that several processes have a part of each: torch's DTensors, and those of ZeRO-3."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ...core.errors import SnapshotError
+from .zero import can_be_joined, is_parted, joined
 
 
 def can_be_gathered(value: Tensor) -> bool:
     """Whether a tensor is such a one, and its processes are there."""
-    return hasattr(value, "full_tensor") and dist.is_initialized()
+    return can_be_joined(value) or (hasattr(value, "full_tensor") and dist.is_initialized())
 
 
 def refuse_flat(model: nn.Module) -> None:
@@ -35,7 +36,8 @@ def refuse_flat(model: nn.Module) -> None:
 
 def local_part(value: Tensor) -> Tensor:
     """The part of this process; of other tensors, the tensor."""
-    found: Tensor = value.to_local() if hasattr(value, "to_local") else value
+    own = value.to_local() if hasattr(value, "to_local") else value
+    found: Tensor = getattr(own, "ds_tensor", own)
     return found
 
 
@@ -43,9 +45,11 @@ def whole(value: Tensor, *, writes: bool) -> Tensor:
     """A tensor with all of its parts, in the host's memory; all of its processes must ask.
 
     Args:
-        value: the tensor; one that is no DTensor comes back as it is.
+        value: the tensor; one that no other process has a part of comes back as it is.
         writes: whether this process wants it; if not, an empty one comes back.
     """
+    if is_parted(value):
+        return joined(value, writes=writes)
     if not hasattr(value, "full_tensor"):
         return value
     gathered: Tensor = value.full_tensor()

@@ -8,6 +8,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from .zero import module_within
+
 
 def unwrapped(model: nn.Module) -> nn.Module:
     """The model itself, out of what wraps it to compile it or to train it in parallel."""
@@ -16,6 +18,8 @@ def unwrapped(model: nn.Module) -> nn.Module:
             model = model.module
         elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
             model = inner
+        elif (trained := module_within(model)) is not None:
+            model = trained
         else:
             return model
 

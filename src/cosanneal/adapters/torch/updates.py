@@ -115,15 +115,39 @@ class KeepsPace(Protocol):
         """The rates that it set last."""
 
 
+class Rounds:
+    """Which calls of an optimizer are one update: DeepSpeed's ZeRO-3 calls it part after part."""
+
+    def __init__(self) -> None:
+        self._at: float | None = None
+        self._seen: set[int] = set()
+
+    def goes_on(self, optimizer: Optimizer, position: float) -> bool:
+        """Whether a call, at a step of the schedule, does what the update before has left.
+
+        It has other parameters than those since then, and the scheduler has not moved.
+        """
+        groups = (each["params"] for each in optimizer.param_groups)
+        first = next((id(each[0]) for each in groups if each), 0)
+        if position == self._at and first not in self._seen:
+            self._seen.add(first)
+            return True
+        self._at, self._seen = position, {first}
+        return False
+
+
 def count_updates(scheduler: KeepsPace) -> None:
     """Count the updates of a scheduler's optimizer in its pace, as long as it is alive."""
     held = weakref.ref(scheduler)
+    rounds = Rounds()
 
     def after_update(optimizer: Optimizer, args: Any, kwargs: Any) -> None:  # noqa: ARG001
         scheduler = held()
         if scheduler is None:
             return
         pace, position = scheduler.pace, math.floor(scheduler.last_epoch)
+        if rounds.goes_on(optimizer, scheduler.last_epoch):
+            return
         rate = optimizer.param_groups[pace.leading]["lr"]
         problem = pace.note(rate, position)
         if problem is None:
