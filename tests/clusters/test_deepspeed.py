@@ -25,7 +25,10 @@ def work(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     """The folders of what so many processes have run, and of what one did without an engine."""
     work = tmp_path_factory.mktemp("deepspeed")
     run = ["-m", "tests.shared.deepspeed_run", str(work)]
-    outputs(run, request.param, group=True, DS_ACCELERATOR="cpu")
+    # What it compiles is kept apart: the lock of a process that was killed would be waited for.
+    compiled = str(tmp_path_factory.getbasetemp() / "extensions")
+    environment = {"DS_ACCELERATOR": "cpu", "TORCH_EXTENSIONS_DIR": compiled}
+    outputs(run, request.param, group=True, **environment)
     alone(work / "alone")
     alone(work / "alone-2", passes=2)
     return work

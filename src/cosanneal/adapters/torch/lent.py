@@ -29,7 +29,7 @@ from .working import WorkingCopy, keeps_of_weights
 
 T = TypeVar("T")
 
-_WHOLE: Final = "give a model that has its weights whole, which all processes may have"
+_WHOLE: Final = "give a model that has its weights whole, or a function that builds one"
 
 
 def is_sharded(model: object) -> bool:
