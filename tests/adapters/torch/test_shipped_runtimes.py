@@ -108,6 +108,55 @@ def test_one_file_gives_the_same_in_its_runtime(
         run_export(tmp_path / "one", x.numpy(), format="onnxx")
 
 
+class Several(nn.Module):
+    """Classes by two arguments of one shape, which must not be taken for one, and by a third."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.one, self.two, self.names = nn.Linear(4, 3), nn.Linear(4, 3), nn.Embedding(5, 3)
+
+    def forward(self, x: Tensor, y: Tensor, name: Tensor) -> Tensor:
+        z: Tensor = 3 * self.one(x) * self.two(y) + self.names(name)
+        return z
+
+
+@pytest.mark.parametrize("format", ["onnx", "pt2"])
+def test_models_of_several_arguments_are_written_and_run(
+    tmp_path: Path,
+    format: str,  # noqa: A002
+) -> None:
+    model = recorded(tmp_path / "run", [Several(seed) for seed in range(2)])
+    ensemble = SnapshotEnsemble(model, tmp_path / "run", outputs="logits", class_axis=-1)
+    drawn = np.random.default_rng(0)
+    x = (*drawn.standard_normal((2, 6, 4)), drawn.integers(5, size=6))
+    predicted = ensemble.predict(x).numpy()
+    export_ensemble(ensemble, tmp_path / "one", x, format=format)
+    for samples in (1, 6):
+        batch = tuple(each[:samples] for each in x)
+        (found,) = run_export(tmp_path / "one", batch, format=format)
+        np.testing.assert_allclose(found, predicted[:samples], rtol=0, atol=1e-6)
+    wrong: dict[str, Any] = {
+        r"same number of samples. Received: \[6, 5\]": (x[0], x[1][:5]),
+        "must be an array of numpy or a tensor.* Received: {": {"x": x[0]},
+        r"must be an array .*Received: \[": [x[0], x[1]],
+        r"must be an array .*Received: \(\)": (),
+    }
+    for message, given in wrong.items():
+        for use in (
+            lambda given: export_ensemble(ensemble, tmp_path / "two", given, format=format),
+            lambda given: run_export(tmp_path / "one", given, format=format),
+        ):
+            with pytest.raises(EnsembleError, match=message):
+                use(given)
+    assert not (tmp_path / "two").exists()
+    with pytest.raises(EnsembleError, match="one that it refuses"):
+        export_ensemble(ensemble, tmp_path / "two", x[:2], format=format)
+    if format == "onnx":
+        with pytest.raises(EnsembleError, match=r"takes: 'x', 'y', 'name'\. Received: 2 ar"):
+            run_export(tmp_path / "one", x[:2], format=format)
+
+
 def test_the_code_of_its_card_runs(tmp_path: Path) -> None:
     model = recorded(tmp_path / "run", [Convolution(seed) for seed in range(2)])
     ensemble = SnapshotEnsemble(model, tmp_path / "run", outputs="logits", class_axis=-1)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ...core.atomic import arriving
 from ...core.errors import EnsembleError, MissingExtraError, shown
+from ...ensemble.arrays import as_numpy
 from ...ensemble.structure import leaves
 from .ensemble import SnapshotEnsemble
 
@@ -41,13 +42,14 @@ def export_ensemble(
         ensemble: one that has predicted.
         path: the file.
         x: an example input of at least two samples, of shape (samples, ...): an array of
-            numpy or a tensor, floats of which are taken in the weights' dtype.
+            numpy or a tensor, floats of which are taken in the weights' dtype; or a tuple of such,
+            of a model of several arguments.
         format: "onnx", for ONNX Runtime and others, of at most 2 GB, which needs the packages
             onnx and onnxscript; or "pt2", for torch.export.load.
 
     Raises:
-        EnsembleError: no such format; too large for it; torch cannot export the model; or as
-            `as_module`.
+        EnsembleError: no such format, or no such input; too large for it; torch cannot export
+            the model; or as `as_module`.
         MissingExtraError: a package is not installed.
 
     Example:
@@ -69,7 +71,8 @@ def export_ensemble(
     _check_format(format)
     module = ensemble.as_module()
     batch = _like_weights(module, x)
-    dynamic = ({0: torch.export.Dim("batch")},)
+    samples = torch.export.Dim("batch")
+    dynamic = tuple({0: samples} for _ in batch)
     with arriving(path, error=EnsembleError) as file:
         if format == "onnx":
             _need_onnx()
@@ -80,13 +83,13 @@ def export_ensemble(
                 warnings.simplefilter("ignore")
                 if format == "pt2":
                     program = torch.export.export(
-                        module, (batch,), dynamic_shapes=dynamic, strict=False
+                        module, batch, dynamic_shapes=dynamic, strict=False
                     )
                     torch.export.save(program, file)
                 else:
                     made: Any = torch.onnx.export(
                         module,
-                        (batch,),
+                        batch,
                         dynamo=True,
                         dynamic_shapes=dynamic,
                         verbose=False,
@@ -103,7 +106,7 @@ def export_ensemble(
 
 def run_export(
     path: str | os.PathLike[str],
-    x: NDArray[Any],
+    x: Any,
     *,
     format: str,  # noqa: A002
 ) -> list[NDArray[Any]]:
@@ -111,14 +114,16 @@ def run_export(
 
     Args:
         path: the file.
-        x: the batch, of shape (samples, ...), of any number of samples.
+        x: the batch, of shape (samples, ...), of any number of samples; or a tuple of several
+            arguments, as for `export_ensemble`.
         format: "onnx", which needs the package onnxruntime, or "pt2".
 
     Returns:
         The outputs, in the order of the ensemble's, as arrays of numpy on the host.
 
     Raises:
-        EnsembleError: no such format.
+        EnsembleError: no such format, or no such input; or of ONNX another number of arguments
+            than the file takes, from which one that the model does not use is left out.
         MissingExtraError: the runtime is not installed.
     """
     _check_format(format)
@@ -130,24 +135,59 @@ def run_export(
                 "onnx", package="onnxruntime", needed_by="Running ONNX"
             ) from error
         session = onnxruntime.InferenceSession(os.fspath(path), providers=["CPUExecutionProvider"])
-        (taken,) = session.get_inputs()
-        if np.issubdtype(x.dtype, np.floating):
-            x = x.astype(_FLOATS.get(taken.type, x.dtype))
-        return [*session.run(None, {taken.name: np.ascontiguousarray(x)})]
+        taken, given = session.get_inputs(), _arguments(x)
+        if len(taken) != len(given):
+            names = ", ".join(repr(each.name) for each in taken)
+            raise EnsembleError(
+                f"Argument `x` must be what the file takes: {names}. Received: {len(given)} arrays"
+            )
+        fed = {}
+        for each, argument in zip(taken, given, strict=True):
+            array = as_numpy(argument)
+            if np.issubdtype(array.dtype, np.floating):
+                array = array.astype(_FLOATS.get(each.type, array.dtype))
+            fed[each.name] = np.ascontiguousarray(array)
+        return [*session.run(None, fed)]
     program = torch.export.load(path)
     module = program.module()
     with torch.no_grad():
-        found = module(_like_weights(module, x))
+        found = module(*_like_weights(module, x))
     return [each.detach().cpu().numpy() for each in leaves(found)]
 
 
-def _like_weights(module: nn.Module, x: Any) -> Tensor:
-    """A batch where the weights are, with its floats in their dtype."""
-    batch = x if isinstance(x, Tensor) else torch.from_numpy(np.array(x))
+def _like_weights(module: nn.Module, x: Any) -> tuple[Tensor, ...]:
+    """The arguments of a batch where the weights are, with their floats in the weights' dtype."""
+    batch = tuple(
+        each if isinstance(each, Tensor) else torch.from_numpy(np.array(each))
+        for each in _arguments(x)
+    )
     for each in (*module.parameters(), *module.buffers()):
         if each.is_floating_point():
-            return batch.to(each.device, each.dtype if batch.is_floating_point() else None)
+            device, dtype = each.device, each.dtype
+            return tuple(
+                one.to(device, dtype if one.is_floating_point() else None) for one in batch
+            )
     return batch
+
+
+def _arguments(x: Any) -> tuple[Any, ...]:
+    """The model's arguments in a batch.
+
+    Raises:
+        EnsembleError: they are no arrays, or not of as many samples each.
+    """
+    given = x if isinstance(x, tuple) else (x,)
+    if not given or not all(isinstance(each, Tensor | np.ndarray) and each.ndim for each in given):
+        raise EnsembleError(
+            "Argument `x` must be an array of numpy or a tensor, of shape (samples, ...), or a "
+            f"tuple of such in the order of the model's arguments. Received: {shown(x)}"
+        )
+    if len({len(each) for each in given}) > 1:
+        raise EnsembleError(
+            "The arrays of `x` must have the same number of samples. "
+            f"Received: {[len(each) for each in given]}"
+        )
+    return given
 
 
 def _check_format(format: object) -> None:  # noqa: A002
