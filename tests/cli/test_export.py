@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from cosanneal.adapters.torch import SnapshotEnsemble
+from cosanneal.core.errors import EnsembleError
 from tests.shared.calling import Command
 from tests.shared.torch_members import recorded
 
@@ -135,6 +137,41 @@ def test_a_snapshot_is_left_out_before_the_newest_are_counted(
     shipped = torch.export.load("e.pt2").module()(torch.from_numpy(x)).numpy()
     np.testing.assert_allclose(shipped, mean_of(x, seeds), rtol=0, atol=1e-6)
     assert abs(shipped - mean_of(x)).max() > 1e-3
+
+
+def test_a_folder_at_a_url_is_exported_as_a_local_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COSANNEAL_CACHE", str(tmp_path / "cache"))
+    url = "memory://test-export/run"
+    try:
+        recorded(url, [member(seed) for seed in range(3)])
+        result = call(url, *arguments(without="0")[1:])
+        assert result.exit_code == 0, result.stderr
+        loaded = torch.export.load("e.pt2").module()
+        x = samples()
+        wanted = mean_of(x, (1, 2))
+        np.testing.assert_allclose(loaded(torch.from_numpy(x)), wanted, rtol=0, atol=1e-6)
+        # A choice is kept in a local file.
+        ensemble = SnapshotEnsemble(member(0), url, outputs="logits", class_axis=-1)
+        many = np.random.default_rng(2).normal(size=(1200, 4)).astype("f4")
+        ensemble.fit(many, mean_of(many).argmax(1))
+        for act in (ensemble.save, ensemble.load):
+            with pytest.raises(EnsembleError, match=r"must be given where.*not of one local"):
+                act()
+            with pytest.raises(EnsembleError, match=r"a local file.*give a local path, and"):
+                act(f"{url}/ensemble.json")
+        ensemble.save("mine.json")
+        result = call(url, *arguments(choice="mine.json", out="mine.pt2")[1:])
+        assert result.exit_code == 0, result.stderr
+        loaded = torch.export.load("mine.pt2").module()
+        np.testing.assert_allclose(
+            loaded(torch.from_numpy(x)), ensemble.predict(x), rtol=0, atol=1e-6
+        )
+        none = error_of("memory://test-export/none", *arguments(out="none.pt2")[1:])
+        assert "must hold at least one snapshot" in none
+    finally:
+        fsspec.filesystem("memory").rm("/test-export", recursive=True)
 
 
 def test_what_cannot_be_left_out_is_said() -> None:

@@ -9,13 +9,16 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 
+import cosanneal as ca
 from cosanneal.ensemble import fit, write_results
 from cosanneal.snapshots import SnapshotStore
 from tests.shared.calling import Command
 from tests.shared.documents import bare, members_of, record_folder, whole
+from tests.shared.recording import ArrayRecorder
 
 call, error_of = Command().call, Command("report").error_of
 
@@ -75,6 +78,43 @@ def test_what_is_no_source_is_refused() -> None:
     assert not list(Path().glob("*.html"))
 
 
+def test_several_sources_stand_side_by_side() -> None:
+    record_folder(Path("run"))
+    write_results(bare(comparison=whole(2)["comparison"]), "results.json")
+    result = call("report", "run/", "results.json", "-o", "page.html")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout == "Wrote page.html, and 1 figure as PNG and SVG in page_files\n"
+    assert title_of("page.html") == "2 runs side by side"
+    page = Path("page.html").read_text(encoding="utf-8")
+    assert "run and results.json" in page
+    call("report", "run", "results.json", "--title", "Mine")
+    assert title_of("report.html") == "Mine"
+    assert "must name each source once" in error_of("run", "run/")
+    assert "missing, which does not exist" in error_of("run", "missing")
+
+
+def test_a_folder_at_a_url_becomes_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COSANNEAL_CACHE", str(tmp_path / "cache"))
+    url = "memory://test-report/run"
+    try:
+        with ArrayRecorder(url, ca.CyclicCosine(0.1, total_steps=4, num_cycles=2)) as recorder:
+            for i in range(4):
+                recorder.step({"w": np.full(2, i)})
+        result = call("report", url)
+        assert result.exit_code == 0, result.stderr
+        assert title_of("report.html") == f"Snapshots in {url}"
+        record_folder(Path("run"))
+        assert call("report", url, "run").exit_code == 0
+        assert f"{url} and run" in Path("report.html").read_text(encoding="utf-8")
+        assert "must hold at least one snapshot" in error_of("memory://test-report/none")
+        message = (
+            "the URL of a folder of snapshots. Received: memory://test-report/results.json, the"
+        )
+        assert message in error_of("memory://test-report/results.json")
+    finally:
+        fsspec.filesystem("memory").rm("/test-report", recursive=True)
+
+
 def test_evaluate_writes_a_page_too() -> None:
     p, y = members_of(3, 2400)
     for part, at in (("val", slice(1200)), ("test", slice(1200, None))):
@@ -93,6 +133,18 @@ def test_evaluate_writes_a_page_too() -> None:
     assert title_of("page.html") == "3 members on 1,200 samples"
     document = json.loads(result.stdout)
     page = Path("page.html").read_text(encoding="utf-8")
+    Path("found.json").write_text(result.stdout)
+    again = call("report", "found.json", "-o", "again.html")
+    assert again.exit_code == 0, again.stderr
+    assert title_of("again.html") == title_of("page.html")
+    again_page = Path("again.html").read_text(encoding="utf-8")
+    assert again_page.replace("again_files", "page_files") == page
+    Path("other.json").write_text(result.stdout)
+    assert call("report", "found.json", "other.json").exit_code == 0
+    both = Path("report.html").read_text(encoding="utf-8")
+    assert "found.json and other.json have the least log-loss" in both
+    Path("bad.json").write_text('{"members": 1, "samples": []}')
+    assert "bad.json could not be read: " in error_of("bad.json")
     assert f"{document['chosen']['log_loss']:.4f}" in page
     assert all(f">{row['name']}<" in page for row in document["members"])
 

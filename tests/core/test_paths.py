@@ -58,7 +58,7 @@ def test_a_url_is_no_local_path(url: str) -> None:
 
 @pytest.mark.parametrize("url", [Path("s3://bucket/run"), PureWindowsPath("s3://bucket")])
 def test_a_path_of_a_url_is_refused_for_it_has_lost_a_slash(url: Any) -> None:
-    with pytest.raises(ca.SnapshotError, match=r"a URL, which is taken .* as a str; copy"):
+    with pytest.raises(ca.SnapshotError, match=r"a URL, which is taken .* as a str; give a local"):
         local_path(url, error=ca.SnapshotError)
     assert url_of(url) is None
 

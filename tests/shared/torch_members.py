@@ -13,7 +13,7 @@ import cosanneal as ca
 from cosanneal.adapters.torch import SnapshotRecorder
 
 
-def recorded(folder: Path, models: Sequence[nn.Module]) -> nn.Module:
+def recorded(folder: Path | str, models: Sequence[nn.Module]) -> nn.Module:
     """The models as the snapshots of one run, and another of their kind."""
     model = copy.deepcopy(models[0])
     with SnapshotRecorder(folder, model, ca.CyclicCosine(0.1, cycle_steps=1)) as recorder:

@@ -105,7 +105,7 @@ def write_folder(
     described: Described,
     x: NDArray[Any],
     *,
-    folder: Path,
+    folder: str,
     format: str,  # noqa: A002
     class_axis: Any,
     force: bool,

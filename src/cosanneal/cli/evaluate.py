@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ..core.errors import CosannealError, EnsembleError, plural, shown
+from ..core.errors import CosannealError, EnsembleError, shown
 from ..core.paths import local_path
 from . import labels as label_files
 from .arrays import load_array, matching
@@ -40,7 +40,7 @@ from .options import (
     ValidationPredictions,
 )
 from .regression import check_regression, evaluate_regression, show_regression
-from .report import write_page
+from .report import document_of, write_page
 from .scores import show_scores
 from .uncertainty import Alpha, Elsewhere, Risk, check_elsewhere
 
@@ -142,7 +142,7 @@ def evaluate(
             raise CosannealError(_in_options(str(error))) from error
     if choice is not None and save is not None:
         choice.save(save)
-    wrote = None if report is None else _report(document, report)
+    wrote = None if report is None else write_page(document_of(document), report)
     for warning in caught:
         print_note(f"Note: {_in_options(str(warning.message))}.")
     if as_json:
@@ -429,17 +429,3 @@ def _in_options(message: str) -> str:
         message,
     )
     return re.sub(r"\b(select|metric)='(\w+)'", r"--\1=\2", message)
-
-
-def _report(analysis: dict[str, Any], page: Path) -> str:
-    """Write the page; returns what to say of it."""
-    from ..ensemble.results import FORMAT, VERSION
-
-    samples = plural(analysis["samples"], "sample", ",")
-    title = f"{plural(len(analysis['members']), 'member')} on {samples}"
-    part = "regression" if "outputs" in analysis else "analysis"
-    parts = {part: {**analysis}}
-    if "uncertainty" in analysis:
-        parts["uncertainty"] = parts[part].pop("uncertainty")
-    results = {"format": FORMAT, "version": VERSION, "title": title, **parts}
-    return write_page(results, page)

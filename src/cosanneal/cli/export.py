@@ -21,7 +21,7 @@ from ..core.errors import (
     plural,
     shown,
 )
-from ..core.paths import kind_of, local_path
+from ..core.paths import kind_of, local_path, url_of
 from .arrays import load_array
 from .card import AsCard, Dataset, Described, LabelsOfInput, Name, Task, check_folder, write_folder
 from .console import needs_package, output_console, outside, print_error, print_note
@@ -58,8 +58,10 @@ class Outputs(StrEnum):
 
 
 Folder = Annotated[
-    Path,
-    typer.Argument(help="The folder of the snapshots.", metavar="FOLDER", show_default=False),
+    str,
+    typer.Argument(
+        help="The folder of the snapshots, or its URL.", metavar="FOLDER", show_default=False
+    ),
 ]
 ModelFunction = Annotated[
     str,
@@ -306,7 +308,7 @@ def _target(out: Path, format: Format, force: bool) -> Path:  # noqa: A002
 
 
 def _members_without(
-    folder: Path, without: Sequence[str], last: int | None
+    folder: str, without: Sequence[str], last: int | None
 ) -> Callable[[Snapshot], bool]:
     """Which snapshots of the folder are members."""
     snapshots = _listed(folder)
@@ -320,11 +322,11 @@ def _members_without(
     return lambda snapshot: snapshot.path.name not in gone
 
 
-def _listed(folder: Path) -> list[Snapshot]:
+def _listed(folder: str) -> list[Snapshot]:
     """The snapshots of a folder, which must have some."""
     from ..snapshots.sources import Sources
 
-    if kind_of(local_path(folder)) != "folder":
+    if url_of(folder) is None and kind_of(local_path(folder)) != "folder":
         raise CosannealError(
             f"Argument FOLDER must be a folder of snapshots. Received: {folder}, no such folder"
         )
@@ -334,7 +336,7 @@ def _listed(folder: Path) -> list[Snapshot]:
     return snapshots
 
 
-def _framework_of(folder: Path, format: Format) -> str:  # noqa: A002
+def _framework_of(folder: str, format: Format) -> str:  # noqa: A002
     """The framework of a folder's snapshots, of which the format must be one."""
     framework = str(_listed(folder)[-1].metadata["framework"])
     if framework not in FORMATS:
@@ -412,12 +414,14 @@ def _axis(text: str | None) -> Any:
     return int(text)
 
 
-def _choice_file(folder: Path, choice: Path | None) -> Path | None:
+def _choice_file(folder: str, choice: Path | None) -> Path | None:
     """The file of the choice: the one that was given, or the folder's own."""
     from ..ensemble.members import CHOICE_NAME
 
     if choice is not None:
         return local_path(choice)
+    if url_of(folder) is not None:  # where no choice is saved
+        return None
     own = local_path(folder) / CHOICE_NAME
     return own if own.exists() else None
 

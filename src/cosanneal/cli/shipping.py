@@ -37,7 +37,7 @@ class Shipping:
     arrays: Callable[[Any], list[NDArray[Any]]]
 
 
-def of_torch(build: Callable[[], Any], text: str, folder: Path, options: Any) -> Shipping:
+def of_torch(build: Callable[[], Any], text: str, folder: str, options: Any) -> Shipping:
     """That of a function that builds a module."""
     from ..adapters.torch import SnapshotEnsemble
     from ..adapters.torch.export import export_ensemble, run_export
@@ -56,7 +56,7 @@ def of_torch(build: Callable[[], Any], text: str, folder: Path, options: Any) ->
     )
 
 
-def of_keras(build: Callable[[], Any], text: str, folder: Path, options: Any) -> Shipping:
+def of_keras(build: Callable[[], Any], text: str, folder: str, options: Any) -> Shipping:
     """That of a function that builds a model; it is built for each member."""
     import numpy as np
 
@@ -78,7 +78,7 @@ def of_keras(build: Callable[[], Any], text: str, folder: Path, options: Any) ->
     )
 
 
-def of_jax(build: Callable[[], Any], text: str, folder: Path, options: Any) -> Shipping:
+def of_jax(build: Callable[[], Any], text: str, folder: str, options: Any) -> Shipping:
     """That of a function that gives the apply function and params."""
     import numpy as np
 

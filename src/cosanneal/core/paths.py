@@ -46,8 +46,8 @@ def local_path(
     if _URL.match(text):
         raise error(
             f"A path must lead to a local file or folder. Received: {shown(text)}, a URL, which is "
-            "taken for folders of snapshots alone, and as a str; copy what is there, or mount the "
-            "store"
+            "taken for folders of snapshots alone, and as a str; give a local path, and copy the "
+            "file from or to the store, or mount it"
         )
     try:
         return Path(text).expanduser()

@@ -12,3 +12,4 @@ from .page import write_report as write_report
 from .range_test import plot_range_test as plot_range_test
 from .rates import plot_schedule as plot_schedule
 from .rates import plot_schedules as plot_schedules
+from .several import write_comparison as write_comparison

@@ -54,7 +54,7 @@ _LAST = re.compile(r"last (\d+)(, temperature .*)?")
 # The name of every figure there can be, in the order in which they come.
 NAMES: Final = (
     *("training", "metrics", "members", "correlation", "disagreement"),
-    *("reliability", "risk_coverage", "passes", "interpolation", "study"),
+    *("reliability", "risk_coverage", "passes", "interpolation", "study", "schedules"),
 )
 
 

@@ -102,7 +102,7 @@ def _weight(weight: float | None) -> str:
     return "" if weight is None else f"{weight:.3f}" if weight else "0"
 
 
-def _heading(name: str) -> str:
+def heading(name: str) -> str:
     """What a column of scores is called, with its unit."""
     title = title_of(name)
     percent = ", %" if scale_of(name)[0] == 100 else ""
@@ -138,13 +138,13 @@ def _member_table(analysis: Mapping[str, Any], choice: Mapping[str, Any] | None)
         caption=f"Scores on {plural(analysis['samples'], 'sample')}; the best of each column is "
         "bold."
         + (" Marked: what was chosen, with the weight of each member in it." if choice else ""),
-        columns=["#", "Member or ensemble", *(["Weight"] if choice else []), *map(_heading, names)],
+        columns=["#", "Member or ensemble", *(["Weight"] if choice else []), *map(heading, names)],
         texts=("Member or ensemble",),
-        groups=_scored(groups, names),
+        groups=scored(groups, names),
     )
 
 
-def _scored(
+def scored(
     groups: Sequence[Sequence[tuple[Sequence[str], Mapping[str, Any], bool]]],
     names: Sequence[str] = SCORES,
 ) -> list[list[Row]]:
@@ -248,9 +248,9 @@ def _candidate_table(choice: Mapping[str, Any]) -> Table:
         f"Less that of the plain mean of all it is {_signed(metric, choice['interval'][0])} to "
         f"{_signed(metric, choice['interval'][1])} there (95 % interval); below 0 it is better. "
         "The best of each column is bold.",
-        columns=["Candidate", "Temperature", *map(_heading, names)],
+        columns=["Candidate", "Temperature", *map(heading, names)],
         texts=("Candidate",),
-        groups=_scored(
+        groups=scored(
             [
                 [
                     (
@@ -478,7 +478,7 @@ def _average_table(average: Mapping[str, Any]) -> Table:
         caption=caption,
         columns=["Model", *_HEADINGS.values()],
         texts=("Model",),
-        groups=_scored([rows]),
+        groups=scored([rows]),
     )
 
 
