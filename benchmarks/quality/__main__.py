@@ -21,6 +21,8 @@ def train(
     folder: Path,
     jobs: int,
     schedules: Sequence[str] = tuple(SCHEDULES),
+    *,
+    known_peaks: bool = False,
 ) -> None:
     """Train what is missing, in so many processes; one line for each schedule that is done."""
     from .training import run
@@ -31,7 +33,10 @@ def train(
     wanted = [(t, b, s) for t in tasks for b in budgets for s in schedules]
     began = time.perf_counter()
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        running = {pool.submit(run, TASKS[t], b, s, folder): (t, b, s) for t, b, s in wanted}
+        running = {
+            pool.submit(run, TASKS[t], b, s, folder, known_peaks=known_peaks): (t, b, s)
+            for t, b, s in wanted
+        }
         for done, future in enumerate(as_completed(running), start=1):
             made = len(future.result())
             seconds = time.perf_counter() - began
@@ -52,6 +57,11 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         action="store_true",
         help="where a schedule has no predictions here, keep its scores of the results",
     )
+    parser.add_argument(
+        "--known-peaks",
+        action="store_true",
+        help="train at the peaks of the results, without a search",
+    )
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1))
     parser.add_argument("--cache", type=Path, default=cache.CACHE)
     return parser.parse_args(arguments)
@@ -67,7 +77,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from .scoring import score
 
     verbs: dict[str, Callable[[], None]] = {
-        "train": lambda: train(given.tasks, given.budget, given.cache, given.jobs, given.schedules),
+        "train": lambda: train(
+            given.tasks,
+            given.budget,
+            given.cache,
+            given.jobs,
+            given.schedules,
+            known_peaks=given.known_peaks,
+        ),
         "score": lambda: table.write_results(
             score(
                 [TASKS[name] for name in given.tasks],

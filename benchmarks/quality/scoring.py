@@ -14,11 +14,23 @@ from numpy.typing import NDArray
 from cosanneal import ensemble
 
 from . import cache
-from .tasks import BUDGETS, RESTARTS, SCHEDULES, SELECTION_SEEDS, TASKS, Task
+from .tasks import (
+    BASE_OF,
+    BUDGETS,
+    COLUMNS,
+    PLAIN,
+    SCORED,
+    SELECTION_SEEDS,
+    TASKS,
+    VIEWS,
+    Task,
+    View,
+)
 
 # A method's scores, by their name one for each seed.
 Scores = dict[str, list[float]]
 BASELINE: Final = "cosine/last"
+BESIDE: Final = ("to_cosine", "to_last", "to_base")
 
 
 def selects(*, regression: bool = False) -> tuple[str, ...]:
@@ -114,10 +126,14 @@ def ratio(ours: Sequence[float], beside: Sequence[float]) -> dict[str, float] | 
 
 
 def compared(scores: Mapping[str, Scores]) -> dict[str, Any]:
-    """Each method's means over the seeds, beside the cosine and beside its own last snapshot."""
+    """Each method's means over the seeds, beside the cosine, its own last snapshot, and its base.
+
+    The base is the plain schedule, predicted with in the same way.
+    """
     found: dict[str, Any] = {}
     for method, values in scores.items():
-        schedule = method.partition("/")[0]
+        schedule, _, way = method.partition("/")
+        base = scores.get(f"{BASE_OF.get(schedule)}/{way}")
         own = scores.get(f"{schedule}/last")
         found[method] = {
             name: {
@@ -125,6 +141,7 @@ def compared(scores: Mapping[str, Scores]) -> dict[str, Any]:
                 "seeds": each,
                 "to_cosine": ratio(each, scores[BASELINE][name]),
                 "to_last": None if own is None else ratio(each, own[name]),
+                **({} if base is None else {"to_base": ratio(each, base[name])}),
             }
             for name, each in values.items()
         }
@@ -154,9 +171,13 @@ def score_task(
 
     scores: dict[str, Scores] = {}
     peaks, seconds = {}, {}
-    for schedule in SCHEDULES:
-        path = cache.place(folder, task.name, budget, schedule, None)
-        recipe = recipe_of(task, budget, schedule, None)
+    for schedule in SCORED:
+        view = VIEWS.get(schedule)
+        if view is not None and task.half == "reported" and not view.reported:
+            continue
+        run = schedule if view is None else view.run
+        path = cache.place(folder, task.name, budget, run, None)
+        recipe = recipe_of(task, budget, run, None)
         arrays = cache.read(path, recipe)
         if arrays is None:
             if kept is not None and schedule in kept["peaks"]:
@@ -164,9 +185,11 @@ def score_task(
                 seconds[schedule] = kept["seconds"][schedule]
                 scores |= scores_kept(kept, schedule)
                 continue
-            if schedule in RESTARTS:  # not all of them were tried on all tasks
+            if schedule not in PLAIN:  # not all of them were tried on all tasks
                 continue
             arrays = cache.need(path, recipe)
+        if view is not None:
+            arrays |= {name: members_of(view, arrays[name]) for name in ("validation", "test")}
         peaks[schedule] = float(arrays["peak"])
         seconds[schedule] = round(float(arrays["seconds"]), 2)
         for seed in range(len(arrays["seeds"])):
@@ -175,7 +198,7 @@ def score_task(
                 arrays["validation"][:, seed],
                 arrays["validation_labels"][seed],
                 arrays["test"][:, seed],
-                rules,
+                [name for name in rules if view is None or name != "auto"],  # which takes long
             )
             for method, prediction in methods.items():
                 own = scores.setdefault(method, {})
@@ -190,6 +213,13 @@ def score_task(
         "seconds": seconds,
         "methods": compared(scores),
     }
+
+
+def members_of(view: View, predictions: NDArray[Any]) -> NDArray[Any]:
+    """The members of a view, of all that its run kept: cycle after cycle."""
+    cycles = len(predictions) // len(COLUMNS)
+    columns = [COLUMNS.index(name) for name in view.columns]
+    return predictions[[c * len(COLUMNS) + i for c in range(cycles) for i in columns]]
 
 
 def scores_kept(kept: Mapping[str, Any], schedule: str) -> dict[str, Scores]:
@@ -213,7 +243,7 @@ def summary(results: Mapping[str, Any], half: str, budget: str, beside: str) -> 
             continue
         for method, scores in task["budgets"][budget]["methods"].items():
             for name, score in scores.items():
-                if score[beside] is not None:
+                if score.get(beside) is not None:
                     title = "error" if name == "error" else "loss"
                     own = found.setdefault(method, {"loss": [], "error": []})
                     own[title].append(score[beside])
@@ -284,6 +314,6 @@ def score(
                 half: {budget: summary(results, half, budget, beside) for budget in budgets}
                 for half in ("tuning", "reported")
             }
-            for beside in ("to_cosine", "to_last")
+            for beside in BESIDE
         },
     }

@@ -10,7 +10,7 @@ from typing import Any, Final
 from benchmarks.runner import machine
 from cosanneal.core.atomic import replacing
 
-from .tasks import SCHEDULES
+from .tasks import SEARCHED, VIEWS
 
 RESULTS: Final = Path(__file__).parent / "results.json"
 PAGE: Final = Path(__file__).parents[2] / "docs" / "quality.md"
@@ -72,13 +72,19 @@ def tables(results: Mapping[str, Any]) -> str:
     """All tables: over the tasks first, and then task by task."""
     parts = []
     budgets = list(next(iter(results["summary"]["to_cosine"].values())))
-    titles = {"to_cosine": "one cosine run", "to_last": "the last snapshot of the same run"}
+    titles = {
+        "to_cosine": "one cosine run",
+        "to_last": "the last snapshot of the same run",
+        "to_base": "the plain schedule, predicted with in the same way",
+    }
     for beside, title in titles.items():
         for half, by_budget in results["summary"][beside].items():
             parts.append(f"### Beside {title}: the {half} half\n")
             header = ["method", *(f"{b}: {s}" for b in budgets for s in ("loss", "error"))]
             rows = []
             for method in methods_of(results):
+                if beside != "to_base" and method.partition("/")[0] in VIEWS:
+                    continue
                 cells = [
                     numbers(
                         by_budget[b].get(method, {}).get(s),
@@ -91,7 +97,7 @@ def tables(results: Mapping[str, Any]) -> str:
                     rows.append([method, *cells])
             parts.append(markdown(header, rows))
     for half in ("tuning", "reported"):
-        for schedule in (name for name in SCHEDULES if name != "cosine"):
+        for schedule in (name for name in SEARCHED if name != "cosine"):
             names = methods_of(results, schedule)
             if not names:
                 continue
@@ -116,7 +122,7 @@ def tables(results: Mapping[str, Any]) -> str:
     peaks = []
     budgets_of = [each for task in results["tasks"].values() for each in task["budgets"].values()]
     tried = {name for each in budgets_of for name in each["peaks"]}
-    columns = [name for name in SCHEDULES if name in tried]
+    columns = [name for name in SEARCHED if name in tried]
     for task, found in results["tasks"].items():
         for budget, each in found["budgets"].items():
             edge = each["peaks_at_the_edge"]

@@ -19,6 +19,8 @@ SELECTION_SEEDS: Final = (100, 101, 102)
 BUDGETS: Final = ("short", "long")
 # Of how many members each is; "separate" are five runs of a fifth of the budget.
 PLAIN: Final = {"cosine": 1, "cyclic3": 3, "cyclic5": 5, "doubling4": 4, "separate": 5}
+# Plain schedules that are trained with restarts alone.
+BASES: Final = {**PLAIN, "doubling3": 3}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,9 +45,91 @@ RESTARTS: Final = {
     "cyclic5-half-reset": Restart(base="cyclic5", reset=True),
     "cyclic5-fifth": Restart(base="cyclic5", shrink=0.8, perturb=0.2),
     "doubling4-half": Restart(base="doubling4"),
+    "doubling3-fifth": Restart(base="doubling3", shrink=0.8, perturb=0.2),
+    "doubling4-fifth": Restart(base="doubling4", shrink=0.8, perturb=0.2),
     "cyclic5-reset": Restart(base="cyclic5", shrink=1.0, perturb=0.0, reset=True),
 }
-SCHEDULES: Final = {**PLAIN, **{name: PLAIN[each.base] for name, each in RESTARTS.items()}}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watch:
+    """A run of a plain schedule, at its peak, that keeps more of each cycle than its snapshot.
+
+    Args:
+        base: the plain schedule.
+        noise: the temperature of the noise in the last part of each cycle; 0 for none, and then
+            the run is that of the plain schedule, bit for bit.
+    """
+
+    base: str
+    noise: float = 0.0
+
+
+# So many shares of a cycle before its end; means of the weights over its last share; noise there.
+BEFORE: Final = (0.2, 0.1, 0.05, 0.025)
+MEANS: Final = (0.4, 0.2, 0.1)
+NOISY: Final = 0.2
+COLUMNS: Final = (
+    *(f"before {share:g}" for share in BEFORE),
+    "end",
+    *(f"mean {share:g}" for share in MEANS),
+)
+WATCHES: Final = {
+    "cyclic5-watched": Watch(base="cyclic5"),
+    "doubling4-watched": Watch(base="doubling4"),
+    "cyclic5-noise-1": Watch(base="cyclic5", noise=1.0),
+    "cyclic5-noise-0.1": Watch(base="cyclic5", noise=0.1),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """Members of a run that keeps more.
+
+    Args:
+        run: of `WATCHES`.
+        columns: of `COLUMNS`, taken of each cycle, in this order.
+        reported: whether the tuning half let it be scored on the other one too.
+    """
+
+    run: str
+    columns: tuple[str, ...] = ("end",)
+    reported: bool = False
+
+
+# The first two are the plain schedules once more, as they come out on the machine of the others.
+VIEWS: Final = {
+    "cyclic5-again": View(run="cyclic5-watched", reported=True),
+    "doubling4-again": View(run="doubling4-watched", reported=True),
+    "cyclic5-near3": View(run="cyclic5-watched", columns=("before 0.05", "before 0.025", "end")),
+    "cyclic5-wide3": View(
+        run="cyclic5-watched", columns=("before 0.2", "before 0.1", "end"), reported=True
+    ),
+    "cyclic5-averaged-0.2": View(run="cyclic5-watched", columns=("mean 0.2",)),
+    "cyclic5-averaged-0.4": View(run="cyclic5-watched", columns=("mean 0.4",)),
+    "cyclic5-both-0.4": View(run="cyclic5-watched", columns=("mean 0.4", "end"), reported=True),
+    "cyclic5-noise-1": View(run="cyclic5-noise-1"),
+    "cyclic5-noise-0.1": View(run="cyclic5-noise-0.1", reported=True),
+}
+# What is trained with a search for its peak; what can be trained; and what is scored.
+SEARCHED: Final = {**PLAIN, **{name: BASES[each.base] for name, each in RESTARTS.items()}}
+SCHEDULES: Final = {
+    **SEARCHED,
+    **BASES,
+    **{name: PLAIN[each.base] * len(COLUMNS) for name, each in WATCHES.items()},
+}
+SCORED: Final = (*SEARCHED, *VIEWS)
+# Of what has one, the plain schedule beside which it stands, of the same machine.
+BASE_OF: Final = {
+    **{name: each.base for name, each in RESTARTS.items() if each.base in PLAIN},
+    "doubling4-fifth": "doubling4-again",
+    "doubling3-fifth": "doubling4-again",
+    **{
+        name: f"{WATCHES[each.run].base}-again"
+        for name, each in VIEWS.items()
+        if not name.endswith("-again")
+    },
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,12 +175,12 @@ class Task:
 
 def schedule_of(name: str, steps: int, peak: float) -> ca.Schedule:
     """The learning rates of one of `SCHEDULES` in a budget of `steps`."""
-    if name in RESTARTS:
-        name = RESTARTS[name].base
+    if name in RESTARTS or name in WATCHES:
+        name = (RESTARTS.get(name) or WATCHES[name]).base
     if name == "separate":
-        return ca.CyclicCosine(peak, total_steps=steps // SCHEDULES[name], num_cycles=1)
-    growth = 2 if name == "doubling4" else 1
-    return ca.CyclicCosine(peak, total_steps=steps, num_cycles=SCHEDULES[name], cycle_mult=growth)
+        return ca.CyclicCosine(peak, total_steps=steps // PLAIN[name], num_cycles=1)
+    growth = 2 if name.startswith("doubling") else 1
+    return ca.CyclicCosine(peak, total_steps=steps, num_cycles=BASES[name], cycle_mult=growth)
 
 
 # The halves were written down before anything was trained.

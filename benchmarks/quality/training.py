@@ -27,7 +27,9 @@ from . import cache
 from .data import LOADERS, Data
 from .networks import network_of
 from .scoring import fitted
-from .tasks import RESTARTS, SCHEDULES, SELECTION_SEEDS, Task, schedule_of
+from .table import read_results
+from .tasks import COLUMNS, RESTARTS, SCHEDULES, SELECTION_SEEDS, WATCHES, Task, schedule_of
+from .watching import Watcher
 
 
 class DivergedError(RuntimeError):
@@ -140,6 +142,9 @@ def train(
     training = [each[0] for each in prepared.parts]
     taken = batches([len(each) for each in training], runs, steps, task.batch)
     rows, which = torch.from_numpy(np.stack(training, axis=1)), torch.arange(len(runs))
+    watch = WATCHES.get(schedule_name)
+    samples = rows.shape[0] * (prepared.targets[0, 0].numel() if data.classes else 1)
+    watcher = None if watch is None else Watcher(watch, model, schedule, samples, runs)
     with tempfile.TemporaryDirectory() as folder:
         with SnapshotRecorder(folder, model, scheduler):
             for step in range(steps):
@@ -151,6 +156,8 @@ def train(
                 optimizer.step()
                 if not loss.isfinite():
                     raise DivergedError(f"{task.name}, {budget}, {schedule_name}, peak {peak:g}")
+                if watcher is not None:
+                    watcher.after_update(step + 1)
                 scheduler.step()
                 if restart and step + 1 in restarts:
                     # As each run alone would draw them: by its own seed, and no other's.
@@ -168,7 +175,12 @@ def train(
         found = []
         for part in (1, 2):
             x, truth = prepared.part(part)
-            each = [rows.numpy() for rows in ensemble.member_predictions(x, batch_size=512)]
+            every = (
+                ensemble.member_predictions(x, batch_size=512)
+                if watcher is None
+                else watcher.predictions(x, data.classes, 512)
+            )
+            each = [rows.numpy() for rows in every]
             predictions = np.stack(each).swapaxes(1, 2)
             if not np.isfinite(predictions).all():
                 raise DivergedError(f"{task.name}, {budget}, {schedule_name}, peak {peak:g}")
@@ -184,8 +196,9 @@ def train(
 def recipe_of(task: Task, budget: str, schedule: str, peak: float | None) -> dict[str, Any]:
     """All that a file of the cache depends on."""
     seeds = list(SELECTION_SEEDS) if peak is not None else list(range(task.seeds))
-    restart = RESTARTS.get(schedule)
+    restart, watch = RESTARTS.get(schedule), WATCHES.get(schedule)
     return {
+        **({} if watch is None else {"watch": asdict(watch), "columns": list(COLUMNS)}),
         **({} if restart is None else {"restart": asdict(restart)}),
         **{name: list(x) if isinstance(x, tuple) else x for name, x in task.recipe().items()},
         "budget": budget,
@@ -227,8 +240,20 @@ def run(
     schedule: str,
     folder: Path,
     load: Callable[[], Data] | None = None,
+    *,
+    known_peaks: bool = False,
 ) -> list[Path]:
     """Train what is missing of one schedule at one budget: every peak, then the reported seeds.
+
+    A run that keeps more is trained at the peak that `results.json` has of its plain schedule.
+
+    Args:
+        task: on which.
+        budget: its name.
+        schedule: of `SCHEDULES`.
+        folder: of the files.
+        load: gives the data; by default the task's own.
+        known_peaks: whether the peak is that of `results.json`, without a search.
 
     Returns:
         The files that were made; those that were there are left as they are.
@@ -236,14 +261,21 @@ def run(
     torch.set_num_threads(1)
     data: Data | None = None
     made = []
-    for peak in (*task.peaks, None):
+    plain = WATCHES[schedule].base if schedule in WATCHES else schedule
+    known = known_peaks or plain != schedule
+    for peak in (*(() if known else task.peaks), None):
         path = cache.place(folder, task.name, budget, schedule, peak)
         recipe = recipe_of(task, budget, schedule, peak)
         if cache.read(path, recipe) is not None:
             continue
         if data is None:
             data = (load or LOADERS[task.name])()
-        rate = chosen_peak(task, budget, schedule, folder) if peak is None else peak
+        if peak is not None:
+            rate = peak
+        elif known:
+            rate = read_results()["tasks"][task.name]["budgets"][budget]["peaks"][plain]
+        else:
+            rate = chosen_peak(task, budget, schedule, folder)
         arrays: dict[str, Any] = {"seeds": np.array(recipe["run_seeds"]), "peak": np.array(rate)}
         try:
             found, seconds = train(task, data, budget, schedule, rate, recipe["run_seeds"])

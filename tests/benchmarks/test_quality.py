@@ -11,9 +11,22 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+import cosanneal as ca  # noqa: E402
 from benchmarks.quality import cache, peaks, scoring, table, training  # noqa: E402
 from benchmarks.quality.data import Data, DataError, checked, mlbench  # noqa: E402
-from benchmarks.quality.tasks import PLAIN, RESTARTS, TASKS, Task, schedule_of  # noqa: E402
+from benchmarks.quality.tasks import (  # noqa: E402
+    BEFORE,
+    COLUMNS,
+    MEANS,
+    PLAIN,
+    RESTARTS,
+    TASKS,
+    VIEWS,
+    Task,
+    Watch,
+    schedule_of,
+)
+from benchmarks.quality.watching import Watcher  # noqa: E402
 
 TOY = Task(
     name="toy", half="tuning", hidden=(4,), peaks=(0.1, 0.3), steps=40, factor=2, batch=8, seeds=2
@@ -93,6 +106,49 @@ def test_fresh_weights_of_runs_side_by_side_are_those_of_each_alone() -> None:
     np.testing.assert_allclose(both[1][0][:, 1], alone[1][0][:, 0], rtol=1e-4)
 
 
+@pytest.mark.parametrize("regression", [False, True])
+def test_a_run_that_keeps_more_is_the_plain_one_bit_for_bit(regression: bool) -> None:
+    def members(schedule: str) -> Any:
+        return training.train(TOY, toy(regression), "short", schedule, 0.1, [0, 1])[0][1][0]
+
+    plain, watched, noisy = (
+        members(name) for name in ("cyclic5", "cyclic5-watched", "cyclic5-noise-1")
+    )
+    assert len(watched) == 5 * len(COLUMNS)
+    np.testing.assert_array_equal(scoring.members_of(VIEWS["cyclic5-again"], watched), plain)
+    assert np.abs(scoring.members_of(VIEWS["cyclic5-noise-1"], noisy) - plain).max() > 1e-4
+    near = scoring.members_of(VIEWS["cyclic5-near3"], watched)
+    assert len(near) == 15
+    np.testing.assert_array_equal(near[2::3], plain)
+
+
+def test_what_a_cycle_keeps_and_its_noise_by_hand() -> None:
+    """One weight that is set to the number of updates, over two cycles of 20 and 40."""
+    model = torch.nn.Linear(1, 1, bias=False)
+    schedule = ca.CyclicCosine(0.5, cycle_steps=[20, 40])
+    watcher = Watcher(Watch(base="cyclic5"), model, schedule, 10, [0])
+    for updates in range(1, 61):
+        torch.nn.init.constant_(model.weight, updates)
+        watcher.after_update(updates)
+    found = [float(each) for (each,) in watcher.members()]
+    first = dict(zip(COLUMNS, found, strict=False))
+    assert [first[f"before {share:g}"] for share in BEFORE] == [16, 18, 19, 19]
+    assert first["end"] == 20
+    assert [first[f"mean {share:g}"] for share in MEANS] == [16.5, 18.5, 19.5]
+    assert dict(zip(COLUMNS, found[len(COLUMNS) :], strict=True))["before 0.2"] == 52
+    assert model.weight.item() == 60
+    noisy = Watcher(Watch(base="cyclic5", noise=0.1), model, schedule, 10, [7])
+    drawn = torch.Generator().manual_seed(7500)
+    for updates in range(1, 61):
+        torch.nn.init.constant_(model.weight, 0)
+        noisy.after_update(updates)
+        expected = 0.0
+        if updates in {17, 18, 19, 20, *range(53, 61)}:
+            scale = math.sqrt(2 * schedule.rate(updates - 1) * 0.1 / 10)
+            expected = scale * torch.randn(1, generator=drawn).item()
+        assert model.weight.item() == pytest.approx(expected)
+
+
 def test_scores_are_kept_where_there_are_no_predictions(tmp_path: Path) -> None:
     whole = trained(tmp_path / "all")
     training.run(TOY, "short", "cyclic5-reset", tmp_path / "new", toy)
@@ -166,7 +222,7 @@ def test_the_page_has_the_tables_of_the_results(tmp_path: Path) -> None:
             half: {"short": scoring.summary(found, half, "short", beside)}
             for half in ("tuning", "reported")
         }
-        for beside in ("to_cosine", "to_last")
+        for beside in scoring.BESIDE
     }
     results = {
         "machine": {"cores": "2"},
@@ -181,6 +237,7 @@ def test_the_page_has_the_tables_of_the_results(tmp_path: Path) -> None:
     score = scored["methods"]["cyclic3/mean"]["log_loss"]["to_cosine"]
     assert f"{score['ratio']:.3f} ± {score['error']:.3f}" in page
     assert "tasks only" not in page
+    assert "### Beside the plain schedule, predicted with in the same way: the tuning half" in page
     assert "### cyclic5-fifth, task by task: the tuning half" in page
     assert "cyclic5-reset" not in page  # which was not tried
     summary["to_cosine"]["tuning"]["short"]["cyclic3/mean"]["loss"]["tasks"] = 0
