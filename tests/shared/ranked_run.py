@@ -25,6 +25,7 @@ from cosanneal.adapters.torch import CyclicCosineLR, SnapshotEnsemble, SnapshotR
 from tests.shared.joining import joined
 
 SCHEDULE = ca.CyclicCosine(0.1, total_steps=12, num_cycles=3)
+CPU = torch.device("cpu")
 
 
 def plain_model() -> nn.Module:
@@ -32,7 +33,7 @@ def plain_model() -> nn.Module:
     return nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 4))
 
 
-def spread(model: nn.Module, how: str, device: torch.device) -> nn.Module:
+def spread(model: nn.Module, how: str, device: torch.device = CPU) -> nn.Module:
     """The model as an engine has it."""
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     if how == "ddp":
