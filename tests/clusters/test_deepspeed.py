@@ -13,7 +13,7 @@ import torch
 from cosanneal.adapters.torch import SnapshotEnsemble
 from cosanneal.snapshots import SnapshotStore
 from tests.shared.deepspeed_run import SCHEDULE, alone, network
-from tests.shared.processes import outputs
+from tests.shared.processes import ROOT, outputs
 from tests.shared.ranked_run import held_out
 
 LOOPS = ("stage-0", "stage-1", "stage-2", "stage-3", "whole", "groups")
@@ -27,8 +27,8 @@ def work(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     run = ["-m", "tests.shared.deepspeed_run", str(work)]
     # What it compiles is kept apart: the lock of a process that was killed would be waited for.
     compiled = str(tmp_path_factory.getbasetemp() / "extensions")
-    environment = {"DS_ACCELERATOR": "cpu", "TORCH_EXTENSIONS_DIR": compiled}
-    outputs(run, request.param, group=True, **environment)
+    kept = {"TORCH_EXTENSIONS_DIR": compiled}
+    outputs(run, request.param, cwd=ROOT, group=True, DS_ACCELERATOR="cpu", **kept)
     alone(work / "alone")
     alone(work / "alone-2", passes=2)
     return work
