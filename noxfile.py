@@ -234,7 +234,7 @@ def engines(session: nox.Session) -> None:
 
 @nox.session
 def clusters(session: nox.Session) -> None:
-    """DeepSpeed's engines, which compile an operation once (a C++ compiler is needed)."""
+    """DeepSpeed's engines, which compile an operation once (in C++), Ray and Dask."""
     install(session, ".[torch]", group="clusters")
     session.run("pytest", "tests/clusters", *session.posargs)
 
