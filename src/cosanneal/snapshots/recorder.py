@@ -254,11 +254,16 @@ class Recorder:
             (self._ranks if open_still else ALONE).told(self._notices.say)
 
     def rest(self) -> None:
-        """Wait for the snapshots taken, and let others write to the folder until `go_on`."""
+        """Wait for the snapshots taken, and let others write to the folder until `go_on`.
+
+        All processes of a run call this, and hear of one that could not be written.
+        """
         if not self._is_ours():
             return
         try:
             self.wait()
+            if not self._ranks.alone:
+                self._ranks.told(self._notices.say)
         finally:
             self._tenancy.rest()
 
@@ -266,7 +271,7 @@ class Recorder:
         """Keep others out of the folder again, in which nobody may have written meanwhile."""
         _refuse_a_fork(self._process)
         if not self._closed:
-            self._tenancy.go_on()
+            self._ranks.told(self._tenancy.go_on)
 
     def _is_ours(self) -> bool:
         """Whether this process is the recorder's, and not forked from it."""

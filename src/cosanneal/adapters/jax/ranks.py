@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from numpy.typing import NDArray
 
+from ...snapshots.messages import everyones
 from ...snapshots.ranks import ALONE, Ranks, Together
-
-# A message up to this many bytes, with four for its length, takes one collective.
-_USUAL: Final = 4096
-_HEADER: Final = 4
 
 
 def ranks_here() -> Ranks:
@@ -37,19 +32,8 @@ class Processes:
 
     def everyones(self, message: str) -> list[str]:
         """The messages of all, by rank."""
-        own = message.encode()
-        found = self._gathered(own, _USUAL)
-        lengths = [int(each[:_HEADER].view("<u4")[0]) for each in found]
-        if (longest := max(lengths) + _HEADER) > _USUAL:
-            # Of few sizes, each of which is compiled.
-            found = self._gathered(own, 1 << (longest - 1).bit_length())
-        pairs = zip(found, lengths, strict=True)
-        return [each[_HEADER : _HEADER + length].tobytes().decode() for each, length in pairs]
+        return everyones(message, _gathered)
 
-    def _gathered(self, own: bytes, size: int) -> list[NDArray[np.uint8]]:
-        """So many bytes of each: the length of its message, and as much of it as fits."""
-        padded = np.zeros(size, np.uint8)
-        padded[:_HEADER] = np.frombuffer(len(own).to_bytes(_HEADER, "little"), np.uint8)
-        there = np.frombuffer(own, np.uint8)[: size - _HEADER]
-        padded[_HEADER : _HEADER + len(there)] = there
-        return [*np.asarray(multihost_utils.process_allgather(padded))]
+
+def _gathered(own: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.asarray(multihost_utils.process_allgather(own))

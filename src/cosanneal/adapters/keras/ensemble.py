@@ -28,7 +28,8 @@ class SnapshotEnsemble(Ensemble[NDArray[Any]]):
     all members. Layers that keep a state begin each pass without one.
 
     It predicts on one device where a `tf.distribute` strategy made the model for several, and
-    must be made and asked outside of its scope.
+    must be made and asked outside of its scope. Of several processes of JAX each predicts by
+    itself, so that a model that lies over them must be one that can be copied, or a function.
 
     Of a functional model with several outputs, `output` is the name of the layer that
     makes the one to take (or a key of the dict, or a place), unless it is "logits".
@@ -51,8 +52,8 @@ class SnapshotEnsemble(Ensemble[NDArray[Any]]):
             `cosanneal.ensemble.SnapshotEnsemble` has them.
 
     Raises:
-        EnsembleError: an argument that cannot be, or fewer snapshots than asked for; or
-            the scope of a `tf.distribute` strategy for several devices.
+        EnsembleError: an argument that cannot be, or fewer snapshots than asked for; or, where
+            Keras has several devices or processes, what is said above.
 
     Example:
         >>> import tempfile

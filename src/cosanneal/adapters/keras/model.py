@@ -40,6 +40,7 @@ from .calls import noting_calls
 from .capture import ModelCapture
 from .names import array_of, input_names, named_weights
 from .outputs import output_names, said_outputs
+from .ranks import are_several, is_of_several
 from .replicas import on_one_device, put_values, refuse_scope, values_of
 from .stacked import StackedModel
 from .statistics import estimate, moving_layers
@@ -73,7 +74,8 @@ class KerasModel:
         self.forward: Forward[keras.Model] | None = check_forward(forward)
         lent = isinstance(model, keras.Model)
         refuse_scope()
-        source = model if lent or not callable(model) else _built(model)
+        with _in_this_process():
+            source = model if lent or not callable(model) else _built(model)
         if not isinstance(source, keras.Model) or not source.built:
             raise EnsembleError(
                 "Argument `model` must be a keras.Model that is built, or a function that builds "
@@ -82,10 +84,14 @@ class KerasModel:
         self.model: keras.Model = source
         self.given: keras.Model | Callable[[], keras.Model] = model
         self._is_checked = forward is None  # whether forward runs what it is given
-        copied = _copied(source) if lent else source
+        with _in_this_process():
+            copied = _copied(source) if lent else source
         self.lent: bool = copied is None
         self._target = source if copied is None else copied
         self._derived = _Derived(self._target)
+        if are_several():
+            self._derived.sync()  # without which a variable has no value while its model is trained
+            _check_reach(self._target)
         if self.lent and self._derived.stateful:
             raise EnsembleError(
                 "Argument `model` must be a function that builds the model, where layers keep a "
@@ -149,7 +155,8 @@ class KerasModel:
                 refused.append(error)
                 raise
 
-        model = StackedModel(self._target, stacked, picked, self.forward)
+        with _in_this_process():
+            model = StackedModel(self._target, stacked, picked, self.forward)
 
         def run(batch: Batch) -> Any:
             refused.clear()
@@ -260,10 +267,11 @@ class KerasModel:
             EnsembleError: there can be none.
         """
         refuse_scope()
-        if not isinstance(self.given, keras.Model):
-            made: keras.Model = self.given()
-            return made
-        made = None if self.lent else _copied(self.model)
+        with _in_this_process():
+            if not isinstance(self.given, keras.Model):
+                made: keras.Model = self.given()
+                return made
+            made = None if self.lent else _copied(self.model)
         if made is None:
             raise EnsembleError(
                 "Argument `model` of the ensemble must be a function that builds the model, where "
@@ -316,6 +324,32 @@ def _fixed_size(model: keras.Model) -> int | None:
     """The one number of samples that a model takes; None where it takes any."""
     sizes = [each.shape[0] for each in getattr(model, "inputs", None) or ()]
     return int(sizes[0]) if sizes and sizes[0] is not None else None
+
+
+@contextmanager
+def _in_this_process() -> Iterator[None]:
+    """Have what is built meanwhile lie in this process alone, where Keras has several."""
+    distribution = keras.distribution.distribution() if are_several() else None
+    if distribution is None:
+        yield
+        return
+    keras.distribution.set_distribution(None)
+    try:
+        yield
+    finally:
+        keras.distribution.set_distribution(distribution)
+
+
+def _check_reach(model: keras.Model) -> None:
+    """Refuse to put members into a model that lies over several processes."""
+    for name, variable in named_weights(model).items():
+        if is_of_several(variable.value):
+            raise EnsembleError(
+                "Argument `model` of an ensemble must be a function that builds the model in this "
+                "process, where layers are not Keras' own and weights lie over several processes. "
+                f"Received: a model with {name!r} over several; give a function that sets no "
+                "distribution of its own, and is called without one"
+            )
 
 
 def _assign(variable: Any, value: Any) -> None:

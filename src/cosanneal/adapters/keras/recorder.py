@@ -22,6 +22,7 @@ from ...snapshots.statistics import Statistics
 from ...snapshots.store import SnapshotStore
 from .capture import ModelCapture
 from .names import array_of
+from .ranks import are_several, ranks_here
 from .schedule import CyclicCosineSchedule
 from .watch import Watch
 
@@ -63,6 +64,14 @@ class SnapshotRecorder(keras.callbacks.Callback):
     lost to a kill between their checkpoint and its file. Also before those that
     change the weights when an epoch ends, as SwapEMAWeights does.
 
+    In a run on several processes (JAX' `keras.distribution.initialize`, and only then the
+    recorder) each makes its recorder and gives it to `fit`. Process 0 writes; the others
+    hold no folder. Weights in parts are gathered one by one, by all processes at a cycle's
+    end. `metrics` is called in every process, and process 0's numbers are kept. An error, of
+    any process, is raised in all of them, at the latest when `fit` returns. On TensorFlow a
+    run must have one process, as with MirroredStrategy. On PyTorch, in a loop under
+    DistributedDataParallel, the process of rank 0 alone makes the recorder.
+
     What would go wrong quietly is said by a UserWarning, once: epochs in which the
     counted optimizer did no update; a rate that nothing anneals; a run that goes on
     beyond its schedule, or ends less than an epoch before a snapshot is due.
@@ -92,8 +101,8 @@ class SnapshotRecorder(keras.callbacks.Callback):
 
     Raises:
         SnapshotError: the folder cannot be written to, or another recorder is
-            writing to it; it holds snapshots, and the run is not resumed; or it
-            was written under another schedule.
+            writing to it; it holds snapshots, and the run is not resumed; it was
+            written under another schedule; or several processes of TensorFlow or PyTorch.
 
     Example:
         >>> import tempfile
@@ -128,13 +137,18 @@ class SnapshotRecorder(keras.callbacks.Callback):
             )
         self._optimizer = optimizer
         # What `updates` it has is told by `advance`; its own clock is not looked at.
-        self._capture = ModelCapture()
-        self.recorder: Recorder = Recorder(folder, schedule, self._capture, EachStep(), **options)
+        self._ranks = ranks_here()
+        self._capture = ModelCapture(ranks=self._ranks)
+        self.recorder: Recorder = Recorder(
+            folder, schedule, self._capture, EachStep(), ranks=self._ranks, **options
+        )
         self.schedule: Schedule = self.recorder.schedule
         self.store: SnapshotStore = self.recorder.store
         self._resume_from = options.get("resume_from")
         of_logs = options.get("metrics") is None
-        self._watch = Watch(self.schedule, self.recorder.metric if of_logs else None)
+        self._watch = Watch(
+            self.schedule, self.recorder.metric if of_logs else None, says=self._ranks.writes
+        )
         self._logs_rate = False
         # A look at the optimizer's count waits for the device. So one is taken
         # only where the executions begun since the last may have ended a cycle.
@@ -243,11 +257,18 @@ class SnapshotRecorder(keras.callbacks.Callback):
         """Check that the optimizer fits the schedule; called by `fit`.
 
         Raises:
-            SnapshotError: the model has no optimizer whose updates could be counted.
+            SnapshotError: the model has no optimizer whose updates could be counted; or the
+                run has several processes, and this recorder cannot be one of several.
             ScheduleError: the optimizer's rate is another schedule, or cannot be set.
         """
-        self.recorder.go_on()
         model = self._model  # not `model`, which has JAX's loop hand the weights over
+        ranks_here(model)
+        if self._ranks.alone and are_several():
+            raise SnapshotError(
+                "A recorder must be made when the processes of its run are there. Received: one "
+                "that was made before them; make it after keras.distribution.initialize(...)"
+            )
+        self.recorder.go_on()
         counted = self.counted(model)
         if counted is None:
             raise SnapshotError(

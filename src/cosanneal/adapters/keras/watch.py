@@ -19,10 +19,11 @@ class Watch:
     Args:
         schedule: the schedule of the run.
         metric: the metric that the epochs' logs must hold, if there is one.
+        says: whether warnings are for this process to give, and not for another.
     """
 
-    def __init__(self, schedule: Schedule, metric: str | None) -> None:
-        self._schedule, self._metric = schedule, metric
+    def __init__(self, schedule: Schedule, metric: str | None, *, says: bool = True) -> None:
+        self._schedule, self._metric, self._says = schedule, metric, says
         self._said: set[str] = set()
         self._counted, self._others = "model.optimizer", list[str]()
         # The rate that was seen first, and at which update, until another one is seen.
@@ -154,4 +155,5 @@ class Watch:
     def _say(self, what: str, text: str) -> None:
         if what not in self._said:
             self._said.add(what)
-            warn(text)
+            if self._says:
+                warn(text)
