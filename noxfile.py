@@ -1,6 +1,7 @@
 """The project's checks: `nox` runs the ordinary ones, `nox -s NAME` one of these or of the others.
 
-Not among the ordinary ones are `gpu_...`, `minimums`, `demo`, `bench`, `quality` and `tutorials`.
+Not among the ordinary ones are `gpu_...`, `clusters`, `minimums`, `demo`, `bench`, `quality` and
+`tutorials`.
 """
 
 from __future__ import annotations
@@ -28,7 +29,6 @@ nox.options.sessions = [
         "parity",
         "peers",
         "engines",
-        "clusters",
     ),
     "browser",
     "build",

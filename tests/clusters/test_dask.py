@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 from distributed import Client
 
 from cosanneal.study import run
+from tests.shared.processes import ROOT
 from tests.shared.studied import train
 
 
@@ -25,7 +27,11 @@ def results(folder: Path, **given: Any) -> list[dict[str, Any]]:
     return [{k: v for k, v in each.items() if k != "seconds"} for each in found["runs"]]
 
 
-def test_a_study_through_a_client_is_that_of_processes(tmp_path: Path) -> None:
+def test_a_study_through_a_client_is_that_of_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Workers have this process' path; where they cannot import `train`, it is waited for for ever.
+    monkeypatch.syspath_prepend(ROOT)
     with Client(n_workers=2, threads_per_worker=1, dashboard_address=None) as client:
         found = results(tmp_path / "dask", executor=client.get_executor())
         assert client.submit(int).result() == 0  # it is left open

@@ -409,7 +409,7 @@ class Line:
     def __init__(self) -> None:
         self._group = DefaultGroup()
         self.rank, self.size = self._group.rank, self._group.size
-        self.failed = False
+        self.failed: bool = False
 
     def everyones(self, message: str) -> list[str]:
         """The messages of all, by rank."""
