@@ -36,7 +36,8 @@ class ModelCapture:
     version: str = str(keras.__version__)
 
     def __init__(self, model: keras.Model | None = None, ranks: Ranks = ALONE) -> None:
-        self.model, self._ranks = model, ranks
+        self.model: keras.Model | None = model
+        self._ranks = ranks
 
     def tensors(
         self, names: Collection[str] | None = None, *, cut: Callable[[Any], Any] | None = None

@@ -74,7 +74,7 @@ class LentModel:
     derives = alike = False
 
     def __init__(self, model: nn.Module) -> None:
-        self.module = unwrapped(model)
+        self.module: nn.Module = unwrapped(model)
         self.tensors: dict[str, Tensor] = {}
         self.names: dict[str, str] = {}
         self._look()
@@ -408,7 +408,8 @@ class Line:
 
     def __init__(self) -> None:
         self._group = DefaultGroup()
-        self.rank, self.size = self._group.rank, self._group.size
+        self.rank: int = self._group.rank
+        self.size: int = self._group.size
         self.failed: bool = False
 
     def everyones(self, message: str) -> list[str]:
