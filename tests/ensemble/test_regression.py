@@ -11,6 +11,7 @@ import pytest
 
 import cosanneal as ca
 from cosanneal.ensemble import (
+    Choice,
     analyze_regression,
     compare_scores,
     fit_regression,
@@ -196,3 +197,24 @@ def test_a_choice_among_others_is_refused() -> None:
             call()
     with pytest.raises(ca.EnsembleError, match=r"`level` must be a number between 0 and 1"):
         analyze_regression(pairs, y, outputs="gaussian", levels=[90])
+
+
+def test_pairs_are_beside_the_last_with_a_scale_of_its_own() -> None:
+    random = np.random.default_rng(0)
+    y = random.normal(size=4000)
+    member = (y + random.normal(size=4000), np.full(4000, 0.01))  # a variance 100 times too small
+    first, second = (
+        [tuple(each[part] for each in member)] * 2 for part in (np.s_[:2000], np.s_[2000:])
+    )
+    choice = fit_regression(first, y[:2000], outputs="gaussian")
+    assert choice.last_alone is not None
+    assert choice.last_alone.variance_scale == pytest.approx(100, rel=0.1)
+    found = analyze_regression(second, y[2000:], outputs="gaussian", choice=choice)
+    (own,) = (
+        row for row in found["comparisons_with_last_calibrated"] if row["metric"] == "gaussian_nll"
+    )
+    (raw,) = (row for row in found["comparisons"] if row["metric"] == "gaussian_nll")
+    assert own["difference"] == pytest.approx(0, abs=1e-6)
+    assert raw["difference"] < -10
+    assert Choice.from_dict(choice.to_dict()) == choice
+    check_results({**PAGE, "regression": found})

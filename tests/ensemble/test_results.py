@@ -25,7 +25,9 @@ from cosanneal.ensemble import (
     calibration_error,
     compare_scores,
     fit,
+    fit_temperature,
     folder_results,
+    log_loss,
     ood_detection,
     pool,
     read_results,
@@ -70,6 +72,37 @@ def test_the_analysis_is_what_the_functions_say() -> None:
             assert row["interval"] == pytest.approx(expected_row.interval, rel=1e-6)
     assert found["choice"] == choice.to_dict()
     check_results(bare(analysis=found))
+
+
+@pytest.mark.parametrize("select", ["last", "greedy", "auto"])
+def test_a_gain_that_is_the_temperatures_alone_is_no_gain_of_the_ensemble(select: Any) -> None:
+    p, y = members_of(1, 4000)
+    sure = p[0] ** 3 / (p[0] ** 3).sum(-1, keepdims=True)
+    choice = fit([sure[:2000]] * 3, y[:2000], select=select)
+    found = analyze([sure[2000:]] * 3, y[2000:], choice=choice)
+    heat = fit_temperature(sure[:2000], y[:2000])
+    assert choice.last_alone is not None
+    assert choice.last_alone.temperature == pytest.approx(heat, rel=1e-9)
+    at = found["last_calibrated"]["log_loss"]
+    assert at == pytest.approx(log_loss(apply_temperature(sure[2000:], heat), y[2000:]), rel=1e-9)
+    assert at < 0.8 * found["members"][-1]["log_loss"]
+    rows = {row["metric"]: row for row in found["comparisons_with_last_calibrated"]}
+    assert rows["log_loss"]["difference"] == pytest.approx(0, abs=1e-9)
+    (raw,) = (row for row in found["comparisons"] if row["metric"] == "log_loss")
+    assert raw["interval"][1] < -0.1
+    text = " ".join(str(choice).split())
+    assert "last snapshot alone with its own temperature" in text
+    check_results(bare(analysis=found))
+    # What was saved before this was kept has none, and neither has what has no temperature.
+    old = choice.to_dict()
+    assert Choice.from_dict(old) == choice
+    old.pop("last_alone")
+    plain = fit([sure[:2000]] * 3, y[:2000], select=select, temperature=False)
+    for without in (Choice.from_dict(old), plain):
+        assert without.last_alone is None
+        part = analyze([sure[2000:]] * 3, y[2000:], choice=without)
+        assert not [name for name in part if "last_calibrated" in name]
+        assert "its own temperature" not in str(without)
 
 
 def test_without_a_choice_the_mean_of_all_is_compared() -> None:

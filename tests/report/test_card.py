@@ -66,7 +66,9 @@ def test_all_of_it_is_there_and_says_the_same(tmp_path: Path) -> None:
     weights = [member["weight"] for member in results["analysis"]["choice"]["members"]]
     rows = re.findall(r"^\| (\d) \| ([0-9.]+) \| not known \|$", text, re.MULTILINE)
     assert rows == [(str(i), f"{weight:.3f}") for i, weight in enumerate(weights)]
-    last = results["analysis"]["members"][-1]
+    last = results["analysis"]["last_calibrated"]
+    assert last["log_loss"] != results["analysis"]["members"][-1]["log_loss"]
+    assert "| last snapshot alone with its own temperature |" in text
     assert (
         f"| Log-loss (nats) | {chosen['log_loss']:.4f} | not computed | {last['log_loss']:.4f} |"
     ) in text

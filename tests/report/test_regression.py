@@ -46,9 +46,11 @@ def test_the_tables_hold_the_numbers(outputs: str) -> None:
     part = document["regression"]
     members, compared, considered = regression_tables(document)
     told = [row.cells for group in compared.groups for row in group]
-    assert [row[0] for row in told] == ["The last member alone"] * (len(told) // 2) + [
-        "The plain mean of all"
-    ] * (len(told) // 2)
+    beside = ["The last member alone", "The plain mean of all"]
+    if outputs == "gaussian":  # of which a choice scales the variance
+        beside.insert(1, "The last with its own variance")
+    each = len(told) // len(beside)
+    assert [row[0] for row in told] == [other for other in beside for _ in range(each)]
     assert told[0][2].replace("\u2212", "-") == f"{part['comparisons'][0]['difference']:+.4g}"
     first, *_ = members.groups[0]
     assert first.chosen
@@ -69,6 +71,7 @@ def test_the_tables_hold_the_numbers(outputs: str) -> None:
     rows = [row for group in members.groups for row in group]
     best = [row for row in rows if titles.index("RMSE") in row.best]
     scored = [part["chosen"], *part["members"], *part["ensembles"]]
+    scored += [part["last_calibrated"]] if outputs == "gaussian" else []
     assert len(best) == sum(each["rmse"] == min(s["rmse"] for s in scored) for each in scored)
     assert considered.title == "What was considered"
     assert considered.groups[0][0].chosen
@@ -83,7 +86,10 @@ def test_the_sentences_say_what_was_chosen_and_what_it_is_worth() -> None:
     assert "variance scale" in text
     assert f"its RMSE is {best['rmse']:.4g}" in text
     assert f"{100 * best['coverage'][0]:.1f} % of targets in its intervals at 90 %" in text
-    assert "than the last snapshot alone (a Gaussian negative log-likelihood " in text
+    assert (
+        "than the last snapshot alone with its own variance (a Gaussian negative log-likelihood "
+        in text
+    )
     assert "the plain mean of all 3 members" in text
     values = chosen("values", select="greedy")
     assert "found greedily was chosen, for the least mean squared error" in (told(values))

@@ -25,7 +25,9 @@ def test_the_page_says_what_the_numbers_say(document: dict[str, Any], reported: 
     assert (
         f"error is {100 * chosen['error']:.2f} % and its log-loss {chosen['log_loss']:.4f}" in lead
     )
-    (loss,) = (row for row in analysis["comparisons"] if row["metric"] == "log_loss")
+    rows = analysis["comparisons_with_last_calibrated"]
+    (loss,) = (row for row in rows if row["metric"] == "log_loss")
+    assert "than the last snapshot alone with its own temperature (" in lead
     assert f"a log-loss {-loss['difference']:.4f} lower" in lead
     assert "than the plain mean of all 5 members (" in lead
     assert f"takes {len(used)} passes of the model" in lead
@@ -134,7 +136,14 @@ def comparison(metric: str, difference: float, low: float, high: float) -> dict[
 )
 def test_a_difference_is_put_into_words(tmp_path: Path, error: Any, loss: Any, said: str) -> None:
     part = analysis_of(3)
-    part["comparisons"] = [comparison("error", *error), comparison("log_loss", *loss)]
+    rows = [comparison("error", *error), comparison("log_loss", *loss)]
+    part["comparisons_with_last_calibrated"] = rows
+    lead = page_of(bare(analysis=part), tmp_path).text_of("p")[0]
+    own = said.replace("snapshot alone", "snapshot alone with its own temperature")
+    assert f": {own} and " in lead
+    # A choice that kept none of the last one is beside it as it is.
+    del part["comparisons_with_last_calibrated"], part["last_calibrated"]
+    part["comparisons"] = rows
     lead = page_of(bare(analysis=part), tmp_path).text_of("p")[0]
     assert f": {said} and " in lead
 

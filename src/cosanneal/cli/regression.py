@@ -139,7 +139,8 @@ def show_regression(console: Console, document: dict[str, Any]) -> None:
     columns = _columns(document)
     for heading, _, _ in columns:
         table.add_column(heading, justify="right")
-    scored = [row for row in (*members, *ensembles, chosen, document.get("baseline")) if row]
+    others = (document.get("last_calibrated"), document.get("baseline"))
+    scored = [row for row in (*members, *ensembles, chosen, *others) if row]
 
     def add(title: str, row: dict[str, Any], *, end: bool) -> None:
         cells = []
@@ -158,6 +159,8 @@ def show_regression(console: Console, document: dict[str, Any]) -> None:
         add(f"Mean of the last {row['last']}", row, end=i == len(ensembles) - 1)
     if chosen:
         add(f"Chosen: {_what(document['choice'])}", chosen, end=True)
+    if "last_calibrated" in document:
+        add("The last alone, own variance", document["last_calibrated"], end=True)
     if "baseline" in document:
         add("Baseline", document["baseline"], end=True)
     console.print(f"{plural(document['samples'], 'sample')}, {plural(len(members), 'member')}.")

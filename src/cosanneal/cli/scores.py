@@ -33,7 +33,8 @@ def show_scores(console: Console, document: dict[str, Any]) -> None:
     table.add_column("Model", overflow="fold")
     for heading, _, _ in columns.values():
         table.add_column(heading, justify="right", no_wrap=True)
-    scored = [*members, *ensembles, document["chosen"], document.get("baseline")]
+    others = (document.get("last_calibrated"), document.get("baseline"))
+    scored = [*members, *ensembles, document["chosen"], *others]
     scored = [row for row in scored if row]
     scored = [{**row, **row.get("metrics", {})} for row in scored]
     least = {name: min(row[name] for row in scored) for name in columns}
@@ -54,6 +55,9 @@ def show_scores(console: Console, document: dict[str, Any]) -> None:
         add(f"Mean of the last {row['last']}", row, end=i == len(ensembles) - 1)
     if document["chosen"]:
         add(_title(document["choice"]), document["chosen"], end=True)
+    if "last_calibrated" in document:
+        heat = document["choice"]["last_alone"]["temperature"]
+        add(f"The last alone, T {heat:.3g}", document["last_calibrated"], end=True)
     if "baseline" in document:
         add("Baseline", document["baseline"], end=True)
     console.print(f"{plural(document['samples'], 'sample')}, {plural(len(members), 'member')}.")
@@ -120,9 +124,11 @@ def _sentences(document: dict[str, Any]) -> list[str]:
 
 def comparisons(document: dict[str, Any]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """What the choice, or the mean of all, is beside: a sentence, and a row for each score."""
+    fitted = "variance" if "outputs" in document else "temperature"
     subject = "The choice" if document["choice"] else "The mean of all"
     for field, other in (
         ("comparisons", "the last member"),
+        ("comparisons_with_last_calibrated", f"the last member with its own {fitted}"),
         ("comparisons_with_baseline", "the baseline"),
     ):
         if rows := document.get(field):

@@ -14,7 +14,7 @@ from ..snapshots.metadata import without_nan
 from .arrays import as_numpy, as_rows
 from .choose.baseline import check_baseline
 from .choose.budget import Leaving
-from .choose.calibration import tempered
+from .choose.calibration import apply_temperature, tempered
 from .choose.choice import Choice, names_of
 from .choose.conformal import ConformalPredictor, Method, labels_needed, set_coverage, set_size
 from .choose.diagnosis import Evidence, evidence_of, findings_of
@@ -103,7 +103,10 @@ def analyze(
         `chosen`, its score (both null without one);
         `comparisons`, in each metric the paired difference of the best
         prediction (the chosen one, or the mean of all) to the last member, and
-        `comparisons_with_mean` that of the chosen one to the mean of all; with a baseline its
+        `comparisons_with_mean` that of the chosen one to the mean of all; of a choice with a
+        temperature also `last_calibrated`, the score of the last member at the temperature that
+        `fit` found for it alone, and `comparisons_with_last_calibrated`, which say whether the
+        ensemble pays, and not what a temperature does for any model; with a baseline its
         score, `baseline`, and `comparisons_with_baseline`, that of the best prediction to it;
         `correlation` and `disagreement` of every two members, over what counts, each
         the same; the
@@ -182,9 +185,16 @@ def analyze(
     several = len(members) > 1
     counted, axis = _counted(members, y, class_axis)
     beside: dict[str, Any] = {}
+    if choice is not None and choice.last_alone is not None:
+        own = apply_temperature(
+            as_numpy(members[-1]), choice.last_alone.temperature, class_axis=class_axis
+        )
+        beside["last_calibrated"] = scores(own)
+        beside["comparisons_with_last_calibrated"] = compared(best, own)
     if baseline is not None:
         other = _other(baseline, members[0], choice, class_axis)
-        beside = {"baseline": scores(other), "comparisons_with_baseline": compared(best, other)}
+        beside["baseline"] = scores(other)
+        beside["comparisons_with_baseline"] = compared(best, other)
     return {
         "samples": y.samples,
         "members": rows,

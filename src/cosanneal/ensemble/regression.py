@@ -69,7 +69,9 @@ def analyze_regression(
         `last` 2, 3, ...; `choice` and `chosen`, its scores (both null without one); and
         `comparisons`, in each score the paired difference of the best prediction (the chosen
         one, or the mean of all) to the last member, and `comparisons_with_mean` that of the
-        chosen one to the mean of all; the `findings`, and with a baseline
+        chosen one to the mean of all; of pairs and a choice that has scaled their variance
+        `last_calibrated` and `comparisons_with_last_calibrated`, the last member alone with a
+        scale of its own; the `findings`, and with a baseline
         `baseline` and `comparisons_with_baseline`, all as in `analyze`. Scores are
         `rmse` and `mae`; with a predictive variance also `gaussian_nll`, `calibration` (as
         `regression_calibration_error`), and for each level `coverage` and `width` of the
@@ -123,6 +125,9 @@ def analyze_regression(
         moments = held_out.moments(choice.weights)
         best = held_out.chosen(*moments, choice.variance_scale, choice.noise)
         chosen = table.of(best)
+    own = None
+    if choice is not None and choice.last_alone is not None:
+        own = held_out.chosen(*alone[-1], choice.last_alone.variance_scale, None)
     several = count > 1
     other = None if baseline is None else held_out.of_other(baseline, fit=False).prediction
     return {
@@ -144,6 +149,14 @@ def analyze_regression(
         "comparisons": table.compared(best, last, seed) if several or choice else [],
         "comparisons_with_mean": (
             table.compared(best, everyone, seed) if several and choice else []
+        ),
+        **(
+            {}
+            if own is None
+            else {
+                "last_calibrated": table.of(own),
+                "comparisons_with_last_calibrated": table.compared(best, own, seed),
+            }
         ),
         **(
             {}

@@ -407,6 +407,7 @@ _COMPARED: Final[dict[str, _Check]] = {
     "p_value": _Number(0, 1),
 }
 _COMPARISONS: Final = _dicts({"metric": _one_of(METRICS), **_COMPARED})
+_BESIDE: Final = ("comparisons_with_last_calibrated?", "comparisons_with_baseline?")
 _SQUARES: Final = {
     "correlation": _Number(-1, 1, null=True),
     "disagreement": _Number(0, 1, null=True),
@@ -426,10 +427,9 @@ _ANALYSIS: Final[dict[str, _Check]] = {
     "choice": Reader.value,
     "chosen": _or_null(_dict(_SCORE)),
     "comparisons": _COMPARISONS,
-    "comparisons_with_mean?": _COMPARISONS,
     "passes?": _dicts({"care": _Number(0, 1), "passes": _Number(1), "error": _Number(0, 1)}),
-    "baseline?": _dict(_SCORE),
-    "comparisons_with_baseline?": _COMPARISONS,
+    **dict.fromkeys(("baseline?", "last_calibrated?"), _dict(_SCORE)),
+    **dict.fromkeys(("comparisons_with_mean?", *_BESIDE), _COMPARISONS),
     **{f"{name}?": Reader.list for name in _SQUARES},
     "reliability?": _dict({"before": _check_diagram, "after?": _check_diagram}),
     "findings?": findings_from,
@@ -495,10 +495,10 @@ _REGRESSION: Final[dict[str, _Check]] = {
     "ensembles": _dicts({"last": _count(), **_REGRESSION_SCORE}),
     "choice": Reader.value,
     "chosen": _or_null(_dict(_REGRESSION_SCORE)),
-    "baseline?": _dict(_REGRESSION_SCORE),
+    **dict.fromkeys(("baseline?", "last_calibrated?"), _dict(_REGRESSION_SCORE)),
     **{
         name: _dicts({"metric": _one_of(REGRESSION_METRICS), **_COMPARED})
-        for name in ("comparisons", "comparisons_with_mean", "comparisons_with_baseline?")
+        for name in ("comparisons", "comparisons_with_mean", *_BESIDE)
     },
     "findings?": findings_from,
 }

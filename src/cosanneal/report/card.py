@@ -252,13 +252,19 @@ def _scores(card: Card, results: Mapping[str, Any]) -> Iterator[str]:
         yield "None were measured: no labels were given when it was exported."
         return
     row, names, part = scored
-    last = results[part]["members"][-1]
+    last, fitted = results[part]["members"][-1], ""
+    if "last_calibrated" in results[part]:
+        last = results[part]["last_calibrated"]
+        fitted = f" with its own {'temperature' if part == 'analysis' else 'variance'}"
     data = f"of {_escaped(card.dataset)}" if card.dataset else "of data that were not named"
     yield (
         f"On {plural(results[part]['samples'], 'sample')} {data}; less is better. The intervals "
         "are of 95 %, by the bootstrap over the samples."
     )
-    lines = ["| score | this model | interval | last snapshot alone |", "|---|---|---|---|"]
+    lines = [
+        f"| score | this model | interval | last snapshot alone{fitted} |",
+        "|---|---|---|---|",
+    ]
     for name in names:
         between = "not computed"
         if name in card.intervals:

@@ -6,7 +6,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..ensemble.score.measures import title_of
-from .words import choice_of, listed, number, plural, regression_choice_of, score, what_was_chosen
+from .words import (
+    beside_last,
+    choice_of,
+    listed,
+    number,
+    plural,
+    regression_choice_of,
+    score,
+    what_was_chosen,
+)
 
 
 def lead(results: Mapping[str, Any]) -> str:
@@ -81,7 +90,7 @@ def _of_scores(analysis: Mapping[str, Any], choice: Mapping[str, Any] | None) ->
     stands = [
         beside(other, rows, _judged(choice), _differences(rows))
         for other, field in (
-            ("the last snapshot alone", "comparisons"),
+            beside_last(analysis),
             (f"the plain mean of all {members} members", "comparisons_with_mean"),
             ("the baseline", "comparisons_with_baseline"),
         )

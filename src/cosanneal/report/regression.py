@@ -10,7 +10,16 @@ from typing import Any, Final
 from ..ensemble.score.regression import REGRESSION_TITLES
 from .lead import beside, cost
 from .tables import COMPARED, Row, Table, compared_table
-from .words import MINUS, listed, member_title, plural, regression_choice_of, what_was_chosen
+from .words import (
+    MINUS,
+    beside_last,
+    last_title,
+    listed,
+    member_title,
+    plural,
+    regression_choice_of,
+    what_was_chosen,
+)
 
 _LEAST: Final = {
     "rmse": "RMSE",
@@ -110,6 +119,8 @@ def _member_table(part: Mapping[str, Any], choice: Mapping[str, Any] | None) -> 
     if choice:
         name = f"Chosen: {what_was_chosen(choice)}{_fitted(choice)}"
         groups.insert(0, [(["", name, *weight(None)], part["chosen"], True)])
+    if "last_calibrated" in part:
+        groups.append([(["", last_title(part), *weight(None)], part["last_calibrated"], False)])
     if "baseline" in part:
         groups.append([(["", "Baseline", *weight(None)], part["baseline"], False)])
     caption = f"Scores on {plural(part['samples'], 'sample')}; the best of each column is bold."
@@ -228,7 +239,7 @@ def _sentences(part: Mapping[str, Any] | None, choice: Mapping[str, Any] | None)
         stands = [
             beside(other, rows, judged, _differences(rows, judged))
             for other, field in (
-                ("the last snapshot alone", "comparisons"),
+                beside_last(part),
                 (f"the plain mean of all {count} members", "comparisons_with_mean"),
                 ("the baseline", "comparisons_with_baseline"),
             )

@@ -194,7 +194,11 @@ def _score_table(runs: Runs, parts: Runs) -> Table:
         for name, part in parts.items()
     ]
     last = [
-        ((name, "Its last snapshot alone", f"{part['samples']:,}"), part["members"][-1], False)
+        (
+            (name, _last_title(part), f"{part['samples']:,}"),
+            part.get("last_calibrated", part["members"][-1]),
+            False,
+        )
         for name, part in parts.items()
         if len(part["members"]) > 1
     ]
@@ -214,6 +218,11 @@ def _score_table(runs: Runs, parts: Runs) -> Table:
         texts=("Run", "What predicts"),
         groups=groups,
     )
+
+
+def _last_title(part: Mapping[str, Any]) -> str:
+    own = ", with its own temperature" if "last_calibrated" in part else ""
+    return f"Its last snapshot alone{own}"
 
 
 def _choice_table(choices: Runs) -> Table:

@@ -16,6 +16,7 @@ from .words import (
     OOD_SCORES,
     barrier,
     choice_of,
+    last_title,
     listed,
     member_title,
     number,
@@ -30,7 +31,10 @@ from .words import (
 )
 
 # What a prediction is compared with.
-COMPARED: Final = ("comparisons", "comparisons_with_mean", "comparisons_with_baseline")
+COMPARED: Final = (
+    *("comparisons", "comparisons_with_last_calibrated"),
+    *("comparisons_with_mean", "comparisons_with_baseline"),
+)
 
 _HEADINGS: Final = {"error": "Error, %", "log_loss": "Log-loss", "brier": "Brier", "ece": "ECE, %"}
 
@@ -128,6 +132,8 @@ def _member_table(analysis: Mapping[str, Any], choice: Mapping[str, Any] | None)
         if choice["temperature"] != 1:
             name += f", temperature {choice['temperature']:.3g}"
         groups.insert(0, [(cells(name), analysis["chosen"], True)])
+    if "last_calibrated" in analysis:
+        groups.append([(cells(last_title(analysis)), analysis["last_calibrated"], False)])
     if "baseline" in analysis:
         groups.append([(cells("Baseline"), analysis["baseline"], False)])
     # The one by which it was chosen stands first, where a phone shows it.
@@ -207,6 +213,7 @@ def compared_table(
         ]
         for other, field in (
             ("The last member alone", "comparisons"),
+            (last_title(part), "comparisons_with_last_calibrated"),
             ("The plain mean of all", "comparisons_with_mean"),
             ("The baseline", "comparisons_with_baseline"),
         )

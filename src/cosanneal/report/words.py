@@ -73,6 +73,24 @@ def choice_of(results: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return found if found and found["outputs"] == "probabilities" else None
 
 
+def beside_last(part: Mapping[str, Any]) -> tuple[str, str]:
+    """The last snapshot as it is to be compared with, in words, and the comparisons' field.
+
+    Where something was fitted after pooling, that is the last one with the same fitted to it: what
+    a temperature does for any model is no gain of the ensemble.
+    """
+    field = "comparisons_with_last_calibrated"
+    if field not in part:
+        return "the last snapshot alone", "comparisons"
+    fitted = "variance" if "outputs" in part else "temperature"
+    return f"the last snapshot alone with its own {fitted}", field
+
+
+def last_title(part: Mapping[str, Any]) -> str:
+    """The last member with what was fitted to it alone, as a row's name."""
+    return f"The last with its own {'variance' if 'outputs' in part else 'temperature'}"
+
+
 def regression_choice_of(results: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """What was chosen of a regression: as it was analyzed, or as it stands in a folder."""
     part: Mapping[str, Any] = results.get("regression") or {}

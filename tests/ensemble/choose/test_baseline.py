@@ -86,7 +86,7 @@ def test_a_better_baseline_one_as_good_and_a_worse_one_are_told_apart() -> None:
     choice = fit(members, y, baseline=better)
     assert names(choice) == ["baseline-not-beaten"]
     assert "the baseline is better. One model costs one pass." in choice.findings[0].text
-    assert "less the baseline: +" in str(choice)
+    assert "worse than the baseline: +" in str(choice)
     alike = fit(members, y, baseline=fit(members, y, temperature=False).apply(members))
     assert names(alike) == ["baseline-not-beaten"]
     assert "within one standard error" in alike.findings[0].text

@@ -59,7 +59,7 @@ def test_of_many_members_those_of_the_greatest_weights_are_listed() -> None:
 
 
 def test_nothing_is_said_of_what_is_not_there() -> None:
-    choice = chosen(1, temperature=False)
+    choice = replace(chosen(1, temperature=False), findings=())
     assert "temperature" not in str(choice)
     assert "Found" not in str(choice)
     assert "1 of 1 member (" in str(choice)

@@ -33,6 +33,7 @@ class Baseline:
             the bootstrap's.
         interval: its 95 % interval, the paired bootstrap's.
         temperature: the other model's own, fitted on these data as that of the choice was.
+        variance_scale: likewise, by what the variance of a regression's pairs is multiplied.
     """
 
     score: float
@@ -40,6 +41,7 @@ class Baseline:
     error: float
     interval: tuple[float, float]
     temperature: float = 1.0
+    variance_scale: float = 1.0
 
     def to_dict(self) -> dict[str, Any]:
         """The comparison as plain data."""
@@ -142,15 +144,19 @@ def read_baseline(reader: Reader) -> Baseline:
     Raises:
         EnsembleError: a bad field, whose path is named.
     """
-    reader.only("score", "difference", "error", "interval", "temperature")
-    found = {name: reader.number(name) for name in ("score", "difference", "error", "temperature")}
+    names: tuple[str, ...] = ("score", "difference", "error", "temperature")
+    reader.only(*names, "interval", optional=("variance_scale",))
+    if "variance_scale" in reader:
+        names = (*names, "variance_scale")
+    found = {name: reader.number(name) for name in names}
     for name, value in found.items():
         if not math.isfinite(value):
             raise reader.error(name, "a finite number")
     if found["error"] < 0:
         raise reader.error("error", "a finite number of at least 0")
-    if found["temperature"] <= 0:
-        raise reader.error("temperature", "a finite positive number")
+    for name in ("temperature", "variance_scale"):
+        if found.get(name, 1.0) <= 0:
+            raise reader.error(name, "a finite positive number")
     interval = reader.numbers("interval")
     if len(interval) != 2 or not -math.inf < interval[0] <= interval[1] < math.inf:
         raise reader.error("interval", "two finite numbers, the lower one first")

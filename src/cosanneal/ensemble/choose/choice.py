@@ -115,6 +115,9 @@ class Choice:
             `cosanneal.ensemble.choose.diagnosis` says by which rules. Empty where there is
             nothing to say.
         baseline: how the choice stands beside the `baseline` that `fit` was given, if any.
+        last_alone: how it stands beside the last snapshot alone, at a temperature (or a scale of
+            the variance) of its own, fitted on the same data: whether the ensemble pays, and not
+            what a temperature does for any model. None where none was fitted.
 
     `print(choice)` shows what a person wants to know of it, in lines of up to 80 characters.
     """
@@ -140,6 +143,7 @@ class Choice:
     budget: Budget | None = None
     findings: tuple[Finding, ...] = ()
     baseline: Baseline | None = None
+    last_alone: Baseline | None = None
 
     @property
     def care(self) -> float:
@@ -227,6 +231,7 @@ class Choice:
             **({} if self.budget is None else {"budget": asdict(self.budget)}),
             "findings": [finding.to_dict() for finding in self.findings],
             **({} if self.baseline is None else {"baseline": self.baseline.to_dict()}),
+            **({} if self.last_alone is None else {"last_alone": self.last_alone.to_dict()}),
         }
 
     @classmethod
@@ -409,9 +414,12 @@ def fit(
         candidates=len(candidates),
         interval=interval,
     )
-    stands = None
-    if other is not None:
-        stands = beside_baseline(held_out, rows, other, measure, temperature=temperature, seed=seed)
+    stands, alone = (
+        None
+        if each is None
+        else beside_baseline(held_out, rows, each, measure, temperature=temperature, seed=seed)
+        for each in (other, held_out.rows(len(held_out) - 1) if temperature else None)
+    )
     choice = Choice(
         members=tuple(names),
         weights=chosen.weights,
@@ -432,6 +440,7 @@ def fit(
             *baseline_finding(stands, measure.name, held_out.samples),
         ),
         baseline=stands,
+        last_alone=alone,
     )
     warn_of_few(choice, title_of(measure.name))
     return choice

@@ -41,8 +41,9 @@ def read_choice(data: object) -> dict[str, Any]:
         *("format", "version", "members", "temperature", "class_axis", "select", "metric"),
         *("candidates", "samples", "interval", "seed", "gap", "output"),
         *("outputs", "variance_scale", "noise", "quantiles"),
-        # A reason of select="auto" alone, a budget and a baseline where they were given.
-        optional=("reason", "budget", "findings", "baseline"),
+        # A reason of select="auto" alone, a budget and a baseline where they were given, the last
+        # snapshot alone where something was fitted to it.
+        optional=("reason", "budget", "findings", "baseline", "last_alone"),
     )
     members = reader.items("members")
     for member in members:
@@ -98,6 +99,7 @@ def read_choice(data: object) -> dict[str, Any]:
         "budget": _budget(reader.item("budget")) if "budget" in reader else None,
         "findings": findings_from(reader, "findings") if "findings" in reader else (),
         "baseline": read_baseline(reader.item("baseline")) if "baseline" in reader else None,
+        "last_alone": read_baseline(reader.item("last_alone")) if "last_alone" in reader else None,
         **_variance(reader),
     }
 

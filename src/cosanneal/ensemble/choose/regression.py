@@ -170,27 +170,32 @@ def fit_regression(
         findings=findings_of(evidence),
     )
     if other is not None:
-        choice = _beside(choice, held_out, fits[best], other, seed)
+        stands = _beside(held_out, fits[best], other, seed)
+        title = REGRESSION_TITLES.get(held_out.metric, held_out.metric)
+        more = stands.finding(held_out.metric, title, choice.samples)
+        choice = replace(choice, baseline=stands, findings=(*choice.findings, *more))
+    if raw:
+        alone = held_out.fitted(*held_out.moments(last_weights(members, 1)))
+        choice = replace(choice, last_alone=_beside(held_out, fits[best], alone, seed))
     warn_of_few(choice, REGRESSION_TITLES.get(held_out.metric, held_out.metric))
     return choice
 
 
-def _beside(
-    choice: Choice, held_out: HeldOutRegression, chosen: Fitted, other: Fitted, seed: int
-) -> Choice:
-    """The choice with how it stands beside another model."""
+def _beside(held_out: HeldOutRegression, chosen: Fitted, other: Fitted, seed: int) -> Baseline:
+    """How the choice stands beside another model."""
     metric, interval = held_out.metric, held_out.differences(chosen, other, seed)
     difference = chosen.scores[metric] - other.scores[metric]
     error = (interval[1] - interval[0]) / (2 * normal_quantile(0.975))
     if held_out.scorer is None:
         both = [held_out.rows(metric, each.prediction) for each in (chosen, other)]
         error = mean_and_error(held_out.targets.per_sample(both[0] - both[1]))[1]
-    stands = Baseline(
-        score=other.scores[metric], difference=difference, error=error, interval=interval
+    return Baseline(
+        score=other.scores[metric],
+        difference=difference,
+        error=error,
+        interval=interval,
+        variance_scale=other.scale if other.noise is None else 1.0,
     )
-    title = REGRESSION_TITLES.get(metric, metric)
-    found = stands.finding(metric, title, choice.samples)
-    return replace(choice, baseline=stands, findings=(*choice.findings, *found))
 
 
 def regression_evidence(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from ...core.errors import plural
@@ -57,28 +57,42 @@ def _lines(choice: Mapping[str, Any]) -> Iterator[str]:
         yield f"  {name:{max(map(len, names))}}  {each['weight']:.3f}"
     if len(used) > len(listed):
         yield f"  and {len(used) - len(listed)} more"
+    if len(used) == 1:
+        yield "  one snapshot: nothing is averaged"
     yield from _fitted(choice)
     scores = choice["candidates"][-1]["scores"] if choice["candidates"] else {}
     yield from _wrapped(
         ", ".join(f"{titles(name)} {shown_score(name, each)}" for name, each in scores.items())
     )
-    low, high = (shown_score(choice["metric"], end, "+") for end in choice["interval"])
-    title = titles(choice["metric"])
-    if any(choice["interval"]):
-        than = f"less the plain mean of all: {low} to {high} {title} (95 % interval)"
-        yield from _wrapped(than)
-    else:
-        yield from _wrapped(f"the same {title} as the plain mean of all")
-    if "baseline" in choice:
-        found = choice["baseline"]
-        low, high = (shown_score(choice["metric"], end, "+") for end in found["interval"])
-        yield from _wrapped(f"less the baseline: {low} to {high} {title} (95 % interval)")
+    for other, interval in _others(choice, "temperature" if classes else "variance"):
+        yield from _wrapped(
+            _beside(other, interval, choice["metric"], str(titles(choice["metric"])))
+        )
     if "reason" in choice:
         yield from _wrapped(f"why: {choice['reason']}")
     if choice["findings"]:
         yield "Found:"
         for finding in choice["findings"]:
             yield from _wrapped(finding["text"], "- ", "  ")
+
+
+def _others(choice: Mapping[str, Any], fitted: str) -> Iterator[tuple[str, Sequence[float]]]:
+    """What the choice is beside, and the interval of the difference."""
+    if "last_alone" in choice:
+        yield f"the last snapshot alone with its own {fitted}", choice["last_alone"]["interval"]
+    yield "the plain mean of all", choice["interval"]
+    if "baseline" in choice:
+        yield "the baseline", choice["baseline"]["interval"]
+
+
+def _beside(other: str, interval: Sequence[float], metric: str, title: str) -> str:
+    """Whether the choice is better, and by how much."""
+    if not any(interval):
+        return f"the same {title} as {other}"
+    low, high = interval
+    stands = "better than" if high < 0 else "worse than" if low > 0 else "not told apart from"
+    between = " to ".join(shown_score(metric, end, "+") for end in interval)
+    return f"{stands} {other}: {between} {title} (95 % interval)"
 
 
 def _fitted(choice: Mapping[str, Any]) -> Iterator[str]:

@@ -30,7 +30,8 @@ class Comparison:
         interval: the bootstrap interval of the difference.
         level: its level.
         p_value: how probable so great a difference is, in either direction, if
-            neither were better.
+            neither were better; by another method than the interval, and the one to trust
+            where the two disagree.
     """
 
     difference: float
@@ -113,6 +114,10 @@ def compare_scores(
     exact too for up to 12 differences. Otherwise `resamples` random signs are
     drawn, and the signs that came count as one draw more.
 
+    The two are different methods: where few samples differ, the interval can leave 0 out while
+    the p-value is above `1 - level`, as in the example. Trust the p-value then: it holds its level
+    with any number of samples, the bootstrap's interval only with many, and is too narrow before.
+
     Args:
         scores: the first model's score for each sample; the lower the better.
         than: the second's, for the same samples in the same order.
@@ -127,8 +132,8 @@ def compare_scores(
 
     Example:
         >>> found = compare_scores([0, 0, 0, 0, 0, 1], [1, 1, 1, 1, 1, 1])
-        >>> round(found.difference, 4), found.p_value
-        (-0.8333, 0.0625)
+        >>> round(found.difference, 4), found.p_value, found.interval[1] < 0
+        (-0.8333, 0.0625, True)
 
     Source: Efron & Tibshirani (1993), chapter 15; McNemar (1947); Phipson &
     Smyth (2010) for the draw that is added.
