@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -559,9 +560,10 @@ def test_a_choice_that_was_saved_is_scored_on_other_data(data: Data, of_snapshot
     weights = [[each["weight"] for each in one["choice"]["members"]] for one in (made, again)]
     assert weights[0] == weights[1]
     p, y = data["val"]
-    other = json_of(
-        "--predictions", "val/m*.npy", "--labels", "val/y.npy", "--choice", "choice.json"
-    )
+    known = ("--predictions", "val/m*.npy", "--labels", "val/y.npy", "--choice", "choice.json")
+    result = call(*known, "--json")
+    assert "seem to be those that the ensemble was chosen on" in " ".join(result.stderr.split())
+    other = json.loads(result.stdout)
     wanted = scores(Choice.load("choice.json").apply(p), y)
     assert other["chosen"] == pytest.approx(wanted, rel=1e-12)
 

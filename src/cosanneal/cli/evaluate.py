@@ -140,6 +140,9 @@ def evaluate(
                 )
         except EnsembleError as error:
             raise CosannealError(_in_options(str(error))) from error
+        with needs_package("Evaluating predictions"):
+            from ..ensemble.choose.cautions import warn_of_known_data
+        warn_of_known_data(choice, document)
     if choice is not None and save is not None:
         choice.save(save)
     wrote = None if report is None else write_page(document_of(document), report)

@@ -17,6 +17,7 @@ from ..core.errors import EnsembleError
 from ..snapshots.sources import Source
 from ..snapshots.store import Snapshot, SnapshotStore
 from .choose.budget import running_order
+from .choose.cautions import warn_of_one
 from .choose.choice import Choice, FitOptions
 from .findings import EvaluateOptions
 from .fitting import check_early, evaluate_members, fit_members, load_choice
@@ -78,6 +79,7 @@ class SnapshotEnsemble(Generic[ArrayT]):
 
     def _begin(self, members: Members) -> None:
         self._members, self.choice = members, cast(Choice | None, None)
+        self._told = self.choice  # that it is of one member
         self._taken = Taken.of(self.model, *self._settings)
         self._modes, self._classes = _run_by(self.model, members, self._taken)
 
@@ -199,7 +201,14 @@ class SnapshotEnsemble(Generic[ArrayT]):
         variances; both say what is in them. Of several outputs, a structure of these. Members
         and weights, args and errors are as in `predict`, and so is the memory; also another
         pooling than the mean of probabilities.
+
+        Warns:
+            UserWarning: `fit` chose one member, which does not differ from itself; once for a
+                choice.
         """
+        if self.choice is not None and self._told is not self.choice:
+            self._told = self.choice
+            warn_of_one(self.choice)
         choice_of = self._choices()
 
         def finish(found: FoundOutputs, pool: Any) -> Any:
@@ -317,6 +326,9 @@ class SnapshotEnsemble(Generic[ArrayT]):
             options: see `EvaluateOptions` and `LabelOptions`.
 
         Returns and raises: as `analyze`, of a regression as `analyze_regression`; and `fit`.
+
+        Warns:
+            UserWarning: the data have the very scores of those that `fit` chose on.
         """
         choice = self.choice
         taken = self._taken.only(choice.output if choice and output is None else output)

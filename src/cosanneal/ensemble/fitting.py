@@ -10,6 +10,7 @@ from typing import Any, TypeVar, Unpack, cast
 from ..core.errors import EnsembleError, shown
 from ..snapshots.store import Snapshot
 from .choose.budget import check_budget
+from .choose.cautions import warn_of_known_data
 from .choose.choice import Choice, FitOptions
 from .choose.moments import Regression, check_other
 from .choose.regression import fit_outputs
@@ -156,7 +157,9 @@ def evaluate_members(
         chosen = None if choice is None else replace(choice, class_axis=spec.class_axis)
         return analyze(predictions, data.labels, choice=chosen, class_axis=spec.class_axis, **given)
 
-    return _of_all(members, data, taken, None, judge, options.get("baseline"))
+    found = _of_all(members, data, taken, None, judge, options.get("baseline"))
+    warn_of_known_data(choice, found)
+    return found
 
 
 def _of_all(

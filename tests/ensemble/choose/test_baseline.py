@@ -218,7 +218,8 @@ def test_an_ensemble_takes_one_and_refuses_another_shape_after_one_member(tmp_pa
     other = next(iter(ensemble.member_predictions(x)))
     choice = ensemble.fit(x, y, baseline=other)
     assert choice.baseline is not None
-    found = ensemble.evaluate(x, y, baseline=other)
+    with pytest.warns(UserWarning, match="seem to be those that the ensemble was chosen on"):
+        found = ensemble.evaluate(x, y, baseline=other)
     assert found["baseline"]["error"] == pytest.approx(found["members"][0]["error"])
     for call in (ensemble.fit, ensemble.evaluate):
         loaded.clear()
