@@ -342,3 +342,47 @@ def scored(**given: Any) -> Evidence:
         convex_title="Brier score",
         **given,
     )
+
+
+def drawn_classes(
+    samples: int, seed: int, sure: float, signal: float = 4.0
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Two members that share most of their errors, at a scale of their logits."""
+    random = np.random.default_rng(seed)
+    y = random.integers(5, size=samples)
+    noise = random.normal(size=(samples, 5)) + 0.1 * random.normal(size=(2, samples, 5))
+    p = np.exp(sure * (signal * np.eye(5)[y] + noise))
+    return p / p.sum(-1, keepdims=True), y
+
+
+def test_labels_that_do_not_belong_to_the_samples_are_asked_about_first() -> None:
+    said = {"order": 0, "numbers": 0, "right": 0, "hard": 0}
+    for seed in range(30):
+        p, y = drawn_classes(300, seed, 3.0)
+        spare = np.concatenate([p * (1 - 1e-6), np.full((2, 300, 1), 1e-6)], -1)
+        hard = drawn_classes(300, seed, 0.3, 0.3)
+        for name, members, labels in (
+            ("order", p, np.roll(y, 1)),
+            ("numbers", spare, y + 1),
+            ("right", p, y),
+            ("hard", *hard),
+        ):
+            found = fit(members, labels)
+            doubtful = "labels-doubtful" in [each.name for each in found.findings]
+            said[name] += doubtful
+            if doubtful:
+                assert len(found.findings) == 1
+                loss = found.candidates[-1].scores["log_loss"]
+                assert f"the choice has a log-loss of {loss:.4g}" in found.findings[0].text
+                assert "belong together?" in found.findings[0].text
+    assert said["order"] >= 24
+    assert said["numbers"] == 30
+    assert said["right"] == said["hard"] == 0
+    p, y = drawn_classes(300, 0, 3.0)
+    given: Any = {"names": ["a", "b"]}
+    (finding,) = analyze(p, np.roll(y, 1), **given)["findings"]
+    shares = np.bincount(y) / 300
+    assert f"every time has {-(shares * np.log(shares)).sum():.4g}" in finding["text"]
+    soft = np.eye(5)[np.roll(y, 1)] * 0.9 + 0.02
+    assert analyze(p, soft, **given)["findings"][0]["name"] == "labels-doubtful"
+    assert "plain mean of all members has a log-loss" in finding["text"]
