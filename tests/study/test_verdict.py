@@ -58,14 +58,15 @@ def test_the_interval_is_that_of_the_paired_differences() -> None:
 @pytest.mark.parametrize(
     ("cycles", "begins"),
     [
-        ([0.4, 0.51, 0.6], "It pays here: with 3 cycles, "),
-        ([0.6, 0.71, 0.8], "It does not pay here: with 3 cycles, "),
-        ([0.4, 0.71, 0.6], "It is not shown that it pays here: with 3 cycles, "),
+        ([0.4, 0.51, 0.6], "It pays here. "),
+        ([0.6, 0.71, 0.8], "It does not pay here. "),
+        ([0.4, 0.71, 0.6], "It is not shown that it pays here. "),
     ],
 )
 def test_the_sentence_follows_the_interval(cycles: list[float], begins: str) -> None:
     told = sentences(made({1: [0.5, 0.6, 0.7], 3: cycles}))
     assert told[0].startswith(begins)
+    assert "Best on the validation data are 3 cycles. With these, the fitted" in told[0]
     assert "takes 3 forward passes in place of one" in told[0]
     assert "interval (Student's t) from" in told[1]
 
@@ -74,7 +75,13 @@ def test_the_number_of_cycles_is_chosen_on_the_validation_data() -> None:
     results = made({1: [0.5, 0.6], 2: [0.4, 0.5], 3: [0.3, 0.4]})
     for run in results["runs"]:
         run["validation_nll"] = 0.1 if run["cycles"] == 2 else 0.2
-    assert "with 2 cycles" in sentences(results)[0]
+    assert "are 2 cycles." in sentences(results)[0]
+
+
+def test_what_is_the_same_to_all_digits_is_said_to_be() -> None:
+    told = sentences(made({1: [0.5, 0.6, 0.7], 3: [0.50001, 0.59999, 0.7]}))
+    assert "is the same to 4 digits as that of one cosine" in told[0]
+    assert "its error is the same to 2 digits." in told[0]
 
 
 def test_one_seed_has_no_interval_and_no_answer() -> None:
@@ -128,13 +135,15 @@ def test_the_command_fits_80_columns_and_writes_the_page(
     text = Command("study").text_of("results.json", "--page", "page.html", "--title", "<b>Mine")
     assert max(map(len, text.splitlines())) <= 80
     assert "…" not in text
-    assert " ".join(text.split()).count("It pays here: with 3 cycles") == 1
+    assert (
+        " ".join(text.split()).count("It pays here. Best on the validation data are 3 cycles.") == 1
+    )
     (row,) = [line for line in text.splitlines() if "10 cycles: last alone" in line]
     assert row.split()[4:6] == ["8.00", "0.8000"]
     assert row.split()[-1] == "1.0"
     page = Path("page.html").read_text()
     assert "<h1>&lt;b&gt;Mine</h1>" in page
-    assert "It pays here: with 3 cycles" in page
+    assert "It pays here. Best on the validation data are 3 cycles." in page
     assert sorted(file.name for file in Path("page_files").iterdir()) == ["study.png", "study.svg"]
 
 

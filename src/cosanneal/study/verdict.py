@@ -107,17 +107,23 @@ def sentences(results: Mapping[str, Any]) -> list[str]:
     loss, error = best["log_loss"], best["error"]
     cycles, answer = plural(best["cycles"], "cycle"), pays(best)
     begin = {
-        True: f"It pays here: with {cycles}",
-        False: f"It does not pay here: with {cycles}",
-        None: f"It is not shown that it pays here: with {cycles}",
+        True: "It pays here.",
+        False: "It does not pay here.",
+        None: "It is not shown that it pays here.",
     }[answer]
     base = loss["mean"] - loss["difference"]
-    share = f" ({100 * abs(loss['difference']) / base:.1f} %)" if base > 0 else ""
+    change = _change(loss["difference"], 4)
+    if change is None:
+        beside = "the same to 4 digits as"
+    elif base > 0:
+        beside = f"{change} ({100 * abs(loss['difference']) / base:.1f} %) than"
+    else:
+        beside = f"{change} than"
+    errors = _change(100 * error["difference"], 2, " percentage points")
     told = (
-        f"{begin}, the number that is best on the validation data, the fitted ensemble's log-loss "
-        f"on the test data is {_change(loss['difference'], 4)}{share} than that of one cosine of "
-        f"the same budget with its own temperature, and its error "
-        f"{_change(100 * error['difference'], 2, ' percentage points')}."
+        f"{begin} Best on the validation data are {cycles}. With these, the fitted ensemble's "
+        f"log-loss on the test data is {beside} that of one cosine of the same budget with its own "
+        f"temperature, and its error is {errors or 'the same to 2 digits'}."
     )
     if loss["interval"] is None:
         rule = (
@@ -151,10 +157,11 @@ def sentences(results: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _change(value: float, digits: int, unit: str = "") -> str:
+def _change(value: float, digits: int, unit: str = "") -> str | None:
+    """By how much it is lower or higher; None where so many digits show no difference."""
     text = f"{abs(value):.{digits}f}"
     if not float(text):
-        return f"no other to {digits} digits"
+        return None
     return f"{text}{unit} {'lower' if value < 0 else 'higher'}"
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from cosanneal.ensemble import Choice, fit, fit_regression
+from cosanneal.ensemble.choose.choice import warn_of_few
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ensemble was chosen on")
 
@@ -77,3 +78,21 @@ def test_a_regression_is_told_with_its_variance() -> None:
     of_pairs = fit_regression(pairs, y, outputs="gaussian")
     assert f"variance: {of_pairs.variance_scale:.3g} times the members'" in str(of_pairs)
     assert max(map(len, str(of_pairs).splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("interval", "warned", "stands"),
+    [
+        ((-0.056, -0.015), "there it is better, but by how much is not sure", "better than"),
+        ((0.015, 0.056), "there it is worse. Take the mean of all members", "worse than"),
+        ((-0.126, 0.0065), "it does not tell the two apart", "not told apart from"),
+        ((0.0, 0.0), "it predicts there as the mean of all members does", "the same log-loss as"),
+    ],
+)
+def test_what_follows_from_an_interval_is_said(
+    interval: tuple[float, float], warned: str, stands: str
+) -> None:
+    choice = replace(chosen(), interval=interval)
+    with pytest.warns(UserWarning, match=warned):
+        warn_of_few(choice, "log-loss")
+    assert f"  {stands} the plain mean of all" in str(choice)

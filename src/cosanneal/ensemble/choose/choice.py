@@ -459,6 +459,10 @@ def warn_of_few(choice: Choice, title: str) -> None:
         told = "it predicts there as the mean of all members does"
     elif low <= 0 <= high:
         told += "; it does not tell the two apart"
+    elif high < 0:
+        told += ": there it is better, but by how much is not sure. Judge it on other data"
+    else:
+        told += ": there it is worse. Take the mean of all members, or choose on more samples"
     warn(
         f"The ensemble was chosen on {plural(choice.samples, 'validation sample')}, fewer than "
         f"{FEW_SAMPLES}: {told}"

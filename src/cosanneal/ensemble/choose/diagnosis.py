@@ -370,8 +370,8 @@ def _last(evidence: Evidence) -> Iterator[Finding]:
         text=f"The last member has a {evidence.title} of {number(evidence.mean(last))}, an "
         f"earlier one, {name}, of {number(evidence.mean(evidence.alone[i]))}: the last is worse by "
         f"{_between(evidence, worse, error)}, on {evidence.where}. To train on has made the "
-        "model worse, as where it overfits. Take no last snapshot alone: select='greedy' can "
-        "choose an earlier one. Or train shorter, or with more regularization.",
+        "model worse, as where it overfits. Do not take the last snapshot alone: "
+        "select='greedy' can choose an earlier one. Or train shorter, or with more regularization.",
     )
 
 
@@ -394,8 +394,9 @@ def _luck(evidence: Evidence) -> Iterator[Finding]:
         more = f"on some {math.ceil(needed / digits) * digits:,}"
     yield Finding(
         name="few-samples",
-        text=f"By {evidence.title} the choice is {seen}; of {evidence.candidates} candidates that "
-        f"are all as good as that one, the best would seem better by {number(luck)} by luck. "
+        text=f"By {evidence.title} the choice is {seen}. That may be luck: if all "
+        f"{evidence.candidates} candidates were as good as that one, the best of them would still "
+        f"seem better by {number(luck)}. "
         f"{evidence.where} are too few for so many candidates. Choose {more}, or among fewer "
         "candidates.",
     )
