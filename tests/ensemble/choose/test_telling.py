@@ -96,3 +96,15 @@ def test_what_follows_from_an_interval_is_said(
     with pytest.warns(UserWarning, match=warned):
         warn_of_few(choice, "log-loss")
     assert f"  {stands} the plain mean of all" in str(choice)
+
+
+def test_a_notebook_shows_what_print_shows() -> None:
+    class Printer:
+        shown = ""
+
+        def text(self, text: str) -> None:
+            self.shown += text
+
+    choice, printer = chosen(), Printer()
+    choice._repr_pretty_(printer, False)
+    assert printer.shown == str(choice)

@@ -153,6 +153,10 @@ class Choice:
     def __str__(self) -> str:
         return told(self.to_dict())
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        # By which IPython, and so a notebook, shows a value: the lines of `print`.
+        printer.text("Choice(...)" if cycle else str(self))
+
     def apply(self, predictions: Iterable[Any]) -> Any:
         """The chosen ensemble's probabilities, or of a regression its values or its pair.
 
