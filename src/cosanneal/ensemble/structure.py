@@ -24,6 +24,15 @@ def parts(node: Any) -> dict[Any, Any] | None:
     return None
 
 
+def described(node: Any) -> str:
+    """What a structure is, for a message: its kind, and the keys of a dict."""
+    kind = f"a {type(node).__name__}"
+    if not isinstance(node, Mapping) or not node:
+        return kind
+    keys = [repr(key) for key in node]
+    return f"{kind} of {', '.join(keys[:8])}{', ...' if len(keys) > 8 else ''}"
+
+
 def leaves(node: Any) -> list[Any]:
     """The leaves of a structure, in its own order."""
     held = node

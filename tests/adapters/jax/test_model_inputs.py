@@ -236,3 +236,23 @@ def test_tracers_in_structures_are_refused(tmp_path: Path) -> None:
     a, b, _ = data()
     with pytest.raises(ca.EnsembleError, match=r"outside of jit\. Received: x as a tracer"):
         jax.jit(ensemble.predict)({"a": a, "b": b})
+
+
+def test_what_a_function_does_not_take_is_said(tmp_path: Path) -> None:
+    members = recorded(tmp_path)
+    a, b, _ = data()
+
+    def run(params: Any, a: Any, b: Any) -> Any:
+        return apply(params, {"a": a, "b": b})
+
+    def failing(params: Any, batch: Any) -> Any:
+        raise TypeError(f"from within, {params}, {batch}")
+
+    x = {"a": a, "b": b}
+    for function in (run, jax.jit(run)):
+        with pytest.raises(ca.EnsembleError, match=r"2 arguments.*\(params, a, b\).*\*\*x\)"):
+            SnapshotEnsemble(function, tmp_path, members[0]).predict(x)
+    with pytest.raises(ca.EnsembleError, match=r"3 arguments.*\(params, batch\).*params, batch\)"):
+        SnapshotEnsemble(apply, tmp_path, members[0]).predict((a, b))
+    with pytest.raises(TypeError, match=r"^from within"):
+        SnapshotEnsemble(failing, tmp_path, members[0]).predict(x)

@@ -301,3 +301,23 @@ def test_a_model_that_is_made_for_batches_of_one_size_has_those(tmp_path: Path) 
     found = SnapshotEnsemble(model, tmp_path).predict(x)
     expected = np.mean([softmax(x @ kernel + bias) for kernel, bias in weights], axis=0)
     np.testing.assert_allclose(found, expected, rtol=2e-5, atol=1e-6)
+
+
+def test_what_a_call_does_not_take_is_said(tmp_path: Path) -> None:
+    class Own(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = layers.Dense(3)
+
+        def call(self, ids: Any, scale: Any) -> Any:
+            return self.head(ids) * scale
+
+    model = Own()
+    a, b, _ = data()
+    model(a, b[:, :1])
+    recorded(tmp_path, model, members=1)
+    x = {"ids": a, "scale": b[:, :1]}
+    with pytest.raises(ca.EnsembleError, match=r"Own\.call must.*takes \(ids, scale\).*\*\*batch"):
+        SnapshotEnsemble(model, tmp_path, outputs="logits").predict(x)
+    ensemble = SnapshotEnsemble(model, tmp_path, forward=lambda model, batch: model(**batch))
+    assert ensemble.predict(x).shape == (40, 3)

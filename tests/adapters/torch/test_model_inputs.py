@@ -314,3 +314,75 @@ def test_large_arrays_are_run_batch_by_batch(tmp_path: Path) -> None:
     ensemble.fit({"a": a, "b": b}, y)
     ensemble.average_weights({"a": a, "b": b}, y, barrier=math.inf)
     assert set(seen) == {250}
+
+
+class OneDict(nn.Module):
+    """A model whose forward takes one dict, or two items as one argument; and fails if told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(2, 3)
+
+    def forward(self, both: Any) -> Tensor:
+        if not isinstance(both, Mapping | list | tuple):
+            raise TypeError("from within")
+        a, b = both.values() if isinstance(both, Mapping) else both
+        out: Tensor = self.linear(a) + self.linear(b)
+        return out
+
+
+@pytest.mark.parametrize("mode", [None, "stacked"])
+def test_what_a_forward_does_not_take_is_said(tmp_path: Path, mode: Any) -> None:
+    a = inputs()[0]
+    (model,) = drawn(OneDict, 1)
+    recorded(tmp_path, [model])
+    ensemble = SnapshotEnsemble(model, tmp_path)
+    options = {} if mode is None else {"mode": mode}
+    with pytest.raises(ca.EnsembleError) as found:
+        ensemble.predict({"left": a, "right": a}, **options)
+    assert str(found.value) == (
+        "OneDict.forward must take what the input gives: a dict's entries by keyword. Received: "
+        "left=, right=, where it takes (both); to have it otherwise, give the ensemble "
+        "forward=lambda model, batch: model(batch)"
+    )
+    assert isinstance(found.value.__cause__, TypeError)
+    with pytest.raises(ca.EnsembleError, match=r"a tuple's entries in order.*2 arguments, where"):
+        ensemble.predict((a, a), **options)
+    stays = TypeError if mode is None else ca.EnsembleError  # an error of its own
+    with pytest.raises(stays, match="^from within$" if mode is None else "TypeError: from within;"):
+        ensemble.predict(a, **options)
+    # What the message says to write works.
+    whole = SnapshotEnsemble(model, tmp_path, forward=lambda model, batch: model(batch))
+    expected = by_hand([model], lambda module: module({"left": a, "right": a}))
+    for given in ({"left": a, "right": a}, (a, a)):
+        torch.testing.assert_close(whole.predict(given, **options), expected)
+
+
+def test_arguments_that_a_hook_makes_are_not_those_of_the_message(tmp_path: Path) -> None:
+    a = inputs()[0]
+    (model,) = drawn(OneDict, 1)
+    recorded(tmp_path, [model])
+
+    def hook(module: nn.Module, args: Any, kwargs: Any) -> Any:  # noqa: ARG001
+        return (7,), {}  # so that forward is called, and fails within
+
+    model.register_forward_pre_hook(hook, with_kwargs=True)
+    with pytest.raises(TypeError, match=r"^from within$"):
+        SnapshotEnsemble(model, tmp_path).predict({"left": a, "right": a})
+
+
+@pytest.mark.parametrize("forward", [None, lambda model, batch: model(batch["left"])])
+def test_the_keys_in_which_no_labels_were_found_are_said(tmp_path: Path, forward: Any) -> None:
+    a, _, y = inputs()
+    model = nn.Linear(2, 3)
+    recorded(tmp_path, [model])
+    loader = [{"left": a, "target": y}]
+    with pytest.raises(ca.EnsembleError, match="without labels") as found:
+        SnapshotEnsemble(model, tmp_path, forward=forward).fit(loader)
+    assert str(found.value) == (
+        "Argument `x_val` must give batches of (x, y), or dicts with 'labels' or 'label' or 'y', "
+        "where `y_val` is left out. Received: a dict of 'left', 'target' without labels; have it "
+        "give them so, or give those of all as `y_val`"
+    )
+    if forward is not None:
+        SnapshotEnsemble(model, tmp_path, forward=forward).fit(loader, y)

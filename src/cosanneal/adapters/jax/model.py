@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ...core.errors import EnsembleError
 from ...ensemble.arrays import as_numpy
+from ...ensemble.calls import explained_call
 from ...ensemble.model import Batch, Pick, Weights, free_host_memory
 from ...ensemble.predict.batches import BATCH_SIZE, Batches, bucket, map_arrays, rows_of
 from ...ensemble.structure import leaves
@@ -243,8 +244,18 @@ class JaxModel:
 
 def _run(function: Callable[..., Any], params: Any, batch: Batch) -> Any:
     """What a function of the params gives for a batch: several arguments, or a dict as one."""
+    several = isinstance(batch, tuple)
     # A dict of its own, which the function may write to.
-    return function(params, *(batch if isinstance(batch, tuple) else (dict(batch),)))
+    args = (params, *(batch if several else (dict(batch),)))
+    with explained_call(
+        function,
+        args,
+        {},
+        title="The function of the params",
+        way="a tuple's entries in order" if several else "a dict as one argument",
+        remedy=f"lambda params, {'*batch: f(params, batch)' if several else 'x: f(params, **x)'}",
+    ):
+        return function(*args)
 
 
 def _picked(array: Any, places: NDArray[np.intp]) -> Any:

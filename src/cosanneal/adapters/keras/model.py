@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from ...core.errors import EnsembleError
 from ...ensemble.arrays import as_numpy
+from ...ensemble.calls import explained_call
 from ...ensemble.model import Batch, Forward, Pick, Weights, check_forward, free_host_memory
 from ...ensemble.predict.batches import (
     BATCH_SIZE,
@@ -239,7 +240,16 @@ class KerasModel:
 
     def _run(self, batch: Batch) -> Any:
         if self.forward is None:
-            return self._target.predict_on_batch(self._input(batch))
+            given = self._input(batch)
+            with explained_call(
+                self._target.call,
+                (given,),
+                {},
+                title=f"{type(self._target).__name__}.call",
+                way="one argument, also of several inputs",
+                remedy="the ensemble forward=lambda model, batch: model(**batch), or model(*batch)",
+            ):
+                return self._target.predict_on_batch(given)
         no_gradients = nullcontext()
         if keras.backend.backend() == "torch":
             no_gradients = sys.modules["torch"].no_grad()

@@ -20,6 +20,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from ...core.errors import EnsembleError
 from ...ensemble.arrays import as_numpy
+from ...ensemble.calls import explained_call
 from ...ensemble.model import Batch, Forward, Pick, check_forward, free_host_memory
 from ...ensemble.predict.batches import Batches, Whole, map_arrays, samples_of
 from ...ensemble.predict.outputs import Reading
@@ -268,7 +269,18 @@ class TorchModel:
     def _call(self, module: nn.Module, batch: Batch) -> Any:
         if isinstance(batch, Whole):
             return cast(Forward[nn.Module], self.forward)(module, batch.given)
-        return module(**batch) if isinstance(batch, Mapping) else module(*batch)
+        named = isinstance(batch, Mapping)
+        args, kwargs = ((), batch) if named else (batch, {})
+        way = "a dict's entries by keyword" if named else "a tuple's entries in order"
+        with explained_call(
+            module.forward,
+            args,
+            kwargs,
+            title=f"{type(module).__name__}.forward",
+            way=way,
+            remedy="the ensemble forward=lambda model, batch: model(batch)",
+        ):
+            return module(*args, **kwargs)
 
     def _put(self, weights: dict[str, Tensor]) -> None:
         if weights is not self._present or isinstance(self.copy, LentModel):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ...core.errors import EnsembleError, plural, shown
 from ..arrays import as_numpy, check_count
-from ..structure import leaves, map_leaves, named_leaves, parts
+from ..structure import described, leaves, map_leaves, named_leaves, parts
 from .share import Share, Shared
 
 # The names under which labels stand in a dict batch.
@@ -233,10 +233,11 @@ class Batches:
         found: list[NDArray[Any]] = []
         for given, batch in self._loaded():
             if not given:
+                came = batch.given if isinstance(batch, Whole) else batch
                 raise EnsembleError(
                     f"Argument `{x}` must give batches of (x, y), or dicts with "
-                    f"{self._known_names}, where `{y}` is left out. "
-                    f"Received: a {type(batch).__name__} without labels"
+                    f"{self._known_names}, where `{y}` is left out. Received: {described(came)} "
+                    f"without labels; have it give them so, or give those of all as `{y}`"
                 )
             found.append(self._checked_labels(given, samples_of(batch), of, x))
         return found
