@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import operator
 import pickle
 from collections.abc import Sequence
 from itertools import pairwise
@@ -306,3 +307,19 @@ def test_repr_says_what_it_is() -> None:
     one = ca.CyclicCosine(0.2, total_steps=1, num_cycles=1)
     assert repr(one) == "<Schedule: 1 cycle, 1 step, first cycle 1 step from 0.2 to 0>"
     assert repr(finite.cycles()) == f"<cycles of {finite!r}>"
+
+
+def test_a_schedule_is_no_rate_but_equal_and_hashed_as_before() -> None:
+    schedule, same = (ca.CyclicCosine(0.2, total_steps=6, num_cycles=2) for _ in range(2))
+    assert schedule == same
+    assert hash(schedule) == hash(same)
+    for compare in (operator.lt, operator.le, operator.gt, operator.ge):
+        for pair in ((schedule, 0.0), (0.0, schedule), (schedule, same)):
+            with pytest.raises(TypeError, match=r"must not be compared.*CyclicCosineLR\(opt"):
+                compare(*pair)
+    assert schedule(step=3) == schedule.rate(3)
+    with pytest.raises(ca.ScheduleError, match=r"Received: no step; where an optimizer is"):
+        schedule()
+    for number in (1.5, "1", True):  # no optimizer gave these
+        with pytest.raises(ca.ScheduleError, match=r"Received: step=[^;]*$"):
+            schedule(number)  # type: ignore[arg-type]

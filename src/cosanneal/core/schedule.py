@@ -14,7 +14,8 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any, overload
+from numbers import Number
+from typing import Any, Final, cast, overload
 
 from .errors import ScheduleError, plural, shown
 from .extension import extended
@@ -23,6 +24,12 @@ from .rates import fill_range, rate_of
 from .records import rules_from_dict, rules_to_dict
 from .rules import CycleRule
 from .segment import Segment
+
+# What is said where an optimizer was given a schedule as its rate.
+_AS_A_RATE: Final = (
+    "where an optimizer is to follow it, use CyclicCosineLR(optimizer, schedule) in PyTorch, "
+    "CyclicCosineSchedule(schedule) as Keras' rate, and cyclic_cosine_schedule(schedule) as Optax'"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +158,18 @@ class Schedule:
             return self._only(step)
         return self._rates[bisect_right(self._starts, step) - 1](step)
 
-    __call__ = rate
+    def __call__(self, step: int = cast(int, None)) -> float:
+        """The rate of a `step`; see `rate`."""
+        return self.rate(step)
+
+    def __lt__(self, other: object) -> bool:
+        """Refused, as all that is asked of a rate's size; for optimizers look at theirs so."""
+        raise TypeError(
+            "A Schedule must not be compared by size, since it is no rate. Received: a comparison "
+            f"with {shown(other)}; {_AS_A_RATE}"
+        )
+
+    __le__ = __gt__ = __ge__ = __lt__
 
     def rate_at(self, time: float | Fraction) -> float:
         """The rate at an instant, which may lie between two steps: `rate` at whole ones.
@@ -473,9 +491,12 @@ def _check_step(name: str, value: object) -> int:
     except TypeError:
         step = None
     if step is None:
+        received = f"no {name}" if value is None else f"{name}={shown(value)}"
+        # Such as a tracer, or nothing: by an optimizer that was given the schedule itself.
+        hint = "" if isinstance(value, Number | str) else f"; {_AS_A_RATE}"
         raise ScheduleError(
             f"Argument `{name}` must be an integer (optimizer steps, counted from 0). "
-            f"Received: {name}={shown(value)}"
+            f"Received: {received}{hint}"
         )
     if step < 0:
         raise ScheduleError(

@@ -340,3 +340,11 @@ def test_a_variable_that_is_a_jax_array_is_a_step() -> None:
 
     rate = cyclic_cosine_schedule(SCHEDULE)
     assert float(rate(Variable())) == float(rate(40))
+
+
+def test_a_schedule_that_is_given_to_optax_itself_says_what_to_do() -> None:
+    schedule = ca.CyclicCosine(max_lr=0.2, total_steps=6, num_cycles=2)
+    params = jnp.ones(2)
+    tx = optax.sgd(schedule)
+    with pytest.raises(ca.ScheduleError, match=r"Tracer.* cyclic_cosine_schedule\(schedule\) as O"):
+        jax.jit(tx.update)(params, tx.init(params))

@@ -334,3 +334,9 @@ def test_arrays_of_steps_are_taken_as_tensors(wide: bool) -> None:
     np.testing.assert_array_equal(ops.convert_to_numpy(rate(floats)), expected)
     largest = ops.convert_to_numpy(rate(np.array([2**64 - 1], np.uint64)))
     assert largest.tolist() == [float(rate(2**62 if wide else INT32))]
+
+
+def test_an_optimizer_that_is_given_the_schedule_itself_says_what_to_do() -> None:
+    schedule: Any = ca.CyclicCosine(max_lr=0.2, total_steps=6, num_cycles=2)
+    with pytest.raises(ca.ScheduleError, match=r"no step; .*CyclicCosineSchedule\(schedule\) as K"):
+        _ = keras.optimizers.SGD(schedule).learning_rate

@@ -6,6 +6,7 @@ import copy
 import io
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -380,3 +381,9 @@ def test_setting_the_place_in_the_cycle_says_what_to_do() -> None:
     with pytest.raises(ca.ScheduleError, match=r"T_cur=2; .*step\(epoch\).*last_epoch="):
         scheduler.T_cur = 2
     assert scheduler.last_epoch == 3
+
+
+@pytest.mark.parametrize("kind", [SGD, AdamW])
+def test_an_optimizer_that_is_given_a_schedule_as_its_rate_says_what_to_do(kind: Any) -> None:
+    with pytest.raises(TypeError, match=r"is no rate.* use CyclicCosineLR\(optimizer, schedule\)"):
+        kind(torch.nn.Linear(2, 1).parameters(), lr=SCHEDULE)
