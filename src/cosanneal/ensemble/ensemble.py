@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Generic, Self, Unpack, cast
 
 from ..core.errors import EnsembleError
+from ..core.keywords import takes_options
 from ..snapshots.sources import Source
 from ..snapshots.store import Snapshot, SnapshotStore
 from .choose.budget import running_order
@@ -133,6 +134,7 @@ class SnapshotEnsemble(Generic[ArrayT]):
         """How many members the last `predict_classes` ran on a sample, on average."""
         return self._classes.passes
 
+    @takes_options(PredictOptions)
     def predict(self, x: Any, **options: Unpack[PredictOptions]) -> ArrayT:
         """The members' predictions made one: by default their mean; after `fit`, as it chose.
 
@@ -165,6 +167,7 @@ class SnapshotEnsemble(Generic[ArrayT]):
         (made,) = self._modes.predictions(OutputSpec.pool, self._weights(), x, [finish], **options)
         return cast(ArrayT, made)
 
+    @takes_options(PredictOptions)
     def predict_classes(
         self, x: Any, *, exact: bool = False, **options: Unpack[PredictOptions]
     ) -> ArrayT:
@@ -194,6 +197,7 @@ class SnapshotEnsemble(Generic[ArrayT]):
         care = 1.0 if exact else care
         return cast(ArrayT, self._classes.predict(*chosen, x, care=care, **options))
 
+    @takes_options(PredictOptions)
     def predict_with_uncertainty(self, x: Any, **options: Unpack[PredictOptions]) -> Any:
         """The prediction of `x`, how sure it is, and how far its members differ.
 
@@ -219,6 +223,7 @@ class SnapshotEnsemble(Generic[ArrayT]):
         (made,) = self._modes.predictions(uncertainty_pool, self._weights(), x, [finish], **options)
         return made
 
+    @takes_options(PredictOptions)
     def predict_with_variance(
         self, x: Any, **options: Unpack[PredictOptions]
     ) -> tuple[ArrayT, ArrayT]:
@@ -257,6 +262,7 @@ class SnapshotEnsemble(Generic[ArrayT]):
         """Give back the memory of the members that the modes resident and stacked keep."""
         self._modes.release()
 
+    @takes_options(FitOptions)
     def fit(
         self,
         x_val: Any,
@@ -307,6 +313,7 @@ class SnapshotEnsemble(Generic[ArrayT]):
         self.choice = fit_members(self._members, data, taken, keep, **options)
         return self.choice
 
+    @takes_options(EvaluateOptions)
     def evaluate(
         self,
         x: Any,
@@ -336,6 +343,7 @@ class SnapshotEnsemble(Generic[ArrayT]):
         data = Validation(self.model, taken, batches, y, ("x", "y"))
         return evaluate_members(self._members, data, taken, choice, **options)
 
+    @takes_options(RecipeOptions)
     def average_weights(
         self,
         x_val: Any = None,

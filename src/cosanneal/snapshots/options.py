@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias, TypedDict
 
 from ..core.errors import SnapshotError, shown
+from ..core.keywords import check_options
 from .job import OnDurable
 from .notices import OnError
 from .part import Which
@@ -77,9 +78,9 @@ class RecorderOptions(TypedDict, total=False):
 
 def checked_options(name: str, options: RecorderOptions) -> Retention:
     """What options say of the snapshots that are kept; all that can be known early is checked."""
-    unknown = sorted(options.keys() - RecorderOptions.__annotations__.keys())
-    if unknown:
-        raise TypeError(f"{name} has no option {unknown[0]!r}")
+    # An adapter's, that has a `Recorder`, is called as those that are one.
+    public = "SnapshotRecorder" if name == "Recorder" else name
+    check_options(public, options, RecorderOptions.__annotations__)
     retention = Retention(
         keep_last=options.get("keep_last"),
         keep_best=options.get("keep_best"),

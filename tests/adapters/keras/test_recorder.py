@@ -410,3 +410,9 @@ def test_on_durable_is_called_with_each_file_before_fit_returns(tmp_path: Path) 
     )
     fit(small_net(), recorder)
     assert told == [(step, True) for step in (5, 10, 15, 20)]
+
+
+def test_an_option_that_there_is_not_is_said_by_the_name_of_what_was_made(tmp_path: Path) -> None:
+    wrong: dict[str, Any] = {"keep_lats": 1}
+    with pytest.raises(TypeError, match=r"^SnapshotRecorder has no option.*; .*'keep_last'"):
+        SnapshotRecorder(tmp_path, SCHEDULE, **wrong)

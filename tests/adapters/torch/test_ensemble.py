@@ -6,6 +6,7 @@ import multiprocessing
 import pickle
 import re
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import numpy as np
@@ -19,6 +20,7 @@ from cosanneal.ensemble.predict.pooling import Pooling
 from cosanneal.snapshots import SnapshotStore
 from tests.shared.modes import MODES
 from tests.shared.pickled import check_pickled
+from tests.shared.torch_members import recorded
 from tests.shared.torch_runs import Training, data, record_once, small_net, trained
 
 
@@ -263,3 +265,33 @@ def test_an_ensemble_goes_to_another_process(tmp_path: Path) -> None:
     other = pickle.loads(pickle.dumps(ensemble))  # noqa: S301
     other.load()
     torch.testing.assert_close(other.predict(x), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("method", "wrong", "said"),
+    [
+        ("fit", "selct", "SnapshotEnsemble.fit has no option 'selct'; did you mean 'select'?"),
+        ("fit", "kep", "SnapshotEnsemble.fit has no option 'kep'; did you mean 'keep'?"),
+        ("fit", "ignor_index", "did you mean 'ignore_index'?"),
+        ("evaluate", "bin", "SnapshotEnsemble.evaluate has no option 'bin'; did you mean 'bins'?"),
+        ("average_weights", "sop", "SnapshotEnsemble.average_weights has no option 'sop'; did you"),
+        ("predict", "batchsize", "predict has no option 'batchsize'; did you mean 'batch_size'?"),
+        (
+            "predict_classes",
+            "exakt",
+            "_classes has no option 'exakt'; did you mean 'exact'?",
+        ),
+        ("predict_with_variance", "batchsize", "SnapshotEnsemble.predict_with_variance has no opt"),
+        ("predict_with_uncertainty", "mod", "SnapshotEnsemble.predict_with_uncertainty has no opt"),
+    ],
+)
+def test_an_option_that_there_is_not_is_said(
+    tmp_path: Path, method: str, wrong: str, said: str
+) -> None:
+    model = nn.Linear(2, 3)
+    recorded(tmp_path, [model])
+    with pytest.raises(TypeError, match=re.escape(said)):
+        getattr(SnapshotEnsemble(model, tmp_path), method)(torch.zeros(4, 2), **{wrong: 1})
+    given: dict[str, Any] = {"lst": 1}
+    with pytest.raises(TypeError, match=r"^SnapshotEnsemble has no option 'lst'; .*'last'\?$"):
+        SnapshotEnsemble(model, tmp_path, **given)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from ...core.errors import EnsembleError, SnapshotError
+from ...core.keywords import takes_options
 from ...ensemble.combined import Combination
 from ...ensemble.ensemble import SnapshotEnsemble as Ensemble
 from ...ensemble.options import EnsembleOptions
@@ -124,6 +125,7 @@ class SnapshotEnsemble(Ensemble[Any]):
     Source: Huang et al., "Snapshot Ensembles" (2017), section 3.
     """
 
+    @takes_options(EnsembleOptions)
     def __init__(
         self,
         apply_fn: Callable[..., Any],

@@ -8,6 +8,7 @@ from typing import Any, Unpack, cast
 import keras
 from numpy.typing import NDArray
 
+from ...core.keywords import takes_options
 from ...ensemble.combined import Combination
 from ...ensemble.ensemble import SnapshotEnsemble as Ensemble
 from ...ensemble.model import Forward
@@ -88,6 +89,7 @@ class SnapshotEnsemble(Ensemble[NDArray[Any]]):
     Source: Huang et al., "Snapshot Ensembles" (2017), section 3.
     """
 
+    @takes_options(EnsembleOptions)
     def __init__(
         self,
         model: keras.Model | Callable[[], keras.Model],

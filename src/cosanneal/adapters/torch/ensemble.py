@@ -9,6 +9,7 @@ from typing import Unpack, cast
 import torch
 from torch import Tensor, nn
 
+from ...core.keywords import takes_options
 from ...ensemble.combined import Combination
 from ...ensemble.ensemble import SnapshotEnsemble as Ensemble
 from ...ensemble.model import Forward
@@ -91,6 +92,7 @@ class SnapshotEnsemble(Ensemble[Tensor]):
     Source: Huang et al., "Snapshot Ensembles" (2017), section 3.
     """
 
+    @takes_options(EnsembleOptions)
     def __init__(
         self,
         model: nn.Module | Callable[[], nn.Module],
