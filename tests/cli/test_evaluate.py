@@ -480,7 +480,8 @@ def test_bad_files_are_refused_by_name(data: Data) -> None:
         "text.npy": r"text.npy must be a .npy file of numbers. Received: another kind of file; "
         r"save the array with numpy.save$",
         "empty.npy": r"empty.npy must be a .npy file of numbers. Received: an empty file; save",
-        "archive.npz": r"archive.npz must be a .npy file of one array. Received: a .npz archive",
+        "archive.npz": r"archive.npz must be a .npy file of one array. Received: a .npz archive, "
+        "of several; save the one that is meant, with numpy.save",
         "zip.npy": r"zip.npy must be a .npy file of one array. Received: a .npz archive",
         "test": r"^test could not be read: it is no regular file; give the array's own file$",
         "logits.npy": r"logits.npy: The probabilities must be between 0 and 1. Received: from "

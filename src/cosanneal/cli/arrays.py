@@ -54,8 +54,8 @@ def load_array(file: Path) -> NDArray[Any]:
         # numpy advises to trust, as a pickle, whatever else it finds.
         if start.startswith(b"PK"):
             raise CosannealError(
-                f"{file} must be a .npy file of one array. Received: a .npz archive; save each "
-                "member with numpy.save"
+                f"{file} must be a .npy file of one array. Received: a .npz archive, of "
+                "several; save the one that is meant, with numpy.save"
             )
         if start != b"\x93NUMPY":
             received = "another kind of file" if start else "an empty file"

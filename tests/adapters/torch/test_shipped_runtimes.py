@@ -184,3 +184,37 @@ def test_inductor_gives_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     found = torch.compile(ensemble.as_module(), fullgraph=True)(x)
     torch.testing.assert_close(found, predicted, rtol=0, atol=1e-6)
     torch._dynamo.reset()
+
+
+class Named(nn.Module):
+    """Two inputs by name, or one dict of them."""
+
+    def __init__(self, seed: int, *, whole: bool) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.linear, self.whole = nn.Linear(2, 3), whole
+
+    def forward(self, a: Any, b: Any = None) -> Tensor:
+        a, b = (a["a"], a["b"]) if self.whole else (a, b)
+        z: Tensor = 2 * self.linear(a) - self.linear(b)
+        return z
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_dict_goes_through_onnx_as_the_page_says(tmp_path: Path, whole: bool) -> None:
+    model = recorded(tmp_path / "run", [Named(seed, whole=whole) for seed in range(2)])
+    forward: Any = (lambda model, batch: model(batch)) if whole else None
+    options: Any = {"outputs": "logits", "class_axis": -1, "forward": forward}
+    ensemble = SnapshotEnsemble(model, tmp_path / "run", **options)
+    x = {"a": torch.randn(6, 2), "b": torch.randn(6, 2)}
+    predicted, module = ensemble.predict(x).numpy(), ensemble.as_module()
+    path, rows = tmp_path / "ensemble.onnx", {name: {0: torch.export.Dim.DYNAMIC} for name in x}
+    if whole:
+        torch.onnx.export(module, (x, {}), path, dynamo=True, dynamic_shapes=(rows,))
+    else:
+        torch.onnx.export(module, kwargs=x, f=path, dynamo=True, dynamic_shapes=rows)
+    session = onnxruntime.InferenceSession(path)
+    for samples in (2, 6):
+        given = {each.name: x[each.name[-1]][:samples].numpy() for each in session.get_inputs()}
+        (found,) = session.run(None, given)
+        np.testing.assert_allclose(found, predicted[:samples], rtol=0, atol=1e-6)
