@@ -56,7 +56,8 @@ def CyclicCosine(  # noqa: N802 - the name of the schedule, as the field writes 
         cycle_steps: the first cycle's length in optimizer steps, its warmup
             included; or a list with the length of each. Without `num_cycles`
             the cycles of a single length have no end.
-        num_cycles: the number of cycles.
+        num_cycles: the number of cycles. One of a single step has a single rate, its peak (with
+            `endpoint` its floor): of as many cycles as steps, none anneals.
         min_lr: the floor of every cycle, and the rate after the last.
         cycle_mult: the factor from one cycle's length to the next: an int or a
             Fraction, or a float, which means the decimal it is written as
