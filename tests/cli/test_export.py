@@ -174,6 +174,12 @@ def test_a_folder_at_a_url_is_exported_as_a_local_one(
         fsspec.filesystem("memory").rm("/test-export", recursive=True)
 
 
+def test_a_folder_of_runs_is_refused_with_their_names() -> None:
+    assert error_of(".", *arguments()[1:]) == (
+        "Folder . must hold at least one snapshot. Received: none; give a run in it, such as run"
+    )
+
+
 def test_what_cannot_be_left_out_is_said() -> None:
     assert error_of(*arguments(), "--without", "7").startswith(
         "Option --without must name snapshots of folder run. Received: cycle 7, of which there is "

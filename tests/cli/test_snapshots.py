@@ -205,6 +205,9 @@ def test_a_folder_without_snapshots_says_so(tmp_path: Path) -> None:
     assert error_of("average", tmp_path, "-o", tmp_path / "x") == refused
     assert error_of("verify", tmp_path) == refused
     assert error_of("verify", tmp_path, "--json") == refused
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "cycle-0000-step-0000000001.safetensors").touch()
+    assert error_of("verify", tmp_path) == f"{refused}; give a run in it, such as {tmp_path}/run"
 
 
 @pytest.mark.parametrize("command", [["inspect"], ["verify"], ["average", "-o", "x.safetensors"]])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import cosanneal as ca
-from cosanneal.ensemble import SnapshotEnsemble
+from cosanneal.ensemble import SnapshotEnsemble, folder_results
 from cosanneal.snapshots import SnapshotStore
 from tests.ensemble.test_model import LinearModel, data, drawn
 from tests.shared.modes import MODES
@@ -242,3 +242,20 @@ def test_a_choice_among_the_last_of_several_folders_loads_again(runs: Path) -> N
     again = SnapshotEnsemble(model, [runs / "a", runs / "b"], last=2)
     assert again.load(runs / "last.json") == choice
     assert seeds(again) == [12, 13]
+
+
+def test_a_folder_of_runs_says_which_hold_some(runs: Path) -> None:
+    (runs / "aa").mkdir()  # which holds none
+    record(runs / "c", range(1, 2))
+    three = ", ".join(str(runs / name) for name in ("a", "b", "c"))
+    with pytest.raises(ca.EnsembleError) as found:
+        SnapshotEnsemble(LinearModel(), [runs, runs / "a"])
+    assert "which holds none" in str(found.value)
+    with pytest.raises(ca.EnsembleError) as found:
+        SnapshotEnsemble(LinearModel(), runs)
+    assert str(found.value) == (
+        f"Folder {runs} must hold at least one snapshot. Received: 0; give a run in it, such as "
+        f"{three}"
+    )
+    with pytest.raises(ca.SnapshotError, match=r"none there; give a run in it, such as .*/a, "):
+        folder_results(runs)

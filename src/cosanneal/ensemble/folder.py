@@ -10,6 +10,7 @@ from ..core.errors import SnapshotError
 from ..core.schedule import Schedule
 from ..snapshots.metadata import without_nan
 from ..snapshots.store import Snapshot, SnapshotStore
+from .below import runs_below
 from .choose.choice import Choice
 from .members import CHOICE_NAME, members_of
 from .results import FORMAT, VERSION
@@ -55,6 +56,8 @@ def folder_results(folder: str | os.PathLike[str], *, choice: bool = True) -> di
             hint = ", no folder"
         elif (store.folder / "results.json").is_file():
             hint = " there; it has a results.json: give that"
+        elif below := runs_below([store.folder]):
+            hint = f" there; {below}"
         raise SnapshotError(
             f"Folder {store.where} must hold at least one snapshot. Received: none{hint}"
         )

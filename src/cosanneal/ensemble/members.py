@@ -16,6 +16,7 @@ from ..snapshots.ranks import Ranks
 from ..snapshots.sources import Source, Sources, is_named, names_of
 from ..snapshots.store import Snapshot, SnapshotStore
 from .arrays import check_count
+from .below import runs_below
 from .choose.choice import Choice
 from .model import Model, Weights
 from .parts import Parts
@@ -82,7 +83,10 @@ class Picked:
             wanted = "at least one snapshot" if last is None else f"the {last} snapshots asked for"
             by = "" if self.chosen is None else " among those of members="
             where = self.sources.where
-            why = self.sources.missing() or "a snapshot is written at the end of each cycle"
+            folders = [each.folder for each in self.sources.stores if each.url is None]
+            below = "" if found or self.chosen is not None else runs_below(folders)
+            usual = "a snapshot is written at the end of each cycle"
+            why = self.sources.missing() or below or usual
             raise EnsembleError(
                 f"{where[0].upper()}{where[1:]} must hold {wanted}{by}. Received: {len(found)}; "
                 f"{why}"
