@@ -107,10 +107,7 @@ def evaluate(
     check_regression(regression, quantiles, of_classes)
     _check_budget(budget, regression, validation_labels)
     # What is wrong with it is said before anything is computed.
-    if report is not None:
-        from ..report.page import check_page
-
-        check_page(report)
+    _check_page(report)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         try:
@@ -141,7 +138,7 @@ def evaluate(
         except EnsembleError as error:
             raise CosannealError(_in_options(str(error))) from error
         with needs_package("Evaluating predictions"):
-            from ..ensemble.choose.cautions import warn_of_known_data
+            from ..ensemble.cautions import warn_of_known_data
         warn_of_known_data(choice, document)
     if choice is not None and save is not None:
         choice.save(save)
@@ -154,6 +151,13 @@ def evaluate(
         (show_regression if regression else show_scores)(output_console(), document)
     if wrote is not None:
         print_note(wrote)
+
+
+def _check_page(report: Path | None) -> None:
+    if report is not None:
+        from ..report.page import check_page
+
+        check_page(report)
 
 
 def _check_budget(budget: float | None, regression: bool, validation_labels: Path | None) -> None:

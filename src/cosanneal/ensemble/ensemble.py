@@ -17,8 +17,8 @@ from ..core.errors import EnsembleError
 from ..core.keywords import takes_options
 from ..snapshots.sources import Source
 from ..snapshots.store import Snapshot, SnapshotStore
+from .cautions import warn_of_one
 from .choose.budget import running_order
-from .choose.cautions import warn_of_one
 from .choose.choice import Choice, FitOptions
 from .findings import EvaluateOptions
 from .fitting import check_early, evaluate_members, fit_members, load_choice

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import Any, Unpack, get_args
 
@@ -185,16 +185,8 @@ def analyze(
     several = len(members) > 1
     counted, axis = _counted(members, y, class_axis)
     beside: dict[str, Any] = {}
-    if choice is not None and choice.last_alone is not None:
-        own = apply_temperature(
-            as_numpy(members[-1]), choice.last_alone.temperature, class_axis=class_axis
-        )
-        beside["last_calibrated"] = scores(own)
-        beside["comparisons_with_last_calibrated"] = compared(best, own)
-    if baseline is not None:
-        other = _other(baseline, members[0], choice, class_axis)
-        beside["baseline"] = scores(other)
-        beside["comparisons_with_baseline"] = compared(best, other)
+    for name, other in _others(baseline, members, choice, class_axis):
+        beside |= {name: scores(other), f"comparisons_with_{name}": compared(best, other)}
     return {
         "samples": y.samples,
         "members": rows,
@@ -237,6 +229,18 @@ def _counted(
     if y.class_axis is None:
         return [part[:, 1] for part in parts], None
     return [*parts], -1
+
+
+def _others(
+    baseline: Any, members: Sequence[Any], choice: Choice | None, class_axis: int | None
+) -> Iterator[tuple[str, Any]]:
+    """What the best prediction is compared with that is no member as it is, by its name."""
+    if choice is not None and choice.last_alone is not None:
+        heat = choice.last_alone.temperature
+        own = apply_temperature(as_numpy(members[-1]), heat, class_axis=class_axis)
+        yield "last_calibrated", own
+    if baseline is not None:
+        yield "baseline", _other(baseline, members[0], choice, class_axis)
 
 
 def _other(baseline: Any, member: Any, choice: Choice | None, class_axis: int | None) -> Any:

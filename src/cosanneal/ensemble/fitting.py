@@ -9,8 +9,8 @@ from typing import Any, TypeVar, Unpack, cast
 
 from ..core.errors import EnsembleError, shown
 from ..snapshots.store import Snapshot
+from .cautions import warn_of_known_data
 from .choose.budget import check_budget
-from .choose.cautions import warn_of_known_data
 from .choose.choice import Choice, FitOptions
 from .choose.moments import Regression, check_other
 from .choose.regression import fit_outputs

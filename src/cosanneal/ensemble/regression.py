@@ -150,22 +150,7 @@ def analyze_regression(
         "comparisons_with_mean": (
             table.compared(best, everyone, seed) if several and choice else []
         ),
-        **(
-            {}
-            if own is None
-            else {
-                "last_calibrated": table.of(own),
-                "comparisons_with_last_calibrated": table.compared(best, own, seed),
-            }
-        ),
-        **(
-            {}
-            if other is None
-            else {
-                "baseline": table.of(other),
-                "comparisons_with_baseline": table.compared(best, other, seed),
-            }
-        ),
+        **table.beside(best, {"last_calibrated": own, "baseline": other}, seed),
         "findings": found_of(
             regression_evidence(
                 *(held_out, names, "sample"),
@@ -229,6 +214,17 @@ class _Scores:
             found = compare_scores(*both, seed=seed)
             rows.append({"metric": name, **asdict(found), "interval": list(found.interval)})
         return rows
+
+    def beside(
+        self, best: tuple[Floats, ...], others: dict[str, tuple[Floats, ...] | None], seed: int
+    ) -> dict[str, Any]:
+        """The scores of others that there are, and how the best prediction stands beside them."""
+        found: dict[str, Any] = {}
+        for name, other in others.items():
+            if other is not None:
+                found[name] = self.of(other)
+                found[f"comparisons_with_{name}"] = self.compared(best, other, seed)
+        return found
 
     def interval(
         self, name: str, first: tuple[Floats, ...], than: tuple[Floats, ...], seed: int

@@ -74,6 +74,8 @@ _ENSEMBLE: dict[str, set[str]] = {
         *("choose", "choose.choice", "predict", "predict.taken", "predict.outputs"),
         *("predict.gaussian", "predict.rules"),
     },
+    # What a user of a choice is warned of.
+    "cautions": {"choose.choice"},
     # A member has its weight by a choice.
     "members": {"arrays", "model", "parts", "choose.choice"},
     "predict": {
@@ -102,7 +104,7 @@ _ENSEMBLE: dict[str, set[str]] = {
     "options": {"members", "predict.outputs", "predict.pooling"},
     "fitting": {
         *("members", "choose", "choose.choice", "choose.moments", "choose.regression"),
-        *("findings", "regression"),
+        *("findings", "regression", "cautions"),
         *("predict", "predict.taken", "predict.outputs", "predict.validation"),
     },
     "weights": {"arrays", "predict.pooling"},

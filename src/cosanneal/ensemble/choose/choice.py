@@ -418,12 +418,7 @@ def fit(
         candidates=len(candidates),
         interval=interval,
     )
-    stands, alone = (
-        None
-        if each is None
-        else beside_baseline(held_out, rows, each, measure, temperature=temperature, seed=seed)
-        for each in (other, held_out.rows(len(held_out) - 1) if temperature else None)
-    )
+    stands, alone = _beside(held_out, rows, other, measure, temperature=temperature, seed=seed)
     choice = Choice(
         members=tuple(names),
         weights=chosen.weights,
@@ -448,6 +443,25 @@ def fit(
     )
     warn_of_few(choice, title_of(measure.name))
     return choice
+
+
+def _beside(
+    held_out: HeldOut,
+    rows: NDArray[Any],
+    other: NDArray[Any] | None,
+    measure: Measure,
+    *,
+    temperature: bool,
+    seed: int,
+) -> list[Baseline | None]:
+    """The choice beside another model, and beside the last member at its own temperature."""
+    last = held_out.rows(len(held_out) - 1) if temperature else None
+    return [
+        None
+        if each is None
+        else beside_baseline(held_out, rows, each, measure, temperature=temperature, seed=seed)
+        for each in (other, last)
+    ]
 
 
 def warn_of_few(choice: Choice, title: str) -> None:

@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final
 
-from ...core.errors import plural
-from ...core.warn import warn
-from .choice import Choice
+from ..core.errors import plural
+from ..core.warn import warn
+from .choose.choice import Choice
 
 # Scores of the same samples, in batches of another size, differ by rounding.
 _ROUNDING: Final = 1e-6
