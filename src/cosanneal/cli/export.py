@@ -332,7 +332,7 @@ def _listed(folder: str) -> list[Snapshot]:
         )
     snapshots: list[Snapshot] = Sources(folder, name="Argument FOLDER", error=CosannealError).list()
     if not snapshots:
-        from ..ensemble.below import runs_below
+        from ..snapshots.below import runs_below
 
         below = "" if url_of(folder) is not None else runs_below([local_path(folder)])
         hint = f"; {below}" if below else ""

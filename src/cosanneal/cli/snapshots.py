@@ -261,7 +261,7 @@ def _at_least(
         snapshots = [snapshot for snapshot in snapshots if snapshot not in gone]
         wanted += " beside those of --without"
     if len(snapshots) < count:
-        from ..ensemble.below import runs_below
+        from ..snapshots.below import runs_below
 
         here = [local_path(each) for each in folders if url_of(each) is None]
         below = "" if snapshots or without else runs_below(here)

@@ -8,9 +8,9 @@ from typing import Any
 from ..core.difference import difference
 from ..core.errors import SnapshotError
 from ..core.schedule import Schedule
+from ..snapshots.below import runs_below
 from ..snapshots.metadata import without_nan
 from ..snapshots.store import Snapshot, SnapshotStore
-from .below import runs_below
 from .choose.choice import Choice
 from .members import CHOICE_NAME, members_of
 from .results import FORMAT, VERSION

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from ..core.errors import EnsembleError, shown
+from ..snapshots.below import runs_below
 from ..snapshots.file import Layout, count_bytes
 from ..snapshots.part import part_mismatch
 from ..snapshots.ranks import Ranks
 from ..snapshots.sources import Source, Sources, is_named, names_of
 from ..snapshots.store import Snapshot, SnapshotStore
 from .arrays import check_count
-from .below import runs_below
 from .choose.choice import Choice
 from .model import Model, Weights
 from .parts import Parts
