@@ -22,7 +22,7 @@ from ..core.schedule import Cycle, Schedule, check_schedule
 from ..core.warn import warn
 from .capture import Capture, Clock, Standing
 from .ending import broken_off, ended_early, gone_beyond
-from .job import write, written
+from .job import OnDurable, write, written
 from .metadata import plain_metrics
 from .notices import Notices
 from .options import Metrics, RecorderOptions, checked_options
@@ -31,8 +31,9 @@ from .ranks import ALONE, Ranks
 from .resume import Run
 from .sigterm import FinishOnSigterm
 from .statistics import Statistics
-from .store import SnapshotStore
+from .store import Snapshot, SnapshotStore
 from .tenancy import Onlooker, Tenancy
+from .under_way import follow
 from .writer import Writer
 
 _log = logging.getLogger(__name__)
@@ -81,7 +82,7 @@ class Recorder:
         **options: Unpack[RecorderOptions],
     ) -> None:
         self._retention = checked_options(type(self).__name__, options)
-        self._metrics, self._on_durable = options.get("metrics"), options.get("on_durable")
+        self._metrics = options.get("metrics")
         self._notices = Notices(options.get("on_error", "raise"))
         self.store: SnapshotStore = (
             folder if isinstance(folder, SnapshotStore) else SnapshotStore(folder)
@@ -102,6 +103,9 @@ class Recorder:
             background=options.get("background", True),
             failed=self._notices.fail,
         )
+        on_durable = options.get("on_durable")
+        self._on_durable = on_durable and partial(_tell, self._writer, on_durable)
+        follow(self._writer, self.store.folder, self.store.url)
         tenancy = partial(Tenancy, self.store, self._writer, self._one_at_a_time)
         self._tenancy = ranks.told(tenancy) or Onlooker()
         self._finalizer = weakref.finalize(
@@ -465,6 +469,12 @@ def _finish(one_at_a_time: threading.RLock, writer: Writer) -> None:
     """Wait for a snapshot that another thread is taking, and for those that were taken."""
     with one_at_a_time:
         writer.wait()
+
+
+def _tell(writer: Writer, on_durable: OnDurable, snapshot: Snapshot) -> None:
+    """Call a function that may list the folder itself, or wait for a thread that does."""
+    with writer.telling():
+        on_durable(snapshot)
 
 
 def _dropped(writer: Writer, notices: Notices, tenancy: Tenancy | Onlooker, process: int) -> None:

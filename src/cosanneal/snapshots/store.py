@@ -22,6 +22,7 @@ from .metadata import parse_object, plain_metrics
 from .part import RestDigests
 from .reader import SnapshotReader
 from .storage import Remote, RemoteFile
+from .under_way import settle
 
 SNAPSHOT_NAME: Final = re.compile(r"cycle-(\d{4,20})-step-(\d{10,20})\.safetensors")
 _LEFTOVER: Final = re.compile(r"\.cycle-\d+-step-\d+\.safetensors\.[0-9a-f]+\.tmp")
@@ -305,11 +306,13 @@ class SnapshotStore:
         Only whole ones: a snapshot has its name from the moment it is durable.
         Other files and symbolic links are passed over, and what bears another
         name than it would be written under: a copy with one more zero is no
-        second member.
+        second member. What a recorder of this process has taken and is still writing
+        here is waited for; not in `on_durable`, which is called by what writes.
 
         Raises:
             SnapshotError: the folder cannot be read.
         """
+        settle(self.folder, self.url)
         if self._remote is not None:
             there = {each.name: self._remote.file(each) for each in self._remote.entries()}
             return _among(self.folder, there)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeAlias
 
 from ..core.errors import SnapshotError
@@ -41,6 +42,9 @@ class Writer:
         self._jobs: deque[tuple[HostBuffers, Job]] = deque()
         self._thread: threading.Thread | None = None
         self._last_wish: Job | None = None
+        self._done = 0
+        self._doing: int | None = None  # the thread that does a job
+        self._telling = False
 
     @property
     def pending(self) -> int:
@@ -82,6 +86,29 @@ class Writer:
             self._see_to_it()
             self._condition.wait_for(lambda: not self._jobs)
 
+    def settle(self) -> None:
+        """Return when what the jobs until now write is there, or lost; at once where it is written.
+
+        The last may still be `telling`, for whom it tells may be who calls this.
+        """
+        if threading.get_ident() == self._doing:
+            return
+        with self._condition:
+            self._see_to_it()
+            last = self._done + len(self._jobs)
+            self._condition.wait_for(lambda: self._done + self._telling >= last)
+
+    @contextlib.contextmanager
+    def telling(self) -> Iterator[None]:
+        """Within a job: what it was to write is there, and somebody is told so."""
+        with self._condition:
+            self._telling = True
+            self._condition.notify_all()
+        try:
+            yield
+        finally:
+            self._telling = False
+
     def at_rest(self, wish: Job) -> None:
         """Have something done when all jobs are; it may be done twice.
 
@@ -121,6 +148,7 @@ class Writer:
             self._do(self._jobs[0][1])
             with self._condition:
                 self._jobs.popleft()
+                self._done += 1
                 more = bool(self._jobs)
                 if not more:
                     self._thread = None
@@ -129,7 +157,10 @@ class Writer:
             self._last_wish()
 
     def _do(self, job: Job) -> None:
+        self._doing = threading.get_ident()
         try:
             job()
         except Exception as error:
             self._failed(error)
+        finally:
+            self._doing = None
