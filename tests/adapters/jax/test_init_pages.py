@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 import pytest
+from safetensors.flax import load_file, save_file
 
-from tests.shared.pages import pages_of, run_page
+import cosanneal as ca
+from cosanneal.adapters.jax import SnapshotRecorder, cyclic_cosine_schedule
+from tests.shared.pages import blocks, pages_of, run_page
 
 
 @pytest.fixture(autouse=True)
@@ -40,6 +49,59 @@ def test_the_index() -> None:
     names = run_page("index.md", given, under="JAX")
     assert names["probabilities"].shape == (7, 3)
     assert jnp.allclose(names["probabilities"].sum(1), 1)
+
+
+def train(kill_at: int = 0) -> None:
+    """The page on preemption, with its own code: killed just after a checkpoint, if it is."""
+    (block,) = blocks("preemption.md", under="In JAX")
+    schedule = ca.CyclicCosine(0.1, total_steps=20, num_cycles=5)
+    tx = optax.sgd(cyclic_cosine_schedule(schedule), momentum=0.9)
+    params = {"kernel": jnp.zeros((4, 3), jnp.bfloat16), "bias": jnp.zeros(3)}
+
+    def train_step(params: Any, opt_state: Any, x: jax.Array) -> tuple[Any, Any]:
+        gradient = jax.tree.map(lambda leaf: (x.mean() - leaf).astype(leaf.dtype), params)
+        updates, opt_state = tx.update(gradient, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state
+
+    names = {
+        **{"os": os, "Path": Path, "jax": jax, "jnp": jnp, "params": params},
+        **{"load_file": load_file, "save_file": save_file, "SnapshotRecorder": SnapshotRecorder},
+        **{"schedule": schedule, "save_every": 4, "opt_state": tx.init(params)},
+        **{"train_step": train_step},
+        "batch": lambda step: jax.random.normal(jax.random.key(step), (5,)),
+    }
+    if kill_at:
+        sync, replace = os.fsync, os.replace
+
+        def slow(descriptor: int) -> None:
+            time.sleep(0.3)
+            sync(descriptor)
+
+        def then_killed(source: Any, target: Any) -> None:
+            replace(source, target)
+            if Path(target).name == "checkpoint.safetensors" and names["step"] + 1 == kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        os.fsync, os.replace = slow, then_killed  # type: ignore[assignment]
+    block.run(names)
+
+
+def test_the_page_on_preemption_loses_nothing_to_a_kill(tmp_path: Path) -> None:
+    """Killed where a checkpoint and a snapshot are both due, and writing is slow."""
+
+    def snapshots() -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in Path("runs/digits").glob("*.safetensors")}
+
+    train()
+    whole = snapshots()
+    assert len(whole) == 5
+    (tmp_path / "runs").rename(tmp_path / "whole")
+    code = f"from {__name__} import train; train(kill_at=8)"
+    killed = subprocess.run([sys.executable, "-c", code], timeout=120, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert len(snapshots()) == 2
+    train()
+    assert snapshots() == whole
 
 
 def test_every_page_of_this_session_is_run_here() -> None:
