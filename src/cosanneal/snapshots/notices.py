@@ -62,7 +62,7 @@ class Notices:
         """Log at once what may be meant: a warning, where one of it is enough."""
         if once not in self._said:
             self._said.add(once)
-            _log.warning("%s", text)
+            log(text)
 
     def say(self) -> None:
         """Warn, and raise, what was added since the last call."""
@@ -86,3 +86,8 @@ class Notices:
             _log.warning("%s", self._warnings.pop(0))
         while self._failures:
             _log.error("%s", self._failures.pop(0))
+
+
+def log(text: str) -> None:
+    """Log what may be meant, where it may be that nobody will call again."""
+    _log.warning("%s", text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import warnings
 from collections.abc import Iterator
@@ -349,3 +350,65 @@ def test_a_metric_that_the_logs_will_not_have_is_found_in_the_first_epoch(tmp_pa
     recorder = SnapshotRecorder(folder, schedule, metric="f1", **given)
     with pytest.raises(ca.SnapshotError, match=r"must hold a number named 'f1'.*'high'"):
         fit(model, Text(), recorder, epochs=1)
+
+
+def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What was logged since the last call; of recorders of before, too, unless they are gone."""
+    gc.collect()
+    found = [each.message for each in caplog.records if each.name == "cosanneal.snapshots.notices"]
+    caplog.clear()
+    return found
+
+
+class TestARunThatEndsTooEarly:
+    schedule = ca.CyclicCosine(0.1, total_steps=42, num_cycles=3)  # an epoch has 3 updates
+
+    def run(self, folder: Path, *epochs: int, callbacks: Any = ()) -> SnapshotRecorder:
+        recorder = SnapshotRecorder(folder, self.schedule)
+        model = small_net(rate=CyclicCosineSchedule(self.schedule))
+        x, y = data()
+        for each in epochs:
+            model.fit(x[:24], y[:24], 8, each, verbose=0, callbacks=[recorder, *callbacks])
+        return recorder
+
+    def test_is_logged_at_once_where_the_fit_has_several_epochs(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        logged(caplog)
+        recorder = self.run(tmp_path / "late", 11)
+        (text,) = logged(caplog)
+        assert text.startswith("The recorder was closed at update 33 of 42, after 2 of 3 cycles.")
+        recorder.close()
+        assert logged(caplog) == []  # it was said
+        recorder = self.run(tmp_path / "none", 2)
+        (text,) = logged(caplog)
+        assert text.startswith("The run ended at update 6, 8 before its first snapshot was due")
+        self.run(tmp_path / "whole", 14)
+
+        class Stop(keras.callbacks.Callback):
+            def on_epoch_end(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002
+                self.model.stop_training = epoch == 10
+
+        self.run(tmp_path / "stopped", 14, callbacks=[Stop()])
+        assert logged(caplog) == []
+
+    def test_is_said_of_single_epochs_when_no_other_can_come(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        logged(caplog)
+        recorder = self.run(tmp_path / "gone", *[1] * 11)
+        assert logged(caplog) == []
+        del recorder
+        (text,) = logged(caplog)
+        assert "closed at update 33 of 42" in text
+        recorder = self.run(tmp_path / "closed", 1, 1)
+        with pytest.warns(UserWarning, match="ended at update 6, 8 before its first snapshot"):
+            recorder.close()
+        with self.run(tmp_path / "block", *[1] * 11):
+            pass
+        (text,) = logged(caplog)
+        assert "closed at update 33 of 42" in text
+        with pytest.raises(RuntimeError, match="of another kind"), self.run(tmp_path / "error", 1):
+            raise RuntimeError("of another kind")
+        self.run(tmp_path / "whole", *[1] * 14)
+        assert logged(caplog) == []

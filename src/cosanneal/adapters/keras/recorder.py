@@ -74,7 +74,10 @@ class SnapshotRecorder(keras.callbacks.Callback):
 
     What would go wrong quietly is said by a UserWarning, once: epochs in which the
     counted optimizer did no update; a rate that nothing anneals; a run that goes on
-    beyond its schedule, or ends less than an epoch before a snapshot is due.
+    beyond its schedule, or ends less than an epoch before a snapshot is due. One that ends
+    earlier is a line in the log, when a `fit` of several epochs ends that was not stopped; of
+    calls of one epoch each, when the recorder is closed (then, a warning if no snapshot was
+    taken), or is gone.
 
     The rate noted in a snapshot is the optimizer's own, of its last update, also where
     another schedule or a callback sets it. The history gets the rate of each epoch's
@@ -149,6 +152,8 @@ class SnapshotRecorder(keras.callbacks.Callback):
         self._watch = Watch(
             self.schedule, self.recorder.metric if of_logs else None, says=self._ranks.writes
         )
+        # Or at the interpreter's end, in which no other `fit` can come.
+        weakref.finalize(self, self._watch.over)
         self._logs_rate = False
         # A look at the optimizer's count waits for the device. So one is taken
         # only where the executions begun since the last may have ended a cycle.
@@ -167,6 +172,10 @@ class SnapshotRecorder(keras.callbacks.Callback):
         traceback: TracebackType | None,
     ) -> None:
         self.recorder.__exit__(kind, error, traceback)
+        if error is None:
+            self._watch.over(heard=True)
+        else:
+            self._watch.begin()  # as if another came: it is known why none does
 
     @property
     def updates(self) -> int:
@@ -247,6 +256,7 @@ class SnapshotRecorder(keras.callbacks.Callback):
         """Finish, and let others write to the folder; errors as of `Recorder.close`."""
         # A `fit` that did not come to its end was stopped, and had not looked at all it did.
         self.recorder.close(unfinished=bool(self.params))
+        self._watch.over(heard=True)
 
     def set_model(self, model: keras.Model) -> None:
         """Take the model whose weights are recorded; called by `fit`."""
@@ -351,7 +361,7 @@ class SnapshotRecorder(keras.callbacks.Callback):
         self.recorder.rest()
         self._watch.rate_is(self.updates, self._float(), ended=True)
         stopped = getattr(self._model, "stop_training", False)
-        self._watch.train_ended(self.updates, stopped=stopped)
+        self._watch.train_ended(self.updates, stopped=stopped, taken=self.statistics.taken)
 
     def counted(self, model: keras.Model) -> Any:
         """The optimizer of a `model` that has the count and the rate, without a loss scaler."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +11,9 @@ import keras
 from ...core.errors import SnapshotError, shown
 from ...core.schedule import Schedule
 from ...core.warn import warn
-from ...snapshots.ending import gone_beyond
+from ...snapshots.capture import Standing
+from ...snapshots.ending import broken_off, ended_early, gone_beyond
+from ...snapshots.notices import log
 
 
 class Watch:
@@ -29,11 +32,15 @@ class Watch:
         # The rate that was seen first, and at which update, until another one is seen.
         self._stands: tuple[int, float] | None = None
         self._moves = False
+        self._process = os.getpid()
+        self._began: int | None = None  # where the run stood at first
         self.begin()
 
     def begin(self, *, unsized: bool = False) -> None:
         """A `fit` begins; `unsized` if TensorFlow does not know its data's size."""
         self._unsized = unsized
+        # What there is to say if no other fit comes, and whether it is more than a line in the log.
+        self._left: tuple[str, bool] | None = None
         self._first: int | None = None
         self._epochs = self._epoch_start = self._of_epoch = 0
         self._logs: Mapping[str, Any] | None = None
@@ -42,6 +49,7 @@ class Watch:
         """The count of updates was read; `rate` is the optimizer's, where it is a float."""
         if self._first is None:
             self._first = self._epoch_start = updates
+            self._began = updates if self._began is None else self._began
         if self._stands is None and rate is not None:
             self._stands = updates, rate
         beyond = gone_beyond(self._schedule, updates)
@@ -64,13 +72,16 @@ class Watch:
         if trained and not self._of_epoch:
             self._stands_still()
 
-    def train_ended(self, updates: int, *, stopped: bool) -> None:
-        """The `fit` ended; `stopped` by somebody before its end."""
-        total = self._schedule.total_steps
-        if total is None or stopped or not 0 < total - updates < self._of_epoch:
+    def train_ended(self, updates: int, *, stopped: bool, taken: int) -> None:
+        """The `fit` ended; `stopped` by somebody before its end, with so many snapshots `taken`."""
+        if stopped:
             return
-        if self._epochs == 1 and self._first:
-            return  # one of several that make the run, and the next may be shorter
+        total = self._schedule.total_steps
+        little = total is not None and 0 < total - updates < self._of_epoch
+        # One of several that make the run may be shorter than the next.
+        if total is None or not little or (self._epochs == 1 and self._first):
+            self._ended_early(updates, taken)
+            return
         due = self._schedule.cycle_at(updates).stop
         self._say(
             "early",
@@ -79,6 +90,32 @@ class Watch:
             "a dataset that leaves out its last batch (drop_last, drop_remainder), "
             "steps_per_epoch, and updates that loss scaling skips (mixed_float16) make them fewer",
         )
+
+    def _ended_early(self, updates: int, taken: int) -> None:
+        """Keep what there is to say of a run that ends here, which only its last `fit` shows.
+
+        A `fit` of several epochs that nobody stopped is as a rule the whole run, and whoever
+        keeps the recorder in a variable would not hear of it later: that is logged at once.
+        """
+        if not updates:
+            return
+        began, ended = (Standing(at, at) for at in (self._began or 0, updates))
+        early = ended_early(self._schedule, began, ended, taken=taken)
+        text = early or broken_off(self._schedule, began, ended)
+        self._left = None if text is None else (text, early is not None)
+        if self._epochs > 1:
+            self.over()
+
+    def over(self, *, heard: bool = False) -> None:
+        """No other `fit` comes; `heard` where it is the user who says so, and can be warned."""
+        left, self._left = self._left, None
+        if left is None or not self._says or self._process != os.getpid():
+            return
+        text, early = left
+        if heard and early:
+            warn(text)
+        else:
+            log(text)
 
     def rate_is(self, updates: int, rate: float | None, *, ended: bool = False) -> None:
         """Every callback had its turn to set the rate, which is this, if it is a float.
