@@ -51,6 +51,7 @@ def test_of_these_it_is_said_how_many_updates_were_missing(
     assert found is not None
     assert said in found
     assert "drop_last" in found
+    assert "step, it must after every update" in found
 
 
 def test_a_schedule_that_did_not_move_is_said() -> None:
@@ -76,5 +77,6 @@ def test_a_run_that_is_broken_off_is_logged(began: int, ended: int, text: str | 
     schedule = ca.CyclicCosine(0.1, total_steps=100, num_cycles=5)
     found = broken_off(schedule, Standing(began, began), Standing(ended, ended))
     assert (found is None) if text is None else (found is not None and text in found)
+    assert found is None or "after every update" in found
     endless = ca.CyclicCosine(0.1, cycle_steps=20)
     assert broken_off(endless, Standing(began, began), Standing(ended, ended)) is None

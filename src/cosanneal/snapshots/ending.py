@@ -41,7 +41,7 @@ def ended_early(schedule: Schedule, began: Standing, ended: Standing, *, taken: 
         f"cycle {cycle.index} ends at update {cycle.stop}. If it was not stopped on purpose, make "
         "total_steps (or cycle_steps) what the run really does: the batches that the loader gives "
         "in all epochs, without those that drop_last leaves out, divided by those that gradient "
-        "accumulation takes for one update"
+        "accumulation takes for one update. Where the loop calls step, it must after every update"
     )
 
 
@@ -62,7 +62,8 @@ def broken_off(schedule: Schedule, began: Standing, ended: Standing) -> str | No
     done, count = schedule.cycle_at(at).index, schedule.num_cycles
     return (
         f"The recorder was closed at update {at} of {total}, after {done} of {count} cycles. If "
-        "the run was not stopped on purpose, make total_steps what it really does"
+        "the run was not stopped on purpose, make total_steps what it really does; where the loop "
+        "calls step, it must after every update, and not once an epoch"
     )
 
 

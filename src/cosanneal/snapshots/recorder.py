@@ -380,7 +380,7 @@ class Recorder:
         text = None if self._warned else gone_beyond(self.schedule, self.updates)
         if text is not None and self._ranks.writes:
             self._warned = True
-            warn(text)
+            warn(f"{text}. If step is called more than once an update, call it once")
 
     def _refuse_closed(self) -> None:
         self._tenancy.check()

@@ -20,6 +20,7 @@ from .buffer import SnapshotBuffer
 from .capture import PytreeCapture
 from .injected import checked_rate, rate_of
 from .ranks import are_several, ranks_here
+from .repeated import Repeated
 
 
 class SnapshotRecorder(Recorder):
@@ -81,6 +82,7 @@ class SnapshotRecorder(Recorder):
         ranks = ranks_here()
         self._pytree = PytreeCapture(ranks=ranks, writes=ranks.writes)
         self._seen = False
+        self._repeated = Repeated()
         super().__init__(folder, schedule, self._pytree, EachStep(), ranks=ranks, **options)
 
     def step(self, params: Any, metrics: Metrics = None) -> bool:
@@ -89,9 +91,10 @@ class SnapshotRecorder(Recorder):
         With gradients accumulated by optax.MultiSteps, whose schedule counts updates
         and not batches, that is where `tx.has_updated(opt_state)`.
 
-        The first call looks at the params' names and dtypes; afterwards they
-        are not looked at where no cycle ends. At a cycle's end they are copied
-        before this returns: their buffers may then be donated.
+        The first call looks at the params' names and dtypes, and the first few hundred at whether
+        they are the arrays of the call before, which is a line in the log, once: of a
+        step too many. Afterwards they are not looked at where no cycle ends. At a cycle's
+        end they are copied before this returns: their buffers may then be donated.
 
         Args:
             params: the pytree of arrays to record: the weights, and whatever
@@ -116,6 +119,14 @@ class SnapshotRecorder(Recorder):
                 self._seen = True
                 self._ranks.agreed(self._pytree.check)
             self.warn_beyond()
+            if self._repeated.are(params) and self._ranks.writes:
+                self._notices.note(
+                    f"Step {self.updates} was given the arrays of the step before. If step is "
+                    "called more than once an update, call it once, or cycles end before their "
+                    "time; if the update was left out, as of gradients that are not finite, leave "
+                    "step out too",
+                    once="repeated",
+                )
             return taken
 
     def take(
