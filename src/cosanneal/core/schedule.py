@@ -162,14 +162,18 @@ class Schedule:
         """The rate of a `step`; see `rate`."""
         return self.rate(step)
 
+    # By their size, optimizers look whether a rate is one.
     def __lt__(self, other: object) -> bool:
-        """Refused, as all that is asked of a rate's size; for optimizers look at theirs so."""
-        raise TypeError(
-            "A Schedule must not be compared by size, since it is no rate. Received: a comparison "
-            f"with {shown(other)}; {_AS_A_RATE}"
-        )
+        raise _no_rate(other)
 
-    __le__ = __gt__ = __ge__ = __lt__
+    def __le__(self, other: object) -> bool:
+        raise _no_rate(other)
+
+    def __gt__(self, other: object) -> bool:
+        raise _no_rate(other)
+
+    def __ge__(self, other: object) -> bool:
+        raise _no_rate(other)
 
     def rate_at(self, time: float | Fraction) -> float:
         """The rate at an instant, which may lie between two steps: `rate` at whole ones.
@@ -482,6 +486,13 @@ def _cycle(lookup: Lookup, i: int, start: int, stop: int) -> Cycle:
     index = lookup.index + i
     ends = lookup.annealing.first.at(index), lookup.annealing.last.at(index)
     return Cycle(index=index, start=start, stop=stop, max_lr=max(ends), min_lr=min(ends))
+
+
+def _no_rate(other: object) -> TypeError:
+    return TypeError(
+        "A Schedule must not be compared by size, since it is no rate. Received: a comparison "
+        f"with {shown(other)}; {_AS_A_RATE}"
+    )
 
 
 def _check_step(name: str, value: object) -> int:
