@@ -362,7 +362,10 @@ def test_a_step_is_an_integer(value: Any) -> None:
     ):
         with pytest.raises(ca.ScheduleError) as caught:
             call(value)
-        assert str(caught.value) == expected.format(name, name)
+        if value is None and name == "step":
+            assert "Received: no step; where an optimizer is to follow it" in str(caught.value)
+        else:
+            assert str(caught.value) == expected.format(name, name)
     if value is not None:
         for until in (
             lambda value: FINITE.rates(0, value),

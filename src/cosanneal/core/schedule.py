@@ -14,8 +14,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from numbers import Number
-from typing import Any, Final, cast, overload
+from typing import Any, cast, overload
 
 from .errors import ScheduleError, plural, shown
 from .extension import extended
@@ -24,12 +23,7 @@ from .rates import fill_range, rate_of
 from .records import rules_from_dict, rules_to_dict
 from .rules import CycleRule
 from .segment import Segment
-
-# What is said where an optimizer was given a schedule as its rate.
-_AS_A_RATE: Final = (
-    "where an optimizer is to follow it, use CyclicCosineLR(optimizer, schedule) in PyTorch, "
-    "CyclicCosineSchedule(schedule) as Keras' rate, and cyclic_cosine_schedule(schedule) as Optax'"
-)
+from .unordered import AS_A_RATE, Unordered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +56,7 @@ class Cycle:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Schedule:
+class Schedule(Unordered):
     """The learning rate of every step, from an exact table of segments.
 
     Made by `CyclicCosine` or read back by `Schedule.from_dict`; immutable,
@@ -161,19 +155,6 @@ class Schedule:
     def __call__(self, step: int = cast(int, None)) -> float:
         """The rate of a `step`; see `rate`."""
         return self.rate(step)
-
-    # By their size, optimizers look whether a rate is one.
-    def __lt__(self, other: object) -> bool:
-        raise _no_rate(other)
-
-    def __le__(self, other: object) -> bool:
-        raise _no_rate(other)
-
-    def __gt__(self, other: object) -> bool:
-        raise _no_rate(other)
-
-    def __ge__(self, other: object) -> bool:
-        raise _no_rate(other)
 
     def rate_at(self, time: float | Fraction) -> float:
         """The rate at an instant, which may lie between two steps: `rate` at whole ones.
@@ -488,13 +469,6 @@ def _cycle(lookup: Lookup, i: int, start: int, stop: int) -> Cycle:
     return Cycle(index=index, start=start, stop=stop, max_lr=max(ends), min_lr=min(ends))
 
 
-def _no_rate(other: object) -> TypeError:
-    return TypeError(
-        "A Schedule must not be compared by size, since it is no rate. Received: a comparison "
-        f"with {shown(other)}; {_AS_A_RATE}"
-    )
-
-
 def _check_step(name: str, value: object) -> int:
     """A step as an int; steps have no upper bound, so that no run can fail at one."""
     try:
@@ -502,9 +476,10 @@ def _check_step(name: str, value: object) -> int:
     except TypeError:
         step = None
     if step is None:
-        received = f"no {name}" if value is None else f"{name}={shown(value)}"
-        # Such as a tracer, or nothing: by an optimizer that was given the schedule itself.
-        hint = "" if isinstance(value, Number | str) else f"; {_AS_A_RATE}"
+        # No step, or a tracer: from an optimizer that was given the schedule itself.
+        missing = name == "step" and value is None
+        received = "no step" if missing else f"{name}={shown(value)}"
+        hint = f"; {AS_A_RATE}" if missing or hasattr(value, "dtype") else ""
         raise ScheduleError(
             f"Argument `{name}` must be an integer (optimizer steps, counted from 0). "
             f"Received: {received}{hint}"
