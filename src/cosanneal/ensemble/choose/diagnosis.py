@@ -394,9 +394,9 @@ def _luck(evidence: Evidence) -> Iterator[Finding]:
         more = f"on some {math.ceil(needed / digits) * digits:,}"
     yield Finding(
         name="few-samples",
-        text=f"By {evidence.title} the choice is {seen}. That may be luck: if all "
-        f"{evidence.candidates} candidates were as good as that one, the best of them would still "
-        f"seem better by {number(luck)}. "
+        text=f"By {evidence.title} the choice is {seen}. If all {evidence.candidates} candidates "
+        f"were as good as that one, luck alone would have the best of them seem better by "
+        f"{number(luck)}. "
         f"{evidence.where} are too few for so many candidates. Choose {more}, or among fewer "
         "candidates.",
     )
