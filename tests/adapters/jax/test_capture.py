@@ -46,7 +46,10 @@ def test_a_part_predicts_and_is_averaged_as_the_whole(tmp_path: Path) -> None:
     )
     for mode in MODES:
         np.testing.assert_allclose(
-            ensemble.predict(x, mode=mode), whole.predict(x, mode=mode), rtol=1e-6
+            # How XLA sums depends on where arrays lie, too.
+            ensemble.predict(x, mode=mode),
+            whole.predict(x, mode=mode),
+            rtol=1e-5,
         )
     found, expected = (each.average_weights(x, y, barrier=100) for each in (ensemble, whole))
     jax.tree.map(np.testing.assert_array_equal, found.weights, expected.weights)

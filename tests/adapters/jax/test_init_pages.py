@@ -19,6 +19,7 @@ from safetensors.flax import load_file, save_file
 import cosanneal as ca
 from cosanneal.adapters.jax import SnapshotRecorder, cyclic_cosine_schedule
 from tests.shared.pages import blocks, pages_of, run_page
+from tests.shared.processes import ROOT
 
 
 @pytest.fixture(autouse=True)
@@ -97,7 +98,10 @@ def test_the_page_on_preemption_loses_nothing_to_a_kill(tmp_path: Path) -> None:
     assert len(whole) == 5
     (tmp_path / "runs").rename(tmp_path / "whole")
     code = f"from {__name__} import train; train(kill_at=8)"
-    killed = subprocess.run([sys.executable, "-c", code], timeout=120, check=False)
+    path = {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
+    killed = subprocess.run(
+        [sys.executable, "-c", code], timeout=120, check=False, env=os.environ | path
+    )
     assert killed.returncode == -signal.SIGKILL
     assert len(snapshots()) == 2
     train()
