@@ -72,18 +72,22 @@ def check_budget(ensemble: SnapshotEnsemble[Any], x: Any, y: Any, *, sizes: bool
             assert passes.mean() == pytest.approx(choice.budget.passes)
             assert np.mean(classes != as_numpy(y)) == pytest.approx(choice.budget.error)
         ensemble.predict_classes(x)  # the first time, samples are run both ways
-        exact = as_numpy(ensemble.predict(x)).argmax(-1)
+        pooled = as_numpy(ensemble.predict(x))
+        exact, probabilities = pooled.argmax(-1), np.sort(pooled, axis=-1)
+        # Of two classes that differ by rounding, stacked members may have the other first.
+        clear = probabilities[..., -1] - probabilities[..., -2] > 1e-5
+        assert clear.mean() > 0.5
         for mode in MODES:
             for batch_size in (None, 7):
                 found = ensemble.predict_classes(x, mode=mode, batch_size=batch_size)
                 assert as_numpy(found).dtype.kind == "i"
-                wanted = exact if mode == "stacked" else classes
-                np.testing.assert_array_equal(as_numpy(found), wanted)
+                wanted, told = (exact, clear) if mode == "stacked" else (classes, clear | True)
+                np.testing.assert_array_equal(as_numpy(found)[told], wanted[told])
                 if mode != "stacked":  # batches are cut to few sizes, where each is compiled
                     assert passes.mean() - 1e-9 <= ensemble.passes <= passes.max()
                     assert ensemble.passes < passes.mean() + 1e-9 or sizes
                 found = ensemble.predict_classes(x, exact=True, mode=mode, batch_size=batch_size)
-                np.testing.assert_array_equal(as_numpy(found), exact)
+                np.testing.assert_array_equal(as_numpy(found)[told], exact[told])
         assert passes.mean() < ensemble.passes
     ensemble.choice = None
 

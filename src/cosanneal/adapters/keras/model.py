@@ -241,6 +241,10 @@ class KerasModel:
     def _run(self, batch: Batch) -> Any:
         if self.forward is None:
             given = self._input(batch)
+            # TensorFlow, with oneDNN as on some processors, has the shapes of no samples wrong.
+            empty = keras.backend.backend() == "tensorflow" and rows_of(batch) == 0
+            if empty:
+                given = map_leaves(_one_of, given)
             with explained_call(
                 self._target.call,
                 (given,),
@@ -249,7 +253,8 @@ class KerasModel:
                 way="one argument, also of several inputs",
                 remedy="the ensemble forward=lambda model, batch: model(**batch), or model(*batch)",
             ):
-                return self._target.predict_on_batch(given)
+                output = self._target.predict_on_batch(given)
+                return map_leaves(lambda leaf: leaf[:0], output) if empty else output
         no_gradients = nullcontext()
         if keras.backend.backend() == "torch":
             no_gradients = sys.modules["torch"].no_grad()
@@ -360,6 +365,12 @@ def _check_reach(model: keras.Model) -> None:
                 f"Received: a model with {name!r} over several; give a function that sets no "
                 "distribution of its own, and is called without one"
             )
+
+
+def _one_of(array: Any) -> NDArray[Any]:
+    """One sample as those that an array has none of."""
+    none = as_numpy(array)
+    return np.full((1, *none.shape[1:]), "" if none.dtype.kind in "OSU" else 0, none.dtype)
 
 
 def _assign(variable: Any, value: Any) -> None:
