@@ -125,6 +125,9 @@ def check_classes(ensemble: SnapshotEnsemble[Any], x: Any, y: Any) -> None:
         np.testing.assert_array_equal(as_numpy(listed), as_numpy(found))
         once = ensemble.predict_classes(iter(Loader(x, y, 16)), mode="resident")
         np.testing.assert_array_equal(as_numpy(once), as_numpy(found))
+        for mode in MODES:
+            assert tuple(ensemble.predict_classes(x[:0], mode=mode).shape) == (0,)
+            assert tuple(ensemble.predict(x[:0], mode=mode).shape) == (0, members.shape[-1])
         assert tuple(ensemble.predict_classes(x[:0]).shape) == (0,)
         assert ensemble.passes == 0
     # One member alone is enough, but where another class is as good as its own.

@@ -149,6 +149,8 @@ def test_what_is_derived_is_each_members_own(tmp_path: Path, kind: str, mode: An
         own = model.eval()(x)
     state = {name: value.clone() for name, value in model.state_dict().items()}
     ensemble = SnapshotEnsemble(model, tmp_path, outputs="values")
+    # Which shows nothing of the model, and is no reason not to look at it afterwards.
+    assert ensemble.predict(x[:0], mode=mode).shape == expected[:0].shape
     if mode == "stacked" and kind in ("a load hook", "fused"):
         with pytest.raises(ca.EnsembleError, match=r"keep nothing.*give mode='resident'"):
             ensemble.predict(x, mode=mode)

@@ -139,7 +139,7 @@ class KerasModel:
 
             def run(weights: Weights, batch: Batch) -> Any:
                 give(weights)
-                return keras.tree.map_structure(_as_array, pick(self._run(batch)))
+                return keras.tree.map_structure(_as_array, pick(_of_any(self._run, batch)))
 
             yield run
 
@@ -159,10 +159,13 @@ class KerasModel:
         with _in_this_process():
             model = StackedModel(self._target, stacked, picked, self.forward)
 
+        def all_of(batch: Batch) -> Any:
+            return model.predict_on_batch(self._input(batch))
+
         def run(batch: Batch) -> Any:
             refused.clear()
             try:
-                return model.predict_on_batch(self._input(batch))
+                return _of_any(all_of, batch, axis=1)
             except Exception as error:
                 if refused:  # of which Keras and TensorFlow make others
                     raise refused[0] from error
@@ -241,10 +244,6 @@ class KerasModel:
     def _run(self, batch: Batch) -> Any:
         if self.forward is None:
             given = self._input(batch)
-            # TensorFlow, with oneDNN as on some processors, has the shapes of no samples wrong.
-            empty = keras.backend.backend() == "tensorflow" and rows_of(batch) == 0
-            if empty:
-                given = map_leaves(_one_of, given)
             with explained_call(
                 self._target.call,
                 (given,),
@@ -253,8 +252,7 @@ class KerasModel:
                 way="one argument, also of several inputs",
                 remedy="the ensemble forward=lambda model, batch: model(**batch), or model(*batch)",
             ):
-                output = self._target.predict_on_batch(given)
-                return map_leaves(lambda leaf: leaf[:0], output) if empty else output
+                return self._target.predict_on_batch(given)
         no_gradients = nullcontext()
         if keras.backend.backend() == "torch":
             no_gradients = sys.modules["torch"].no_grad()
@@ -365,6 +363,18 @@ def _check_reach(model: keras.Model) -> None:
                 f"Received: a model with {name!r} over several; give a function that sets no "
                 "distribution of its own, and is called without one"
             )
+
+
+def _of_any(run: Callable[[Batch], Any], batch: Batch, axis: int = 0) -> Any:
+    """What is run for a batch, whose samples lie along an axis of the output.
+
+    TensorFlow with oneDNN, as it is on some processors, has the shapes of no samples wrong: so for
+    none of them one is run, and left out.
+    """
+    if keras.backend.backend() != "tensorflow" or rows_of(batch) != 0:
+        return run(batch)
+    none = (*[slice(None)] * axis, slice(0))
+    return map_leaves(lambda leaf: leaf[none], run(map_arrays(_one_of, batch)))
 
 
 def _one_of(array: Any) -> NDArray[Any]:
