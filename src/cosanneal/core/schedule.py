@@ -14,7 +14,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any, cast, overload
+from typing import Any, overload
 
 from .errors import ScheduleError, plural, shown
 from .extension import extended
@@ -152,8 +152,12 @@ class Schedule(Unordered):
             return self._only(step)
         return self._rates[bisect_right(self._starts, step) - 1](step)
 
-    def __call__(self, step: int = cast(int, None)) -> float:
-        """The rate of a `step`; see `rate`."""
+    def __call__(self, step: int | None = None) -> float:
+        """The rate of a `step`, which must be given; see `rate`."""
+        if step is None:  # by Keras, say, which was given the schedule itself as its rate
+            raise ScheduleError(
+                f"Argument `step` must be an integer. Received: no step; {AS_A_RATE}"
+            )
         return self.rate(step)
 
     def rate_at(self, time: float | Fraction) -> float:
@@ -476,13 +480,11 @@ def _check_step(name: str, value: object) -> int:
     except TypeError:
         step = None
     if step is None:
-        # No step, or a tracer: from an optimizer that was given the schedule itself.
-        missing = name == "step" and value is None
-        received = "no step" if missing else f"{name}={shown(value)}"
-        hint = f"; {AS_A_RATE}" if missing or hasattr(value, "dtype") else ""
+        # An array or a tracer: from an optimizer that was given the schedule itself.
+        hint = f"; {AS_A_RATE}" if hasattr(value, "dtype") else ""
         raise ScheduleError(
             f"Argument `{name}` must be an integer (optimizer steps, counted from 0). "
-            f"Received: {received}{hint}"
+            f"Received: {name}={shown(value)}{hint}"
         )
     if step < 0:
         raise ScheduleError(
