@@ -144,19 +144,17 @@ def read_baseline(reader: Reader) -> Baseline:
     Raises:
         EnsembleError: a bad field, whose path is named.
     """
-    names: tuple[str, ...] = ("score", "difference", "error", "temperature")
-    reader.only(*names, "interval", optional=("variance_scale",))
-    if "variance_scale" in reader:
-        names = (*names, "variance_scale")
+    names = ("score", "difference", "error", "temperature", "variance_scale")
+    reader.only(*names, "interval")
     found = {name: reader.number(name) for name in names}
     for name, value in found.items():
         if not math.isfinite(value):
             raise reader.error(name, "a finite number")
-    if found["error"] < 0:
-        raise reader.error("error", "a finite number of at least 0")
-    for name in ("temperature", "variance_scale"):
-        if found.get(name, 1.0) <= 0:
-            raise reader.error(name, "a finite positive number")
+    for name in ("error", "variance_scale"):
+        if found[name] < 0:
+            raise reader.error(name, "a finite number of at least 0")
+    if found["temperature"] <= 0:
+        raise reader.error("temperature", "a finite positive number")
     interval = reader.numbers("interval")
     if len(interval) != 2 or not -math.inf < interval[0] <= interval[1] < math.inf:
         raise reader.error("interval", "two finite numbers, the lower one first")
