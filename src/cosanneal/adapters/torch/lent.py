@@ -132,9 +132,6 @@ class LentModel:
             local_part(self.tensors[name].detach()).copy_(value)
         self._present = weights
 
-    def drop(self) -> None:
-        """There is nothing to let go of: the module has its own at the end of each use."""
-
     def run(self, call: Callable[[nn.Module], Any], own: object) -> Any:  # noqa: ARG002
         """What a function of the module gives."""
         try:
