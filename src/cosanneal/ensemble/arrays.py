@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import operator
 import sys
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -75,6 +76,17 @@ def widen(array: Any) -> Any:
     if as_numpy(array).dtype.kind == "c":
         return as_numpy(array).astype(np.complex128)
     return as_floats(array)
+
+
+def stacked_tensors(arrays: Sequence[Any]) -> Any:
+    """Tensors of torch along a new first axis; None of other arrays, or where they differ."""
+    torch, first = sys.modules.get("torch"), arrays[0]
+    if torch is None or not all(isinstance(each, torch.Tensor) for each in arrays):
+        return None
+    kind = first.shape, first.dtype, first.device
+    if any((each.shape, each.dtype, each.device) != kind for each in arrays):
+        return None
+    return torch.stack(list(arrays))
 
 
 def shape_of(array: Any) -> tuple[int, ...]:

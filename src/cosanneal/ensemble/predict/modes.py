@@ -11,6 +11,7 @@ from typing import Any, Final, Generic, Literal, TypeAlias, TypedDict, get_args
 
 from ...core.errors import EnsembleError, plural, shown
 from ...snapshots.store import Snapshot
+from ..arrays import stacked_tensors
 from ..members import Members
 from ..model import ArrayT, Batch, Model, Weights
 from .batches import Batches, arrays_of, samples_of
@@ -252,19 +253,15 @@ class Modes(Generic[ArrayT]):
                 yield from self._streamed(pool, weights, batches)
                 return
             for batch in batches:
-                found: PoolT | NestedPool[PoolT] | None = None
+                if not weights:
+                    continue
                 if (mode if mode != "auto" else self._faster(weights, run, batch)) == "stacked":
                     outputs = self._run_stacked(weights, batch)
                     found = self._taken.pool(pool)
                     found.update_stacked(outputs, tuple(weights.values()))
-                else:
-                    for snapshot, weight in weights.items():
-                        output = self._run_resident(run, snapshot, batch)
-                        # Of the first it is known what outputs are, and so how they are pooled.
-                        found = self._taken.pool(pool) if found is None else found
-                        found.update(output, weight)
-                if found is not None:
                     yield found
+                else:
+                    yield self._pooled(pool, weights, run, batch)
 
     def _streamed(
         self,
@@ -295,6 +292,33 @@ class Modes(Generic[ArrayT]):
         if snapshot not in self._held:
             self._held[snapshot] = self._members.load(snapshot)
         return self._held[snapshot]
+
+    def _pooled(
+        self,
+        pool: Callable[[OutputSpec], PoolT],
+        weights: Mapping[Snapshot, float],
+        run: Callable[[Weights, Batch], Any],
+        batch: Batch,
+    ) -> PoolT | NestedPool[PoolT]:
+        """A pool of the outputs of members that are kept; few numbers are looked at all at once."""
+        first, *others = weights
+        output = self._run_resident(run, first, batch)
+        # Of the first it is known what outputs are, and so how they are pooled.
+        found = self._taken.pool(pool)
+        if not self._taken.are_few(output, len(weights)):
+            found.update(output, weights[first])
+            for each in others:
+                found.update(self._run_resident(run, each, batch), weights[each])
+            return found
+        outputs = [output, *(run(self._resident(each), batch) for each in others)]
+        stacked = stacked_tensors(outputs)
+        if stacked is not None:
+            checked(stacked[1:], batch, self._taken, *others, stacked=True)
+            found.update_stacked(stacked, tuple(weights.values()))
+            return found
+        for each, output in zip(weights, outputs, strict=True):
+            found.update(checked(output, batch, self._taken, each), weights[each])
+        return found
 
     def _run_resident(
         self, run: Callable[[Weights, Batch], Any], snapshot: Snapshot, batch: Batch

@@ -6,6 +6,7 @@ array, or where several are taken a tuple with one for each leaf of the form.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, Generic, Protocol, TypeVar
@@ -19,6 +20,9 @@ from .picking import pick_leaf
 from .ragged import Join, Ragged, laid
 
 _ADVICE: Final = "; leave others out by None in outputs="
+
+# What is done to so few numbers takes less time than to begin with it, for each member anew.
+_FEW: Final = 1 << 14
 
 
 class Updated(Protocol):
@@ -200,6 +204,13 @@ class Taken:
         for name, found, each in zip(self.form.names, self.leaves, self.each(output), strict=True):
             with _named(name):
                 found.look(each, members, stacked=stacked)
+
+    def are_few(self, output: Any, members: int) -> bool:
+        """Whether outputs such as one, of so many members, are looked at and pooled at once."""
+        if self.several or self.found.are_pairs or members < 2:
+            return False
+        numbers: int = math.prod(output.shape)
+        return numbers * members <= _FEW
 
     def each(self, output: Any) -> tuple[Any, ...]:
         """The arrays (or what was made of them) in an output."""
