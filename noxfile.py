@@ -80,7 +80,11 @@ MINIMUMS = {
         ),
     ),
     "torch": ("demo", "test", TORCH_TESTS),
-    "jax": ("jax,cli,plot", "jax-test", JAX_TESTS),
+    # Today's Haiku does without the oldest JAX.
+    "jax": (
+        *("jax,cli,plot", "jax-test"),
+        (*JAX_TESTS, "--ignore=tests/adapters/jax/test_statistics_libraries.py"),
+    ),
     "tf": ("tf,cli,plot", "tf-test", KERAS_TESTS),
 }
 

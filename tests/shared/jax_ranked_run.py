@@ -5,6 +5,7 @@ However many there are, there are four devices in all.
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import pickle
@@ -33,12 +34,14 @@ def begin() -> int:
     jax.config.update("jax_platforms", "cpu")
     if PROCESSES > 1:
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
+        # By which the others hear of one that died; older releases have no such option.
+        heartbeat = {"heartbeat_timeout_seconds": 10}
+        known = inspect.signature(jax.distributed.initialize).parameters
         jax.distributed.initialize(
             f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}",
             PROCESSES,
             int(os.environ["RANK"]),
-            # By which the others hear of one that died.
-            heartbeat_timeout_seconds=10,
+            **{name: value for name, value in heartbeat.items() if name in known},
         )
     return int(jax.process_index())
 
@@ -221,9 +224,10 @@ def _full(*_: Any, **__: Any) -> Any:
 def main() -> None:
     """Run the cases given, one after the other, and write down what went wrong in each."""
     warnings.simplefilter("error")
-    early = (
-        SnapshotRecorder(sys.argv[2] + os.environ["RANK"], SCHEDULE) if len(sys.argv) > 2 else None
-    )
+    early = None
+    # Older releases cannot be asked without being told; they refuse the processes by themselves.
+    if len(sys.argv) > 2 and hasattr(jax.distributed, "is_initialized"):
+        early = SnapshotRecorder(sys.argv[2] + os.environ["RANK"], SCHEDULE)
     rank = begin()
     for case in json.loads(sys.argv[1]):
         Path(case["work"]).mkdir(exist_ok=True)

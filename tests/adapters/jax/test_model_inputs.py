@@ -6,6 +6,7 @@ import math
 from collections import UserDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -136,7 +137,7 @@ class Graphs(NamedTuple):
     globals: Any
 
 
-@jax.tree_util.register_dataclass
+@partial(jax.tree_util.register_dataclass, data_fields=["a", "b", "label"], meta_fields=[])
 @dataclass
 class Record:
     a: Any

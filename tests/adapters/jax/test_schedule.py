@@ -346,5 +346,5 @@ def test_a_schedule_that_is_given_to_optax_itself_says_what_to_do() -> None:
     schedule = ca.CyclicCosine(max_lr=0.2, total_steps=6, num_cycles=2)
     params = jnp.ones(2)
     tx = optax.sgd(schedule)
-    with pytest.raises(ca.ScheduleError, match=r"Tracer.* cyclic_cosine_schedule\(schedule\) as O"):
+    with pytest.raises(ca.ScheduleError, match=r"Trace.* cyclic_cosine_schedule\(schedule\) as O"):
         jax.jit(tx.update)(params, tx.init(params))

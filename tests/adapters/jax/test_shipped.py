@@ -16,6 +16,7 @@ import cosanneal as ca
 from cosanneal.adapters.jax import SnapshotEnsemble, SnapshotRecorder
 from cosanneal.core.errors import EnsembleError
 from cosanneal.ensemble.predict.pooling import Pooling
+from tests.shared.wide import enable_x64
 
 POOLINGS: tuple[Pooling, ...] = ("probabilities", "logits", "log-probabilities", "vote")
 
@@ -93,7 +94,7 @@ def test_it_is_exported_for_batches_of_any_size(tmp_path: Path, stacked: bool) -
 
 @pytest.mark.parametrize("stacked", [False, True])
 def test_in_64_bits_it_is_off_by_a_few_ulp(tmp_path: Path, stacked: bool) -> None:
-    with jax.enable_x64(True):
+    with enable_x64(True):
         like = recorded(tmp_path, [params(seed, np.float64) for seed in range(3)])
         x = inputs(dtype=np.float64)
         ensemble = SnapshotEnsemble(apply_fn, tmp_path, like=like, outputs="logits", class_axis=-1)
