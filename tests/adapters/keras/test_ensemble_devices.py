@@ -47,6 +47,8 @@ def check(ensemble, folder):
 """
 
 MIRRORED = """
+import inspect
+import sys
 import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
@@ -59,12 +61,15 @@ def mirrored(build):
 def replicas(model):
     return [[np.asarray(part) for part in each.value.values] for each in model.variables]
 
+ON_READ = "synchronization" in inspect.signature(keras.Variable).parameters
+
 for build in (small_net, own_net):
     folder = FOLDER + build.__name__
     model = mirrored(build)
     fit(model, SnapshotRecorder(folder, SCHEDULE))
     before, own = replicas(model), model.distribute_strategy
-    assert any(not np.array_equal(*parts) for parts in before)  # statistics of their own
+    # Statistics of their own, but in older releases, which keep them alike.
+    assert any(not np.array_equal(*parts) for parts in before) or not ON_READ
     ensemble = SnapshotEnsemble(model, folder)
     check(ensemble, folder)
     x, y = data(40)
@@ -87,6 +92,9 @@ for build in (small_net, own_net):
             assert "MirroredStrategy" in str(error)
         else:
             raise AssertionError("within the scope")
+
+if not ON_READ:
+    sys.exit()
 
 # One update of a replica each: what is read is what TensorFlow says the variable is.
 class Counts(keras.layers.Layer):

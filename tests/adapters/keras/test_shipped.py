@@ -113,7 +113,12 @@ def test_it_gives_what_the_ensemble_predicts(
     ("kind", "options"),
     [
         ("sequential", {}),
-        ("two inputs", {"outputs": "logits", "class_axis": -1}),
+        pytest.param(
+            *("two inputs", {"outputs": "logits", "class_axis": -1}),
+            marks=pytest.mark.skipif(
+                keras.__version__.startswith("3.7."), reason="it exports a dict's inputs as a list"
+            ),
+        ),
         ("pairs", {"outputs": "gaussian"}),
         ("several", {"outputs": ["logits", "values"], "class_axis": [-1, None]}),
         ("several", {"outputs": "logits", "class_axis": -1, "output": "classes"}),
