@@ -6,7 +6,7 @@ Each framework brings a `Capture` of its own, and a `Clock` where it has a count
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,6 +91,47 @@ class Capture(Protocol):
 
     def buffers(self) -> HostBuffers:
         """New memory for a copy of the weights, not used yet."""
+
+
+class Piece(NamedTuple):
+    """A block of a tensor that this process writes.
+
+    Attributes:
+        data: its elements, as the buffers copy them.
+        start: where it begins in the whole tensor, on each axis.
+    """
+
+    data: Any
+    start: tuple[int, ...]
+
+
+class Parts(NamedTuple):
+    """What the processes of a run write of a snapshot in parts.
+
+    Attributes:
+        number: of parts, of all processes.
+        layout: the shapes and dtypes of the whole tensors, the same in all processes.
+        pieces: those of this process: by the index of the part, from 0, then by the tensor's
+            name. A part is one process' own.
+    """
+
+    number: int
+    layout: Layout
+    pieces: Mapping[int, Mapping[str, Piece]]
+
+
+@runtime_checkable
+class PartedCapture(Capture, Protocol):
+    """A capture that can have each process write what it holds, and gathers nothing for it."""
+
+    def parts(self) -> Parts:
+        """The weights as they are now, in pieces; all processes call it at the same time.
+
+        Every element of every tensor lies in exactly one piece of one process.
+
+        Raises:
+            SnapshotError: weights that cannot be parted; in every process.
+        """
 
 
 class Standing(NamedTuple):

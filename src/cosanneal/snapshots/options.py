@@ -59,6 +59,9 @@ class RecorderOptions(TypedDict, total=False):
             must stay as it is: a snapshot keeps a digest of each such tensor, and
             an ensemble takes it from the model. It is read once, at the first
             snapshot (about a second for 8 GB), and looked at with each later one.
+        sharded: each process writes the parts of the weights that it holds, and nothing is
+            gathered: for a model larger than one host. All must reach the same folder.
+            Rank 0 names the snapshot when all of its parts are there.
     """
 
     resume_from: int | None
@@ -74,6 +77,7 @@ class RecorderOptions(TypedDict, total=False):
     metrics: Callable[[], Mapping[str, Any]] | None
     install_sigterm: bool
     which: Which
+    sharded: bool
 
 
 def checked_options(name: str, options: RecorderOptions) -> Retention:
