@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from .store import SNAPSHOT_NAME
+from .names import SNAPSHOT_NAME
 
 _MOST: Final = 3  # runs that are named
 

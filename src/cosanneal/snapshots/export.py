@@ -13,7 +13,8 @@ from ..core.errors import CosannealError, SnapshotError, shown
 from ..core.paths import local_path
 from .capture import HostBuffers
 from .file import Layout, check_tensor, encode_header, plan_header
-from .store import SNAPSHOT_NAME, Snapshot
+from .names import SNAPSHOT_NAME
+from .store import Snapshot
 
 
 def check_format(format: object, known: Sequence[str], elsewhere: str) -> None:  # noqa: A002

@@ -11,11 +11,13 @@ import safetensors
 from ..core.errors import SnapshotError
 from ..core.schedule import Cycle, Schedule
 from ..core.version import __version__
+from .assembly import Share
 from .capture import HostBuffers, Standing
 from .file import TensorBytes
 from .finite import first_nonfinite
 from .notices import Notices
 from .part import RestDigests
+from .pieces import Index
 from .resume import Run
 from .statistics import Statistics
 from .store import Snapshot
@@ -29,12 +31,14 @@ def written(
     tenancy: Tenancy | Onlooker,
     tensors: Mapping[str, TensorBytes],
     rest: RestDigests | None,
+    *,
     cycle: Cycle,
     at: Standing,
     schedule: Schedule,
     of: tuple[str, str],
     metrics: Mapping[str, Any],
     nonfinite: str | None,
+    parts: Index | None = None,
 ) -> Snapshot:
     """Write a snapshot of weights of a framework, `of` which name and version."""
     return tenancy.confirmed().write(
@@ -53,13 +57,37 @@ def written(
         metrics=metrics,
         nonfinite=nonfinite,
         rest=rest,
+        parts=parts,
     )
+
+
+def made_here(
+    tensors: Mapping[str, TensorBytes], make: Callable[..., Snapshot]
+) -> tuple[Snapshot, str | None]:
+    """Make the snapshot of weights that this process has whole; and their tensor with a NaN."""
+    lost = first_nonfinite(tensors)
+    return make(nonfinite=lost), lost
+
+
+def write_share(share: Share, buffers: HostBuffers, statistics: Statistics) -> None:
+    """Make this process' parts of a snapshot durable, of which rank 0 makes it whole."""
+    began = time.perf_counter()
+    try:
+        share.arrive(buffers)
+        share.write()
+    except BaseException:
+        statistics.failed += 1
+        raise
+    finally:
+        statistics.writing_seconds += time.perf_counter() - began
+    statistics.data_bytes += sum(tensor.data.nbytes for tensor in share.tensors.values())
+    statistics.durable += 1
 
 
 def write(
     buffers: HostBuffers,
     tensors: Mapping[str, TensorBytes],
-    make: Callable[..., Snapshot],
+    make: Callable[[], tuple[Snapshot, str | None]],
     run: Run,
     statistics: Statistics,
     notices: Notices,
@@ -69,8 +97,7 @@ def write(
     began = time.perf_counter()
     try:
         buffers.arrive()
-        lost = first_nonfinite(tensors)
-        snapshot = make(lost)
+        snapshot, lost = make()
         if lost is not None:
             notices.warn(
                 f"The weights at update {snapshot.step} are not finite: tensor {lost!r} holds NaN "

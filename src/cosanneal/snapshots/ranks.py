@@ -53,6 +53,12 @@ class Ranks(Protocol):
     def agreed(self, do: Callable[[], T]) -> T:
         """What each makes by a function, if none fails; errors as of `told`, of the first."""
 
+    def said(self, do: Callable[[], T], say: Callable[[T], Any]) -> tuple[T, list[Any]]:
+        """What each makes, and the plain data that each says of its own, by rank.
+
+        Errors as of `agreed`.
+        """
+
 
 class Alone:
     """A run of one process."""
@@ -70,6 +76,11 @@ class Alone:
     def agreed(self, do: Callable[[], T]) -> T:
         """What the function makes."""
         return do()
+
+    def said(self, do: Callable[[], T], say: Callable[[T], Any]) -> tuple[T, list[Any]]:
+        """What the function makes, and what is said of it."""
+        made = do()
+        return made, [say(made)]
 
 
 class Together:
@@ -92,16 +103,14 @@ class Together:
 
     def shared(self, do: Callable[[], Any]) -> Any:
         """What rank 0 makes; see `Ranks.shared`."""
-        return self._meet(do if self.writes else _nothing, say=lambda made: made)[1][0]
+        return self.said(do if self.writes else _nothing, lambda made: made)[1][0]
 
     def agreed(self, do: Callable[[], T]) -> T:
         """What each makes; see `Ranks.agreed`."""
-        return self._meet(do)[0]
+        return self.said(do, _no_word)[0]
 
-    def _meet(
-        self, do: Callable[[], T], say: Callable[[T], Any] = lambda _: None
-    ) -> tuple[T, list[Any]]:
-        """What a function makes here, and what each says of its own."""
+    def said(self, do: Callable[[], T], say: Callable[[T], Any]) -> tuple[T, list[Any]]:
+        """What each makes, and what each says of its own; see `Ranks.said`."""
         failure: Exception | None = None
         message: dict[str, Any] = {}
         try:
@@ -115,10 +124,10 @@ class Together:
             raise failure
         for rank, answer in enumerate(answers):
             if "error" in answer:
-                raise self._said(rank, *answer["error"])
+                raise self._error_of(rank, *answer["error"])
         return made, [answer["said"] for answer in answers]
 
-    def _said(self, rank: int, name: str, text: str) -> CosannealError:
+    def _error_of(self, rank: int, name: str, text: str) -> CosannealError:
         """The error of another process, as one of this."""
         kind = getattr(errors, name, None)
         if isinstance(kind, type) and issubclass(kind, CosannealError):
@@ -131,3 +140,7 @@ ALONE = Alone()
 
 def _nothing() -> None:
     """What the others do while rank 0 does something."""
+
+
+def _no_word(_: object) -> None:
+    """What is said of what is nobody else's."""

@@ -12,7 +12,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any, Self, Unpack
@@ -20,9 +20,11 @@ from typing import Any, Self, Unpack
 from ..core.errors import SnapshotError, check_flag, check_steps
 from ..core.schedule import Cycle, Schedule, check_schedule
 from ..core.warn import warn
+from .assembly import check_parted
 from .capture import Capture, Clock, Standing
+from .copies import Copies
 from .ending import broken_off, ended_early, gone_beyond
-from .job import OnDurable, write, written
+from .job import OnDurable
 from .metadata import plain_metrics
 from .notices import Notices
 from .options import Metrics, RecorderOptions, checked_options
@@ -89,7 +91,9 @@ class Recorder:
         )
         self.schedule: Schedule = check_schedule(schedule)
         self._capture, self._clock, self._ranks = capture, clock, ranks
-        self._part = Part(capture, options.get("which", "all"))
+        which = options.get("which", "all")
+        self._part = Part(capture, which)
+        in_parts = check_parted(options.get("sharded", False), capture, self.store, which)
         self._standing = self._started = clock.start()
         self._closed = self._checked = self._warned = self._begun = False
         self._taken_at: int | None = None  # the updates at the last snapshot
@@ -104,16 +108,30 @@ class Recorder:
             failed=self._notices.fail,
         )
         on_durable = options.get("on_durable")
-        self._on_durable = on_durable and partial(_tell, self._writer, on_durable)
         follow(self._writer, self.store.folder, self.store.url)
         tenancy = partial(Tenancy, self.store, self._writer, self._one_at_a_time)
         self._tenancy = ranks.told(tenancy) or Onlooker()
+        self._copies = Copies(
+            store=self.store,
+            schedule=self.schedule,
+            capture=capture,
+            part=self._part,
+            ranks=ranks,
+            run=self._run,
+            tenancy=self._tenancy,
+            writer=self._writer,
+            statistics=self._statistics,
+            notices=self._notices,
+            on_durable=on_durable and partial(_tell, self._writer, on_durable),
+            in_parts=in_parts,
+        )
         self._finalizer = weakref.finalize(
             self, _dropped, self._writer, self._notices, self._tenancy, self._process
         )
         self._sigterm: FinishOnSigterm | None = None
         try:
             ranks.told(self.store.prepare)
+            self._copies.prepare()
             resume_from = options.get("resume_from")
             if resume_from is not None:
                 self.resume(resume_from)
@@ -251,11 +269,11 @@ class Recorder:
             if self._sigterm is not None:
                 self._sigterm.release()
             self._writer.wait()
-            self._settle()
+            self._copies.settle()
             self._tenancy.end()
             self._finalizer.detach()
             # In a run that broke off, the others may not come here.
-            (self._ranks if open_still else ALONE).told(self._notices.say)
+            self._say(self._ranks if open_still else ALONE)
 
     def rest(self) -> None:
         """Wait for the snapshots taken, and let others write to the folder until `go_on`.
@@ -267,7 +285,7 @@ class Recorder:
         try:
             self.wait()
             if not self._ranks.alone:
-                self._ranks.told(self._notices.say)
+                self._say(self._ranks)
         finally:
             self._tenancy.rest()
 
@@ -391,66 +409,35 @@ class Recorder:
             )
 
     def _take(self, cycle: Cycle, metrics: Metrics) -> None:
-        values = self._ranks.agreed(partial(self._check, metrics))
+        values, tokens = self._ranks.said(
+            partial(self._check, metrics), lambda _: self._copies.token()
+        )
         began = time.perf_counter()
-        submit = self._ranks.agreed(lambda: self._copied(cycle, values))
+        submit = self._copies.take(cycle, self._standing, values, tokens[0])
         self._taken_at = self._standing.updates
         if submit is None:
             self._statistics.taken += 1
         try:
             if not self._ranks.alone:  # what went wrong before is said where all meet
-                self._ranks.told(self._notices.say)
+                self._say(self._ranks)
         finally:
             # Last: a writer at work would take the processor from those that meet.
             if submit is not None:
                 submit()
             self._statistics.held_seconds += time.perf_counter() - began
 
-    def _copied(self, cycle: Cycle, values: Mapping[str, Any]) -> Callable[[], None] | None:
-        """Copy the weights, and what has them written; None where another process writes."""
-        rest, weights = self._part.rest(), self._part.tensors()
-        if not self._ranks.writes:
-            return None
-        asked = time.perf_counter()
-        buffers = self._writer.free_buffers()
-        free = time.perf_counter()
-        tensors = buffers.copy(weights)
-        copied = time.perf_counter()
-        at = self._standing
-        self._run.keep(at.updates, tensors, rest)
-        of = self._capture.framework, self._capture.version
-        make = partial(written, self._tenancy, tensors, rest, cycle, at, self.schedule, of, values)
-        statistics = self._statistics
-        # The job must not know the recorder, which could then not be dropped.
-        told = self._notices, self._on_durable
-        job = partial(write, buffers, tensors, make, self._run, statistics, *told)
-        statistics.waited_seconds += free - asked
-        statistics.copied_seconds += copied - free
-
-        def submit() -> None:
-            self._settle()
-            try:
-                statistics.taken += 1
-                self._writer.submit(buffers, job)
-            except BaseException:
-                self._settle()
-                raise
-
-        if self._writer.background:
-            return submit
-        submit()  # now, so that an error of it is said by this very call
-        return _nothing
+    def _say(self, ranks: Ranks) -> None:
+        """Say what there is to say, in all processes."""
+        if self._copies.in_parts is not None:
+            ranks.agreed(self._notices.say)
+        else:
+            ranks.told(self._notices.say)
 
     def _check(self, metrics: Metrics) -> dict[str, Any]:
         """Metrics as they stand in a snapshot, with the one that decides among them."""
         values = plain_metrics(metrics() if callable(metrics) else metrics)
         self._retention.check(values, "Argument `metrics`")
         return values
-
-    def _settle(self) -> None:
-        """Count as failed what an interrupt took, if nothing is in flight that is yet to be."""
-        if self._ranks.writes and not self._writer.pending:
-            self._statistics.failed = self._statistics.taken - self._statistics.durable
 
 
 def _refuse_a_fork(process: int) -> None:
@@ -459,10 +446,6 @@ def _refuse_a_fork(process: int) -> None:
             f"The recorder belongs to process {process}, and this one, {os.getpid()}, "
             "was forked from it. Record in the process that made it"
         )
-
-
-def _nothing() -> None:
-    """What is left to do of a snapshot that was written at once."""
 
 
 def _finish(one_at_a_time: threading.RLock, writer: Writer) -> None:

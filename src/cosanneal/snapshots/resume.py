@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from ..core.difference import difference
 from ..core.errors import SnapshotError, shown
 from ..core.schedule import Schedule
 from .capture import Standing
-from .file import Layout, TensorBytes, first_mismatch
+from .file import Layout, first_mismatch
+from .joined import data_digests
 from .part import Part, RestDigests, rest_mismatch
 from .retention import Retention
 from .store import Snapshot, SnapshotStore
@@ -190,18 +191,17 @@ class Run:
             f"Received: {snapshot.path}, of another: {mismatch}"
         )
 
-    def keep(self, step: int, tensors: Mapping[str, TensorBytes], rest: RestDigests | None) -> None:
+    def keep(self, step: int, layout: Layout, rest: RestDigests | None) -> None:
         """Refuse weights of another structure than those before.
 
         Args:
             step: the updates that the weights have seen.
-            tensors: they themselves.
+            layout: their shapes and dtypes.
             rest: the digests of what is left out.
 
         Raises:
             SnapshotError: they differ; with the first that does.
         """
-        layout = {name: (each.shape, each.dtype) for name, each in tensors.items()}
         self.compare(layout)
         if self._before is not None:
             which, before, stated = self._before
@@ -239,7 +239,7 @@ class Run:
     def unchanged_since(self, snapshot: Snapshot) -> int | None:
         """The updates of the snapshot written before, if each of its tensors is the same."""
         with snapshot.open(verify=False) as reader:
-            digests = reader.raw_metadata["digests"]
+            digests = data_digests(reader)
         before, self._last = self._last, (snapshot.step, digests)
         if before is None or before[1] != digests or before[0] == snapshot.step:
             return None

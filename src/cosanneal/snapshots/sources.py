@@ -10,7 +10,8 @@ from typing import TypeAlias
 
 from ..core.errors import CosannealError, SnapshotError, shown
 from ..core.paths import kind_of, lasting_path, url_of
-from .store import SNAPSHOT_NAME, Snapshot, SnapshotStore
+from .names import SNAPSHOT_NAME
+from .store import Snapshot, SnapshotStore
 
 # A folder, a file of one snapshot, the URL of either, or either as an object.
 Source: TypeAlias = str | os.PathLike[str] | SnapshotStore | Snapshot

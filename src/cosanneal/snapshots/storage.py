@@ -457,7 +457,13 @@ class RemoteFile:
                     f"Snapshot {self.url} could not be read: it is not there"
                 ) from error
             self._head = data[:stop]
-            self._header = read_header(self.url, io.BytesIO(self._head), size)
+            header = read_header(self.url, io.BytesIO(self._head), size)
+            if "parts" in header.raw_metadata:
+                raise SnapshotError(
+                    f"Snapshot {self.url} could not be read: it is in parts, which are read in a "
+                    "local folder alone; copy all of its files into one"
+                )
+            self._header = header
         return self._header
 
     def opened(self, path: Path) -> BinaryIO:

@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import re
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from ..core.atomic import make_folder, sync_folder
-from ..core.errors import MAX_STEPS, ScheduleError, SnapshotError, shown
+from ..core.errors import ScheduleError, SnapshotError, shown
 from ..core.paths import lasting_path, url_of
 from ..core.schedule import Schedule
 from .cache import Cache
 from .capture import Standing
 from .file import FORMAT_VERSION, TensorBytes, write_file
+from .joined import JoinedReader, index_of, part_paths
 from .lease import Lease
-from .metadata import parse_object, plain_metrics
+from .metadata import parse_metadata, plain_metrics
+from .names import SNAPSHOT_NAME, is_leftover, parts_among, snapshot_name
 from .part import RestDigests
+from .pieces import Index
 from .reader import SnapshotReader
 from .storage import Remote, RemoteFile
 from .under_way import settle
-
-SNAPSHOT_NAME: Final = re.compile(r"cycle-(\d{4,20})-step-(\d{10,20})\.safetensors")
-_LEFTOVER: Final = re.compile(r"\.cycle-\d+-step-\d+\.safetensors\.[0-9a-f]+\.tmp")
 
 
 class Snapshot:
@@ -75,7 +75,7 @@ class Snapshot:
         if not match:
             raise SnapshotError(
                 "Argument `snapshot` must be a Snapshot or the file of one, whose name is such as "
-                f"{_name(3, 12000)}. Received: {shown(str(path))}; a folder's are in "
+                f"{snapshot_name(3, 12000)}. Received: {shown(str(path))}; a folder's are in "
                 "SnapshotStore(folder).list()"
             )
         return cls(file, cycle=int(match[1]), step=int(match[2]))
@@ -94,27 +94,37 @@ class Snapshot:
         `versions`, `metrics` (the user's own), `nonfinite` (the first tensor
         that held a NaN or an infinity when it was taken; else None), `rest` (of a
         part of the weights: the digest of each tensor that it leaves out, by name;
-        else None) and `digest`.
+        else None), `parts` (of one that several processes wrote: the number of its
+        parts; else None) and `digest`.
 
         Raises:
             SnapshotError: the file is no snapshot that this version reads.
         """
         if self._metadata is None and self._there is not None:
             header = self._there.header()
-            self._metadata = _parse_metadata(self, header.raw_metadata, header.places)
+            self._parse(header.raw_metadata, header.places)
         elif self._metadata is None:
-            with self.open():
-                pass
+            with SnapshotReader(self.path) as reader:  # of one in parts, the index alone
+                self._parse(reader.raw_metadata, reader)
         return self._metadata or {}
+
+    def _parse(self, raw: Mapping[str, str], tensors: Container[str]) -> None:
+        self._metadata = parse_metadata(self.path, (self.cycle, self.step), raw, tensors)
 
     @property
     def size(self) -> int:
-        """The bytes of its file.
+        """The bytes of its file; of one in parts, with those of the parts that are there.
 
         Raises:
             OSError: it is gone.
         """
-        return self.path.stat().st_size if self._there is None else self._there.entry.size
+        if self._there is not None:
+            return self._there.entry.size
+        size = self.path.stat().st_size
+        for part in _parts_of(self.path):
+            with contextlib.suppress(OSError):
+                size += part.stat().st_size
+        return size
 
     @property
     def written(self) -> datetime | None:
@@ -155,8 +165,10 @@ class Snapshot:
         """
         if self._there is not None:
             return self._there.header().layout
-        with self.open() as tensors:
-            return tensors.layout
+        with SnapshotReader(self.path) as reader:
+            self._parse(reader.raw_metadata, reader)
+            text = reader.raw_metadata.get("parts")
+            return reader.layout if text is None else dict(Index.from_text(text).layout)
 
     def open(self, *, verify: bool = True) -> SnapshotReader:
         """Its tensors, each read when it is asked for: for one at a time, or for a few of many.
@@ -186,8 +198,11 @@ class Snapshot:
             if held is not None:
                 held.close()
             raise
+        if "parts" in reader.raw_metadata:
+            reader.close()
+            reader = JoinedReader(self.path, verify=verify)
         try:
-            self._metadata = _parse_metadata(self, reader.raw_metadata, reader)
+            self._parse(reader.raw_metadata, reader)
         except BaseException:
             reader.close()
             raise
@@ -359,6 +374,7 @@ class SnapshotStore:
         schedule_step: int | None = None,
         nonfinite: str | None = None,
         rest: RestDigests | None = None,
+        parts: Index | None = None,
     ) -> Snapshot:
         """Write one snapshot; when this returns, it is durable, at the store if it has a URL.
 
@@ -374,6 +390,7 @@ class SnapshotStore:
             schedule_step: the step of the schedule, where it is not `step`.
             nonfinite: the tensor in which a NaN or an infinity was found, if one was.
             rest: of a part of the weights, the digests of what it leaves out.
+            parts: of a snapshot in parts, which are there, what is to stand in its index.
 
         Raises:
             SnapshotError: the file cannot be written, or metrics are no plain data.
@@ -393,8 +410,14 @@ class SnapshotStore:
             metadata["rest"] = json.dumps(dict(rest), sort_keys=True, separators=(",", ":"))
         if schedule_step not in (None, step):
             metadata["schedule_step"] = str(schedule_step)
-        snapshot = Snapshot(self.folder / _name(cycle, step), cycle=cycle, step=step)
+        if parts is not None:
+            metadata["parts"] = parts.to_text()
+        snapshot = Snapshot(self.folder / snapshot_name(cycle, step), cycle=cycle, step=step)
+        # Of the one that it replaces, which goes in the moment of the rename.
+        replaced = _parts_of(snapshot.path)
         write_file(snapshot.path, tensors, metadata)
+        with contextlib.suppress(SnapshotError):  # it is there; they go when the folder is prepared
+            self._delete(replaced)
         if self._remote is not None:
             entry = self._remote.put(snapshot.path)
             there = self._remote.file(entry)
@@ -434,10 +457,13 @@ class SnapshotStore:
         try:
             make_folder(self.folder)
             with os.scandir(self.folder) as entries:
-                leftovers = [entry.path for entry in entries if _LEFTOVER.fullmatch(entry.name)]
+                names = [entry.name for entry in entries]
+            leftovers = [self.folder / name for name in names if is_leftover(name)]
+            for whole, writings in parts_among(names).items():
+                leftovers += _unnamed(self.folder / whole, writings)
             for leftover in leftovers:
                 received = f"{leftover}, which cannot be deleted: "
-                Path(leftover).unlink(missing_ok=True)
+                leftover.unlink(missing_ok=True)
         except OSError as error:
             raise SnapshotError(
                 f"Folder {self.folder} must be a folder that can be written to. "
@@ -449,7 +475,7 @@ class SnapshotStore:
                 "Received: a read-only one; mend its permissions or choose another"
             )
         if self._remote is not None:
-            self._remote.prepare(_LEFTOVER.fullmatch)
+            self._remote.prepare(is_leftover)
 
     def delete(self, *snapshots: Snapshot) -> None:
         """Delete snapshots, for good when this returns; one that is gone already is passed over.
@@ -465,10 +491,16 @@ class SnapshotStore:
                 )
         if self._remote is not None:
             self._remote.delete(*(snapshot.path.name for snapshot in snapshots))
+        # The index first: a snapshot is there, or it is not.
+        parts = [part for snapshot in snapshots for part in _parts_of(snapshot.path)]
+        self._delete([snapshot.path for snapshot in snapshots])
+        self._delete(parts)
+
+    def _delete(self, files: Sequence[Path]) -> None:
         try:
-            for snapshot in snapshots:
-                snapshot.path.unlink(missing_ok=True)
-            if snapshots and self._remote is None:
+            for file in files:
+                file.unlink(missing_ok=True)
+            if files and self._remote is None:
                 sync_folder(self.folder)
         except OSError as error:
             raise SnapshotError(
@@ -477,57 +509,40 @@ class SnapshotStore:
             ) from error
 
 
+def _parts_of(path: Path) -> list[Path]:
+    """The files of a snapshot's parts; none of one that is whole, or cannot be read."""
+    try:
+        names = os.listdir(path.parent)  # noqa: PTH208 - names, of which most are of other kinds
+    except OSError:
+        return []
+    if path.name not in parts_among(names):
+        return []
+    try:
+        index = index_of(path)
+    except SnapshotError:  # what is left of it goes when the folder is prepared
+        return []
+    return [] if index is None else part_paths(path, index)
+
+
+def _unnamed(path: Path, writings: Mapping[str, Sequence[str]]) -> list[Path]:
+    """Of parts, by the token of their writing, those that are not of the snapshot that is there."""
+    named: list[Path] = []
+    if os.path.lexists(path):
+        try:
+            index = index_of(path)
+        except SnapshotError:  # nobody knows which are its own
+            return []
+        named = [] if index is None else part_paths(path, index)
+    found = [path.with_name(name) for names in writings.values() for name in names]
+    return [each for each in found if each not in named]
+
+
 def _among(folder: Path, files: Mapping[str, RemoteFile | None]) -> list[Snapshot]:
     """The snapshots among a folder's files, oldest first."""
     found = [
         Snapshot(folder / name, cycle=cycle, step=step, there=there)
         for name, there in files.items()
         if (match := SNAPSHOT_NAME.fullmatch(name))
-        and name == _name(cycle := int(match[1]), step := int(match[2]))
+        and name == snapshot_name(cycle := int(match[1]), step := int(match[2]))
     ]
     return sorted(found, key=lambda snapshot: (snapshot.step, snapshot.cycle))
-
-
-def _name(cycle: int, step: int) -> str:
-    return f"cycle-{cycle:04d}-step-{step:010d}.safetensors"
-
-
-def _parse_metadata(
-    snapshot: Snapshot, raw: Mapping[str, str], tensors: Container[str]
-) -> dict[str, Any]:
-    try:
-        metadata: dict[str, Any] = {
-            "format": FORMAT_VERSION,
-            "cycle": int(raw["cycle"]),
-            "step": int(raw["step"]),
-            "schedule_step": int(raw.get("schedule_step", raw["step"])),
-            "rate": float(raw["rate"]),
-            "schedule": parse_object(raw["schedule"], "schedule"),
-            "framework": raw["framework"],
-            "versions": parse_object(raw["versions"], "versions"),
-            "metrics": parse_object(raw["metrics"], "metrics"),
-            "nonfinite": raw.get("nonfinite"),
-            "rest": parse_object(raw["rest"], "rest") if "rest" in raw else None,
-            "digest": raw["digest"],
-        }
-        for name in ("cycle", "step", "schedule_step"):
-            if not 0 <= metadata[name] <= MAX_STEPS:
-                raise ValueError(f"in '{name}': {shown(metadata[name])} is no count of updates")
-        if metadata["nonfinite"] is not None and metadata["nonfinite"] not in tensors:
-            raise ValueError(f"in 'nonfinite': {shown(metadata['nonfinite'])} is no tensor's name")
-        for name, digest in (metadata["rest"] or {}).items():
-            if name in tensors or not isinstance(digest, str):
-                raise ValueError(f"in 'rest': {shown(name)} is recorded, or has no digest")
-    except (KeyError, ValueError) as error:
-        what = f"no {error}" if isinstance(error, KeyError) else error
-        raise SnapshotError(
-            f"Snapshot {snapshot.path} could not be read: bad metadata ({what}). Delete it, or "
-            "restore it from a copy"
-        ) from error
-    if (metadata["cycle"], metadata["step"]) != (snapshot.cycle, snapshot.step):
-        raise SnapshotError(
-            f"Snapshot {snapshot.path} must bear the name of its content, "
-            f"{_name(metadata['cycle'], metadata['step'])}. It was renamed or copied over another; "
-            "give it that name, or delete it"
-        )
-    return metadata
