@@ -17,9 +17,11 @@ from cosanneal.snapshots import Snapshot, SnapshotStore
 from cosanneal.snapshots.assembly import Share
 from cosanneal.snapshots.capture import HostBuffers, Parts, Piece
 from cosanneal.snapshots.export import write_snapshot
+from cosanneal.snapshots.file import TensorBytes
 from cosanneal.snapshots.joined import JoinedReader
 from cosanneal.snapshots.names import part_name, snapshot_name
 from cosanneal.snapshots.pieces import Index
+from tests.shared.files import every_dtype
 from tests.shared.recording import EVERY_STEP
 
 TOKEN = "0a1b2c3d"  # noqa: S105 - in names of files
@@ -289,3 +291,73 @@ def test_pieces_that_do_not_belong_there_are_refused(tmp_path: Path) -> None:
         share.write()
         with pytest.raises(ca.SnapshotError, match=message):
             share.gather()
+
+
+def test_every_dtype_is_joined_in_torch(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+
+    tensors = {
+        name: np.resize(np.frombuffer(array.tobytes(), np.uint8), (6, 4 * array.dtype.itemsize))
+        for name, array in every_dtype().items()
+        if hasattr(torch, array.dtype.name) and array.size
+    }
+    kinds = {name: every_dtype()[name].dtype.name for name in tensors}
+    share_of = {0: (slice(0, 6), slice(0, 1)), 1: (slice(0, 2), slice(1, 4))}
+    share_of[2] = (slice(2, 6), slice(1, 4))
+    pieces: dict[int, dict[str, Piece]] = {part: {} for part in share_of}
+    layout = {name: ((6, 4), kind) for name, kind in kinds.items()}
+    for name, value in tensors.items():
+        elements = value.view(f"V{value.shape[1] // 4}")
+        for number, place in share_of.items():
+            start = tuple(each.start for each in place)
+            pieces[number][name] = Piece(raw_block(elements[place], kinds[name]), start)
+    path = tmp_path / snapshot_name(0, 1)
+    share = Share(path, TOKEN, Parts(3, layout, pieces), Passed())
+    share.write()
+    found, lost = share.gather()
+    snapshot = SnapshotStore(tmp_path).write(
+        {},
+        cycle=0,
+        step=1,
+        rate=0.1,
+        schedule=EVERY_STEP,
+        framework="numpy",
+        versions={},
+        nonfinite=lost,
+        parts=found,
+    )
+    loaded = snapshot.load(framework="pt")
+    for name, value in tensors.items():
+        assert loaded[name].dtype == getattr(torch, kinds[name])
+        assert loaded[name].shape == (6, 4)
+        assert bytes(loaded[name].reshape(-1).view(torch.uint8).numpy()) == value.tobytes()
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")  # it need not be enabled
+def test_torchs_own_reader_reads_a_folder_of_parts(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
+    from torch.distributed.checkpoint.state_dict_loader import load
+
+    draws, tensors = np.random.default_rng(0), {}
+    for dtype in ("f2", "f4", "f8", "i1", "u1", "i4", "i8", "?"):
+        tensors[dtype] = draws.integers(0, 2, (6, 4)).astype(dtype)
+    tensors["scalar"] = np.array(3.0)
+    blocks = {name: tiling(each.shape, draws, 3) for name, each in tensors.items()}
+    write(tmp_path, tensors, blocks)
+    state = {name: torch.zeros_like(torch.from_numpy(each)) for name, each in tensors.items()}
+    load(state, storage_reader=HuggingFaceStorageReader(str(tmp_path)), no_dist=True)
+    for name, value in state.items():
+        assert value.numpy().tobytes() == tensors[name].tobytes()
+
+
+class Passed(HostBuffers):
+    """Takes bytes as they are."""
+
+    def copy(self, weights: Any) -> Any:
+        return dict(weights)
+
+
+def raw_block(block: Any, dtype: str) -> TensorBytes:
+    data = np.ascontiguousarray(block)
+    return TensorBytes(dtype, block.shape, memoryview(data.tobytes()))

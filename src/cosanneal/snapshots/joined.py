@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import math
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -242,14 +243,12 @@ class JoinedReader(SnapshotReader):
                 f"Argument `framework` must be one of numpy, {', '.join(_MODULES)}. "
                 f"Received: framework={framework!r}"
             )
-        # Which frameworks' extras bring along.
-        module = importlib.import_module(f"safetensors.{_MODULES[framework]}")
         tensors: dict[str, Any] = {}
         for name in self:
             header, _ = plan_header({name: self.layout[name]}, {})
             file = b"".join((encode_header(header), *self.chunks(name)))
             try:
-                tensors[name] = module.load(file)[name]
+                tensors[name] = _loaded(file, framework)[name]
             except (TypeError, AttributeError, KeyError) as error:
                 raise _unknown_dtype(self.layout[name][1], name, framework) from error
         return tensors
@@ -286,6 +285,23 @@ class JoinedReader(SnapshotReader):
             data[at : at + len(chunk)] = np.frombuffer(chunk, np.uint8)
             at += len(chunk)
         return np.ndarray(shape, dtype, buffer=data)
+
+
+def _loaded(file: bytes, framework: str) -> Mapping[str, Any]:
+    """The tensor in a file that is in memory, by name."""
+    # Which frameworks' extras bring along.
+    import safetensors
+
+    module = importlib.import_module(f"safetensors.{_MODULES[framework]}")
+    with contextlib.suppress(KeyError):
+        tensors: Mapping[str, Any] = module.load(file)
+        return tensors
+    # A dtype that safetensors knows in a file on the disk alone, as torch's float8_e8m0fnu.
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "tensor.safetensors"
+        path.write_bytes(file)
+        with safetensors.safe_open(path, framework=framework) as opened:
+            return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
 
 
 def data_digests(reader: SnapshotReader) -> str:
