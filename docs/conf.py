@@ -66,7 +66,7 @@ nitpick_ignore_regex = [
         r"cosanneal\.(core\.rules\.CycleRule|ensemble\.predict\.(outputs\.Reading|batches\.Batches)"
         r"|ensemble\.(arrays\.Kind|labels\.Labels|combined\.Combination)"
         r"|ensemble\.choose\.(diagnosis\.Evidence|budget\.Leaving)"
-        r"|snapshots\.capture\.HostBuffers|snapshots\.(file\.TensorBytes|ranks\.Ranks)"
+        r"|snapshots\.capture\.HostBuffers|snapshots\.(file\.TensorBytes|ranks\.Ranks|pieces\.Index)"
         r"|snapshots\.(lease\.Lease|storage\.RemoteFile)"
         r"|adapters\.torch\.restarts\.RestartNames)",
     ),

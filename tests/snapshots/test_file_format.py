@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from cosanneal.snapshots import Snapshot, SnapshotStore
 from cosanneal.snapshots.file import DTYPES, FORMAT_VERSION, MAX_HEADER_BYTES, TensorBytes
 from tests.shared.files import ARRAYS, SCHEDULE, every_dtype, raw, write
+from tests.shared.parted import recorded
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "snapshot-format.md").read_text(encoding="utf-8")
 
@@ -67,12 +68,34 @@ def test_the_documents_reader_notices_damage(tmp_path: Path, read_snapshot: Any)
             read_snapshot(snapshot.path)
 
 
+def test_the_documents_reader_of_parts_reads_what_is_recorded(tmp_path: Path) -> None:
+    (code,) = re.findall(r"^```\n(import json\n.*?)^```$", DOCUMENT, re.MULTILINE | re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(compile(code, "snapshot-format.md", "exec"), names)  # noqa: S102 - our own document
+    weights: dict[str, Any] = {
+        "w": np.arange(35.0).reshape(7, 5),
+        "b": np.arange(9),
+        "n": np.float32(3),
+    }
+    assert recorded(tmp_path, [weights], {"w": [(3,), (2,)], "b": [(5,)]}, size=4) == [None] * 4
+    (snapshot,) = SnapshotStore(tmp_path).list()
+    found = names["read_parts"](snapshot.path)
+    assert found.keys() == weights.keys()
+    for name, value in weights.items():
+        assert found[name].dtype == value.dtype
+        assert found[name].tobytes() == value.tobytes()
+    first = next(tmp_path.glob("*-part-0001-*"))
+    first.write_bytes(next(tmp_path.glob("*-part-0002-*")).read_bytes())
+    with pytest.raises(AssertionError, match="another part"):
+        names["read_parts"](snapshot.path)
+
+
 def test_the_metadata_are_those_of_the_table(tmp_path: Path) -> None:
     snapshot = snapshot_of_everything(tmp_path)
     with safetensors.safe_open(snapshot.path, framework="numpy") as file:
         metadata = file.metadata()
     table = DOCUMENT.partition("## The metadata")[2].partition("## ")[0]
-    sometimes = {"schedule_step", "nonfinite", "rest"}
+    sometimes = {"schedule_step", "nonfinite", "rest", "parts"}
     assert not sometimes & set(metadata)
     assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == sometimes | set(metadata)
     assert metadata["cosanneal"] == str(FORMAT_VERSION)
