@@ -12,10 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from ...core.errors import SnapshotError, shown
-from ...snapshots.capture import HostBuffers
+from ...snapshots.capture import HostBuffers, Parts
 from ...snapshots.file import Layout, check_tensor
 from ...snapshots.part import chosen_by
 from ...snapshots.ranks import ALONE, Ranks
+from .parting import described, parted
 from .shards import is_in_all, is_in_parts, is_of_several, whole
 from .tree import is_key, key_kind, named_leaves
 
@@ -64,7 +65,7 @@ class PytreeCapture:
         """The params as they are, or pieces of them."""
         arrays = self._ranks.agreed(lambda: self._with_data(names))
         if not self._ranks.alone:
-            arrays = self._gathered(arrays)
+            arrays = self._gathered({name: _here(array) for name, array in arrays.items()})
         if cut is not None:
             arrays = {name: cut(array) for name, array in arrays.items()}
         # All are on their way before the first is waited for.
@@ -73,7 +74,19 @@ class PytreeCapture:
                 array.copy_to_host_async()
         return arrays
 
-    def _with_data(self, names: Collection[str] | None) -> dict[str, Any]:
+    def parts(self) -> Parts:
+        """The params in the parts in which they lie on devices, of which none is gathered.
+
+        A part is a device's. What several devices hold is in the part of one of them.
+        """
+        found = parted(self._ranks.agreed(self._with_data), self._ranks)
+        for pieces in found.pieces.values():
+            for piece in pieces.values():
+                if isinstance(piece.data, jax.Array):
+                    piece.data.copy_to_host_async()
+        return found
+
+    def _with_data(self, names: Collection[str] | None = None) -> dict[str, Any]:
         arrays = self._arrays(names)
         for name, array in arrays.items():
             check_tensor(name, str(array.dtype))
@@ -145,14 +158,21 @@ class PytreeCapture:
                 f"{name!r}, which lies in some alone; lay it out over a mesh of all, or give each "
                 "process an array of its own"
             )
-        if leaf.is_fully_replicated:  # over processes, each of which has the whole
-            return leaf.addressable_data(0)
+        if self._ranks.alone and leaf.is_fully_replicated:
+            return _here(leaf)
         if self._ranks.alone:
             raise SnapshotError(
                 f"The params must be in this process's reach. Received: {name!r}, sharded over "
                 "several; gather it first"
             )
         return leaf
+
+
+def _here(array: Any) -> Any:
+    """Of an array over processes, each of which has the whole, this process' own."""
+    if is_of_several(array) and array.is_fully_replicated:
+        return array.addressable_data(0)
+    return array
 
 
 def _leaf(name: str, leaf: Any) -> Any:
@@ -191,13 +211,6 @@ def _check_same(ours: list[Any], firsts: list[Any]) -> None:
         if here != there:
             raise SnapshotError(
                 "The params must be laid out over the processes in one way. Received: "
-                f"{_shown(here)} in parts, and in the first process {_shown(there)}; step all "
-                "recorders with the params of one update"
+                f"{described(here)} in parts, and in the first process {described(there)}; step "
+                "all recorders with the params of one update"
             )
-
-
-def _shown(part: list[Any] | None) -> str:
-    if part is None:
-        return "no other"
-    name, shape, dtype = part
-    return f"{name!r} of {dtype} and shape {tuple(shape)}"
