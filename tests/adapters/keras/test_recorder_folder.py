@@ -48,6 +48,15 @@ def test_after_fit_all_is_durable_and_others_may_write_to_the_folder(tmp_path: P
     recorder.close()
 
 
+def test_a_snapshot_in_parts_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(
+        ca.SnapshotError, match=r"`sharded` must be left out in Keras, .* gathered .*; leave it out"
+    ):
+        SnapshotRecorder(tmp_path / "run", SCHEDULE, sharded=True)
+    assert not (tmp_path / "run").exists()
+    SnapshotRecorder(tmp_path / "run", SCHEDULE, sharded=False).close()
+
+
 def test_a_cell_that_is_run_again_takes_the_folder_over(tmp_path: Path) -> None:
     """Also from a `fit` that was interrupted, which keeps the folder."""
     first = SnapshotRecorder(tmp_path, SCHEDULE)

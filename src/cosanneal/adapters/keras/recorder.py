@@ -98,14 +98,16 @@ class SnapshotRecorder(keras.callbacks.Callback):
             gone by), `overwrite`, `metrics` (where the logs do not hold the metric),
             `background`, `max_pending`, `on_durable`, `on_error`, `keep_last`,
             `keep_best`, `metric`, `mode`, `install_sigterm` and `which`, as RecorderOptions has
-            them. Of `which`, "trainable" are the model's trainable weights, and the
-            others of at most one axis (as running statistics have) of layers that
-            are trained: Keras holds those of a frozen BatchNormalization constant.
+            them; but `sharded` is refused. Of `which`, "trainable" are the model's
+            trainable weights, and the others of at most one axis (as running statistics
+            have) of layers that are trained: Keras holds those of a frozen
+            BatchNormalization constant.
 
     Raises:
         SnapshotError: the folder cannot be written to, or another recorder is
             writing to it; it holds snapshots, and the run is not resumed; it was
-            written under another schedule; or several processes of TensorFlow or PyTorch.
+            written under another schedule; several processes of TensorFlow or PyTorch; or
+            `sharded`.
 
     Example:
         >>> import tempfile
@@ -132,6 +134,13 @@ class SnapshotRecorder(keras.callbacks.Callback):
         **options: Unpack[RecorderOptions],
     ) -> None:
         super().__init__()
+        if options.get("sharded"):
+            raise SnapshotError(
+                "Argument `sharded` must be left out in Keras, whose weights in parts are gathered "
+                "one by one to process 0, which writes the whole. Received: sharded=True; leave it "
+                "out, or, where no host can hold the whole model, train and record its variables "
+                "as params of the JAX adapter"
+            )
         self.set_lr: bool = check_flag("set_lr", set_lr)
         if optimizer is not None and not isinstance(optimizer, keras.optimizers.Optimizer):
             raise SnapshotError(
