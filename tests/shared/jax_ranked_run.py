@@ -152,6 +152,7 @@ def run(folder: str, work: str, **options: Any) -> list[str]:
             metrics=metrics,
             which=which,  # type: ignore[arg-type]
             resume_from=begun if options.get("resume") else None,
+            sharded=options.get("sharded", False),
         ) as recorder:
             if options.get("full_disk") and rank == 0:
                 recorder.store.write = _full  # type: ignore[method-assign]
@@ -189,7 +190,7 @@ def bits() -> list[bool]:
     return found
 
 
-def from_buffer(folder: str) -> list[str]:
+def from_buffer(folder: str, sharded: bool) -> list[str]:
     """Train within one scan, record the buffer, and return what went wrong."""
     names = ("w", "rows", "whole", "none", "keys", "key", "number")
     params = {name: each for name, each in start().items() if name in names}
@@ -205,7 +206,7 @@ def from_buffer(folder: str) -> list[str]:
     made = snapshot_buffer(SCHEDULE, params, 3)
     wrong = [name for name in ("w", "keys") if made.params[name].sharding.spec[0] is not None]
     _, buffer = jax.jit(train)(params, made)
-    with SnapshotRecorder(folder, SCHEDULE) as recorder:
+    with SnapshotRecorder(folder, SCHEDULE, sharded=sharded) as recorder:
         if (recorder.record(buffer), recorder.record(buffer)) != (3, 0):
             wrong.append("other members")
         other = jax.jit(train)({**params, "w": params["w"] + 512}, made)[1]
@@ -231,7 +232,10 @@ def main() -> None:
     rank = begin()
     for case in json.loads(sys.argv[1]):
         Path(case["work"]).mkdir(exist_ok=True)
-        wrong = from_buffer(case["folder"]) if case.pop("buffer", False) else run(**case)
+        if case.pop("buffer", False):
+            wrong = from_buffer(case["folder"], case.get("sharded", False))
+        else:
+            wrong = run(**case)
         Path(case["work"], f"wrong-{rank}.json").write_text(json.dumps(wrong))
     if PROCESSES > 1:
         sys.stdout.write(json.dumps(bits()))

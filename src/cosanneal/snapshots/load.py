@@ -27,6 +27,22 @@ def fitting_tensors(
         owner: what the model is called.
 
     Raises:
+        SnapshotError: as of `fitting`.
+    """
+    return fitting(snapshot, capture, owner=owner).load(framework=framework)
+
+
+def fitting(
+    snapshot: Snapshot | str | os.PathLike[str], capture: Capture, *, owner: str = "the model"
+) -> Snapshot:
+    """A snapshot that fits a model, whose tensors were not read yet.
+
+    Args:
+        snapshot: the snapshot, or its file.
+        capture: what gives the model's own tensors.
+        owner: what the model is called.
+
+    Raises:
         SnapshotError: no snapshot; a damaged one; one whose tensors are not the
             model's (the first is named); or a part of the weights, of which the
             model has another rest than it was taken with.
@@ -44,4 +60,4 @@ def fitting_tensors(
                 f"it was when it was taken. Received: another tensor {differing!r}; give the "
                 "weights with which that run began, such as those of the same pretrained model"
             )
-    return snapshot.load(framework=framework)
+    return snapshot

@@ -11,7 +11,7 @@ from ...core.errors import SnapshotError
 from ...ensemble.weights.one_model import AveragedWeights
 from ...snapshots.capture import HostBuffers
 from ...snapshots.export import check_format, exporting, write_arrays, write_snapshot
-from ...snapshots.load import fitting_tensors
+from ...snapshots.load import fitting
 from ...snapshots.store import Snapshot
 from .capture import PytreeCapture
 from .tree import Leaf, named_leaves, tree_of
@@ -19,6 +19,9 @@ from .tree import Leaf, named_leaves, tree_of
 
 def load_snapshot(like: Any, snapshot: Snapshot | str | os.PathLike[str]) -> Any:
     """The params of a snapshot, in the structure of `like`.
+
+    Of params that lie over several processes, each of these calls it, and has one tensor
+    at a time in the host's memory.
 
     Args:
         like: params of the structure that was recorded. The result has its pytree
@@ -46,10 +49,15 @@ def load_snapshot(like: Any, snapshot: Snapshot | str | os.PathLike[str]) -> Any
     """
     leaves, structure = named_leaves(like, SnapshotError)
     kinds = {name: Leaf.of(leaf) for name, leaf in leaves.items()}
-    capture = PytreeCapture(like)
-    found = fitting_tensors(snapshot, capture, framework="numpy", owner="`like`")
-    found = {name: kinds[name].restore(value) for name, value in found.items()}
-    return tree_of(structure, {**leaves, **found})
+    found = fitting(snapshot, PytreeCapture(like), owner="`like`")
+    if any(each.is_of_several for each in kinds.values()):
+        # One at a time: a host may have no room for all of them.
+        with found.open() as tensors:
+            restored = {name: kinds[name].restore(tensors[name]) for name in tensors}
+    else:
+        loaded = found.load()
+        restored = {name: kinds[name].restore(value) for name, value in loaded.items()}
+    return tree_of(structure, {**leaves, **restored})
 
 
 def export_weights(

@@ -78,6 +78,11 @@ class Leaf(NamedTuple):
     devices: frozenset[Any] = frozenset()  # jax.Device, whose type JAX leaves open
     kind: Any = "jax"
 
+    @property
+    def is_of_several(self) -> bool:
+        """Whether other processes have a part of it, too."""
+        return len({device.process_index for device in self.devices}) > 1
+
     def alone(self) -> Alone:
         """What another process may know of it."""
         return Alone(self.shape, self.dtype, self.kind)
