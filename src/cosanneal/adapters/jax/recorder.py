@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Unpack
 
 import jax.numpy as jnp
+import numpy as np
 
 from ...core.difference import agree
 from ...core.errors import SnapshotError, shown
 from ...core.schedule import Schedule
-from ...snapshots.capture import EachStep, HostBuffers, Standing
-from ...snapshots.file import TensorBytes
+from ...snapshots.capture import EachStep, HostBuffers, Piece, Standing
 from ...snapshots.options import Metrics, RecorderOptions
+from ...snapshots.reader import SnapshotReader
 from ...snapshots.recorder import Recorder
 from ...snapshots.store import SnapshotStore
 from .buffer import SnapshotBuffer
@@ -47,13 +48,17 @@ class SnapshotRecorder(Recorder):
     of any process, is raised in all of them, at the latest at the next cycle's end; only
     `wait()`, which one process may call by itself, leaves one of writing to that.
 
+    With `sharded=True` nothing is gathered: each process writes what lies on its devices,
+    one file for each device, into the folder that all of them share. What several devices
+    hold is written by one of them, so that every process has about as much to write.
+
     Args:
         folder: the folder of the snapshots, or its URL; made if it is not there.
         schedule: the schedule of the run.
         options: `resume_from`, `overwrite`, `metrics`, `background`, `max_pending`,
             `on_durable`, `on_error`, `keep_last`, `keep_best`, `metric`, `mode`,
-            `install_sigterm` and `which`, as RecorderOptions has them; but params do
-            not say which of them train, so that a part is chosen by the names.
+            `install_sigterm`, `which` and `sharded`, as RecorderOptions has them; but params
+            do not say which of them train, so that a part is chosen by the names.
 
     Raises:
         SnapshotError: the folder cannot be written to, or another recorder is
@@ -81,6 +86,7 @@ class SnapshotRecorder(Recorder):
     ) -> None:
         ranks = ranks_here()
         self._pytree = PytreeCapture(ranks=ranks, writes=ranks.writes)
+        self._sharded: bool = options.get("sharded", False)
         self._seen = False
         self._repeated = Repeated()
         super().__init__(folder, schedule, self._pytree, EachStep(), ranks=ranks, **options)
@@ -240,22 +246,26 @@ class SnapshotRecorder(Recorder):
         )
         if there:
             with self._pytree.of(params):
+                if self._sharded:
+                    pieces = self._pytree.parts().pieces.values()
+                    self._ranks.agreed(lambda: self._refuse_other(step, _same_pieces(pieces)))
+                    return
                 tensors = self._part.tensors()
-            self._ranks.told(lambda: self._refuse_other(step, HostBuffers().copy(tensors)))
+            same = _same_tensors(tensors)
+            self._ranks.told(lambda: self._refuse_other(step, same))
 
-    def _refuse_other(self, step: int, tensors: Mapping[str, TensorBytes]) -> None:
+    def _refuse_other(self, step: int, is_same: Callable[[SnapshotReader], bool]) -> None:
         for snapshot in self.store.list():
             if snapshot.step != step + 1:
                 continue
             with snapshot.open() as recorded:
-                for name, tensor in tensors.items():
-                    if b"".join(recorded.chunks(name)) != tensor.data:
-                        raise SnapshotError(
-                            "The steps of a buffer must count the updates of the whole run. "
-                            f"Received: a member at step {step}, of which there is a snapshot of "
-                            f"other params, {snapshot.path}; give update(start + i, ...) where a "
-                            "loop counts anew"
-                        )
+                if not is_same(recorded):
+                    raise SnapshotError(
+                        "The steps of a buffer must count the updates of the whole run. "
+                        f"Received: a member at step {step}, of which there is a snapshot of "
+                        f"other params, {snapshot.path}; give update(start + i, ...) where a "
+                        "loop counts anew"
+                    )
 
     def _refuse_made_too_early(self) -> None:
         """Refuse to go on as one process that has meanwhile become one of several."""
@@ -264,3 +274,28 @@ class SnapshotRecorder(Recorder):
                 "A recorder must be made when the processes of its run are there. Received: one "
                 "that was made before them; make it after jax.distributed.initialize(...)"
             )
+
+
+def _same_tensors(tensors: Mapping[str, Any]) -> Callable[[SnapshotReader], bool]:
+    """Whether a snapshot has these tensors."""
+
+    def same(recorded: SnapshotReader) -> bool:
+        copied = HostBuffers().copy(tensors)
+        return all(b"".join(recorded.chunks(name)) == each.data for name, each in copied.items())
+
+    return same
+
+
+def _same_pieces(pieces: Iterable[Mapping[str, Piece]]) -> Callable[[SnapshotReader], bool]:
+    """Whether a snapshot has these pieces of tensors."""
+
+    def same(recorded: SnapshotReader) -> bool:
+        for named in pieces:
+            for name, (data, start) in named.items():
+                ours = np.asarray(data)
+                at = tuple(slice(a, a + n) for a, n in zip(start, ours.shape, strict=True))
+                if recorded[name][at].tobytes() != ours.tobytes():
+                    return False
+        return True
+
+    return same
