@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import EnsembleError, shown
+from ..core.keywords import takes_options
 from ..snapshots.metadata import without_nan
 from .arrays import as_numpy, as_rows
 from .choose.baseline import check_baseline
@@ -65,6 +66,7 @@ def scores_of(
     return found | {"ece": ece}
 
 
+@takes_options(LabelOptions)
 def analyze(
     predictions: Sequence[Any] | Any,
     labels: Any,
@@ -279,6 +281,7 @@ def _found(
     return found_of(evidence_of(held_out, names, metric, data="sample", interval=interval), choice)
 
 
+@takes_options(LabelOptions)
 def analyze_uncertainty(
     predictions: Sequence[Any] | Any,
     labels: Any,

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...core.errors import EnsembleError, shown
+from ...core.keywords import takes_options
 from ..arrays import (
     check_count,
     log_odds,
@@ -24,6 +25,7 @@ from ..score.metrics import checked_rows, row_scores
 TEMPERATURES: Final = (0.01, 100.0)
 
 
+@takes_options(LabelOptions)
 def fit_temperature(
     probabilities: Any,
     labels: Any,
@@ -164,6 +166,7 @@ def tempered(wide: Any, temperature: float, class_axis: int | None) -> Any:
     return probabilities_of(logarithm(wide) / temperature, class_axis)
 
 
+@takes_options(LabelOptions)
 def calibrated_log_loss(
     probabilities: Any,
     labels: Any,

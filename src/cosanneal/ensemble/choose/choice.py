@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ...core.atomic import replacing
 from ...core.documents import read_document
 from ...core.errors import EnsembleError, plural, shown
+from ...core.keywords import takes_options
 from ...core.warn import warn
 from ..arrays import narrow
 from ..labels import LabelOptions
@@ -276,6 +277,7 @@ class Choice:
             raise EnsembleError(f"{path}: {error}") from error
 
 
+@takes_options(LabelOptions)
 def fit(
     predictions: Sequence[Any] | Any,
     labels: Any,

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...core.errors import EnsembleError
+from ...core.keywords import takes_options
 from ..arrays import SMALLEST, as_numpy, as_rows
 from ..labels import LabelOptions, Labels, as_labels
 from ..score.measures import Measure
@@ -45,6 +46,7 @@ class HeldOut:
         (2, 0.5)
     """
 
+    @takes_options(LabelOptions)
     def __init__(
         self,
         predictions: Sequence[Any] | Any,

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...core.errors import EnsembleError
+from ...core.keywords import takes_options
 from ..arrays import as_floats, as_numpy, as_rows
 from ..choose.calibration import calibrated_log_loss
 from ..choose.held_out import HeldOut
@@ -92,6 +93,7 @@ def disagreement(predictions: Sequence[Any] | Any, *, class_axis: int | None = -
     return np.array([[np.mean(first != second) for second in chosen] for first in chosen])
 
 
+@takes_options(LabelOptions)
 def scores_by_cycles(
     runs: Mapping[int, Sequence[Any] | Any],
     labels: Any,
@@ -154,6 +156,7 @@ class Equivalent:
     curve: tuple[float, ...]
 
 
+@takes_options(LabelOptions)
 def deep_ensemble_equivalent(
     prediction: Any,
     independent: Sequence[Any] | Any,

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...core.errors import EnsembleError
+from ...core.keywords import takes_options
 from ..arrays import as_floats, unfolded
 from ..labels import LabelOptions, Labels, as_labels
 from .metrics import checked_rows
@@ -26,6 +27,7 @@ Floats: TypeAlias = NDArray[np.float64]
 Resampled: TypeAlias = Callable[[Floats], float]
 
 
+@takes_options(LabelOptions)
 def balanced_error_rate(
     probabilities: Any,
     labels: Any,
@@ -57,6 +59,7 @@ def balanced_error_rate(
     return by_class("balanced_error", *checked_rows(probabilities, labels, class_axis, options))
 
 
+@takes_options(LabelOptions)
 def macro_f1(
     probabilities: Any,
     labels: Any,
@@ -90,6 +93,7 @@ def macro_f1(
     return 1 - by_class("macro_f1_error", rows, y)
 
 
+@takes_options(LabelOptions)
 def mean_iou(
     probabilities: Any,
     labels: Any,
@@ -122,6 +126,7 @@ def mean_iou(
     return 1 - by_class("mean_iou_error", rows, y)
 
 
+@takes_options(LabelOptions)
 def auroc(
     probabilities: Any,
     labels: Any,

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...core.errors import EnsembleError, shown
+from ...core.keywords import takes_options
 from ..arrays import SMALLEST, as_numpy, check_count
 from ..labels import LabelOptions, Labels, as_labels
 
@@ -29,6 +30,7 @@ METRICS: Final[tuple[Metric, ...]] = get_args(Metric)
 _TOP_K: Final = re.compile(r"top([1-9][0-9]{0,6})_error")
 
 
+@takes_options(LabelOptions)
 def error_rate(
     probabilities: Any,
     labels: Any,
@@ -58,6 +60,7 @@ def error_rate(
     return _mean_score("error", probabilities, labels, class_axis, options)
 
 
+@takes_options(LabelOptions)
 def log_loss(
     probabilities: Any,
     labels: Any,
@@ -86,6 +89,7 @@ def log_loss(
     return _mean_score("log_loss", probabilities, labels, class_axis, options)
 
 
+@takes_options(LabelOptions)
 def brier_score(
     probabilities: Any,
     labels: Any,
@@ -116,6 +120,7 @@ def brier_score(
     return _mean_score("brier", probabilities, labels, class_axis, options)
 
 
+@takes_options(LabelOptions)
 def top_k_error(
     probabilities: Any,
     labels: Any,
@@ -149,6 +154,7 @@ def top_k_error(
     return _mean_score(f"top{k}_error", probabilities, labels, class_axis, options)
 
 
+@takes_options(LabelOptions)
 def sample_scores(
     metric: str,
     probabilities: Any,
@@ -183,6 +189,7 @@ def sample_scores(
     return y.per_sample(row_scores(check_metric(metric), rows, y))
 
 
+@takes_options(LabelOptions)
 def sample_weights(
     probabilities: Any,
     labels: Any,

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...core.errors import EnsembleError, shown
+from ...core.keywords import takes_options
 from ..arrays import check_count
 from ..labels import LabelOptions
 from .metrics import checked_rows
@@ -41,6 +42,7 @@ class Reliability:
     squares: NDArray[np.float64]
 
 
+@takes_options(LabelOptions)
 def reliability(
     probabilities: Any,
     labels: Any,
@@ -83,6 +85,7 @@ def reliability(
     return _binned(rows[np.arange(len(rows)), top], top == y.classes, y.weights, bins, binning)
 
 
+@takes_options(LabelOptions)
 def calibration_error(
     probabilities: Any,
     labels: Any,
@@ -157,6 +160,7 @@ def calibration_error(
     return math.sqrt(max(float(shares @ squares), 0.0))
 
 
+@takes_options(LabelOptions)
 def adaptive_calibration_error(
     probabilities: Any,
     labels: Any,
