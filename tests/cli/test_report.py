@@ -16,7 +16,7 @@ import pytest
 import cosanneal as ca
 from cosanneal.ensemble import fit, write_results
 from cosanneal.snapshots import SnapshotStore
-from tests.shared.calling import Command
+from tests.shared.calling import BLOCK, Command, run_python
 from tests.shared.documents import bare, members_of, record_folder, whole
 from tests.shared.recording import ArrayRecorder
 
@@ -192,3 +192,27 @@ def test_a_choice_without_candidates_is_left_out_too() -> None:
     assert "at least one candidate" in result.stderr
     Path("run/ensemble.json").write_text(json.dumps(data))
     assert call("report", "run").stderr == ""
+
+
+@pytest.mark.parametrize("name", ["matplotlib", "jinja2"])
+@pytest.mark.parametrize(
+    "arguments", [("report", "nowhere"), ("study", "nowhere.json", "--page", "page.html")]
+)
+def test_a_page_that_cannot_be_drawn_is_refused_before_anything_is_read(
+    arguments: tuple[str, ...], name: str
+) -> None:
+    done = run_python(BLOCK.format(name=name), *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"needs the package '{name}', which is not installed" in done.stderr
+    assert "nowhere" not in done.stderr
+    assert "[plot]" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", [("report", "nowhere", "--out"), ("study", "nowhere.json", "--page")]
+)
+def test_a_page_by_another_suffix_is_refused_before_anything_is_read(
+    arguments: tuple[str, ...],
+) -> None:
+    message = "A report's file must end in .html. Received: 'page.pdf'"
+    assert Command().error_of(*arguments, "page.pdf") == message

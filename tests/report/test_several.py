@@ -68,6 +68,7 @@ def test_scores_of_several_runs_stand_side_by_side(tmp_path: Path) -> None:
         assert first[3] == str(len(part["members"]))
         assert f"{part['chosen']['log_loss']:.4f}" in [each.strip("*") for each in chosen]
         assert f"{part['last_calibrated']['log_loss']:.4f}" in [each.strip("*") for each in last]
+        assert last[1] == "The last with its own temperature"
     svg = (tmp_path / "runs_files" / "schedules.svg").read_text(encoding="utf-8")
     assert ">few<" in svg
     assert ">many<" in svg

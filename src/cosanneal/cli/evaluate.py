@@ -40,7 +40,7 @@ from .options import (
     ValidationPredictions,
 )
 from .regression import check_regression, evaluate_regression, show_regression
-from .report import document_of, write_page
+from .report import check_page, document_of, write_page
 from .scores import show_scores
 from .uncertainty import Alpha, Elsewhere, Risk, check_elsewhere
 
@@ -107,7 +107,7 @@ def evaluate(
     check_regression(regression, quantiles, of_classes)
     _check_budget(budget, regression, validation_labels)
     # What is wrong with it is said before anything is computed.
-    _check_page(report)
+    check_page(report)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         try:
@@ -151,13 +151,6 @@ def evaluate(
         (show_regression if regression else show_scores)(output_console(), document)
     if wrote is not None:
         print_note(wrote)
-
-
-def _check_page(report: Path | None) -> None:
-    if report is not None:
-        from ..report.page import check_page
-
-        check_page(report)
 
 
 def _check_budget(budget: float | None, regression: bool, validation_labels: Path | None) -> None:

@@ -41,7 +41,9 @@ def report(
     one that was made among other snapshots is left out, and said to be. Of several
     sources it shows what differs: the schedules, what was chosen, and the scores.
     """
-    found = {name: _read(source) for name, source in _named(sources).items()}
+    named = _named(sources)
+    check_page(out)
+    found = {name: _read(source) for name, source in named.items()}
     if len(found) > 1:
         from ..report import write_comparison
 
@@ -124,6 +126,19 @@ def _of_folder(folder: str | Path) -> dict[str, Any]:
     except EnsembleError as error:
         print_note(f"Note: The page is without the choice that was saved in the folder. {error}")
         return folder_results(folder, choice=False)
+
+
+def check_page(page: Path | None) -> None:
+    """Refuse a page that could not be written, before anything is read or computed for it.
+
+    Raises:
+        CosannealError: it has another suffix.
+        MissingExtraError: matplotlib or Jinja2 is not installed.
+    """
+    if page is not None:
+        from ..report.page import check_page
+
+        check_page(page)
 
 
 def write_page(results: Mapping[str, Any], page: Path) -> str:

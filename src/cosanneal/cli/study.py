@@ -9,6 +9,7 @@ import typer
 
 from ..core.errors import plural
 from .console import needs_package, output_console, outside
+from .report import check_page
 
 
 def study(
@@ -45,6 +46,7 @@ def study(
     from rich import box
     from rich.table import Table
 
+    check_page(page)
     results = read_study(source)
     if title is not None:
         results["title"] = title

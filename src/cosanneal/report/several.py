@@ -18,6 +18,7 @@ from .style import COLOURS, DASHES, Drawn, draw_curve, legend_below, new_panels,
 from .tables import Row, Table, heading, scored
 from .words import (
     choice_of,
+    last_title,
     listed,
     member_title,
     plural,
@@ -195,7 +196,7 @@ def _score_table(runs: Runs, parts: Runs) -> Table:
     ]
     last = [
         (
-            (name, _last_title(part), f"{part['samples']:,}"),
+            (name, last_title(part), f"{part['samples']:,}"),
             part.get("last_calibrated", part["members"][-1]),
             False,
         )
@@ -218,11 +219,6 @@ def _score_table(runs: Runs, parts: Runs) -> Table:
         texts=("Run", "What predicts"),
         groups=groups,
     )
-
-
-def _last_title(part: Mapping[str, Any]) -> str:
-    own = ", with its own temperature" if "last_calibrated" in part else ""
-    return f"Its last snapshot alone{own}"
 
 
 def _choice_table(choices: Runs) -> Table:

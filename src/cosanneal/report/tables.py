@@ -221,7 +221,7 @@ def compared_table(
     level = 100 * next(row["level"] for name in COMPARED for row in part.get(name, ()))
     return Table(
         title="How much better or worse",
-        caption=f"The score of {who} less that of the other, on the same "
+        caption=f"The score of {who} minus that of the other, on the same "
         f"{plural(part['samples'], 'sample')}: below 0 it is better. The interval is that of the "
         "paired bootstrap; p is how often chance alone gives so great a difference.",
         columns=["Compared with", "Score", "Difference", f"{level:.3g} % interval", "p"],

@@ -87,7 +87,9 @@ def beside_last(part: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def last_title(part: Mapping[str, Any]) -> str:
-    """The last member with what was fitted to it alone, as a row's name."""
+    """The last member alone, with what was fitted to it, as a row's name."""
+    if "last_calibrated" not in part:
+        return "The last alone"
     return f"The last with its own {'variance' if 'outputs' in part else 'temperature'}"
 
 

@@ -17,7 +17,7 @@ def summarize(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     """A row for each number of cycles and each way to predict, from the runs.
 
     One cosine is the run of one cycle with a temperature of its own. A
-    difference is paired: of each seed the row's score less that seed's cosine.
+    difference is paired: of each seed the row's score minus that seed's cosine.
 
     Args:
         results: the document, as `read_study` gives it.
