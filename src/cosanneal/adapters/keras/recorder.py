@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
+import threading
 import weakref
 from types import TracebackType
 from typing import Any, Self, TypeAlias, Unpack
@@ -62,7 +63,9 @@ class SnapshotRecorder(keras.callbacks.Callback):
     durable, and others may write to the folder. List the recorder before
     BackupAndRestore and other callbacks that save the model: then no snapshot is
     lost to a kill between their checkpoint and its file. Also before those that
-    change the weights when an epoch ends, as SwapEMAWeights does.
+    change the weights when an epoch ends, as SwapEMAWeights does. Where others have an
+    `on_train_batch_end`, and so may save between two epochs (`save_freq=100`), a snapshot is
+    waited for before they are called; on TensorFlow, where that is not seen, always.
 
     In a run on several processes (JAX' `keras.distribution.initialize`, and only then the
     recorder) each makes its recorder and gives it to `fit`. Process 0 writes; the others
@@ -124,6 +127,9 @@ class SnapshotRecorder(keras.callbacks.Callback):
         [3, 6]
     """
 
+    # So its `on_train_batch_end` does not have Keras wait for every batch's logs.
+    async_safe = True
+
     def __init__(
         self,
         folder: str | os.PathLike[str] | SnapshotStore,
@@ -166,7 +172,8 @@ class SnapshotRecorder(keras.callbacks.Callback):
         self._logs_rate = False
         # A look at the optimizer's count waits for the device. So one is taken
         # only where the executions begun since the last may have ended a cycle.
-        self._began = self._training = False
+        self._began = self._training = self._in_turn = False
+        self._thread = threading.get_ident()
         self._had: float | None = None  # the rate of the last update, where another is set
         self._executions = self._due = self._pace = self._batches = 0
 
@@ -329,19 +336,29 @@ class SnapshotRecorder(keras.callbacks.Callback):
         self._watch.optimizers(
             model, counted, "model.optimizer" if self._optimizer is None else "the optimizer given"
         )
-        self._began, self._training = False, True
+        self._began, self._training, self._in_turn = False, True, False
+        self._thread = threading.get_ident()
         self._executions, self._due, self._pace, self._batches = 0, 0, pace, 0
 
     def on_train_batch_begin(self, batch: int, logs: Logs = None) -> None:  # noqa: ARG002
         """Record a cycle that the updates so far have ended; called by `fit`."""
-        # Here and not at a batch's end: a callback with an end of its own makes
-        # Keras wait for every batch's logs.
+        # Here and not at a batch's end, which Keras may tell of later, and from another thread.
         if not self._batches:  # of the epoch, at whose begin others may have set the rate
             self._watch.rate_is(self.updates, self._float())
         if self._executions >= self._due:
             self._look()
+        if self._in_turn and self.recorder.busy:
+            self.recorder.wait()
         self._executions += 1
         self._batches += 1
+
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:  # noqa: ARG002
+        """Wait for snapshots where other callbacks may save the model now; called by `fit`."""
+        # Keras tells of it from another thread where no callback needs to know in turn.
+        # A checkpoint that is saved next must not be newer than a snapshot that a kill may take.
+        self._in_turn = threading.get_ident() == self._thread
+        if self._in_turn and self.recorder.busy:
+            self.recorder.wait()
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:  # noqa: ARG002
         """Record a cycle that the epoch's last updates have ended; called by `fit`."""
