@@ -152,18 +152,19 @@ def test_a_folder_at_a_url_is_exported_as_a_local_one(
         x = samples()
         wanted = mean_of(x, (1, 2))
         np.testing.assert_allclose(loaded(torch.from_numpy(x)), wanted, rtol=0, atol=1e-6)
-        # A choice is kept in a local file.
         ensemble = SnapshotEnsemble(member(0), url, outputs="logits", class_axis=-1)
         many = np.random.default_rng(2).normal(size=(1200, 4)).astype("f4")
         ensemble.fit(many, mean_of(many).argmax(1))
         for act in (ensemble.save, ensemble.load):
-            with pytest.raises(EnsembleError, match=r"must be given where.*not of one local"):
-                act()
             with pytest.raises(EnsembleError, match=r"a local file.*give a local path, and"):
                 act(f"{url}/ensemble.json")
         ensemble.save("mine.json")
         result = call(url, *arguments(choice="mine.json", out="mine.pt2")[1:])
         assert result.exit_code == 0, result.stderr
+        ensemble.save()  # beside the snapshots at the URL
+        result = call(url, *arguments(out="beside.pt2")[1:])
+        assert result.exit_code == 0, result.stderr
+        assert f"chosen in {url}/ensemble.json" in " ".join(result.stdout.split())
         loaded = torch.export.load("mine.pt2").module()
         np.testing.assert_allclose(
             loaded(torch.from_numpy(x)), ensemble.predict(x), rtol=0, atol=1e-6

@@ -38,8 +38,10 @@ def test_the_order_is_that_given_and_of_a_folder_oldest_first(runs: Path) -> Non
         ("a", 0),
     ]
     assert seen(Sources(one)) == [("b", 1)]
-    assert Sources(a).folder == a
-    assert Sources([a]).folder is None is Sources(one).folder
+    alone = Sources(a).store
+    assert alone is not None
+    assert alone.folder == a
+    assert Sources([a]).store is None is Sources(one).store
     assert [each.folder for each in Sources([b, one.path.parent.parent / "a"]).stores] == [
         runs / "b",
         a,

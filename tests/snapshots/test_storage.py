@@ -226,8 +226,10 @@ def test_a_store_a_snapshot_and_a_file_at_a_url_are_sources(url: str) -> None:
     train(f"{url}2")
     assert [each.path.name for each in Sources(f"{url}/").list()] == NAMES
     several = Sources([url, f"{url}2/{NAMES[0]}", SnapshotStore(f"{url}3")])
-    assert several.folder is None
-    assert Sources(url).folder is None  # no place for what stands beside snapshots
+    assert several.store is None
+    alone = Sources(url).store
+    assert alone is not None
+    assert alone.url == url
     assert f"{url} and {url}3" in several.where
     with pytest.raises(ca.SnapshotError, match=rf"Received: {url}3, which holds none"):
         several.list()

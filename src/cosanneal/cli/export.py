@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..snapshots import Snapshot
+    from ..snapshots.beside import Beside
 
 _DIFFERS = 1  # the exit code when the file gives other numbers than the ensemble
 _DRAWN = 8  # samples of chance, where only a shape is given
@@ -210,7 +211,7 @@ def export(
         )
         ensemble = shipping.ensemble
         if saved is not None:
-            ensemble.load(saved)
+            ensemble.load(None if saved.remote is not None else saved.path)
         wanted = [shipping.arrays(_predicted(ensemble, each, shape)) for each in (x, x[:1])]
         said = _members(ensemble, saved)
 
@@ -420,15 +421,18 @@ def _axis(text: str | None) -> Any:
     return int(text)
 
 
-def _choice_file(folder: str, choice: Path | None) -> Path | None:
-    """The file of the choice: the one that was given, or the folder's own."""
+def _choice_file(folder: str, choice: Path | None) -> Beside | None:
+    """Where the choice is: the file that was given, or the folder's own."""
     from ..ensemble.members import CHOICE_NAME
+    from ..snapshots import SnapshotStore
+    from ..snapshots.beside import Beside
 
     if choice is not None:
-        return local_path(choice)
-    if url_of(folder) is not None:  # where no choice is saved
-        return None
-    own = local_path(folder) / CHOICE_NAME
+        return Beside(local_path(choice))
+    if url_of(folder) is not None:
+        own = SnapshotStore(folder).beside(CHOICE_NAME)
+    else:
+        own = Beside(local_path(folder) / CHOICE_NAME)
     return own if own.exists() else None
 
 
@@ -453,7 +457,7 @@ def _in_options() -> Iterator[None]:
         raise CosannealError(message) from error
 
 
-def _members(ensemble: Any, saved: Path | None) -> str:
+def _members(ensemble: Any, saved: Beside | None) -> str:
     """What the ensemble is, in one line."""
     if saved is None:
         return f"The mean of {plural(len(ensemble), 'member')}; no choice was saved"

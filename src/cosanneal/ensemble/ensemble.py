@@ -407,7 +407,8 @@ class SnapshotEnsemble(Generic[ArrayT]):
         """Write the choice as a small JSON file.
 
         Args:
-            path: the file; by default `ensemble.json` beside the snapshots of one folder.
+            path: the local file; by default `ensemble.json` beside the snapshots of one folder,
+                also of one at a URL, where it is put and read back as a snapshot is.
 
         Raises:
             EnsembleError: nothing was fitted, or the file cannot be written.
@@ -418,13 +419,14 @@ class SnapshotEnsemble(Generic[ArrayT]):
             raise EnsembleError(
                 "Argument `path` must be given where the members are no files. Received: none"
             )
-        self.choice.save(self._members.beside(path))
+        with self._members.beside(path).writing(EnsembleError) as file:
+            self.choice.save(file)
 
     def load(self, path: str | os.PathLike[str] | None = None) -> Choice:
         """Take over a choice that was saved: its members, weights and temperature.
 
         Args:
-            path: the file; by default `ensemble.json` beside the snapshots of one folder.
+            path: the local file; by default `ensemble.json` beside the snapshots of one folder.
 
         Returns:
             The choice, which is now `choice`.

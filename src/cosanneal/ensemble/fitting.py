@@ -117,7 +117,8 @@ def load_choice(
     if not taken.several:
         taken.found.check_mean()
     file = members.beside(path)
-    choice = Choice.load(file)
+    with file.reading(EnsembleError) as local:
+        choice = Choice.load(local)
     if choice.budget is not None and len(taken.leaves) > 1:
         raise EnsembleError(
             f"The choice in {file} must have no budget for several outputs. Received: a budget of "

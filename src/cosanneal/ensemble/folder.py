@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from ..core.difference import difference
-from ..core.errors import SnapshotError
+from ..core.errors import EnsembleError, SnapshotError
 from ..core.schedule import Schedule
 from ..snapshots.below import runs_below
 from ..snapshots.metadata import without_nan
@@ -24,7 +24,7 @@ def folder_results(folder: str | os.PathLike[str], *, choice: bool = True) -> di
     there.
 
     Args:
-        folder: the folder, or its URL (there is no choice beside those at one).
+        folder: the folder, or its URL.
         choice: False leaves the choice aside, also one that could not be read.
 
     Returns:
@@ -85,10 +85,11 @@ def folder_results(folder: str | os.PathLike[str], *, choice: bool = True) -> di
             for each in snapshots
         ],
     }
-    file = store.folder / CHOICE_NAME
-    if choice and store.url is None and file.exists():
-        saved = Choice.load(file)
-        members_of(saved, snapshots, file, where=f"folder {store.folder}")
+    file = store.beside(CHOICE_NAME)
+    if choice and file.exists():
+        with file.reading(EnsembleError) as local:
+            saved = Choice.load(local)
+        members_of(saved, snapshots, file, where=f"folder {store.where}")
         results["choice"] = saved.to_dict()
     return results
 

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from ..core.errors import EnsembleError, shown
+from ..core.paths import local_path
 from ..snapshots.below import runs_below
+from ..snapshots.beside import Beside
 from ..snapshots.file import Layout, count_bytes
 from ..snapshots.part import part_mismatch
 from ..snapshots.ranks import Ranks
@@ -165,21 +167,23 @@ class Members:
         """Their names, which tell those of several folders apart."""
         return list(names_of(self.snapshots).values())
 
-    def beside(self, path: str | os.PathLike[str] | None) -> Path:
+    def beside(self, path: str | os.PathLike[str] | None) -> Beside:
         """The file of a choice among them: by default beside the snapshots of their one folder.
 
         Raises:
             EnsembleError: no path, where they are not of one folder.
         """
-        folder = self._picked[0].sources.folder if len(self._picked) == 1 else None
-        if path is None and folder is None:
+        if path is not None:
+            return Beside(local_path(path, error=EnsembleError))
+        store = self._picked[0].sources.store if len(self._picked) == 1 else None
+        if store is None:
             raise EnsembleError(
-                "Argument `path` must be given where the ensemble is not of one local folder, "
+                "Argument `path` must be given where the ensemble is not of one folder, "
                 f"beside whose snapshots the choice would be. Received: none, for {self.where}"
             )
-        return Path(folder / CHOICE_NAME if path is None and folder is not None else path or "")
+        return store.beside(CHOICE_NAME)
 
-    def among(self, choice: Choice, file: Path) -> tuple[Snapshot, ...]:
+    def among(self, choice: Choice, file: Beside) -> tuple[Snapshot, ...]:
         """The snapshots among which a choice was made; see `members_of`."""
         candidates = [one for each in self._picked for one in each.candidates()]
         chosen = any(each.chosen is not None for each in self._picked)
@@ -334,7 +338,7 @@ def _listed(members: Iterable[str | int], name: str = "Argument `members`") -> l
 def members_of(
     choice: Choice,
     candidates: Sequence[Snapshot],
-    file: Path,
+    file: Beside,
     *,
     where: str,
     left_out: bool = False,

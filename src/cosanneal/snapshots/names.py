@@ -14,6 +14,8 @@ _PART: Final = r"(cycle-\d{4,20}-step-\d{10,20})-part-(\d{4,9})-of-(\d{4,9})-([0
 _PART_NAME: Final = re.compile(rf"{_PART}\.safetensors")
 _NOTE: Final = re.compile(rf"\.{_PART}\.safetensors\.failed")
 _LEFTOVER: Final = re.compile(rf"\.(cycle-\d+-step-\d+|{_PART})\.safetensors\.[0-9a-f]+\.tmp")
+# Of a document beside the snapshots, as it is put at a URL.
+_DOCUMENT: Final = re.compile(r"\.\w+\.json\.[0-9a-f]+\.tmp")
 
 _END: Final = ".safetensors"
 
@@ -55,6 +57,11 @@ def probe_name(token: str) -> str:
 def is_leftover(name: str) -> bool:
     """Whether a file is what an interrupted write left: a temporary one, or a note."""
     return bool(_LEFTOVER.fullmatch(name) or _NOTE.fullmatch(name))
+
+
+def is_leftover_there(name: str) -> bool:
+    """Whether a file at a URL is what an interrupted write left, also of a document beside them."""
+    return is_leftover(name) or bool(_DOCUMENT.fullmatch(name))
 
 
 def parts_among(files: Iterable[str]) -> dict[str, dict[str, list[str]]]:

@@ -34,7 +34,7 @@ class Sources:
 
     Attributes:
         stores: those of the folders.
-        folder: the local folder, where nothing else was given; else None.
+        store: the folder's, where nothing else was given; else None.
     """
 
     def __init__(
@@ -53,8 +53,8 @@ class Sources:
         self.stores: tuple[SnapshotStore, ...] = tuple(
             each for each in self._sources if isinstance(each, SnapshotStore)
         )
-        alone = self.stores and not several and self.stores[0].url is None
-        self.folder: Path | None = self.stores[0].folder if alone else None
+        alone = self.stores and not several
+        self.store: SnapshotStore | None = self.stores[0] if alone else None
         self._several = several
         _refuse_twice(
             [

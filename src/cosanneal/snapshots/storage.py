@@ -201,11 +201,15 @@ class Remote:
         if self._scheme not in WHOLE:  # which have no folders
             self._tried("made", lambda: self._files.makedirs(self._root, exist_ok=True))
 
-    def put(self, path: Path) -> Entry:
+    def put(self, path: Path, *, advice: str | None = None) -> Entry:
         """Put a local file there, under its own name, and read it back; then make room here.
 
         It has its name there when it is whole: at once on a store of `WHOLE`, and on a file
         system by a rename of what was read back.
+
+        Args:
+            path: the file.
+            advice: what to do where it cannot be put; by default, of a snapshot.
 
         Returns:
             What is there now.
@@ -240,15 +244,13 @@ class Remote:
                         self._files.rm_file(at)
                 raise
 
-        with kept:
-            self._tried(
-                "put there",
-                once,
-                name,
-                final=(),
-                advice=f". The snapshots before it are untouched, and its local file {path} is "
-                "whole; mend the store, then go on without this one, or resume from before it",
+        if advice is None:
+            advice = (
+                f". The snapshots before it are untouched, and its local file {path} is whole; "
+                "mend the store, then go on without this one, or resume from before it"
             )
+        with kept:
+            self._tried("put there", once, name, final=(), advice=advice)
         with self._turn:
             self._put[name] = size
             self._gone.discard(name)

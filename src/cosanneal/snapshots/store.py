@@ -14,13 +14,14 @@ from ..core.atomic import make_folder, sync_folder
 from ..core.errors import ScheduleError, SnapshotError, shown
 from ..core.paths import lasting_path, url_of
 from ..core.schedule import Schedule
+from .beside import Beside
 from .cache import Cache
 from .capture import Standing
 from .file import FORMAT_VERSION, TensorBytes, write_file
 from .joined import JoinedReader, index_of, part_paths
 from .lease import Lease
 from .metadata import parse_metadata, plain_metrics
-from .names import SNAPSHOT_NAME, is_leftover, parts_among, snapshot_name
+from .names import SNAPSHOT_NAME, is_leftover, is_leftover_there, parts_among, snapshot_name
 from .part import RestDigests
 from .pieces import Index
 from .reader import SnapshotReader
@@ -307,6 +308,10 @@ class SnapshotStore:
         """Its URL, or its path, for a sentence."""
         return self.url or str(self.folder)
 
+    def beside(self, name: str) -> Beside:
+        """A small file of that name beside the snapshots, which is none itself."""
+        return Beside(self.folder / name, self._remote)
+
     def lease(self) -> Lease | None:
         """The right to write to the store of its URL, taken; None of a local folder.
 
@@ -475,7 +480,7 @@ class SnapshotStore:
                 "Received: a read-only one; mend its permissions or choose another"
             )
         if self._remote is not None:
-            self._remote.prepare(is_leftover)
+            self._remote.prepare(is_leftover_there)
 
     def delete(self, *snapshots: Snapshot) -> None:
         """Delete snapshots, for good when this returns; one that is gone already is passed over.

@@ -60,6 +60,30 @@ def test_the_prediction_is_the_mean_of_the_members_softmax(tmp_path: Path) -> No
     np.testing.assert_allclose(members.mean(0), mean, rtol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:The ensemble was chosen on:UserWarning")
+def test_a_choice_is_kept_beside_snapshots_at_a_url(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fsspec
+
+    monkeypatch.setenv("COSANNEAL_CACHE", str(tmp_path / "cache"))
+    url, (x, y) = "memory://test-jax-choice/run", data()
+    params, both = small_net(), []
+    try:
+        with SnapshotRecorder(url, EVERY_STEP) as recorder:
+            for seed in range(3):
+                recorder.step(small_net(seed))
+        for _ in range(2):
+            both.append(SnapshotEnsemble(apply, url, like=params, outputs="logits"))
+        first, other = both
+        choice = first.fit(x, y, select="weights")
+        first.save()
+        assert other.load() == choice
+        assert np.array_equal(other.predict(x), first.predict(x))
+    finally:
+        fsspec.filesystem("memory").store.clear()
+
+
 def test_values_are_averaged_as_they_are(tmp_path: Path) -> None:
     params = trained(tmp_path)
     x, _ = data(9)

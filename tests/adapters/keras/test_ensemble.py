@@ -62,7 +62,7 @@ def test_a_run_at_a_url_predicts_as_a_local_one(
     import fsspec
 
     monkeypatch.setenv("COSANNEAL_CACHE", str(tmp_path / "cache"))
-    url, (x, _) = "memory://test-keras/run", data(30)
+    url, (x, y) = "memory://test-keras/run", data(30)
     try:
         model = small_net()
         there, here = (SnapshotRecorder(each, SCHEDULE) for each in (url, tmp_path / "local"))
@@ -75,6 +75,10 @@ def test_a_run_at_a_url_predicts_as_a_local_one(
         ensemble = SnapshotEnsemble(model, url, last=3)
         local = SnapshotEnsemble(model, tmp_path / "local", last=3)
         assert np.array_equal(ensemble.predict(x), local.predict(x))
+        with pytest.warns(UserWarning, match="The ensemble was chosen on 30 validation"):
+            ensemble.fit(x, y)
+        ensemble.save()
+        assert SnapshotEnsemble(model, url, last=3).load() == ensemble.choice
     finally:
         fsspec.filesystem("memory").store.clear()
 

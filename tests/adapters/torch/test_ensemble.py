@@ -16,6 +16,7 @@ from torch import nn
 
 import cosanneal as ca
 from cosanneal.adapters.torch import SnapshotEnsemble, SnapshotRecorder, load_snapshot
+from cosanneal.ensemble import folder_results
 from cosanneal.ensemble.predict.pooling import Pooling
 from cosanneal.snapshots import SnapshotStore
 from tests.shared.modes import MODES
@@ -79,8 +80,14 @@ def test_a_run_at_a_url_predicts_as_a_local_one(
             SnapshotStore(url).list()[3].load(framework="pt")["0.weight"],
         )
         assert ensemble.fit(x, y).weights == local.fit(x, y).weights
-        with pytest.raises(ca.EnsembleError, match=r"not of one local folder.*for folder memory:"):
-            ensemble.save()
+        with pytest.raises(ca.EnsembleError, match=r"not of one folder.*for folders memory:"):
+            several.load()
+        ensemble.save()
+        there = SnapshotEnsemble(model, url, last=3)
+        choice = there.load()
+        assert choice == ensemble.choice
+        assert torch.equal(there.predict(x), ensemble.predict(x))
+        assert folder_results(url)["choice"] == choice.to_dict()
         ensemble.save(tmp_path / "choice.json")
         loaded = SnapshotEnsemble(model, url, last=3)
         loaded.load(tmp_path / "choice.json")
