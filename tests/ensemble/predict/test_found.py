@@ -285,3 +285,14 @@ def test_threads_find_one_and_the_same() -> None:
         for thread in threads:
             thread.join()
     assert len(refused) == (8 if finder.spec.outputs == "probabilities" else 0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("shape", "outputs"), [((9,), "logits"), ((9, 4), "auto")])
+def test_numbers_of_classes_are_no_logits(kind: str, shape: tuple[int, ...], outputs: str) -> None:
+    classes = KINDS[kind](RANDOM.integers(0, 5, size=shape), "int64")
+    with pytest.raises(ca.EnsembleError, match=r"floating dtype.*int64.*before the argmax$"):
+        found(classes, outputs)
+    assert found(classes, "values") == ("values", None)
+    one_hot = KINDS[kind](np.eye(4)[RANDOM.integers(0, 4, size=9)], "int64")
+    assert found(one_hot, "probabilities", -1) == ("probabilities", -1)

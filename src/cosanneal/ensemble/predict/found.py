@@ -323,6 +323,12 @@ class FoundOutputs:
             return
         axis = spec.class_axis
         if spec.outputs == "logits":
+            if numbers.whole:
+                raise EnsembleError(
+                    "Logits must be of a floating dtype. Received: an output "
+                    f"{numbers.described}, of dtype {numbers.dtype}, as the classes' own numbers "
+                    "are; return what is before the argmax"
+                )
             if axis is None or self._warned or not numbers.are_between_0_and_1:
                 return
             if numbers.sum_to_one(axis) and numbers.is_no_chance(axis):
@@ -386,15 +392,17 @@ class _Numbers:
 
     def __init__(self, output: Any) -> None:
         self.shape = tuple(output.shape)
-        self._dtype = output.dtype
+        self.dtype = output.dtype
         torch = sys.modules.get("torch")
         if torch is not None and isinstance(output, torch.Tensor):
             output = output.detach() if output.requires_grad else output
             self.ordered = output.is_floating_point() or not output.is_complex()
+            self.whole = self.ordered and not output.is_floating_point()
             self._array = output if output.is_floating_point() else output.double()
         else:
             array = as_numpy(output)
             self.ordered = array.dtype.kind != "c"
+            self.whole = array.dtype.kind in "biu"
             # numpy does not know the floats that others have added to it well.
             known = array.dtype.kind in "fc" and array.dtype.isbuiltin == 1
             self._array = array if known else array.astype(np.float32)
@@ -443,5 +451,5 @@ class _Numbers:
 
     def _tolerance(self, count: int) -> float:
         """By how much the sum of so many numbers may be off by rounding."""
-        eps = EPS.get(str(self._dtype).rpartition(".")[-1], _SLACK)
+        eps = EPS.get(str(self.dtype).rpartition(".")[-1], _SLACK)
         return min(4 * eps * math.sqrt(count), _SLACK)
