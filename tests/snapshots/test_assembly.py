@@ -177,6 +177,8 @@ def test_a_disk_that_fails_one_is_told_to_all_and_the_next_is_whole(
     assert begun.is_set()
     assert sorted(each[:2] for each in told) == [(rank, 2 + background) for rank in range(3)]
     assert all("No space left" in each[2] for each in told)
+    # Each says its own, and rank 0 of whose part it has waited for.
+    assert [each[2] for each in told if each[0] == failing] == ["No space left"]
     (first,) = [each[2] for each in told if each[0] == 0]
     assert "cycle-0001-step-0000000002" in first or not failing
     found = SnapshotStore(tmp_path).list()
