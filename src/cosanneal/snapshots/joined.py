@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import math
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..core.errors import SnapshotError
 from .file import DTYPES, Layout, count_bytes, encode_header, plan_header
-from .names import part_name
+from .names import part_name, parts_among
 from .pieces import Block, Index, bands, blocks_of, checked_part
 from .reader import SnapshotReader, numpy_dtype
 
@@ -331,6 +332,34 @@ def index_of(path: Path) -> Index | None:
         return None if text is None else Index.from_text(text)
     except ValueError as error:
         raise SnapshotError(f"Snapshot {path} could not be read: {error}") from error
+
+
+def parts_of(path: Path) -> list[Path]:
+    """The files of a snapshot's parts; none of one that is whole, or cannot be read."""
+    try:
+        names = os.listdir(path.parent)  # noqa: PTH208 - names, of which most are of other kinds
+    except OSError:
+        return []
+    if path.name not in parts_among(names):
+        return []
+    try:
+        index = index_of(path)
+    except SnapshotError:  # what is left of it goes when the folder is prepared
+        return []
+    return [] if index is None else part_paths(path, index)
+
+
+def unnamed_parts(path: Path, writings: Mapping[str, Sequence[str]]) -> list[Path]:
+    """Of parts, by the token of their writing, those that are not of the snapshot that is there."""
+    named: list[Path] = []
+    if os.path.lexists(path):
+        try:
+            index = index_of(path)
+        except SnapshotError:  # nobody knows which are its own
+            return []
+        named = [] if index is None else part_paths(path, index)
+    found = [path.with_name(name) for names in writings.values() for name in names]
+    return [each for each in found if each not in named]
 
 
 def _unknown_dtype(dtype: str, name: str, framework: str) -> SnapshotError:

@@ -18,7 +18,7 @@ from .beside import Beside
 from .cache import Cache
 from .capture import Standing
 from .file import FORMAT_VERSION, TensorBytes, write_file
-from .joined import JoinedReader, index_of, part_paths
+from .joined import JoinedReader, parts_of, unnamed_parts
 from .lease import Lease
 from .metadata import parse_metadata, plain_metrics
 from .names import SNAPSHOT_NAME, is_leftover, is_leftover_there, parts_among, snapshot_name
@@ -122,7 +122,7 @@ class Snapshot:
         if self._there is not None:
             return self._there.entry.size
         size = self.path.stat().st_size
-        for part in _parts_of(self.path):
+        for part in parts_of(self.path):
             with contextlib.suppress(OSError):
                 size += part.stat().st_size
         return size
@@ -419,7 +419,7 @@ class SnapshotStore:
             metadata["parts"] = parts.to_text()
         snapshot = Snapshot(self.folder / snapshot_name(cycle, step), cycle=cycle, step=step)
         # Of the one that it replaces, which goes in the moment of the rename.
-        replaced = _parts_of(snapshot.path)
+        replaced = parts_of(snapshot.path)
         write_file(snapshot.path, tensors, metadata)
         with contextlib.suppress(SnapshotError):  # it is there; they go when the folder is prepared
             self._delete(replaced)
@@ -465,7 +465,7 @@ class SnapshotStore:
                 names = [entry.name for entry in entries]
             leftovers = [self.folder / name for name in names if is_leftover(name)]
             for whole, writings in parts_among(names).items():
-                leftovers += _unnamed(self.folder / whole, writings)
+                leftovers += unnamed_parts(self.folder / whole, writings)
             for leftover in leftovers:
                 received = f"{leftover}, which cannot be deleted: "
                 leftover.unlink(missing_ok=True)
@@ -497,7 +497,7 @@ class SnapshotStore:
         if self._remote is not None:
             self._remote.delete(*(snapshot.path.name for snapshot in snapshots))
         # The index first: a snapshot is there, or it is not.
-        parts = [part for snapshot in snapshots for part in _parts_of(snapshot.path)]
+        parts = [part for snapshot in snapshots for part in parts_of(snapshot.path)]
         self._delete([snapshot.path for snapshot in snapshots])
         self._delete(parts)
 
@@ -512,34 +512,6 @@ class SnapshotStore:
                 f"A snapshot in {self.folder} could not be deleted: {error.strerror or error}. "
                 "Mend the folder's permissions, or delete it by hand"
             ) from error
-
-
-def _parts_of(path: Path) -> list[Path]:
-    """The files of a snapshot's parts; none of one that is whole, or cannot be read."""
-    try:
-        names = os.listdir(path.parent)  # noqa: PTH208 - names, of which most are of other kinds
-    except OSError:
-        return []
-    if path.name not in parts_among(names):
-        return []
-    try:
-        index = index_of(path)
-    except SnapshotError:  # what is left of it goes when the folder is prepared
-        return []
-    return [] if index is None else part_paths(path, index)
-
-
-def _unnamed(path: Path, writings: Mapping[str, Sequence[str]]) -> list[Path]:
-    """Of parts, by the token of their writing, those that are not of the snapshot that is there."""
-    named: list[Path] = []
-    if os.path.lexists(path):
-        try:
-            index = index_of(path)
-        except SnapshotError:  # nobody knows which are its own
-            return []
-        named = [] if index is None else part_paths(path, index)
-    found = [path.with_name(name) for names in writings.values() for name in names]
-    return [each for each in found if each not in named]
 
 
 def _among(folder: Path, files: Mapping[str, RemoteFile | None]) -> list[Snapshot]:
