@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from ...core.errors import SnapshotError
-from ...snapshots.capture import HostBuffers
+from ...snapshots.capture import HostBuffers, Parts
 from ...snapshots.file import Layout, TensorBytes, check_tensor
 from ...snapshots.part import chosen_by
+from .parts import Parting, kept_alike
 from .shards import can_be_gathered, local_part, refuse_flat, whole
 from .state import dtype_name, is_shard, plain_name, unwrapped
 from .zero import is_parted, refuse_parts, shape_of
@@ -41,7 +42,7 @@ class ModuleCapture:
             )
         refuse_flat(model)
         refuse_parts(model)
-        self._model, self._writes = model, writes
+        self._model, self._writes, self._parting = model, writes, Parting()
         # Now, and not at the end of the first cycle.
         for name, (_, dtype) in self.layout().items():
             check_tensor(name, dtype)
@@ -91,6 +92,14 @@ class ModuleCapture:
         """Their shapes and dtypes."""
         dense = {name: _dense(name, value) for name, value in self._state().items()}
         return {name: (shape_of(each), dtype_name(each.dtype)) for name, each in dense.items()}
+
+    def parts(self) -> Parts:
+        """The parts that the processes hold; see `Parting.parts`."""
+        state = {name: _checked(name, value) for name, value in self._state().items()}
+        alike = kept_alike(self._model)
+        names = {name for name, value in state.items() if id(value) in alike}
+        with torch.no_grad():
+            return self._parting.parts(state, self.layout(), names)
 
     def buffers(self) -> HostBuffers:
         """Held tensors, pinned where they are for those of CUDA devices."""
@@ -175,6 +184,12 @@ class PinnedBuffers(HostBuffers):
 
 
 def _dense(name: str, value: object) -> Tensor:
+    """A tensor of the model's state, without what autograd knows of it."""
+    found = _checked(name, value)
+    return found if is_parted(found) else found.detach()
+
+
+def _checked(name: str, value: object) -> Tensor:
     """A tensor of the model's state, which must be one that can be copied as bytes."""
     if not isinstance(value, Tensor):
         raise SnapshotError(
@@ -200,4 +215,4 @@ def _dense(name: str, value: object) -> Tensor:
         raise SnapshotError(
             f"The model's tensors must be dense. Received: {name!r} of layout {value.layout}"
         )
-    return value if is_parted(value) else value.detach()
+    return value

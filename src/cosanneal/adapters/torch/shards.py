@@ -16,6 +16,11 @@ def can_be_gathered(value: Tensor) -> bool:
     return can_be_joined(value) or (hasattr(value, "full_tensor") and dist.is_initialized())
 
 
+def is_cut(value: object) -> bool:
+    """Whether a tensor is a DTensor."""
+    return hasattr(value, "placements")
+
+
 def refuse_flat(model: nn.Module) -> None:
     """Refuse the first version of FSDP, whose very names take all processes to be told.
 
