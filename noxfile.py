@@ -47,8 +47,10 @@ ENGINES_TESTS = (
     "tests/adapters/test_lightning_pages.py",
     "tests/adapters/test_transformers_pages.py",
     "tests/adapters/test_transformers.py",
+    "tests/adapters/torch/test_parts.py",
     "tests/adapters/torch/test_ranks.py",
     "tests/adapters/torch/test_recorder_accelerate.py",
+    "tests/adapters/torch/test_recorder_parts.py",
     "tests/adapters/torch/test_share.py",
     "tests/adapters/torch/test_shipped_runtimes.py",
 )

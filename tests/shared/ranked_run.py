@@ -67,14 +67,15 @@ def held_out() -> Tensor:
     return torch.randn(11, 5, generator=torch.Generator().manual_seed(99))
 
 
-def predicted(model: nn.Module, how: str, folder: str, device: torch.device) -> Tensor:
+def predicted(model: nn.Module, folder: str, device: torch.device, *, itself: bool) -> Tensor:
     """What an ensemble predicts of samples that are dealt out, with the model as it was trained.
 
-    In shards it holds no member, and is built anew.
+    Args:
+        itself: False builds it anew, whole.
     """
     data = TensorDataset(held_out())
     sampler: Any = DistributedSampler(data, shuffle=False) if dist.is_initialized() else None
-    given: Any = model if how in ("alone", "ddp") else lambda: plain_model().to(device)
+    given: Any = model if itself else lambda: plain_model().to(device)
     ensemble = SnapshotEnsemble(given, folder, outputs="logits")
     found = ensemble.predict(DataLoader(data, batch_size=2, sampler=sampler))
     assert found.device == device
@@ -110,7 +111,10 @@ def run(how: str, folder: str, work: str, device: torch.device, **options: Any) 
 
     wrong: list[str] = []
     try:
-        with SnapshotRecorder(folder, model, scheduler, metrics=metrics) as recorder:
+        sharded = options.get("sharded", False)
+        with SnapshotRecorder(
+            folder, model, scheduler, metrics=metrics, sharded=sharded
+        ) as recorder:
             if options.get("full_disk") and rank == 0:
                 recorder.store.write = _full  # type: ignore[method-assign]
             for update in range(start, 12):
@@ -140,7 +144,9 @@ def run(how: str, folder: str, work: str, device: torch.device, **options: Any) 
     except ca.CosannealError as error:
         wrong.append(f"{type(error).__name__}: {error}")
     if options.get("predict"):
-        torch.save(predicted(model, how, folder, device), Path(work) / f"predicted-{rank}.pt")
+        itself = how in ("alone", "ddp") or (how == "fsdp2" and "sharded" in options)
+        found = predicted(model, folder, device, itself=itself)
+        torch.save(found, Path(work) / f"predicted-{rank}.pt")
     return wrong
 
 

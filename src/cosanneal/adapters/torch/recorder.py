@@ -41,9 +41,11 @@ class SnapshotRecorder(Recorder):
     recorder, steps it, and closes it. Rank 0 writes; the others hold no folder. What is
     sharded (FSDP2, tensor parallelism: DTensors; DeepSpeed's ZeRO-3) is gathered tensor by
     tensor into rank 0's memory, by all processes at a cycle's end; the snapshot is that of one
-    process. `metrics` is called in every process, and rank 0's numbers are kept. An error, of
-    any process, is raised in all of them, at the latest at the next cycle's end; only `wait()`,
-    which one process may call by itself, raises it there alone.
+    process. With `sharded=True` nothing is gathered, but each process writes what it holds: its
+    blocks of DTensors; what DistributedDataParallel keeps the same, spread by size; all else is
+    rank 0's. ZeRO-3's tensors are refused there. `metrics` is called in every process, and rank
+    0's numbers are kept. An error, of any process, is raised in all of them, at the latest at the
+    next cycle's end; only `wait()`, which one process may call by itself, raises it there alone.
 
     Args:
         folder: the folder of the snapshots, or its URL; made if it is not there.
@@ -60,7 +62,7 @@ class SnapshotRecorder(Recorder):
         options: `resume_from` (not needed where the scheduler's state is
             loaded), `overwrite`, `metrics`, `background`, `max_pending`,
             `on_durable`, `on_error`, `keep_last`, `keep_best`, `metric`, `mode`,
-            `install_sigterm` and `which`, as RecorderOptions has them.
+            `install_sigterm`, `which` and `sharded`, as RecorderOptions has them.
 
     Raises:
         SnapshotError: the folder cannot be written to, or another recorder is
@@ -91,6 +93,8 @@ class SnapshotRecorder(Recorder):
     ) -> None:
         ranks = ranks_here()
         capture = ModuleCapture(model, writes=ranks.writes)
+        if options.get("sharded") is True:
+            capture.parts()  # what cannot be parted is said now, and not at the first cycle's end
         self._asked = 0  # the snapshots that `step` has told of
         # accelerate's wrapper holds the scheduler that was prepared.
         scheduler = getattr(schedule, "scheduler", schedule)
