@@ -348,11 +348,11 @@ def by_one(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return fitted(tmp_path_factory.mktemp("one") / "run", 1, "lightning.pytorch")
 
 
-def fitted(folder: Path, processes: int, package: str) -> Path:
+def fitted(folder: Path, processes: int, package: str, *told: str) -> Path:
     """What a process of its own, or several, record with one of Lightning's two packages."""
     path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
     environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    run = [sys.executable, str(RUN), str(folder), str(processes), package]
+    run = [sys.executable, str(RUN), str(folder), str(processes), package, *told]
     done = subprocess.run(
         run, check=False, timeout=300, capture_output=True, text=True, env=environment
     )
@@ -369,3 +369,14 @@ def test_processes_and_packages_record_the_same(
     found = fitted(tmp_path / "run", processes, package)
     assert [each.step for each in SnapshotStore(found).list()] == [4, 8, 12]
     assert files(found) == files(by_one)
+
+
+def test_each_process_of_model_parallel_writes_its_part(tmp_path: Path, by_one: Path) -> None:
+    found = fitted(tmp_path / "run", 2, "lightning.pytorch", "parts")
+    assert len([*found.glob("*-part-*")]) == 3 * 2
+    for own, whole in zip(SnapshotStore(found).list(), SnapshotStore(by_one).list(), strict=True):
+        own.verify()
+        weights = own.load(framework="pt")
+        assert own.step == whole.step
+        for name, value in whole.load(framework="pt").items():
+            assert torch.equal(weights[name], value)

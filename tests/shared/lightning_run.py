@@ -33,6 +33,16 @@ class Classifier(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1, momentum=0.9)
 
 
+class Sharded(Classifier):
+    """The same, in parts."""
+
+    def configure_model(self) -> None:
+        from torch.distributed.fsdp import fully_shard
+
+        for layer in (self.net[0], self.net[2], self.net):
+            fully_shard(layer, mesh=self.device_mesh["data_parallel"])
+
+
 def loader() -> DataLoader[Any]:
     """The data, of which each process has all."""
     x = torch.randn(24, 4, generator=torch.Generator().manual_seed(3))
@@ -40,21 +50,25 @@ def loader() -> DataLoader[Any]:
 
 
 def main() -> None:
-    folder, processes = sys.argv[1], int(sys.argv[2])
+    folder, processes, parts = sys.argv[1], int(sys.argv[2]), sys.argv[4:] == ["parts"]
     warnings.simplefilter("ignore")
+    strategy: Any = "ddp" if processes > 1 else "auto"
+    if parts:
+        of = importlib.import_module(f"{sys.argv[3]}.strategies")
+        strategy = of.ModelParallelStrategy(data_parallel_size=processes, tensor_parallel_size=1)
     trainer = pl.Trainer(
         accelerator="cpu",
         devices=processes,
-        strategy="ddp" if processes > 1 else "auto",
+        strategy=strategy,
         max_epochs=2,
         use_distributed_sampler=False,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[SnapshotCallback(folder, num_cycles=3)],
+        callbacks=[SnapshotCallback(folder, num_cycles=3, sharded=parts)],
     )
-    trainer.fit(Classifier(), loader())
+    trainer.fit(Sharded() if parts else Classifier(), loader())
     if dist.is_initialized():
         # Lightning leaves gloo's threads to the process's end, and now and then they abort there.
         dist.barrier()
