@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+import cosanneal as ca
+from cosanneal.adapters.torch import SnapshotRecorder
 from cosanneal.adapters.torch.capture import ModuleCapture
-from cosanneal.core.errors import SnapshotError
 from tests.shared.processes import outputs
 
 ENGINES = ("fsdp2", "tensor", "ddp", "apart", "plain")
@@ -79,9 +81,12 @@ def test_one_process_alone_has_one_part() -> None:
         assert start == (0,) * state[name].ndim
 
 
-def test_what_zero_has_parted_is_refused_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = nn.Linear(2, 2)
-    capture = ModuleCapture(model)
+def test_what_zero_has_parted_is_refused_by_its_name_at_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    model, schedule = nn.Linear(2, 2), ca.CyclicCosine(0.1, cycle_steps=1)
     monkeypatch.setattr("cosanneal.adapters.torch.parts.is_parted", lambda _: True)
-    with pytest.raises(SnapshotError, match=r"'weight', parted by DeepSpeed's ZeRO-3"):
-        capture.parts()
+    with pytest.raises(ca.SnapshotError, match=r"'weight', parted by DeepSpeed's ZeRO-3"):
+        SnapshotRecorder(tmp_path / "run", model, schedule, sharded=True)
+    assert not (tmp_path / "run").exists()
+    SnapshotRecorder(tmp_path / "run", model, schedule).close(unfinished=True)
