@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from cosanneal.adapters.torch import SnapshotEnsemble
 from cosanneal.ensemble import average_snapshots
 from cosanneal.snapshots import SnapshotStore
+from tests.shared.processes import outputs
 from tests.shared.ranked import case, check_predicted, check_recorded, launch, wrong
 from tests.shared.ranked_run import held_out, plain_model
 
@@ -85,3 +87,11 @@ def test_an_error_of_writing_is_raised_in_every_process(place: Path) -> None:
     assert all("the disk is full" in each for each in first + second)
     assert len(first) == len(second) >= 2
     assert not [*(place / "disk" / "run").glob("*.safetensors")]
+
+
+def test_no_kill_takes_what_was_durable(tmp_path: Path) -> None:
+    """At random instants, of either process; nobody hangs, and the runs end as without."""
+    (said,) = outputs(["-m", "tests.shared.torch_parts_killed_run", str(tmp_path), "2", "0"], 1)
+    found = json.loads(said)
+    assert found["wrong"] == []
+    assert len(found["events"]) == 2
