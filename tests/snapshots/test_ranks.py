@@ -71,19 +71,10 @@ def test_one_process_does_all_by_itself() -> None:
     )
 
 
-def test_what_each_says_is_known_to_all() -> None:
-    def say(ranks: Any, rank: int) -> Any:
-        return ranks.said(lambda: [rank, "own"])
+def test_what_each_says_of_its_own_is_known_to_all() -> None:
+    def say(ranks: Ranks, rank: int) -> Any:
+        return ranks.said(lambda: rank * 10, lambda made: [made, rank])
 
-    assert together(say) == [[[0, "own"], [1, "own"], [2, "own"]]] * 3
-    assert ALONE.said(lambda: [0, "own"]) == [[0, "own"]]
-
-
-def test_an_error_of_one_that_should_say_something_is_everyones() -> None:
-    def say(rank: int) -> str:
-        if rank == 1:
-            raise ca.SnapshotError("nothing to say")
-        return "own"
-
-    found = together(lambda ranks, rank: ranks.said(lambda: say(rank)))  # type: ignore[attr-defined]
-    assert [type(each) for each in found] == [ca.SnapshotError] * 3
+    said = [[0, 0], [10, 1], [20, 2]]
+    assert together(say) == [(0, said), (10, said), (20, said)]
+    assert ALONE.said(lambda: 3, lambda made: [made]) == (3, [[3]])

@@ -73,10 +73,6 @@ class Alone:
         """What the function makes."""
         return do()
 
-    def said(self, do: Callable[[], Any]) -> list[Any]:
-        """What the function makes, which is one process'."""
-        return [do()]
-
     def agreed(self, do: Callable[[], T]) -> T:
         """What the function makes."""
         return do()
@@ -108,10 +104,6 @@ class Together:
     def shared(self, do: Callable[[], Any]) -> Any:
         """What rank 0 makes; see `Ranks.shared`."""
         return self.said(do if self.writes else _nothing, lambda made: made)[1][0]
-
-    def said(self, do: Callable[[], Any]) -> list[Any]:
-        """Plain data for JSON that each makes by a function, by rank; errors as of `agreed`."""
-        return self._meet(do, say=lambda made: made)[1]
 
     def agreed(self, do: Callable[[], T]) -> T:
         """What each makes; see `Ranks.agreed`."""

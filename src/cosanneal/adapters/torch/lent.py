@@ -393,6 +393,11 @@ class Dealing:
         with self._lent.dealing():
             return self._inner.agreed(do)
 
+    def said(self, do: Callable[[], T], say: Callable[[T], Any]) -> tuple[T, list[Any]]:
+        """See `Ranks.said`."""
+        with self._lent.dealing():
+            return self._inner.said(do, say)
+
 
 class Line:
     """A link of processes that each say what they are about to do; see `snapshots.ranks.Link`.

@@ -43,18 +43,20 @@ class Parting:
             SnapshotError: in every process, for what cannot be parted.
         """
         rank, size = (dist.get_rank(), dist.get_world_size()) if are_several() else (0, 1)
-        lines: list[str] = []
 
-        def said() -> list[str]:
-            lines.extend(f"{name}: {layout[name]}, {_how(name, state[name])}" for name in state)
+        def own() -> list[str]:
+            lines = [f"{name}: {layout[name]}, {_how(name, state[name])}" for name in state]
             self._look_up({name: value for name, value in state.items() if is_cut(value)})
+            return lines
+
+        def say(lines: list[str]) -> list[str]:
             digest = blake2b("\n".join(lines).encode(), digest_size=16).hexdigest()
             return [digest, _glimpse(state, alike) if size > 1 else ""]
 
         ranks = ranks_here()
-        everyones = ranks.said(said)
+        lines, everyones = ranks.said(own, say)
         if any(digest != everyones[0][0] for digest, _ in everyones):
-            _refuse_others(ranks.said(lambda: lines))
+            _refuse_others(ranks.said(lambda: lines, list)[1])
         # They are not, where each process trains by itself for a while.
         same = all(glimpse == everyones[0][1] for _, glimpse in everyones)
         writers = _writers(layout, alike if same else (), size)

@@ -9,10 +9,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ...snapshots.ranks import ALONE, Alone, Together
+from ...snapshots.ranks import ALONE, Ranks, Together
 
 
-def ranks_here() -> Alone | Together:
+def ranks_here() -> Ranks:
     """The processes of the default group; this one alone where there is no group."""
     return Together(DefaultGroup()) if are_several() else ALONE
 
