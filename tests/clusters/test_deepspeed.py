@@ -93,3 +93,16 @@ def test_rates_are_those_of_the_schedule(work: Path) -> None:
     for name in (*LOOPS, *ENGINES):
         for snapshot in SnapshotStore(work / name).list():
             assert snapshot.metadata["rate"] == SCHEDULE.rate(snapshot.step - 1)
+
+
+@pytest.mark.parametrize("stage", [1, 3])
+def test_a_run_of_accelerate_stops_and_goes_on_byte_for_byte(tmp_path: Path, stage: int) -> None:
+    compiled = str(tmp_path.parent / "extensions")
+    kept: dict[str, Any] = {"TORCH_EXTENSIONS_DIR": compiled, "DS_ACCELERATOR": "cpu"}
+    kept["ACCELERATE_USE_DEEPSPEED"] = "true"
+    for stop in (6, 12):
+        run = ["-m", "tests.shared.deepspeed_accelerate", str(tmp_path), str(stage), str(stop)]
+        outputs(run, 2, cwd=ROOT, **kept)
+    alone(tmp_path / "alone", passes=2)
+    assert files(tmp_path / "run") == files(tmp_path / "alone")
+    assert len(files(tmp_path / "run")) == 3
