@@ -78,3 +78,33 @@ def test_what_each_says_of_its_own_is_known_to_all() -> None:
     said = [[0, 0], [10, 1], [20, 2]]
     assert together(say) == [(0, said), (10, said), (20, said)]
     assert ALONE.said(lambda: 3, lambda made: [made]) == (3, [[3]])
+
+
+@pytest.mark.parametrize("telling", [0, 2])
+@pytest.mark.parametrize("failing", [None, 1])
+def test_an_earlier_error_of_one_comes_in_the_same_message(
+    failing: int | None, telling: int
+) -> None:
+    def check(rank: int) -> int:
+        if rank == failing:
+            raise ValueError("no metrics")
+        return rank
+
+    def tell() -> None:
+        raise ca.SnapshotError("the disk is full")
+
+    def do(ranks: Ranks, rank: int) -> Any:
+        said = (lambda: check(rank)), (tell if rank == telling else int), (lambda made: made)
+        return ranks.agreed_and_told(*said)
+
+    for rank, found in enumerate(together(do)):
+        if failing is None:
+            made, said, earlier = found
+            assert (made, said, type(earlier)) == (rank, [0, 1, 2], ca.SnapshotError)
+        else:
+            (note,) = found.__notes__
+            assert "no metrics" in str(found)
+            earlier = note
+        assert str(earlier).startswith("the disk is full")
+        assert str(earlier).endswith(f"(in the process of rank {telling})") == (rank != telling)
+    assert ALONE.agreed_and_told(lambda: 3, tell, lambda made: made + 1) == (3, [4], None)

@@ -59,6 +59,19 @@ class Ranks(Protocol):
         Errors as of `agreed`.
         """
 
+    def agreed_and_told(
+        self, do: Callable[[], T], tell: Callable[[], object], say: Callable[[T], Any]
+    ) -> tuple[T, list[Any], Exception | None]:
+        """As `said`, and in the same message how a process fails at another function.
+
+        Returns:
+            What this one makes; what each says of its own; and what all are to raise of the
+            other function, or None. Of a run of one process None, and the other is not called.
+
+        Raises:
+            Exception: as of `agreed`, with a note of what failed besides.
+        """
+
 
 class Alone:
     """A run of one process."""
@@ -81,6 +94,15 @@ class Alone:
         """What the function makes, and what is said of it."""
         made = do()
         return made, [say(made)]
+
+    def agreed_and_told(
+        self,
+        do: Callable[[], T],
+        tell: Callable[[], object],  # noqa: ARG002
+        say: Callable[[T], Any],
+    ) -> tuple[T, list[Any], None]:
+        """What the function makes, and what is said of it."""
+        return *self.said(do, say), None
 
 
 class Together:
@@ -111,8 +133,45 @@ class Together:
 
     def said(self, do: Callable[[], T], say: Callable[[T], Any]) -> tuple[T, list[Any]]:
         """What each makes, and what each says of its own; see `Ranks.said`."""
+        return self._meet(do, say, None, [])
+
+    def agreed_and_told(
+        self, do: Callable[[], T], tell: Callable[[], object], say: Callable[[T], Any]
+    ) -> tuple[T, list[Any], Exception | None]:
+        """What each makes and says, and how one fails besides; see `Ranks.agreed_and_told`."""
+        own: Exception | None = None
+        try:
+            tell()
+        except Exception as error:
+            own = error
+        heard: list[Exception] = []
+        try:
+            made, words = self._meet(do, say, own, heard)
+        except Exception as error:
+            for each in heard[:1]:
+                error.add_note(str(own or each))
+            raise
+        return made, words, own or next(iter(heard), None)
+
+    def _meet(
+        self,
+        do: Callable[[], T],
+        say: Callable[[T], Any],
+        failed: Exception | None,
+        heard: list[Exception],
+    ) -> tuple[T, list[Any]]:
+        """What a function makes here, and what each says of its own.
+
+        Args:
+            do: the function.
+            say: what is said of what it makes.
+            failed: what went wrong here besides.
+            heard: what went wrong besides, in any process, is added to it.
+        """
         failure: Exception | None = None
         message: dict[str, Any] = {}
+        if failed is not None:
+            message["failed"] = [type(failed).__name__, str(failed)]
         try:
             made = do()
             message["said"] = say(made)
@@ -120,6 +179,11 @@ class Together:
             failure = error
             message["error"] = [type(error).__name__, str(error)]
         answers = [json.loads(each) for each in self._link.everyones(json.dumps(message))]
+        heard += [
+            self._error_of(rank, *answer["failed"])
+            for rank, answer in enumerate(answers)
+            if "failed" in answer
+        ]
         if failure is not None:
             raise failure
         for rank, answer in enumerate(answers):

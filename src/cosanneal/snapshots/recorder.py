@@ -409,17 +409,28 @@ class Recorder:
             )
 
     def _take(self, cycle: Cycle, metrics: Metrics) -> None:
-        values, tokens = self._ranks.said(
-            partial(self._check, metrics), lambda _: self._copies.token()
+        # What went wrong before is said where all meet, once this snapshot is taken.
+        says = self._ranks.writes or self._copies.in_parts is not None
+        values, tokens, earlier = self._ranks.agreed_and_told(
+            partial(self._check, metrics),
+            self._notices.say if says else _nothing,
+            lambda _: self._copies.token(),
         )
         began = time.perf_counter()
-        submit = self._copies.take(cycle, self._standing, values, tokens[0])
+        try:
+            submit = self._copies.take(cycle, self._standing, values, tokens[0])
+        except Exception as error:
+            if earlier is not None:
+                error.add_note(str(earlier))
+            raise
         self._taken_at = self._standing.updates
         if submit is None:
             self._statistics.taken += 1
         try:
-            if not self._ranks.alone:  # what went wrong before is said where all meet
-                self._say(self._ranks)
+            if earlier is not None:
+                raise earlier
+            if not (self._ranks.alone or self._writer.background):
+                self._say(self._ranks)  # of this one, which was written at once
         finally:
             # Last: a writer at work would take the processor from those that meet.
             if submit is not None:
@@ -471,3 +482,7 @@ def _dropped(writer: Writer, notices: Notices, tenancy: Tenancy | Onlooker, proc
 
     tenancy.dropped = True
     writer.at_rest(finish)
+
+
+def _nothing() -> None:
+    """What a process has to say that writes nothing."""

@@ -398,6 +398,13 @@ class Dealing:
         with self._lent.dealing():
             return self._inner.said(do, say)
 
+    def agreed_and_told(
+        self, do: Callable[[], T], tell: Callable[[], object], say: Callable[[T], Any]
+    ) -> tuple[T, list[Any], Exception | None]:
+        """See `Ranks.agreed_and_told`."""
+        with self._lent.dealing():
+            return self._inner.agreed_and_told(do, tell, say)
+
 
 class Line:
     """A link of processes that each say what they are about to do; see `snapshots.ranks.Link`.
