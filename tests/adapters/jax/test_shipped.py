@@ -117,6 +117,47 @@ def test_half_precision_is_pooled_in_more(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stacked", [False, True])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, "float16"])
+def test_a_dtype_is_that_of_the_members_alone(tmp_path: Path, dtype: Any, stacked: bool) -> None:
+    like, x = recorded(tmp_path, [params(seed) for seed in range(3)]), inputs()
+    ensemble = SnapshotEnsemble(apply_fn, tmp_path, like=like, outputs="logits", class_axis=-1)
+    ensemble.predict(x)
+    own = ensemble.as_function(stacked=stacked)[1]
+    function, members = ensemble.as_function(stacked=stacked, dtype=dtype)
+    assert {leaf.dtype for leaf in jax.tree.leaves(members)} == {np.dtype(dtype)}
+    sizes = [sum(leaf.nbytes for leaf in jax.tree.leaves(each)) for each in (own, members)]
+    assert sizes[0] == 2 * sizes[1]
+    rounded = [
+        {key: jnp.asarray(value, dtype) for key, value in params(i).items()} for i in (0, 1, 2)
+    ]
+    # The members' own rounding, and none after it.
+    z = np.stack([np.asarray(apply_fn(each, x.astype(dtype)), np.float64) for each in rounded])
+    wanted = (np.exp(z) / np.exp(z).sum(-1, keepdims=True)).mean(0)
+    found = function(members, x)
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-6)
+    assert np.abs(found - found.astype(dtype).astype(jnp.float32)).max() > 1e-5
+    (size,) = export.symbolic_shape("batch")
+    shape = jax.ShapeDtypeStruct((size, 4), jnp.float32)
+    exported = export.export(jax.jit(lambda batch: function(members, batch)))(shape)
+    loaded = export.deserialize(exported.serialize())
+    for samples in (1, 9):  # in a graph XLA may leave out a rounding between two operations
+        away = np.abs(loaded.call(x[:samples]) - wanted[:samples]).max()
+        assert away < 8 * float(jnp.finfo(dtype).eps)
+
+
+def test_a_dtype_in_which_no_members_are_held_is_refused(tmp_path: Path) -> None:
+    like = recorded(tmp_path, [params(0)])
+    ensemble = SnapshotEnsemble(apply_fn, tmp_path, like=like, outputs="logits", class_axis=-1)
+    ensemble.predict(inputs())
+    for dtype in (np.int32, "float8_e4m3fn", "bf16", 3.0):
+        with pytest.raises(EnsembleError, match="`dtype` must be bfloat16, float16, float32 or"):
+            ensemble.as_function(dtype=dtype)
+    with pytest.raises(EnsembleError, match="set jax_enable_x64, or give float32"):
+        ensemble.as_function(dtype="float64")
+
+
+@pytest.mark.parametrize("stacked", [False, True])
 def test_structures_and_pairs_are_those_of_the_ensemble(tmp_path: Path, stacked: bool) -> None:
     def several(params: Any, batch: Any) -> Any:
         z = apply_fn(params, batch["x"]) * batch["scale"][:, None]

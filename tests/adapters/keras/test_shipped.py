@@ -52,13 +52,17 @@ def recorded(folder: Path, model: Any, members: int = MEMBERS) -> Any:
     recorder.set_model(model)
     generator = np.random.default_rng(0)
     for step in range(1, members + 1):
-        for weight in model.weights:
-            if "float" in weight.dtype:
-                drawn = generator.normal(size=weight.shape)
-                weight.assign(0.5 + abs(drawn) if "variance" in weight.path else drawn)
+        give_chance(model, generator)
         recorder.recorder.advance(Standing(step, step))
     recorder.close()
     return model
+
+
+def give_chance(model: Any, generator: np.random.Generator) -> None:
+    for weight in model.weights:
+        if "float" in weight.dtype:
+            drawn = generator.normal(size=weight.shape).astype("f4")
+            weight.assign(0.5 + abs(drawn) if "variance" in weight.path else drawn)
 
 
 def assert_alike(found: Any, wanted: Any) -> None:
@@ -130,6 +134,57 @@ def test_it_is_saved_and_exported(tmp_path: Path, kind: str, options: dict[str, 
     ensemble = SnapshotEnsemble(model, tmp_path / "run", **options)
     predicted = ensemble.predict(x)
     assert_saved_and_exported(ensemble.as_model(), x, predicted, tmp_path)
+
+
+@pytest.mark.parametrize(("given", "dtype"), [("model", "bfloat16"), ("function", "float16")])
+def test_a_dtype_is_that_of_the_members_alone(tmp_path: Path, given: str, dtype: str) -> None:
+    model, x = recorded(tmp_path / "run", build()), samples()
+    whose = model if given == "model" else build
+    ensemble = SnapshotEnsemble(whose, tmp_path / "run", outputs="logits", class_axis=-1)
+    ensemble.predict(x)
+    shipped = ensemble.as_model(dtype=dtype)
+    assert keras.config.dtype_policy().name == "float32"
+    floats = [each.dtype for each in shipped.weights if "float" in each.dtype]
+    assert {*floats} == {dtype}
+    assert len(floats) == MEMBERS * len([each for each in model.weights if "float" in each.dtype])
+    keras.config.set_dtype_policy(dtype)  # the members' own rounding, and none after it
+    try:
+        rounded = build()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    generator, z = np.random.default_rng(0), []
+    for _ in range(MEMBERS):
+        give_chance(rounded, generator)
+        z.append(numbers(rounded(x, training=False)))
+    wanted = (np.exp(z) / np.exp(z).sum(-1, keepdims=True)).mean(0)
+    found = shipped(x, training=False)
+    assert keras.backend.standardize_dtype(found.dtype) == "float32"
+    np.testing.assert_allclose(numbers(found), wanted, rtol=0, atol=1e-6)
+    assert np.abs(wanted - numbers(keras.ops.cast(wanted, dtype))).max() > 1e-5
+    predicted = shipped.predict(x, verbose=0)  # compiled, which may leave out a rounding
+    np.testing.assert_allclose(predicted, wanted, rtol=0, atol=0.05)
+    assert_saved_and_exported(shipped, x, predicted, tmp_path)
+
+
+def numbers(array: Any) -> Any:
+    return np.asarray(keras.ops.convert_to_numpy(array)).astype(np.float64)
+
+
+def test_a_dtype_in_which_no_members_can_be_held_is_refused(tmp_path: Path) -> None:
+    model = recorded(tmp_path, build())
+    ensemble = SnapshotEnsemble(model, tmp_path, outputs="logits", class_axis=-1)
+    ensemble.predict(samples())
+    for dtype in ("int8", "float64", "bf16", 3.0):
+        with pytest.raises(EnsembleError, match="`dtype` must be bfloat16, float16 or float32, or"):
+            ensemble.as_model(dtype=dtype)
+    path = tmp_path / "model.keras"
+    model.save(path)
+    loads = SnapshotEnsemble(
+        lambda: keras.saving.load_model(path), tmp_path, outputs="logits", class_axis=-1
+    )
+    loads.predict(samples())
+    with pytest.raises(EnsembleError, match="weights in float32, as one that loads a file does"):
+        loads.as_model(dtype="bfloat16")
 
 
 @pytest.mark.filterwarnings("ignore:The ensemble was chosen on:UserWarning")

@@ -14,6 +14,7 @@ from ...ensemble.ensemble import SnapshotEnsemble as Ensemble
 from ...ensemble.model import Forward
 from ...ensemble.options import EnsembleOptions
 from ...snapshots.sources import Source
+from .dtypes import checked_dtype
 from .model import KerasModel
 from .shipped import ship
 
@@ -100,7 +101,7 @@ class SnapshotEnsemble(Ensemble[NDArray[Any]]):
     ) -> None:
         super().__init__(KerasModel(model, forward), folder, **options)
 
-    def as_model(self) -> keras.Model:
+    def as_model(self, *, dtype: Any = None) -> keras.Model:
         """The ensemble as one Keras model, to be saved, exported and run by itself.
 
         It takes the model's inputs and gives what `predict` gives for a batch: the prediction
@@ -114,9 +115,18 @@ class SnapshotEnsemble(Ensemble[NDArray[Any]]):
         `predict`, which are in float64, to 1e-6 of numbers up to 1. No number is looked at: a
         NaN stays one.
 
+        Args:
+            dtype: of the members' weights, "bfloat16", "float16" or "float32": the first two
+                halve the memory that float32 takes. The layers compute in it, and take floats
+                of the inputs in it; the prediction stays in the dtype in which it was pooled,
+                at least float32. Where the ensemble has a function that builds the model, a
+                layer that names a dtype of its own keeps it. By default the layers are in
+                their own, and so is the prediction.
+
         Raises:
             EnsembleError: it is not known yet what the outputs are, since nothing was
-                predicted; the ensemble has `forward=`; the model is not functional or
+                predicted; no such dtype, or a function whose model cannot be in it; the
+                ensemble has `forward=`; the model is not functional or
                 Sequential, keeps a state, or has layers that are not Keras' own, and no
                 function that builds it was given; or a snapshot does not fit.
             SnapshotError: a snapshot is damaged.
@@ -142,8 +152,10 @@ class SnapshotEnsemble(Ensemble[NDArray[Any]]):
 
         Source: Huang et al., "Snapshot Ensembles" (2017), section 3.
         """
+        held = None if dtype is None else checked_dtype(dtype)
         weights, model = self._weights(), cast(KerasModel, self.model)
         combination = Combination.of(
             self._taken, weights, self._choices(), self.model.output_names()
         )
-        return ship(model, (self._members.load(each) for each in weights), combination)
+        loaded = (self._members.load(each) for each in weights)
+        return ship(model, loaded, combination, dtype=held)

@@ -39,6 +39,7 @@ from ...snapshots.file import Layout
 from ...snapshots.ranks import ALONE
 from .calls import noting_calls
 from .capture import ModelCapture
+from .dtypes import built_in, rebuilt_in
 from .names import array_of, input_names, named_weights
 from .outputs import output_names, said_outputs
 from .ranks import are_several, is_of_several
@@ -273,18 +274,23 @@ class KerasModel:
         self._is_checked = True
         return output
 
-    def another(self) -> keras.Model:
+    def another(self, dtype: str | None = None) -> keras.Model:
         """A model of the same structure with weights of its own.
+
+        Args:
+            dtype: in which its layers compute; by default in their own.
 
         Raises:
             EnsembleError: there can be none.
         """
         refuse_scope()
-        with _in_this_process():
+        with _in_this_process(), built_in(dtype):
             if not isinstance(self.given, keras.Model):
                 made: keras.Model = self.given()
                 return made
             made = None if self.lent else _copied(self.model)
+            if made is not None and dtype is not None:
+                made = rebuilt_in(made, dtype)
         if made is None:
             raise EnsembleError(
                 "Argument `model` of the ensemble must be a function that builds the model, where "

@@ -11,6 +11,7 @@ from keras import ops
 
 from ...core.errors import EnsembleError
 from ...ensemble.combined import Combination, Combined
+from .dtypes import check_held
 from .model import KerasModel, put_in_place
 
 
@@ -19,33 +20,42 @@ class CombinedOutputs(keras.layers.Layer):
     """A layer that makes one prediction of the members' outputs.
 
     Its input is a list with an output of each member, or a pair of a mean and a variance.
-    Sums are in the outputs' own dtype, but at least in float32; the result is in theirs.
+    Sums are in the outputs' own dtype, but at least in float32; the result is in theirs, or
+    in that of the sums.
 
     Args:
         combined: how they are combined, as `Combined` has it, or the fields of one.
+        wide: whether the result stays in the dtype of the sums.
         options: what every layer takes.
     """
 
-    def __init__(self, combined: Combined | Mapping[str, Any], **options: Any) -> None:
+    def __init__(
+        self, combined: Combined | Mapping[str, Any], *, wide: bool = False, **options: Any
+    ) -> None:
         # Which would make float32 of float64.
         super().__init__(**{"autocast": False, "trainable": False} | options)
         if not isinstance(combined, Combined):
             combined = Combined(**{**combined, "weights": tuple(combined["weights"])})
-        self.combined = combined
+        self.combined, self.wide = combined, wide
 
     def call(self, outputs: list[Any]) -> Any:
         """The prediction."""
-        return self.combined.of(outputs, _widened, _narrowed)
+        return self.combined.of(outputs, _widened, _left if self.wide else _narrowed)
 
     def get_config(self) -> dict[str, Any]:
         """What the layer is made of, as plain data."""
         fields = asdict(self.combined)
         config: dict[str, Any] = super().get_config()
-        return config | {"combined": fields | {"weights": [*fields["weights"]]}}
+        combined = fields | {"weights": [*fields["weights"]]}
+        return config | {"combined": combined, "wide": self.wide}
 
 
 def ship(
-    model: KerasModel, members: Iterable[Mapping[str, Any]], combination: Combination
+    model: KerasModel,
+    members: Iterable[Mapping[str, Any]],
+    combination: Combination,
+    *,
+    dtype: str | None = None,
 ) -> keras.Model:
     """The model of an ensemble.
 
@@ -53,10 +63,11 @@ def ship(
         model: the model.
         members: the weights of each member.
         combination: what is made of what they return.
+        dtype: in which the members' layers hold their weights and compute.
 
     Raises:
-        EnsembleError: a model that cannot be run as a part of another, or of which there
-            cannot be several.
+        EnsembleError: a model that cannot be run as a part of another, of which there
+            cannot be several, or not in that dtype.
     """
     if model.forward is not None:
         raise EnsembleError(
@@ -68,8 +79,10 @@ def ship(
     picked = []
     inputs: Any = None
     for i, weights in enumerate(members):
-        member = model.another()
+        member = model.another(dtype)
         _check(member)
+        if dtype is not None:
+            check_held(member, dtype)
         put_in_place(member, weights)
         # By which they are told apart; a copy has the name of its model.
         member.name, member.trainable = f"member_{i}", False
@@ -78,9 +91,9 @@ def ship(
             inputs = keras.tree.map_structure(_input_like, given)
         picked.append(combination.pick(member(inputs, training=False), _is_symbolic))
     outputs = [
-        CombinedOutputs(leaf, name=f"prediction_{i}" if i else "prediction")(
-            [each[i] for each in picked]
-        )
+        CombinedOutputs(
+            leaf, wide=dtype is not None, name=f"prediction_{i}" if i else "prediction"
+        )([each[i] for each in picked])
         for i, leaf in enumerate(combination.leaves)
     ]
     made = combination.form.fill(outputs) if combination.form.several else outputs[0]
@@ -142,3 +155,7 @@ def _widened(array: Any) -> Any:
 def _narrowed(wide: Any, like: Any) -> Any:
     dtype = keras.backend.standardize_dtype(like.dtype)
     return ops.cast(wide, dtype) if "float" in dtype else wide
+
+
+def _left(wide: Any, like: Any) -> Any:  # noqa: ARG001
+    return wide
