@@ -90,7 +90,7 @@ _ENSEMBLE: dict[str, set[str]] = {
         *("arrays", "score", "predict.outputs", "predict.pooling", "predict.gaussian"),
     },
     "predict.modes": {
-        *("members", "model", "predict"),
+        *("arrays", "members", "model", "predict"),
         *("predict.batches", "predict.outputs", "predict.taken", "predict.gaussian"),
     },
     "predict.classes": {
