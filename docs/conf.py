@@ -67,7 +67,7 @@ nitpick_ignore_regex = [
         r"|ensemble\.(arrays\.Kind|labels\.Labels|combined\.Combination)"
         r"|ensemble\.choose\.(diagnosis\.Evidence|budget\.Leaving)"
         r"|snapshots\.capture\.HostBuffers|snapshots\.(file\.TensorBytes|ranks\.Ranks|pieces\.Index)"
-        r"|snapshots\.(lease\.Lease|storage\.RemoteFile)"
+        r"|snapshots\.(lease\.Lease|storage\.RemoteFile|beside\.Beside)"
         r"|adapters\.torch\.restarts\.RestartNames)",
     ),
 ]
