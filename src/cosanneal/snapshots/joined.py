@@ -185,7 +185,7 @@ class JoinedReader(SnapshotReader):
         except BaseException:
             self.close()
             raise
-        self.layout = dict(self._index.layout)
+        self.layout: dict[str, tuple[tuple[int, ...], str]] = dict(self._index.layout)
 
     def _opened(self, whole: Path, path: Path, part: int, *, verify: bool) -> SnapshotReader:
         try:
