@@ -155,6 +155,7 @@ def write_folder(
         task=described.task,
         dataset=described.dataset,
         intervals=intervals,
+        framework=str(ensemble.members[0].metadata["framework"]),
     )
     try:
         write_model_folder(out, write, card, results, overwrite=force)

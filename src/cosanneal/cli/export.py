@@ -77,7 +77,8 @@ ModelFunction = Annotated[
 FormatToWrite = Annotated[
     Format,
     typer.Option(
-        help="What to write: onnx or pt2 (torch), keras or savedmodel (Keras), stablehlo (JAX).",
+        help="What to write: onnx or pt2 (torch); keras, savedmodel or onnx (Keras); "
+        "stablehlo (JAX).",
         metavar="FORMAT",
         show_default=False,
     ),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 # What can be written of the snapshots of each framework.
 FORMATS: Final[dict[str, tuple[str, ...]]] = {
     "torch": ("onnx", "pt2"),
-    "keras": ("keras", "savedmodel"),
+    "keras": ("keras", "onnx", "savedmodel"),
     "jax": ("stablehlo",),
 }
 

@@ -114,6 +114,7 @@ class Card:
         task: the hub's name of the task, such as "image-classification"; by default "other".
         dataset: the name of the data that it was scored on.
         intervals: of scores, the 95 % interval by the score's name.
+        framework: of the snapshots, a tag; by default that whose format it is ("torch" of ONNX).
 
     Example:
         >>> Card(format="onnx", shape=(1, 28, 28), dtype="float32", members=["a", "b"]).file
@@ -128,6 +129,7 @@ class Card:
     task: str | None = None
     dataset: str | None = None
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    framework: str | None = None
 
     @property
     def file(self) -> str:
@@ -186,7 +188,8 @@ def _front(card: Card, results: Mapping[str, Any], name: str) -> Iterator[str]:
     yield "---"
     yield "library_name: cosanneal"
     yield "tags:"
-    yield from (f"- {each}" for each in ("snapshot-ensemble", FRAMEWORKS[card.format], card.format))
+    framework = card.framework or FRAMEWORKS[card.format]
+    yield from (f"- {each}" for each in ("snapshot-ensemble", framework, card.format))
     if card.task is not None:
         yield f"pipeline_tag: {_quoted(card.task)}"
     if scored := _scored(results):

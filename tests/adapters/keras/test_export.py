@@ -45,6 +45,12 @@ def recorded() -> keras.Model:
     return model
 
 
+def formats_here() -> list[str]:
+    """What is written on this backend."""
+    others = {"tensorflow": ["savedmodel", "onnx"], "torch": ["onnx"]}
+    return ["keras", *others.get(keras.backend.backend(), [])]
+
+
 def samples(count: int) -> np.ndarray:
     return np.random.default_rng(1).normal(size=(count, 4)).astype("f4")
 
@@ -54,12 +60,13 @@ def test_what_is_written_gives_what_the_ensemble_gives() -> None:
     predicted = ensemble.predict(x)
     assert predicted.std() > 0.01
     given = ("run", "--model", "their_keras:build", "--shape", "4", "--outputs", "logits")
-    formats = ["keras"]
-    if keras.backend.backend() == "tensorflow":
-        formats.append("savedmodel")
-    else:
+    formats = formats_here()
+    if "savedmodel" not in formats:
         message = error_of(*given, "--format", "savedmodel", "-o", "e.savedmodel")
         assert "set KERAS_BACKEND=tensorflow" in message
+    if "onnx" not in formats:
+        message = error_of(*given, "--format", "onnx", "-o", "e.onnx")
+        assert "on Keras' backend torch or tensorflow. Received: jax; set KERAS_BACKEND=" in message
     for name in formats:
         result = call(*given, "--format", name, "-o", f"e.{name}")
         assert result.exit_code == 0, result.stderr
@@ -68,8 +75,8 @@ def test_what_is_written_gives_what_the_ensemble_gives() -> None:
         for count in (1, 5):
             (found,) = run_export(f"e.{name}", x[:count], format=name)
             np.testing.assert_allclose(found, predicted[:count], rtol=0, atol=1e-6)
-    said = error_of(*given, "--format", "onnx", "-o", "e.onnx")
-    assert "Option --format must be keras or savedmodel for snapshots of keras" in said
+    said = error_of(*given, "--format", "pt2", "-o", "e.pt2")
+    assert "Option --format must be keras or onnx or savedmodel for snapshots of keras" in said
     wrong = ("run", "--model", "their_keras:other", "--shape", "4")
     said = error_of(*wrong, "--format", "keras", "-o", "other.keras")
     assert "must return a keras.Model for snapshots of keras. Received: dict" in said
@@ -81,16 +88,18 @@ def test_the_code_of_its_card_runs() -> None:
     np.save("x.npy", samples(40))
     np.save("y.npy", np.arange(40) % 3)
     given = ("run", "--model", "their_keras:build", "--outputs", "logits", "--card")
-    formats = ["keras"]
-    if keras.backend.backend() == "tensorflow":
-        formats.append("savedmodel")
-    for name in formats:
+    for name in formats_here():
         options = ("--input", "x.npy", "--labels", "y.npy", "--format", name, "-o", f"out-{name}")
         result = call(*given, *options)
         assert result.exit_code == 0, result.stderr
         x, predictions = predictions_of(Path(f"out-{name}"))
         assert x.shape == (2, 4)
         np.testing.assert_allclose(
-            keras.ops.convert_to_numpy(predictions), expected.predict(x), rtol=0, atol=1e-6
+            np.asarray(keras.ops.convert_to_numpy(predictions)),
+            expected.predict(x),
+            rtol=0,
+            atol=1e-6,
         )
-        assert "- type: error" in Path(f"out-{name}/README.md").read_text(encoding="utf-8")
+        card = Path(f"out-{name}/README.md").read_text(encoding="utf-8")
+        assert "- type: error" in card
+        assert f"- keras\n- {name}\n" in card

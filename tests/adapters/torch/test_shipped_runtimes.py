@@ -101,7 +101,7 @@ def test_one_file_gives_the_same_in_its_runtime(
         assert predicted.std() > 0.01
         np.testing.assert_allclose(found, predicted[:samples], rtol=0, atol=1e-6)
     if format == "onnx":
-        monkeypatch.setattr("cosanneal.adapters.torch.export._MOST_ONNX_BYTES", 100)
+        monkeypatch.setattr("cosanneal.ensemble.onnx_file.MOST_BYTES", 100)
         with pytest.raises(EnsembleError, match=r"at most 100 bytes .* write format 'pt2'"):
             export_ensemble(ensemble, tmp_path / "two", x, format=format)
     with pytest.raises(EnsembleError, match="Argument `format` must be 'onnx' or 'pt2'"):

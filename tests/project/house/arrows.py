@@ -33,6 +33,7 @@ _ENSEMBLE: dict[str, set[str]] = {
     "arrays": set(),
     "structure": set(),
     "distillation": set(),
+    "onnx_file": {"arrays"},
     # The truth, in whatever form people have it.
     "class_names": {"arrays"},
     "labels": {"arrays", "class_names"},

@@ -1,9 +1,10 @@
-"""An ensemble as a file of Keras or a SavedModel, and that run again."""
+"""An ensemble as a file of Keras, a SavedModel or a file of ONNX, and that run again."""
 
 from __future__ import annotations
 
 import os
-from typing import Any, Final
+import warnings
+from typing import Any, Final, Literal
 
 import keras
 import numpy as np
@@ -11,10 +12,19 @@ from numpy.typing import NDArray
 
 from ...core.atomic import arriving
 from ...core.errors import EnsembleError, shown
+from ...ensemble.onnx_file import check_size, need_onnx, run_onnx
 from ...ensemble.structure import leaves
+from ...snapshots.file import count_bytes
 from .ensemble import SnapshotEnsemble
 
-FORMATS: Final = ("keras", "savedmodel")
+FORMATS: Final = ("keras", "onnx", "savedmodel")
+
+# By which Keras writes ONNX, on each backend where that is by a package that is kept up.
+_WRITERS: Final[dict[str, Literal["onnxscript", "tf2onnx"]]] = {
+    "torch": "onnxscript",
+    "tensorflow": "tf2onnx",
+}
+_BACKENDS: Final = {"savedmodel": ("tensorflow",), "onnx": tuple(_WRITERS)}
 
 
 def export_ensemble(
@@ -31,13 +41,17 @@ def export_ensemble(
 
     Args:
         ensemble: one that has predicted.
-        path: the file, which must end in .keras, or the folder of the SavedModel.
-        format: "keras", which Keras loads where `cosanneal.adapters.keras` was imported, or
-            "savedmodel", on Keras' backend TensorFlow.
+        path: the file, which of Keras' own must end in .keras, or the folder of the SavedModel.
+        format: "keras", which Keras loads where `cosanneal.adapters.keras` was imported;
+            "savedmodel", on Keras' backend TensorFlow; or "onnx", for ONNX Runtime and others, of
+            at most 2 GB, on Keras' backends torch, which needs the packages onnx and
+            onnxscript, and TensorFlow, which needs onnx and tf2onnx.
 
     Raises:
         EnsembleError: no such format, or not on this backend; another ending; a folder that
-            is there; or as `as_model`.
+            is there; weights that are too large; a model that the exporter refuses; or as
+            `as_model`.
+        MissingExtraError: a package is not installed.
 
     Example:
         >>> import os, tempfile
@@ -59,16 +73,46 @@ def export_ensemble(
         True
     """
     _check_format(format)
+    _check_backend(format)
     if format == "keras" and not os.fspath(path).endswith(".keras"):
         raise EnsembleError(
             f"The file must end in .keras, for format 'keras'. Received: {shown(os.fspath(path))}"
         )
+    if format == "onnx":
+        need_onnx(_WRITERS[keras.backend.backend()])
     model = ensemble.as_model()
+    if format == "onnx":
+        sizes = (count_bytes(tuple(each.shape), each.dtype) for each in model.variables)
+        check_size(sum(sizes), "keras")
     with arriving(path, error=EnsembleError) as made:
         if format == "keras":
             model.save(made)
-        else:
+        elif format == "savedmodel":
             model.export(os.fspath(made), verbose=False)
+        else:
+            _export_onnx(model, os.fspath(made))
+
+
+def _export_onnx(model: keras.Model, path: str) -> None:
+    # Without it Keras asks for a call, from which it would take one size of a batch.
+    signature = [keras.tree.map_structure(_spec_of, model.input)]
+    try:
+        with warnings.catch_warnings():
+            # Of the exporters, about what they use of their frameworks.
+            warnings.simplefilter("ignore")
+            model.export(path, format="onnx", verbose=False, input_signature=signature)
+    except (OSError, EnsembleError):
+        raise
+    except Exception as error:
+        first, *_ = (str(error).strip() or type(error).__name__).splitlines()
+        raise EnsembleError(
+            "The model must be one that Keras' exporter takes, to be written as onnx. Received: "
+            f"one that it refuses: {type(error).__name__}: {first}"
+        ) from error
+
+
+def _spec_of(tensor: Any) -> keras.InputSpec:
+    return keras.InputSpec(dtype=tensor.dtype, shape=tensor.shape, name=tensor.name)
 
 
 def run_export(
@@ -88,9 +132,14 @@ def run_export(
         The outputs, in the order of the ensemble's, as arrays of numpy.
 
     Raises:
-        EnsembleError: no such format, or not on this backend.
+        EnsembleError: no such format, or a SavedModel on another backend; or of ONNX another
+            number of inputs than the file takes.
+        MissingExtraError: ONNX Runtime is not installed.
     """
     _check_format(format)
+    if format == "onnx":
+        return run_onnx(path, [x])
+    _check_backend(format)
     if format == "keras":
         found = keras.saving.load_model(path).predict(x, verbose=0)
     else:
@@ -103,11 +152,17 @@ def run_export(
 def _check_format(format: object) -> None:  # noqa: A002
     if format not in FORMATS:
         raise EnsembleError(
-            f"Argument `format` must be 'keras' or 'savedmodel'. Received: format={shown(format)}"
+            "Argument `format` must be 'keras', 'onnx' or 'savedmodel'. "
+            f"Received: format={shown(format)}"
         )
-    if format == "savedmodel" and keras.backend.backend() != "tensorflow":
+
+
+def _check_backend(format: str) -> None:  # noqa: A002
+    """Refuse a format that the backend does not write."""
+    known, own = _BACKENDS.get(format), keras.backend.backend()
+    if known is not None and own not in known:
+        what = "A SavedModel" if format == "savedmodel" else "A file of ONNX"
         raise EnsembleError(
-            "A SavedModel must be written and run on Keras' backend TensorFlow. Received: "
-            f"{keras.backend.backend()}; set KERAS_BACKEND=tensorflow, which takes the same "
-            "snapshots"
+            f"{what} must be made on Keras' backend {' or '.join(known)}. Received: {own}; set "
+            f"KERAS_BACKEND={known[0]}, which takes the same snapshots"
         )

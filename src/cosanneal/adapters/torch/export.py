@@ -12,17 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ...core.atomic import arriving
-from ...core.errors import EnsembleError, MissingExtraError, shown
-from ...ensemble.arrays import as_numpy
+from ...core.errors import EnsembleError, shown
+from ...ensemble.onnx_file import check_size, need_onnx, run_onnx
 from ...ensemble.structure import leaves
 from .ensemble import SnapshotEnsemble
 
 FORMATS: Final = ("onnx", "pt2")
-
-# What protobuf holds in one message, with some room for the graph.
-_MOST_ONNX_BYTES: Final = 2**31 - 2**24
-
-_FLOATS: Final = {"tensor(float16)": "f2", "tensor(float)": "f4", "tensor(double)": "f8"}
 
 
 def export_ensemble(
@@ -75,8 +70,9 @@ def export_ensemble(
     dynamic = tuple({0: samples} for _ in batch)
     with arriving(path, error=EnsembleError) as file:
         if format == "onnx":
-            _need_onnx()
-            _check_size(module)
+            need_onnx("onnxscript")
+            held = (*module.parameters(), *module.buffers())
+            check_size(sum(each.nbytes for each in held), "pt2")
         try:
             with warnings.catch_warnings():
                 # Of torch's own exporter, about what it uses of torch.
@@ -128,26 +124,7 @@ def run_export(
     """
     _check_format(format)
     if format == "onnx":
-        try:
-            import onnxruntime
-        except ModuleNotFoundError as error:
-            raise MissingExtraError.for_extra(
-                "onnx", package="onnxruntime", needed_by="Running ONNX"
-            ) from error
-        session = onnxruntime.InferenceSession(os.fspath(path), providers=["CPUExecutionProvider"])
-        taken, given = session.get_inputs(), _arguments(x)
-        if len(taken) != len(given):
-            names = ", ".join(repr(each.name) for each in taken)
-            raise EnsembleError(
-                f"Argument `x` must be what the file takes: {names}. Received: {len(given)} arrays"
-            )
-        fed = {}
-        for each, argument in zip(taken, given, strict=True):
-            array = as_numpy(argument)
-            if np.issubdtype(array.dtype, np.floating):
-                array = array.astype(_FLOATS.get(each.type, array.dtype))
-            fed[each.name] = np.ascontiguousarray(array)
-        return [*session.run(None, fed)]
+        return run_onnx(path, _arguments(x))
     program = torch.export.load(path)
     module = program.module()
     with torch.no_grad():
@@ -194,27 +171,6 @@ def _check_format(format: object) -> None:  # noqa: A002
     if format not in FORMATS:
         raise EnsembleError(
             f"Argument `format` must be 'onnx' or 'pt2'. Received: format={shown(format)}"
-        )
-
-
-def _need_onnx() -> None:
-    try:
-        import onnx  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ModuleNotFoundError as error:
-        if error.name not in ("onnx", "onnxscript"):
-            raise
-        raise MissingExtraError.for_extra(
-            "onnx", package=error.name, needed_by="Writing ONNX"
-        ) from error
-
-
-def _check_size(module: nn.Module) -> None:
-    size = sum(each.nbytes for each in (*module.parameters(), *module.buffers()))
-    if size > _MOST_ONNX_BYTES:
-        raise EnsembleError(
-            f"The members' weights must be at most {_MOST_ONNX_BYTES} bytes for one file of ONNX. "
-            f"Received: {size} bytes; write format 'pt2'"
         )
 
 
