@@ -39,6 +39,10 @@ _NAMES: Final[Mapping[str, str]] = {code: name for name, (code, _) in DTYPES.ite
 # Small enough to be hashed and copied where the processor has it at hand.
 _CHUNK_BYTES: Final = 1 << 20
 
+# Of what is in memory and only digested: threads that come back so seldom do not wait for each
+# other. Of 100 MB by two, 4.4 ms at best in place of 5.3.
+_MAPPED_BYTES: Final = 1 << 24
+
 # Less than this is digested before threads have started.
 _MUCH_BYTES: Final = 1 << 24
 _MOST_THREADS: Final = 8
@@ -261,9 +265,10 @@ class SnapshotReader(Mapping[str, NDArray[Any]]):
         """
         reporting = threading.Lock()
         read = self._fastest()
+        size = _CHUNK_BYTES if read == self._read_at else _MAPPED_BYTES
 
         def check(name: str) -> None:
-            for piece in self._pieces(name, _CHUNK_BYTES, read, verify=True):
+            for piece in self._pieces(name, size, read, verify=True):
                 if progress is not None:
                     with reporting:
                         progress(len(piece))
