@@ -267,10 +267,10 @@ def loading(model: nn.Module, rounds: int, folder: Path) -> dict[str, list[float
 def measure(
     sizes: Sequence[int] = SIZES, rounds: int | None = None, folder: Path | None = None
 ) -> Iterator[Figure]:
-    """Snapshots of every size; few rounds where one takes many seconds."""
+    """Snapshots of every size, in as many rounds: a disk that is shared takes its own time."""
     for size in sizes:
         with tempfile.TemporaryDirectory(dir=folder) as own:
-            yield from costs(size, rounds or (9 if size <= 100 else 3), Path(own))
+            yield from costs(size, rounds or 9, Path(own))
 
 
 def train(seconds: float, folder: Path) -> Figure:
