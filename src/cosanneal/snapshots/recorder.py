@@ -410,7 +410,8 @@ class Recorder:
 
     def _take(self, cycle: Cycle, metrics: Metrics) -> None:
         # What went wrong before is said where all meet, once this snapshot is taken.
-        says = self._ranks.writes or self._copies.in_parts is not None
+        in_parts = self._copies.in_parts is not None
+        says = self._ranks.writes and not in_parts
         values, tokens, earlier = self._ranks.agreed_and_told(
             partial(self._check, metrics),
             self._notices.say if says else _nothing,
@@ -429,8 +430,10 @@ class Recorder:
         try:
             if earlier is not None:
                 raise earlier
-            if not (self._ranks.alone or self._writer.background):
-                self._say(self._ranks)  # of this one, which was written at once
+            # Of this one, which was written at once; or where each has its own to say, and by now,
+            # with room for another copy, knows of it: once, and not in two steps.
+            if not self._ranks.alone and (in_parts or not self._writer.background):
+                self._say(self._ranks)
         finally:
             # Last: a writer at work would take the processor from those that meet.
             if submit is not None:
