@@ -18,6 +18,8 @@ from tests.shared.cards import predictions_of
 
 call, error_of = Command("export").call, Command("export").error_of
 
+OLD = keras.__version__.startswith("3.7.")  # which writes no ONNX
+
 BUILD = """
 import keras
 def build():
@@ -46,9 +48,10 @@ def recorded() -> keras.Model:
 
 
 def formats_here() -> list[str]:
-    """What is written on this backend."""
+    """What is written on this backend, by this release of Keras."""
     others = {"tensorflow": ["savedmodel", "onnx"], "torch": ["onnx"]}
-    return ["keras", *others.get(keras.backend.backend(), [])]
+    found = ["keras", *others.get(keras.backend.backend(), [])]
+    return [each for each in found if each != "onnx" or not OLD]
 
 
 def samples(count: int) -> np.ndarray:
@@ -66,7 +69,8 @@ def test_what_is_written_gives_what_the_ensemble_gives() -> None:
         assert "set KERAS_BACKEND=tensorflow" in message
     if "onnx" not in formats:
         message = error_of(*given, "--format", "onnx", "-o", "e.onnx")
-        assert "on Keras' backend torch or tensorflow. Received: jax; set KERAS_BACKEND=" in message
+        wanted = "on Keras' backend torch or tensorflow. Received: jax; set KERAS_BACKEND="
+        assert (wanted if keras.backend.backend() == "jax" else "by Keras 3.8 or newer") in message
     for name in formats:
         result = call(*given, "--format", name, "-o", f"e.{name}")
         assert result.exit_code == 0, result.stderr

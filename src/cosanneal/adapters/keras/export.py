@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import warnings
 from typing import Any, Final, Literal
@@ -158,11 +159,19 @@ def _check_format(format: object) -> None:  # noqa: A002
 
 
 def _check_backend(format: str) -> None:  # noqa: A002
-    """Refuse a format that the backend does not write."""
+    """Refuse a format that the backend, or this release of Keras, has not."""
     known, own = _BACKENDS.get(format), keras.backend.backend()
     if known is not None and own not in known:
-        what = "A SavedModel" if format == "savedmodel" else "A file of ONNX"
+        what = "A file of ONNX must be written"
+        if format == "savedmodel":
+            what = "A SavedModel must be written and run"
         raise EnsembleError(
-            f"{what} must be made on Keras' backend {' or '.join(known)}. Received: {own}; set "
+            f"{what} on Keras' backend {' or '.join(known)}. Received: {own}; set "
             f"KERAS_BACKEND={known[0]}, which takes the same snapshots"
+        )
+    takes = inspect.signature(keras.Model.export).parameters
+    if format == "onnx" and "input_signature" not in takes:
+        raise EnsembleError(
+            "A file of ONNX must be written by Keras 3.8 or newer. "
+            f"Received: {keras.__version__}; update Keras"
         )
