@@ -433,7 +433,7 @@ def _choice_file(folder: str, choice: Path | None) -> Beside | None:
     if url_of(folder) is not None:
         own = SnapshotStore(folder).beside(CHOICE_NAME)
     else:
-        own = Beside(local_path(folder) / CHOICE_NAME)
+        own = Beside(local_path(folder) / CHOICE_NAME)  # named as the user names it
     return own if own.exists() else None
 
 
