@@ -11,7 +11,8 @@ import torch
 
 from cosanneal.adapters.torch import CyclicCosineLR, SnapshotEnsemble, SnapshotRecorder
 from cosanneal.snapshots import SnapshotStore
-from tests.shared.deepspeed_resumed import CASES, SCHEDULE, network
+from tests.shared.deepspeed_resumed import CASES, network
+from tests.shared.deepspeed_run import SCHEDULE
 from tests.shared.processes import ROOT, outputs, started
 from tests.shared.ranked_run import batch, held_out
 

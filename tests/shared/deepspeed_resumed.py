@@ -21,11 +21,11 @@ import torch.distributed as dist
 from deepspeed.accelerator import get_accelerator
 from torch import nn
 
-import cosanneal as ca
 from cosanneal.adapters.torch import CyclicCosineLR, SnapshotRecorder
+from tests.shared.deepspeed_run import SCHEDULE
+from tests.shared.deepspeed_run import engine_of as made
 from tests.shared.ranked_run import batch, plain_model
 
-SCHEDULE = ca.CyclicCosine(0.1, total_steps=12, num_cycles=3)
 OVERFLOWS = (2, 5, 6)  # of fp16, the calls of the engine whose losses are infinite
 
 _HALF = {"fp16": {"enabled": True, "initial_scale_power": 4}}
@@ -57,26 +57,13 @@ def network() -> nn.Module:
 
 def engine_of(stage: int, **config: Any) -> Any:
     """An engine that steps its scheduler by itself."""
-    model = network()
-    trained = [each for each in model.parameters() if each.requires_grad]
-    zero = {
-        "stage": stage,
-        "stage3_param_persistence_threshold": 0,
-        "stage3_gather_16bit_weights_on_model_save": True,
-    }
-    zero |= config.pop("zero", {})
-    engine, *_ = deepspeed.initialize(
-        model=model,
-        optimizer=torch.optim.SGD(trained, lr=0.1, momentum=0.9),
-        lr_scheduler=lambda optimizer: CyclicCosineLR(optimizer, SCHEDULE),
-        config={
-            "train_micro_batch_size_per_gpu": 8,
-            "zero_optimization": zero,
-            "zero_allow_untested_optimizer": True,
-            "gradient_clipping": 0.0,
-            "steps_per_print": 10**9,
-        }
-        | config,
+    zero = {"stage3_gather_16bit_weights_on_model_save": True} | config.pop("zero", {})
+    engine, _ = made(
+        stage,
+        lambda optimizer: CyclicCosineLR(optimizer, SCHEDULE),
+        model=network(),
+        zero=zero,
+        **config,
     )
     return engine
 

@@ -29,13 +29,14 @@ def network() -> nn.Module:
     return model
 
 
-def engine_of(stage: int, lr_scheduler: Any = None, **config: Any) -> tuple[Any, Any]:
+def engine_of(
+    stage: int, lr_scheduler: Any = None, *, model: nn.Module | None = None, **config: Any
+) -> tuple[Any, Any]:
     """An engine, and the optimizer that it was given; no tensor of ZeRO-3 is too small to part."""
-    model = network()
+    model = network() if model is None else model
     trained = [each for each in model.parameters() if each.requires_grad]
     optimizer = torch.optim.SGD(trained, lr=0.1, momentum=0.9)
-    zero = {"stage": stage, "stage3_param_persistence_threshold": config.pop("whole", 0)}
-    zero |= {"sub_group_size": config.pop("sub_group_size", 10**9)}
+    zero = {"stage": stage, "stage3_param_persistence_threshold": 0} | config.pop("zero", {})
     engine, *_ = deepspeed.initialize(
         model=model,
         optimizer=optimizer,
@@ -127,8 +128,10 @@ def main() -> None:
     join: Any = deepspeed.init_distributed
     join("gloo", verbose=False)
     said = {f"stage-{stage}": train(work / f"stage-{stage}", stage, "loop") for stage in STAGES}
-    said["whole"] = train(work / "whole", 3, "loop", whole=20)
-    said["groups"] = train(work / "groups", 3, "loop", sub_group_size=10)
+    said["whole"] = train(
+        work / "whole", 3, "loop", zero={"stage3_param_persistence_threshold": 20}
+    )
+    said["groups"] = train(work / "groups", 3, "loop", zero={"sub_group_size": 10})
     said["part"] = train(work / "part", 3, "part")
     for stage in (1, 3):
         name = f"engine-{stage}"

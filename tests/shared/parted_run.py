@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from cosanneal.adapters.torch.capture import ModuleCapture
 from tests.shared.ranked_run import spread
+from tests.shared.sharded_run import said
 
 # Widths of the layers. No number of processes divides the second's; of the last, few have any.
 WIDTHS = ((8, 8, 8), (5, 7, 3), (3, 2, 1))
@@ -102,15 +102,6 @@ def looked(model: nn.Module) -> dict[str, Any]:
     bytes_of = [sum(data.nbytes for data, _ in each.values()) for _, each in everyones]
     numbers = [number for number, _ in everyones]
     return {"wrong": wrong, "bytes": bytes_of, "numbers": numbers, "number": parts.number}
-
-
-def said(do: Callable[[], Any]) -> str:
-    """The error that something is refused by."""
-    try:
-        do()
-    except Exception as error:
-        return f"{type(error).__name__}: {error}"
-    return "none"
 
 
 def refused() -> dict[str, str]:
