@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import math
 import os
 import sys
 import threading
+import time
 import tracemalloc
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+import safetensors
 import torch
 from xxhash import xxh3_128
 
@@ -104,10 +110,12 @@ def test_much_is_verified_by_several_threads_to_the_same_end(
     def note(count: int) -> None:
         seen.append(count)
         threads.add(threading.get_ident())
+        time.sleep(0.001)  # in which others go on
 
+    monkeypatch.setattr("os.cpu_count", lambda: 3)
     snapshot.verify(note)
     assert sum(seen) == 24_000_000
-    assert threading.get_ident() not in threads
+    assert len(threads) > 1
     content = bytearray(snapshot.path.read_bytes())
     for name, array in arrays.items():
         place = content.index(array.tobytes()[:64]) + 2_999_999
@@ -117,6 +125,8 @@ def test_much_is_verified_by_several_threads_to_the_same_end(
             snapshot.verify()
         with pytest.raises(ca.SnapshotError, match=rf"'{name}' does not match its digest"):
             snapshot.load()
+        with pytest.raises(ca.SnapshotError, match=rf"'{name}' does not match its digest"):
+            snapshot.load(framework="pt")
         content[place] ^= 1
     snapshot.path.write_bytes(content)
     assert all(np.array_equal(each, arrays[name]) for name, each in snapshot.load().items())
@@ -142,6 +152,39 @@ def test_what_the_disk_must_be_asked_for_is_read_and_else_nothing(
             else:
                 with pytest.raises(ca.SnapshotError, match="could not be read: Input/output err"):
                     read()
+
+
+def test_what_is_handed_out_is_what_was_verified(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cosanneal.snapshots.reader.is_cached", lambda *_: True)
+    arrays = {
+        "wide": np.arange(3_000_000.0),
+        "narrow": np.arange(200, dtype=np.uint8),
+        "scalar": np.array(2.5, np.float32),
+        "empty": np.zeros((0, 3), np.float16),
+    }
+    snapshot = write(SnapshotStore(tmp_path), arrays=arrays)
+    safe_open, changed = safetensors.safe_open, ""
+
+    def other(name: str, tensor: torch.Tensor) -> torch.Tensor:
+        tensor = tensor.clone()
+        if name == changed:
+            tensor.view(-1)[-1] += 1
+        return tensor
+
+    @contextlib.contextmanager
+    def opened(*given: Any, **named: Any) -> Iterator[Any]:
+        with safe_open(*given, **named) as file:
+            yield SimpleNamespace(get_tensor=lambda name: other(name, file.get_tensor(name)))
+
+    monkeypatch.setattr("safetensors.safe_open", opened)
+    for name, value in snapshot.load(framework="pt").items():
+        assert np.array_equal(value.numpy(), arrays[name])
+        assert value.shape == arrays[name].shape
+    for changed in ("wide", "narrow", "scalar"):
+        with pytest.raises(ca.SnapshotError, match=rf"'{changed}' does not match its digest"):
+            snapshot.load(framework="pt")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc")
