@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import threading
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import cosanneal as ca
+from cosanneal.snapshots import SnapshotStore
+from cosanneal.snapshots.capture import EachStep
 from cosanneal.snapshots.ranks import ALONE, Ranks
-from tests.shared.ranks import together
+from cosanneal.snapshots.recorder import Recorder
+from tests.shared.ranks import Threads, together
+from tests.shared.recording import EVERY_STEP, ArrayCapture, filled
 
 
 def test_rank_0_alone_does_what_is_told() -> None:
@@ -108,3 +115,50 @@ def test_an_earlier_error_of_one_comes_in_the_same_message(
         assert str(earlier).startswith("the disk is full")
         assert str(earlier).endswith(f"(in the process of rank {telling})") == (rank != telling)
     assert ALONE.agreed_and_told(lambda: 3, tell, lambda made: made + 1) == (3, [4], None)
+
+
+def test_a_snapshot_takes_one_meeting_in_which_all_gather_whoever_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gathering = threading.Barrier(3)
+    meetings = 0
+    meet = Threads.everyones
+
+    class Gathered(ArrayCapture):
+        def tensors(self, *given: Any, **named: Any) -> Any:
+            gathering.wait(10)  # as one would for ever, if another did not come
+            return super().tensors(*given, **named)
+
+    def counted(link: Threads, message: str) -> list[str]:
+        nonlocal meetings
+        meetings += link.rank == 0
+        return meet(link, message)
+
+    monkeypatch.setattr(Threads, "everyones", counted)
+
+    def record(ranks: Ranks, rank: int) -> list[Any]:
+        capture, found = Gathered(), []
+        with Recorder(tmp_path, EVERY_STEP, capture, EachStep(), ranks=ranks) as recorder:
+            for step in range(5):
+                capture.weights = filled(step)
+                before = meetings
+                metrics: Any = partial(dict, loss={1} if step == rank else step)
+                try:
+                    taken: Any = recorder.look(metrics)
+                except ca.SnapshotError as error:
+                    taken = str(error)
+                found.append(taken)
+                if step == 4 and not rank:
+                    assert meetings == before + 1
+        return [*found, recorder.statistics.taken]
+
+    for rank, found in enumerate(together(record)):
+        assert isinstance(found, list), found
+        *wrong, fourth, fifth, number = found
+        assert number == 2
+        assert fourth
+        assert fifth
+        for step, text in enumerate(wrong):
+            assert "Argument `metrics` must be" in text
+            assert text.endswith(f"(in the process of rank {step})") == (step != rank)
+    assert [each.step for each in SnapshotStore(tmp_path).list()] == [4, 5]

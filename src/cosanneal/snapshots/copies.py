@@ -69,32 +69,54 @@ class Copies:
         if self.in_parts is not None:
             see_one_folder(self.ranks, self.store.folder)
 
-    def token(self) -> str | None:
-        """What a process says of the snapshot to come, where rank 0's is taken."""
-        return None if self.in_parts is None else new_token()
-
     def take(
-        self, cycle: Cycle, at: Standing, metrics: Mapping[str, Any], token: str | None
-    ) -> Callable[[], None] | None:
+        self,
+        cycle: Cycle,
+        at: Standing,
+        check: Callable[[], Mapping[str, Any]],
+        tell: Callable[[], object],
+    ) -> tuple[Callable[[], None] | None, Exception | None]:
         """Copy the weights, in all processes at the same time.
 
         Args:
             cycle: the snapshot's.
             at: where the run stands.
-            metrics: the user's own.
-            token: rank 0's.
+            check: gives the user's own metrics, or raises what is wrong with them.
+            tell: raises what is to be said of earlier snapshots.
 
         Returns:
-            What has the copy written, if that is not done yet; None where another process writes.
+            What has the copy written, if that is not done yet, or None where another process
+            writes; and what all are to raise of the earlier ones, or None.
 
         Raises:
-            SnapshotError: the weights cannot be recorded; in all of them.
+            SnapshotError: the weights or the metrics cannot be recorded; in all of them.
         """
-        if self.in_parts is None or token is None:
-            return self.ranks.agreed(partial(self._copied, cycle, at, metrics))
+        if self.in_parts is None:
+            # One meeting, at its end: each costs more than a copy of some megabytes.
+            submit, _, earlier = self.ranks.agreed_and_told(
+                partial(self._copied, cycle, at, check), tell, _nothing_said
+            )
+            return submit, earlier
+        metrics, tokens, earlier = self.ranks.agreed_and_told(check, tell, _a_token)
+        try:
+            return self._in_parts(self.in_parts, cycle, at, metrics, tokens[0]), earlier
+        except Exception as error:
+            if earlier is not None:
+                error.add_note(str(earlier))
+            raise
+
+    def _in_parts(
+        self,
+        capture: PartedCapture,
+        cycle: Cycle,
+        at: Standing,
+        metrics: Mapping[str, Any],
+        token: str,
+    ) -> Callable[[], None]:
+        """A copy of what each process writes, under the token of rank 0."""
         path = self.store.folder / snapshot_name(cycle.index, at.updates)
         (buffers, share, _), said = self.ranks.said(
-            partial(self._shared, self.in_parts, partial(Share, path, token), at),
+            partial(self._shared, capture, partial(Share, path, token), at),
             lambda made: summary(made[2]),
         )
         agree(said)
@@ -110,9 +132,19 @@ class Copies:
             self.statistics.failed = self.statistics.taken - self.statistics.durable
 
     def _copied(
-        self, cycle: Cycle, at: Standing, metrics: Mapping[str, Any]
+        self, cycle: Cycle, at: Standing, check: Callable[[], Mapping[str, Any]]
     ) -> Callable[[], None] | None:
+        metrics: Mapping[str, Any] = {}
+        failure: Exception | None = None
+        try:
+            metrics = check()
+        except Exception as error:
+            if self.ranks.alone:
+                raise
+            failure = error  # once the weights are gathered: the others wait there for this one
         rest, weights = self.part.rest(), self.part.tensors()
+        if failure is not None:
+            raise failure
         if not self.ranks.writes:
             return None
         buffers = self._free_buffers()
@@ -190,3 +222,12 @@ class Copies:
 
 def _nothing() -> None:
     """What is left to do of a snapshot that was written at once."""
+
+
+def _nothing_said(_: object) -> None:
+    """What a process says of its copy."""
+
+
+def _a_token(_: object) -> str:
+    """What a process says of a snapshot in parts to come; rank 0's is taken."""
+    return new_token()

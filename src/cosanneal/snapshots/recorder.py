@@ -412,18 +412,18 @@ class Recorder:
         # What went wrong before is said where all meet, once this snapshot is taken.
         in_parts = self._copies.in_parts is not None
         says = self._ranks.writes and not in_parts
-        values, tokens, earlier = self._ranks.agreed_and_told(
-            partial(self._check, metrics),
-            self._notices.say if says else _nothing,
-            lambda _: self._copies.token(),
-        )
         began = time.perf_counter()
-        try:
-            submit = self._copies.take(cycle, self._standing, values, tokens[0])
-        except Exception as error:
-            if earlier is not None:
-                error.add_note(str(earlier))
-            raise
+
+        def check() -> dict[str, Any]:
+            nonlocal began
+            try:
+                return self._check(metrics)
+            finally:
+                began = time.perf_counter()  # the user's own time is not the recorder's
+
+        submit, earlier = self._copies.take(
+            cycle, self._standing, check, self._notices.say if says else _nothing
+        )
         self._taken_at = self._standing.updates
         if submit is None:
             self._statistics.taken += 1
