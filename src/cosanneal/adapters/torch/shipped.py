@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,8 @@ from ...ensemble.model import Forward
 from ...ensemble.structure import map_leaves
 from .model import TorchModel, copied
 from .working import WorkingCopy, slots_of
+
+_WIDE: Final = frozenset({torch.float32, torch.float64})
 
 
 class EnsembleModule(nn.Module):
@@ -72,7 +74,8 @@ class EnsembleModule(nn.Module):
         combination, operations = self.combination, self._operations
         if self._stacked is None:
             picked = [
-                combination.pick(member(args, kwargs), operations.is_array)
+                # Not called as a module, which takes as long as an operation.
+                combination.pick(member.forward(args, kwargs), operations.is_array)
                 for member in self.members
             ]
         else:
@@ -267,6 +270,8 @@ class _Tensors:
 
     def widen(self, array: Tensor) -> Tensor:
         """A tensor in its own dtype, but at least float32; integers in float64, as numpy has it."""
+        if array.dtype in _WIDE:  # the usual ones, at once
+            return array
         exact = not (array.is_floating_point() or array.is_complex())
         least = torch.float64 if exact else torch.float32
         return array.to(torch.promote_types(array.dtype, least))

@@ -32,6 +32,8 @@ class Rule:
 
     def part(self, wide: Any, axis: int | None) -> Any:
         """What of a prediction is summed, with its classes along an axis."""
+        if self.pooling == "probabilities" and self.inputs == "logits":  # the usual, at once
+            return probabilities_of(wide, axis)
         xp = namespace(wide)
         if self.pooling == "vote":
             if axis is not None:
@@ -41,8 +43,6 @@ class Rule:
             half = {"probabilities": 0.5, "logits": 0.0, "log-probabilities": -math.log(2)}
             return (xp.sign(wide - half[self.inputs]) + 1) / 2
         if self.pooling == "probabilities":
-            if self.inputs == "logits":
-                return probabilities_of(wide, axis)
             return xp.exp(wide) if self.inputs == "log-probabilities" else wide
         if self.pooling == "log-probabilities":
             if self.inputs == "logits":
