@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -201,6 +202,42 @@ def test_rank_0_does_not_wait_for_ever_for_a_part(
     assert "of its 3 parts, 1 did not come within 0.05 seconds, such as 2" in str(found[0])
     assert "(in the process of rank 0)" in str(found[1])
     assert files(tmp_path) == set()
+
+
+@pytest.mark.parametrize("alive", [False, True])
+def test_of_a_run_that_broke_off_a_process_without_a_sign_of_life_is_not_waited_for_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alive: bool
+) -> None:
+    monkeypatch.setattr(assembly, "QUIET_SECONDS", 1.0)
+    broken = threading.Event()
+
+    def lose(path: Path, *rest: Any) -> None:
+        if "part-0002" not in path.name:
+            write_file(path, *rest)
+        elif alive:  # longer than may be without a sign
+            temporary = path.with_name(f".{path.name}.0123abcd.tmp")
+            assert broken.wait(10)
+            for turn in range(15):
+                temporary.write_bytes(bytes(turn))
+                time.sleep(0.1)
+            temporary.unlink()
+            write_file(path, *rest)
+
+    def stop(*_: Any) -> None:
+        broken.set()
+        raise KeyError("loss")
+
+    monkeypatch.setattr(assembly, "write_file", lose)
+    began = time.monotonic()
+    found = recorded(tmp_path, [filled(1)], {"w": [(400, 700)]}, look=stop)
+    assert 1.0 < time.monotonic() - began < 20
+    assert [type(each) for each in found] == [KeyError] * 3
+    assert [each.step for each in SnapshotStore(tmp_path).list()] == [1] * alive
+    notes = "".join(getattr(found[0], "__notes__", []))
+    assert (
+        "1 did not come within 1 seconds after the run broke off, such as 2" in notes
+    ) != alive
+    assert len(files(tmp_path)) == 4 * alive
 
 
 def test_parts_of_which_processes_say_different_things_are_refused_by_all(tmp_path: Path) -> None:

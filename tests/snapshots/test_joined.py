@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ def write(
     path = folder / snapshot_name(0, step)
     share = Share(path, token, Parts(number, layout, pieces), HostBuffers())
     share.write()
-    index, lost = share.gather()
+    index, lost = share.gather(threading.Event())
     return SnapshotStore(folder).write(
         {},
         cycle=0,
@@ -290,7 +291,7 @@ def test_pieces_that_do_not_belong_there_are_refused(tmp_path: Path) -> None:
         share = Share(path, TOKEN, Parts(1, layout, {0: {name: Piece(data, start)}}), HostBuffers())
         share.write()
         with pytest.raises(ca.SnapshotError, match=message):
-            share.gather()
+            share.gather(threading.Event())
 
 
 def test_every_dtype_is_joined_in_torch(tmp_path: Path) -> None:
@@ -314,7 +315,7 @@ def test_every_dtype_is_joined_in_torch(tmp_path: Path) -> None:
     path = tmp_path / snapshot_name(0, 1)
     share = Share(path, TOKEN, Parts(3, layout, pieces), Passed())
     share.write()
-    found, lost = share.gather()
+    found, lost = share.gather(threading.Event())
     snapshot = SnapshotStore(tmp_path).write(
         {},
         cycle=0,

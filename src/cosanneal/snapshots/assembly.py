@@ -10,9 +10,10 @@ import contextlib
 import json
 import os
 import secrets
+import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +25,7 @@ from .capture import Capture, HostBuffers, PartedCapture, Parts
 from .file import Layout, TensorBytes, check_tensor, write_file
 from .finite import all_finite, is_meant
 from .joined import Joined
-from .names import note_name, of_writing, part_name, probe_name
+from .names import is_leftover, note_name, of_writing, part_name, probe_name
 from .part import Which
 from .pieces import Index, checked_part, part_metadata
 from .ranks import Ranks
@@ -33,6 +34,9 @@ from .store import Snapshot, SnapshotStore
 
 # How long rank 0 waits for the others' parts once its own are written.
 PARTS_SECONDS: Final = 600.0
+# How long it waits on without a sign of life, once the run broke off: a process may be gone. A
+# client of NFS hears within 60 seconds that another writes to a file.
+QUIET_SECONDS: Final = 90.0
 # How long a process looks for the file by which all see that they have one folder.
 PROBE_SECONDS: Final = 20.0
 _SHORTEST: Final = 0.005  # seconds between two looks into the folder; then longer, up to
@@ -221,8 +225,11 @@ class Share:
                 note.write_text(text[:_MOST_TEXT], encoding="utf-8", errors="replace")
                 break
 
-    def gather(self) -> tuple[Index, str | None]:
+    def gather(self, broken: threading.Event) -> tuple[Index, str | None]:
         """Wait for the parts of all, and see that they are right.
+
+        Args:
+            broken: is set when the run broke off.
 
         Returns:
             What the index is to say, and the first tensor that is not finite.
@@ -230,7 +237,7 @@ class Share:
         Raises:
             SnapshotError: a part does not come, or is not what it must be.
         """
-        self._wait()
+        self._wait(broken)
         paths = [self._file(part) for part in range(self._number)]
         with contextlib.ExitStack() as stack:
             readers: list[SnapshotReader] = []
@@ -264,9 +271,11 @@ class Share:
         name = part_name(self._path.name, part, self._number, self._token)
         return self._path.with_name(name)
 
-    def _wait(self) -> None:
+    def _wait(self, broken: threading.Event) -> None:
         missing = {self._file(part).name: part for part in range(self._number)}
-        ends, pause = time.monotonic() + PARTS_SECONDS, _SHORTEST
+        began = changed = time.monotonic()
+        seen: set[tuple[str, int, int]] | None = None
+        pause = _SHORTEST
         while True:
             there = _listed(self._path.parent)
             for name, part in missing.items():
@@ -275,12 +284,19 @@ class Share:
             missing = {name: part for name, part in missing.items() if name not in there}
             if not missing:
                 return
-            if time.monotonic() > ends:
+            now = time.monotonic()
+            if broken.is_set() and seen != (seen := _being_written(self._path.parent, missing)):
+                changed = now
+            waited, most = now - began, PARTS_SECONDS
+            if seen is not None and now - changed > QUIET_SECONDS:
+                waited, most = now - changed, QUIET_SECONDS
+            if waited > most:
                 few = ", ".join(str(part + 1) for part in [*missing.values()][:8])
+                after = " after the run broke off" if most == QUIET_SECONDS else ""
                 raise SnapshotError(
                     f"{self._path} could not be written: of its {plural(self._number, 'part')}, "
-                    f"{len(missing)} did not come within {PARTS_SECONDS:g} seconds, such as "
-                    f"{few}. See that every process runs on; the snapshots before it are untouched"
+                    f"{len(missing)} did not come within {most:g} seconds{after}, such as {few}. "
+                    "See that every process runs on; the snapshots before it are untouched"
                 )
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST)
@@ -298,7 +314,10 @@ class Share:
 
 
 def made_whole(
-    share: Share, make: Callable[..., Snapshot], failed: deque[Share]
+    share: Share,
+    make: Callable[..., Snapshot],
+    failed: deque[Share],
+    broken: threading.Event,
 ) -> tuple[Snapshot, str | None]:
     """Write rank 0's share, and the index when the others have written theirs.
 
@@ -306,6 +325,7 @@ def made_whole(
         share: rank 0's.
         make: makes the snapshot, of an index and the name of a tensor that is not finite.
         failed: earlier ones, of which late parts may have come since.
+        broken: is set when the run broke off.
 
     Returns:
         The snapshot, and that tensor.
@@ -317,7 +337,7 @@ def made_whole(
         each.discard()
     try:
         share.write()
-        index, lost = share.gather()
+        index, lost = share.gather(broken)
         return make(parts=index, nonfinite=lost), lost
     except BaseException:
         share.discard()
@@ -338,3 +358,14 @@ def _listed(folder: Path) -> set[str]:
         return set(os.listdir(folder))  # noqa: PTH208 - names, and as they are now
     except OSError:
         return set()
+
+
+def _being_written(folder: Path, names: Collection[str]) -> set[tuple[str, int, int]]:
+    """The temporary files of such files, with what changes of one that is written to."""
+    found = set()
+    for name in _listed(folder):
+        if is_leftover(name) and name.startswith(tuple(f".{each}." for each in names)):
+            with contextlib.suppress(OSError):  # it has its name by now
+                stat = (folder / name).stat()
+                found.add((name, stat.st_size, stat.st_mtime_ns))
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -44,6 +45,7 @@ class Copies:
         notices: what is said of a snapshot.
         on_durable: called with each snapshot that is there.
         in_parts: the capture, where each process writes what it holds; else None.
+        broken: to be set when the run breaks off: then what others write is not waited for as long.
     """
 
     store: SnapshotStore
@@ -58,6 +60,7 @@ class Copies:
     notices: Notices
     on_durable: OnDurable | None
     in_parts: PartedCapture | None
+    broken: threading.Event = field(default_factory=threading.Event)
     _failed: deque[Share] = field(default_factory=lambda: deque(maxlen=_MOST_FAILED))
 
     def prepare(self) -> None:
@@ -123,7 +126,8 @@ class Copies:
         job: Job = partial(write_share, share, buffers, self.statistics)
         if self.ranks.writes:
             make = partial(self._making(cycle, at, metrics), {}, None)
-            job = self._job(buffers, share.tensors, partial(made_whole, share, make, self._failed))
+            made = partial(made_whole, share, make, self._failed, self.broken)
+            job = self._job(buffers, share.tensors, made)
         return self._handed_over(buffers, job)
 
     def settle(self) -> None:

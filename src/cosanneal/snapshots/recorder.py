@@ -266,6 +266,8 @@ class Recorder:
                 elif off := broken_off(self.schedule, self._started, ended):
                     self._notices.note(off, once="broken off")
             self._closed = True
+            if unfinished:
+                self._copies.broken.set()
             if self._sigterm is not None:
                 self._sigterm.release()
             self._writer.wait()
