@@ -15,7 +15,6 @@ import importlib
 import mmap
 import os
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,11 +26,11 @@ from xxhash import xxh3_128
 
 from ..core.documents import open_regular, parse_document
 from ..core.errors import SnapshotError, shown
+from .at_once import MUCH_BYTES, of_each
 from .disk import is_cached
 from .file import DTYPES, FORMAT_VERSION, MAX_HEADER_BYTES, count_bytes, digest_of
 from .finite import all_finite, is_meant
 
-T = TypeVar("T")
 Piece = TypeVar("Piece", bytes, bytes | memoryview)
 
 # safetensors' code -> the framework's name.
@@ -43,10 +42,6 @@ _CHUNK_BYTES: Final = 1 << 20
 # Of what is in memory and only digested: threads that come back so seldom do not wait for each
 # other. Of 100 MB by two, 4.4 ms at best in place of 5.3.
 _MAPPED_BYTES: Final = 1 << 24
-
-# Less than this is digested before threads have started.
-_MUCH_BYTES: Final = 1 << 24
-_MOST_THREADS: Final = 8
 
 # More than any framework's tensors have.
 _MOST_AXES: Final = 64
@@ -131,6 +126,7 @@ class SnapshotReader(Mapping[str, NDArray[Any]]):
         self.raw_metadata: dict[str, str] = header.raw_metadata
         self.layout: dict[str, tuple[tuple[int, ...], str]] = header.layout
         self._places = header.places
+        self._sizes = {name: at.stop - at.start for name, at in header.places.items()}
 
     def __enter__(self) -> Self:
         return self
@@ -217,7 +213,7 @@ class SnapshotReader(Mapping[str, NDArray[Any]]):
         """
         self._refuse_closed()
         size = max((at.stop for at in self._places.values()), default=0)
-        if size < _MUCH_BYTES or not is_cached(self._file.fileno(), size):
+        if size < MUCH_BYTES or not is_cached(self._file.fileno(), size):
             return self._read_at
         whole = self._mapped()
         return lambda start, size: whole[start : start + size]
@@ -232,7 +228,7 @@ class SnapshotReader(Mapping[str, NDArray[Any]]):
                 framework has no such dtype.
         """
         if framework in ("numpy", "np"):
-            return self._of_each(functools.partial(self._copy, self._fastest()))
+            return of_each(self._sizes, functools.partial(self._copy, self._fastest()))
         import safetensors  # which frameworks' extras bring along
 
         tensors: dict[str, Any] = {}
@@ -264,12 +260,12 @@ class SnapshotReader(Mapping[str, NDArray[Any]]):
             # Torch's tensors lie over a mapping of the file by safetensors. To map it once more
             # would have every page of it found twice, which takes half as long as the digest.
             at = self._places[name]
-            size = at.stop - at.start
+            size = self._sizes[name]
             data = (ctypes.c_char * size).from_address(tensors[name].data_ptr()) if size else b""
             if xxh3_128(data).hexdigest() != at.digest:
                 raise self._damaged(name)
 
-        self._of_each(check)
+        of_each(self._sizes, check)
 
     def verify(self, progress: Callable[[int], None] | None = None) -> None:
         """Read every tensor and compare it with its digest, whatever `verify` was given as.
@@ -293,41 +289,7 @@ class SnapshotReader(Mapping[str, NDArray[Any]]):
                     with reporting:
                         progress(len(piece))
 
-        self._of_each(check)
-
-    def _of_each(self, make: Callable[[str], T]) -> dict[str, T]:
-        """What is made of each tensor, of several at once where there is much to do."""
-        sizes = {name: at.stop - at.start for name, at in self._places.items()}
-        if sum(sizes.values()) < _MUCH_BYTES:
-            return {name: make(name) for name in self}
-        # The largest first: the last to be begun should not take long.
-        names = deque(sorted(sizes, key=sizes.__getitem__, reverse=True))
-        made: dict[str, T] = {}
-        failed: list[BaseException] = []
-
-        def work() -> None:
-            while not failed:
-                try:
-                    name = names.popleft()
-                except IndexError:
-                    return
-                try:
-                    made[name] = make(name)
-                except BaseException as error:  # raised where all have ended
-                    failed.append(error)
-
-        # The caller's own thread does its share: an executor, which has it wait, takes a
-        # millisecond more than the 4 of 100 MB.
-        others = min(os.cpu_count() or 1, _MOST_THREADS, len(names)) - 1
-        threads = [threading.Thread(target=work, daemon=True) for _ in range(others)]
-        for thread in threads:
-            thread.start()
-        work()
-        for thread in threads:
-            thread.join()
-        if failed:
-            raise failed[0]
-        return {name: made[name] for name in self}
+        of_each(self._sizes, check)
 
     def first_nonfinite(self) -> str | None:
         """The first tensor with a NaN or an infinity; see `finite.first_nonfinite`."""
