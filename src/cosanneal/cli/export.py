@@ -22,10 +22,10 @@ from ..core.errors import (
     shown,
 )
 from ..core.paths import kind_of, local_path, url_of
-from .arrays import load_array
 from .card import AsCard, Dataset, Described, LabelsOfInput, Name, Task, check_folder, write_folder
 from .console import needs_package, output_console, outside, print_error, print_note
 from .functions import called, named_function
+from .samples import Input, InputDtype, Shape, samples_of
 from .shipping import FORMATS, SHIPPINGS, Shipping
 from .without import Without, left_out
 
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from ..snapshots.beside import Beside
 
 _DIFFERS = 1  # the exit code when the file gives other numbers than the ensemble
-_DRAWN = 8  # samples of chance, where only a shape is given
 
 
 class Format(StrEnum):
@@ -84,31 +83,6 @@ FormatToWrite = Annotated[
     ),
 ]
 Out = Annotated[Path, typer.Option("--out", "-o", help="The file to write.", show_default=False)]
-Input = Annotated[
-    Path | None,
-    typer.Option(
-        help="Samples of the model's input to compare with, a .npy file of shape (samples, ...).",
-        metavar="FILE.NPY",
-        show_default=False,
-    ),
-]
-Shape = Annotated[
-    str | None,
-    typer.Option(
-        help=f"In place of --input: the shape of one sample; {_DRAWN} are drawn at random.",
-        metavar="1x28x28",
-        show_default=False,
-    ),
-]
-InputDtype = Annotated[
-    str | None,
-    typer.Option(
-        help="With --shape: the samples' dtype, by default float32. Floats are normal, "
-        "integers 0 or 1.",
-        metavar="DTYPE",
-        show_default=False,
-    ),
-]
 ChoiceFile = Annotated[
     Path | None,
     typer.Option(
@@ -197,7 +171,7 @@ def export(
         path = _target(out, format, force)
     with needs_package("Reading snapshots"):
         framework = _framework_of(folder, format)
-    x = _samples(input, shape, input_dtype)
+    x = samples_of(input, shape, input_dtype)
     options: dict[str, Any] = {
         "last": last,
         "members": None if not without else _members_without(folder, without, last),
@@ -358,58 +332,6 @@ def _framework_of(folder: str, format: Format) -> str:  # noqa: A002
             f"{framework}. Received: {format.value}"
         )
     return framework
-
-
-def _samples(input: Path | None, shape: str | None, dtype: str | None) -> NDArray[Any]:  # noqa: A002
-    """At least two samples: those of a file, or drawn."""
-    import numpy as np
-
-    if (input is None) == (shape is None):
-        received = "neither" if input is None else "both"
-        raise CosannealError(
-            f"Either option --input or option --shape must be given. Received: {received}"
-        )
-    if input is not None:
-        if dtype is not None:
-            raise CosannealError(
-                "Option --input-dtype must be given with --shape alone. Received: it with --input, "
-                "whose file has a dtype"
-            )
-        x = np.array(load_array(input))
-        if x.ndim < 1 or len(x) < 1 or x.dtype.kind not in "fiub":
-            raise CosannealError(
-                "Option --input must hold numbers of shape (samples, ...), at least one sample. "
-                f"Received: {x.dtype} of shape {x.shape} in {input}"
-            )
-        return x if len(x) > 1 else np.concatenate([x, x])
-    found = str(shape)
-    if not re.fullmatch(r"[1-9][0-9]{0,8}(x[1-9][0-9]{0,8})*", found):
-        raise CosannealError(
-            "Option --shape must be positive numbers with an x between them, such as 1x28x28. "
-            f"Received: {shown(found)}"
-        )
-    sizes = (_DRAWN, *map(int, found.split("x")))
-    try:
-        kind = np.dtype(dtype or "float32")
-    except TypeError:
-        kind = np.dtype(object)
-    if kind.kind not in "fiub":
-        raise CosannealError(
-            "Option --input-dtype must be a dtype of numpy's with numbers, such as float32 or "
-            f"int64. Received: {shown(dtype)}"
-        )
-    generator = np.random.default_rng(0)
-    try:
-        drawn = (
-            generator.standard_normal(sizes)
-            if kind.kind == "f"
-            else generator.integers(2, size=sizes)
-        )
-    except (MemoryError, ValueError) as error:
-        raise CosannealError(
-            f"Option --shape must fit into memory. Received: {shown(found)}"
-        ) from error
-    return np.asarray(drawn, kind)
 
 
 def _axis(text: str | None) -> Any:
