@@ -25,7 +25,7 @@ from ..core.paths import kind_of, local_path, url_of
 from .card import AsCard, Dataset, Described, LabelsOfInput, Name, Task, check_folder, write_folder
 from .console import needs_package, output_console, outside, print_error, print_note
 from .functions import called, named_function
-from .samples import Input, InputDtype, Shape, samples_of
+from .samples import Input, InputDtype, Samples, Shape, samples_of
 from .shipping import FORMATS, SHIPPINGS, Shipping
 from .without import Without, left_out
 
@@ -151,7 +151,7 @@ def export(
 ) -> None:
     """Write the ensemble of a folder as one file, and compare it with the ensemble.
 
-    The file takes a batch of any size of one input array, and holds the members that
+    The file takes a batch of any size of what the model takes, and holds the members that
     count, their weights and the temperature. It is opened in its runtime, where that is
     installed, and run on the samples: if it gives other numbers than the ensemble, the
     exit code is 1, and the file stays. With --card it is a folder with all that a person
@@ -171,7 +171,12 @@ def export(
         path = _target(out, format, force)
     with needs_package("Reading snapshots"):
         framework = _framework_of(folder, format)
-    x = samples_of(input, shape, input_dtype)
+    samples = samples_of(input, shape, input_dtype)
+    if card and len(samples.arrays) > 1:
+        raise CosannealError(
+            "Option --card must be given for a model of one input. Received: it with "
+            f"{len(samples.arrays)} inputs; leave it out, which writes the file alone"
+        )
     options: dict[str, Any] = {
         "last": last,
         "members": None if not without else _members_without(folder, without, last),
@@ -182,16 +187,16 @@ def export(
     saved = _choice_file(folder, choice)
     with _in_options():
         shipping = SHIPPINGS[framework](
-            lambda: called(function, model, "--model"), model, folder, options
+            lambda: called(function, model, "--model"), model, folder, options, samples
         )
         ensemble = shipping.ensemble
         if saved is not None:
             ensemble.load(None if saved.remote is not None else saved.path)
-        wanted = [shipping.arrays(_predicted(ensemble, each, shape)) for each in (x, x[:1])]
+        wanted = [_predicted(shipping, each) for each in (samples, samples.first())]
         said = _members(ensemble, saved)
 
         def write(file: Path) -> tuple[int, float] | None:
-            return _write(shipping, file, x, wanted, format.value, tolerance, out, said, card)
+            return _write(shipping, file, samples, wanted, format.value, tolerance, out, said, card)
 
         if not card:
             write(path)
@@ -200,7 +205,7 @@ def export(
             path,
             shipping,
             described,
-            x,
+            samples.arrays[0],
             folder=folder,
             format=format.value,
             class_axis=options["class_axis"],
@@ -214,7 +219,7 @@ def export(
 def _write(
     shipping: Shipping,
     path: Path,
-    x: NDArray[Any],
+    samples: Samples,
     wanted: list[list[NDArray[Any]]],
     format: str,  # noqa: A002
     tolerance: float,
@@ -224,7 +229,7 @@ def _write(
 ) -> tuple[int, float] | None:
     """Write what is exported, and compare it; on how many samples, and how far it is off."""
     begun = time.perf_counter()
-    shipping.write(path, x, format)
+    shipping.write(path, shipping.take(samples), format)
     taken = time.perf_counter() - begun
     console = output_console()
     console.print(outside(said), soft_wrap=True)
@@ -236,26 +241,30 @@ def _write(
         outside(f"{done} {name}: {format}, {human_size(size)}, in {taken:.1f} s"), soft_wrap=True
     )
     try:
-        found = [shipping.run(path, each, format) for each in (x, x[:1])]
+        found = [
+            shipping.run(path, shipping.take(each), format) for each in (samples, samples.first())
+        ]
     except MissingExtraError as error:
         print_note(f"Note: The file was not compared with the ensemble. {error}")
         return None
-    return len(x), _compare(found, wanted, tolerance, name, len(x), stays=not in_folder)
+    count = len(samples)
+    return count, _compare(found, wanted, tolerance, name, count, stays=not in_folder)
 
 
-def _predicted(ensemble: Any, x: Any, shape: str | None) -> Any:
+def _predicted(shipping: Shipping, samples: Samples) -> list[NDArray[Any]]:
     """What the ensemble predicts; the model may not take such samples at all."""
     try:
-        return ensemble.predict(x)
+        return shipping.arrays(shipping.ensemble.predict(shipping.take(samples)))
     except CosannealError:
         raise
     except Exception as error:
-        given = "--input" if shape is None else f"--shape {shape}"
         what = str(error).strip().partition("\n")[0]
+        shapes = " and ".join(str(each.shape) for each in samples.arrays)
+        batch = "a batch of shape" if len(samples.arrays) == 1 else "batches of the shapes"
         raise CosannealError(
-            f"The model must take the samples of {given}. Received: {type(error).__name__}: {what}"
-            f", of a batch of shape {tuple(x.shape)}; the shape is that of one sample, without "
-            "the batch"
+            f"The model must take the samples of {samples.origin}. Received: "
+            f"{type(error).__name__}: {what}, of {batch} {shapes}; the shape is that of one "
+            "sample, without the batch"
         ) from error
 
 
@@ -371,6 +380,12 @@ def _in_options() -> Iterator[None]:
             str(error),
         )
         message = message.replace("among those of members=", "beside those of --without")
+        message = re.sub(
+            r"; to have it otherwise, give .*",
+            "; give --input or --shape once for each, as NAME=... where it takes them by name",
+            message,
+            flags=re.DOTALL,
+        )
         message = re.sub(r"\boutputs=['\"](\w+)['\"]", r"--outputs \1", message)
         message = re.sub(
             r"\bclass_axis=(-?\d+|None)",

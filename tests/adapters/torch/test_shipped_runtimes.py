@@ -138,23 +138,66 @@ def test_models_of_several_arguments_are_written_and_run(
         np.testing.assert_allclose(found, predicted[:samples], rtol=0, atol=1e-6)
     wrong: dict[str, Any] = {
         r"same number of samples. Received: \[6, 5\]": (x[0], x[1][:5]),
-        "must be an array of numpy or a tensor.* Received: {": {"x": x[0]},
+        "must be an array of numpy or a tensor.* Received: {": {"x": [1.0]},
+        "none of the names 'labels', 'label', 'y', which predict": {"x": x[0], "y": x[1]},
         r"must be an array .*Received: \[": [x[0], x[1]],
         r"must be an array .*Received: \(\)": (),
     }
     for message, given in wrong.items():
-        for use in (
-            lambda given: export_ensemble(ensemble, tmp_path / "two", given, format=format),
-            lambda given: run_export(tmp_path / "one", given, format=format),
-        ):
+        with pytest.raises(EnsembleError, match=message):
+            export_ensemble(ensemble, tmp_path / "two", given, format=format)
+        if "names" not in message:
             with pytest.raises(EnsembleError, match=message):
-                use(given)
+                run_export(tmp_path / "one", given, format=format)
     assert not (tmp_path / "two").exists()
     with pytest.raises(EnsembleError, match="one that it refuses"):
         export_ensemble(ensemble, tmp_path / "two", x[:2], format=format)
+    takes = "'x', 'y', 'name'" if format == "onnx" else "3 arrays"
+    with pytest.raises(EnsembleError, match=rf"takes: {takes}\. Received: 2 arrays"):
+        run_export(tmp_path / "one", x[:2], format=format)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("format", ["onnx", "pt2"])
+def test_models_of_named_inputs_are_written_and_run(
+    tmp_path: Path,
+    format: str,  # noqa: A002
+    whole: bool,
+) -> None:
+    model = recorded(tmp_path / "run", [Named(seed, whole=whole) for seed in range(2)])
+    forward: Any = (lambda model, batch: model(batch)) if whole else None
+    options: Any = {"outputs": "logits", "class_axis": -1, "forward": forward}
+    ensemble = SnapshotEnsemble(model, tmp_path / "run", **options)
+    a, b = np.random.default_rng(0).standard_normal((2, 6, 2))
+    predicted = ensemble.predict({"b": b, "a": a}).numpy()
+    # Of one sample, and in another order than the model has them.
+    export_ensemble(ensemble, tmp_path / "one", {"b": b[:1], "a": a[:1]}, format=format)
+    for samples in (1, 6):
+        given = {"a": a[:samples], "b": b[:samples]}
+        (found,) = run_export(tmp_path / "one", given, format=format)
+        np.testing.assert_allclose(found, predicted[:samples], rtol=0, atol=1e-6)
+    assert abs(predicted - ensemble.predict({"a": b, "b": a}).numpy()).max() > 1e-3
     if format == "onnx":
-        with pytest.raises(EnsembleError, match=r"takes: 'x', 'y', 'name'\. Received: 2 ar"):
-            run_export(tmp_path / "one", x[:2], format=format)
+        session = onnxruntime.InferenceSession(tmp_path / "one")
+        assert [each.name for each in session.get_inputs()] == ["b", "a"]
+    wanted = "'b', 'a'. Received: 'a', 'c'" if format == "onnx" else "'a', 'b'. Received: a dict"
+    with pytest.raises(EnsembleError, match=rf"must be what the file takes: .*{wanted}"):
+        run_export(tmp_path / "one", {"a": a, "c": b}, format=format)
+
+
+@pytest.mark.parametrize("format", ["onnx", "pt2"])
+def test_nothing_of_the_samples_is_in_the_file(
+    tmp_path: Path,
+    format: str,  # noqa: A002
+) -> None:
+    model = recorded(tmp_path / "run", [Convolution(0)])
+    ensemble = SnapshotEnsemble(model, tmp_path / "run", outputs="logits", class_axis=-1)
+    x = torch.rand(1000, 1, 5, 5)
+    ensemble.predict(x)
+    export_ensemble(ensemble, tmp_path / "one", x, format=format)
+    data = (tmp_path / "one").read_bytes()
+    assert len(data) < x.nbytes
+    assert x[0].numpy().tobytes() not in data
 
 
 def test_the_code_of_its_card_runs(tmp_path: Path) -> None:

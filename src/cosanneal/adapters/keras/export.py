@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import warnings
+from collections.abc import Mapping
 from typing import Any, Final, Literal
 
 import keras
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from ...core.atomic import arriving
 from ...core.errors import EnsembleError, shown
 from ...ensemble.onnx_file import check_size, need_onnx, run_onnx
-from ...ensemble.structure import leaves
+from ...ensemble.structure import leaves, map_leaves
 from ...snapshots.file import count_bytes
 from .ensemble import SnapshotEnsemble
 
@@ -118,7 +119,7 @@ def _spec_of(tensor: Any) -> keras.InputSpec:
 
 def run_export(
     path: str | os.PathLike[str],
-    x: NDArray[Any],
+    x: Any,
     *,
     format: str,  # noqa: A002
 ) -> list[NDArray[Any]]:
@@ -126,7 +127,8 @@ def run_export(
 
     Args:
         path: the file or the folder.
-        x: the batch, of shape (samples, ...), of any number of samples.
+        x: the batch, of shape (samples, ...), of any number of samples; or a tuple, a list or a
+            dict of several, as the model takes them.
         format: as it was written.
 
     Returns:
@@ -139,15 +141,21 @@ def run_export(
     """
     _check_format(format)
     if format == "onnx":
-        return run_onnx(path, [x])
+        # Where Keras gives no names, the file has its inputs in Keras' own order.
+        return run_onnx(path, x if isinstance(x, Mapping) else keras.tree.flatten(x))
     _check_backend(format)
+    x = [*x] if isinstance(x, tuple) else x
     if format == "keras":
         found = keras.saving.load_model(path).predict(x, verbose=0)
     else:
-        if np.issubdtype(x.dtype, np.floating):
-            x = x.astype(keras.config.floatx())
+        x = map_leaves(_in_floatx, x)
         found = keras.layers.TFSMLayer(os.fspath(path), call_endpoint="serve")(x)
     return [np.asarray(keras.ops.convert_to_numpy(each)) for each in leaves(found)]
+
+
+def _in_floatx(array: NDArray[Any]) -> NDArray[Any]:
+    floating = np.issubdtype(array.dtype, np.floating)
+    return array.astype(keras.config.floatx()) if floating else array
 
 
 def _check_format(format: object) -> None:  # noqa: A002
