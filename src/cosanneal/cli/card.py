@@ -107,6 +107,7 @@ def write_folder(
     *,
     folder: str,
     format: str,  # noqa: A002
+    held: str | None,
     class_axis: Any,
     force: bool,
     predicted: list[NDArray[Any]],
@@ -121,6 +122,7 @@ def write_folder(
         x: the samples.
         folder: of the snapshots.
         format: of what is exported.
+        held: the dtype of its members, if it is not their own.
         class_axis: as it was given.
         force: whether a folder is replaced.
         predicted: the outputs of the ensemble for the samples.
@@ -156,6 +158,7 @@ def write_folder(
         dataset=described.dataset,
         intervals=intervals,
         framework=str(ensemble.members[0].metadata["framework"]),
+        held=held,
     )
     try:
         write_model_folder(out, write, card, results, overwrite=force)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -56,6 +56,17 @@ class Outputs(StrEnum):
     VALUES = "values"
     GAUSSIAN = "gaussian"
 
+
+class Held(StrEnum):
+    """In which dtype the members are."""
+
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+
+
+# How far a file may be from the ensemble: of such members four of the spacings that their dtype
+# has at 1, since each layer rounds.
+_TOLERANCES: Final = {None: 1e-05, Held.BFLOAT16: 4 * 2.0**-7, Held.FLOAT16: 4 * 2.0**-10}
 
 Folder = Annotated[
     str,
@@ -114,12 +125,23 @@ ClassAxis = Annotated[
         show_default=False,
     ),
 ]
+HeldIn = Annotated[
+    Held | None,
+    typer.Option(
+        "--dtype",
+        help="Hold the members' weights in bfloat16 or float16, which halves the file, and compute "
+        "in it: what the members give, so rounded. ONNX takes float16 alone.",
+        metavar="DTYPE",
+        show_default=False,
+    ),
+]
 Tolerance = Annotated[
-    float,
+    float | None,
     typer.Option(
         help="The largest difference to the ensemble that is let pass, of numbers above 1 "
-        "relative to them.",
+        "relative to them; by default 1e-05, with --dtype 0.031 (bfloat16) or 0.0039 (float16).",
         metavar="X",
+        show_default=False,
     ),
 ]
 Force = Annotated[
@@ -141,7 +163,8 @@ def export(
     without: Without = None,
     outputs: OutputsAre = None,
     class_axis: ClassAxis = None,
-    tolerance: Tolerance = 1e-05,
+    dtype: HeldIn = None,
+    tolerance: Tolerance = None,
     card: AsCard = False,
     labels: LabelsOfInput = None,
     name: Name = None,
@@ -157,6 +180,9 @@ def export(
     exit code is 1, and the file stays. With --card it is a folder with all that a person
     needs who gets it, and a file that gives other numbers is not written.
     """
+    _check_dtype(dtype, format, labels)
+    if tolerance is None:
+        tolerance = _TOLERANCES[dtype]
     if not (math.isfinite(tolerance) and tolerance >= 0):
         raise CosannealError(
             "Option --tolerance must be a finite number of at least 0. "
@@ -187,7 +213,12 @@ def export(
     saved = _choice_file(folder, choice)
     with _in_options():
         shipping = SHIPPINGS[framework](
-            lambda: called(function, model, "--model"), model, folder, options, samples
+            lambda: called(function, model, "--model"),
+            model,
+            folder,
+            options,
+            samples,
+            None if dtype is None else dtype.value,
         )
         ensemble = shipping.ensemble
         if saved is not None:
@@ -208,12 +239,28 @@ def export(
             samples.arrays[0],
             folder=folder,
             format=format.value,
+            held=None if dtype is None else dtype.value,
             class_axis=options["class_axis"],
             force=force,
             predicted=wanted[0],
             write=write,
         )
     output_console().print(outside(f"Wrote the folder {out}, with its README.md"), soft_wrap=True)
+
+
+def _check_dtype(dtype: Held | None, format: Format, labels: Path | None) -> None:  # noqa: A002
+    """Refuse what cannot be with a dtype of the members."""
+    if dtype is Held.BFLOAT16 and format is Format.ONNX:
+        raise CosannealError(
+            "Option --dtype must be float16 for --format onnx, whose runtime does not compute in "
+            "bfloat16 on the host. Received: bfloat16"
+        )
+    if dtype is not None and labels is not None:
+        raise CosannealError(
+            "Option --labels must be given without --dtype: the scores of a card are those of the "
+            f"members as they were trained. Received: it with --dtype {dtype.value}; score what "
+            "the file gives"
+        )
 
 
 def _write(

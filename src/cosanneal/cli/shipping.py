@@ -44,7 +44,12 @@ class Shipping:
 
 
 def of_torch(
-    build: Callable[[], Any], text: str, folder: str, options: Any, samples: Samples
+    build: Callable[[], Any],
+    text: str,
+    folder: str,
+    options: Any,
+    samples: Samples,
+    dtype: str | None,
 ) -> Shipping:
     """That of a function that builds a module."""
     from ..adapters.torch import SnapshotEnsemble
@@ -52,6 +57,7 @@ def of_torch(
     from ..ensemble.structure import leaves
 
     model = build()
+    import torch
     from torch.nn import Module
 
     _check(isinstance(model, Module), "a torch.nn.Module", "torch", model, text)
@@ -59,17 +65,25 @@ def of_torch(
     if forward is None:
         _refuse_labels(samples)
     ensemble = SnapshotEnsemble(model, folder, forward=forward, **options)
+    held = None if dtype is None else getattr(torch, dtype)
     return Shipping(
         ensemble,
         Samples.given,
-        lambda path, x, format: export_ensemble(ensemble, path, x, format=format),  # noqa: A006
+        lambda path, x, format: export_ensemble(  # noqa: A006
+            ensemble, path, x, format=format, dtype=held
+        ),
         lambda path, x, format: run_export(path, x, format=format),  # noqa: A006
         lambda found: [each.detach().cpu().numpy() for each in leaves(found)],
     )
 
 
 def of_keras(
-    build: Callable[[], Any], text: str, folder: str, options: Any, samples: Samples
+    build: Callable[[], Any],
+    text: str,
+    folder: str,
+    options: Any,
+    samples: Samples,
+    dtype: str | None,
 ) -> Shipping:
     """That of a function that builds a model; it is built for each member."""
     import numpy as np
@@ -89,14 +103,21 @@ def of_keras(
     return Shipping(
         ensemble,
         take,
-        lambda path, x, format: export_ensemble(ensemble, path, format=format),  # noqa: A006, ARG005
+        lambda path, x, format: export_ensemble(  # noqa: A006, ARG005
+            ensemble, path, format=format, dtype=dtype
+        ),
         lambda path, x, format: run_export(path, x, format=format),  # noqa: A006
         lambda found: [np.asarray(convert_to_numpy(each)) for each in leaves(found)],
     )
 
 
 def of_jax(
-    build: Callable[[], Any], text: str, folder: str, options: Any, samples: Samples
+    build: Callable[[], Any],
+    text: str,
+    folder: str,
+    options: Any,
+    samples: Samples,
+    dtype: str | None,
 ) -> Shipping:
     """That of a function that gives the apply function and params."""
     import numpy as np
@@ -114,7 +135,9 @@ def of_jax(
     return Shipping(
         ensemble,
         Samples.given,
-        lambda path, x, format: export_ensemble(ensemble, path, x),  # noqa: A006, ARG005
+        lambda path, x, format: export_ensemble(  # noqa: A006, ARG005
+            ensemble, path, x, dtype=dtype
+        ),
         lambda path, x, format: run_export(path, x),  # noqa: A006, ARG005
         lambda found: [np.asarray(each) for each in leaves(found)],
     )

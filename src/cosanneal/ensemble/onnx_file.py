@@ -52,6 +52,24 @@ def need_onnx(writer: Literal["onnxscript", "tf2onnx"]) -> None:
         ) from error
 
 
+def check_dtype(name: str | None, instead: str) -> None:
+    """Refuse a dtype that ONNX Runtime does not compute in on the host.
+
+    Args:
+        name: the dtype's name, of the members' weights; None for their own.
+        instead: the format that holds it.
+
+    Raises:
+        EnsembleError: it is bfloat16, of which a convolution is no valid graph.
+    """
+    if name == "bfloat16":
+        raise EnsembleError(
+            "Argument `dtype` must be float16 for format 'onnx', whose runtime does not compute in "
+            f"bfloat16 on the host. Received: dtype={name}; give float16, or write format "
+            f"{instead!r}"
+        )
+
+
 def check_size(size: int, instead: str) -> None:
     """Refuse weights that one file does not hold.
 

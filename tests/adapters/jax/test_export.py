@@ -98,6 +98,26 @@ def test_functions_of_several_inputs_are_written(model: str) -> None:
     assert "must have none of the names labels, label, y" in message
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_members_are_held_in_a_dtype(dtype: str) -> None:
+    result = call(*arguments(dtype=dtype))
+    assert result.exit_code == 0, result.stderr
+    rounded = np.asarray(jnp.asarray(kernels(), dtype), "f8")
+    x = np.random.default_rng(1).integers(-3, 4, size=(5, 4)).astype("f4")  # which both hold
+    p = np.exp(np.einsum("nk,mkc->mnc", x, kernels()))
+    p = (p / p.sum(-1, keepdims=True)).mean(0)
+    found = np.asarray(export.deserialize(bytearray(Path("e").read_bytes())).call(x))
+    assert found.dtype == np.float32
+    spacing = float(jnp.finfo(dtype).eps)
+    np.testing.assert_allclose(found, p, rtol=0, atol=4 * spacing)
+    # The outputs are rounded too, those of the largest to half of a spacing of 32.
+    z = np.asarray(jnp.asarray(np.einsum("nk,mkc->mnc", x, rounded), dtype), "f8")
+    q = np.exp(z)
+    q = (q / q.sum(-1, keepdims=True)).mean(0)
+    np.testing.assert_allclose(found, q, rtol=0, atol=2 * spacing)
+    assert abs(found - p).max() > spacing / 50
+
+
 def test_what_cannot_be_is_refused() -> None:
     said = error_of(*arguments(format="pt2"))
     assert "Option --format must be stablehlo for snapshots of jax. Received: pt2" in said

@@ -13,8 +13,9 @@ import pytest
 
 import cosanneal as ca
 from cosanneal.adapters.keras import SnapshotEnsemble, SnapshotRecorder
-from cosanneal.adapters.keras.export import run_export
+from cosanneal.adapters.keras.export import export_ensemble, run_export
 from cosanneal.cli.functions import named_function
+from cosanneal.core.errors import EnsembleError
 from tests.shared.calling import Command
 from tests.shared.cards import predictions_of
 
@@ -98,6 +99,30 @@ def test_what_is_written_gives_what_the_ensemble_gives() -> None:
     wrong = ("run", "--model", "their_keras:other", "--shape", "4")
     said = error_of(*wrong, "--format", "keras", "-o", "other.keras")
     assert "must return a keras.Model for snapshots of keras. Received: dict" in said
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_members_are_held_in_a_dtype(dtype: str) -> None:
+    ensemble, x = SnapshotEnsemble(recorded(), "run", outputs="logits", class_axis=-1), samples(5)
+    predicted = ensemble.predict(x)
+    rounded = ensemble.as_model(dtype=dtype).predict(x, verbose=0)
+    spacing = 2.0**-7 if dtype == "bfloat16" else 2.0**-10
+    assert spacing / 100 < abs(rounded - predicted).max() < 4 * spacing
+    given = ("run", "--model", "their_keras:build", "--shape", "4", "--outputs", "logits")
+    for name in formats_here():
+        options = ("--dtype", dtype, "--format", name, "-o", f"e.{name}")
+        if name == "onnx" and dtype == "bfloat16":
+            assert "--dtype must be float16 for --format onnx" in error_of(*given, *options)
+            with pytest.raises(EnsembleError, match="must be float16 for format 'onnx'"):
+                export_ensemble(ensemble, "e.onnx", format=name, dtype=dtype)
+            continue
+        result = call(*given, *options)
+        assert result.exit_code == 0, result.stderr
+        (found,) = run_export(f"e.{name}", x, format=name)
+        assert found.dtype == np.float32
+        # Runtimes sum in other orders, and round in other places.
+        apart = 2 * spacing if name == "onnx" else 1e-6
+        np.testing.assert_allclose(found, rounded, rtol=0, atol=apart)
 
 
 # Files name inputs by the keys of a dict. Keras warns where its own inputs have other names.

@@ -40,6 +40,17 @@ class Convolution(nn.Module):
         return (z, nn.functional.softplus(z)) if self.pairs else z
 
 
+class Wide(Convolution):
+    """The same, with weights that are most of a file."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed)
+        self.before = nn.Sequential(nn.Flatten(), nn.Linear(25, 4000), nn.Linear(4000, 25))
+
+    def forward(self, x: Tensor) -> Any:
+        return super().forward(x + self.before(x).reshape(x.shape))
+
+
 def images() -> Tensor:
     return torch.randn(7, 1, 5, 5, generator=torch.Generator().manual_seed(1))
 
@@ -183,6 +194,45 @@ def test_models_of_named_inputs_are_written_and_run(
     wanted = "'b', 'a'. Received: 'a', 'c'" if format == "onnx" else "'a', 'b'. Received: a dict"
     with pytest.raises(EnsembleError, match=rf"must be what the file takes: .*{wanted}"):
         run_export(tmp_path / "one", {"a": a, "c": b}, format=format)
+
+
+@pytest.mark.parametrize(
+    ("format", "dtype"),
+    [("onnx", torch.float16), ("pt2", torch.float16), ("pt2", torch.bfloat16)],
+)
+def test_members_of_low_precision_are_written_and_run(
+    tmp_path: Path,
+    format: str,  # noqa: A002
+    dtype: torch.dtype,
+) -> None:
+    x = images()
+    model = recorded(tmp_path / "run", [Wide(seed) for seed in range(2)])
+    ensemble = SnapshotEnsemble(model, tmp_path / "run", outputs="logits", class_axis=-1)
+    predicted = ensemble.predict(x).numpy()
+    rounded = ensemble.as_module(dtype=dtype)(x).numpy()
+    spacing = torch.finfo(dtype).eps
+    export_ensemble(ensemble, tmp_path / "own", x, format=format)
+    export_ensemble(ensemble, tmp_path / "half", x, format=format, dtype=dtype)
+    for samples in (1, 7):
+        (found,) = run_export(tmp_path / "half", x[:samples].numpy(), format=format)
+        assert found.dtype == np.float32
+        # Runtimes sum in other orders, and round in other places.
+        apart = spacing if format == "onnx" else 1e-6
+        np.testing.assert_allclose(found, rounded[:samples], rtol=0, atol=apart)
+        np.testing.assert_allclose(found, predicted[:samples], rtol=0, atol=4 * spacing)
+    assert abs(rounded - predicted).max() > spacing / 50
+    if format == "onnx":
+        (taken,) = onnxruntime.InferenceSession(tmp_path / "half").get_inputs()
+        assert taken.type == "tensor(float)"
+    else:
+        (taken,) = torch.export.load(tmp_path / "half").example_inputs[0]
+        assert taken.dtype == torch.float32
+    sizes = [(tmp_path / name).stat().st_size for name in ("half", "own")]
+    assert 0.45 < sizes[0] / sizes[1] < 0.6
+    if format == "onnx":
+        with pytest.raises(EnsembleError, match=r"`dtype` must be float16 for format 'onnx'"):
+            export_ensemble(ensemble, tmp_path / "no", x, format=format, dtype=torch.bfloat16)
+    assert not (tmp_path / "no").exists()
 
 
 @pytest.mark.parametrize("format", ["onnx", "pt2"])

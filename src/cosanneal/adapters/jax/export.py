@@ -22,7 +22,9 @@ from .ensemble import SnapshotEnsemble
 FORMATS: Final = ("stablehlo",)
 
 
-def export_ensemble(ensemble: SnapshotEnsemble, path: str | os.PathLike[str], x: Any) -> None:
+def export_ensemble(
+    ensemble: SnapshotEnsemble, path: str | os.PathLike[str], x: Any, *, dtype: Any = None
+) -> None:
     """Write an ensemble as one file, for batches of any size.
 
     It is the function of `ensemble.as_function()` with the members' params in it, as
@@ -33,11 +35,14 @@ def export_ensemble(ensemble: SnapshotEnsemble, path: str | os.PathLike[str], x:
         ensemble: one that has predicted.
         path: the file.
         x: an example input, an array of shape (samples, ...); a tuple of such, of a function of
-            several beside the params; or a dict of such, which is one argument.
+            several beside the params; or a dict of such, which is one argument. The file takes
+            what has the dtypes of these.
+        dtype: of the members' params, as `as_function` has it, such as jnp.bfloat16; by default
+            they are in their own.
 
     Raises:
-        EnsembleError: no such input; JAX cannot export the function for a batch of any size;
-            or as `as_function`.
+        EnsembleError: no such input or dtype; JAX cannot export the function for a batch of any
+            size; or as `as_function`.
         MissingExtraError: the package flatbuffers, by which JAX writes, is not installed.
 
     Example:
@@ -57,7 +62,7 @@ def export_ensemble(ensemble: SnapshotEnsemble, path: str | os.PathLike[str], x:
         >>> bool(abs(found - predicted[:2]).max() < 1e-6)
         True
     """
-    function, params = ensemble.as_function()
+    function, params = ensemble.as_function(dtype=dtype)
     check_example(x, _is_array, "an array")
     (size,) = export.symbolic_shape("batch")
     shapes = [

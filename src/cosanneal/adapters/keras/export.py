@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from ...core.atomic import arriving
 from ...core.errors import EnsembleError, shown
-from ...ensemble.onnx_file import check_size, need_onnx, run_onnx
+from ...ensemble.onnx_file import check_dtype, check_size, need_onnx, run_onnx
 from ...ensemble.structure import leaves, map_leaves
 from ...snapshots.file import count_bytes
+from .dtypes import checked_dtype
 from .ensemble import SnapshotEnsemble
 
 FORMATS: Final = ("keras", "onnx", "savedmodel")
@@ -34,6 +35,7 @@ def export_ensemble(
     path: str | os.PathLike[str],
     *,
     format: str,  # noqa: A002
+    dtype: Any = None,
 ) -> None:
     """Write an ensemble as one file or folder, for batches of any size.
 
@@ -48,10 +50,12 @@ def export_ensemble(
             "savedmodel", on Keras' backend TensorFlow; or "onnx", for ONNX Runtime and others, of
             at most 2 GB, on Keras' backends torch, which needs the packages onnx and
             onnxscript, and TensorFlow, which needs onnx and tf2onnx.
+        dtype: of the members' weights, as `as_model` has it: "float16", or but for "onnx"
+            "bfloat16"; by default they are in their own.
 
     Raises:
-        EnsembleError: no such format, or not on this backend; another ending; a folder that
-            is there; weights that are too large; a model that the exporter refuses; or as
+        EnsembleError: no such format or dtype, or not on this backend; another ending; a folder
+            that is there; weights that are too large; a model that the exporter refuses; or as
             `as_model`.
         MissingExtraError: a package is not installed.
 
@@ -81,8 +85,9 @@ def export_ensemble(
             f"The file must end in .keras, for format 'keras'. Received: {shown(os.fspath(path))}"
         )
     if format == "onnx":
+        check_dtype(None if dtype is None else checked_dtype(dtype), "keras")
         need_onnx(_WRITERS[keras.backend.backend()])
-    model = ensemble.as_model()
+    model = ensemble.as_model(dtype=dtype)
     if format == "onnx":
         sizes = (count_bytes(tuple(each.shape), each.dtype) for each in model.variables)
         check_size(sum(sizes), "keras")

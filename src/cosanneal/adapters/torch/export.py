@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import warnings
-from collections.abc import Mapping
-from typing import Any, Final, cast
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, TypeAlias, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...core.atomic import arriving
 from ...core.errors import EnsembleError, plural, shown
 from ...ensemble.example import check_example
-from ...ensemble.onnx_file import check_size, need_onnx, run_onnx
+from ...ensemble.onnx_file import check_dtype, check_size, need_onnx, run_onnx
 from ...ensemble.structure import leaves, map_leaves
 from .ensemble import SnapshotEnsemble
 from .model import TorchModel
 
 FORMATS: Final = ("onnx", "pt2")
+
+_Place: TypeAlias = tuple[torch.device, torch.dtype]
 
 
 def export_ensemble(
@@ -29,6 +32,7 @@ def export_ensemble(
     x: Any,
     *,
     format: str,  # noqa: A002
+    dtype: torch.dtype | None = None,
 ) -> None:
     """Write an ensemble as one file, for batches of any size.
 
@@ -46,9 +50,12 @@ def export_ensemble(
             inputs have the dict's names.
         format: "onnx", for ONNX Runtime and others, of at most 2 GB, which needs the packages
             onnx and onnxscript; or "pt2", for torch.export.load.
+        dtype: of the members' weights, as `as_module` has it, such as torch.float16, or for "pt2"
+            torch.bfloat16; the file then takes floats in float32, or in a wider dtype itself. By
+            default they are in their own.
 
     Raises:
-        EnsembleError: no such format, or no such input; too large for it; torch cannot export
+        EnsembleError: no such format, dtype, or input; too large for it; torch cannot export
             the model; or as `as_module`.
         MissingExtraError: a package is not installed.
 
@@ -69,8 +76,13 @@ def export_ensemble(
         True
     """
     _check_format(format)
-    module = ensemble.as_module()
-    args, kwargs, dynamic, names = _traced(module, x, whole=_is_whole(ensemble))
+    if format == "onnx":
+        check_dtype("bfloat16" if dtype is torch.bfloat16 else None, "pt2")
+    module = ensemble.as_module(dtype=dtype)
+    place = _place_of(module.parameters(), module.buffers())
+    if dtype is not None and place is not None:
+        place = place[0], dtype if dtype.itemsize > 4 else torch.float32
+    args, kwargs, dynamic, names = _traced(place, x, whole=_is_whole(ensemble))
     with arriving(path, error=EnsembleError) as file:
         if format == "onnx":
             need_onnx("onnxscript")
@@ -141,37 +153,43 @@ def run_export(
             f"Received: {_form((args, kwargs))}"
         )
     module = program.module()
-    args, kwargs = _like_weights(module, (args, kwargs))
+    args, kwargs = _moved(_place_of(leaves((taken, keywords))), (args, kwargs))
     with torch.no_grad():
         found = module(*args, **kwargs)
     return [each.detach().cpu().numpy() for each in leaves(found)]
 
 
 def _traced(
-    module: nn.Module, x: Any, *, whole: bool
+    place: _Place | None, x: Any, *, whole: bool
 ) -> tuple[tuple[Any, ...], dict[str, Any], Any, list[str] | None]:
     """What a module is traced with, with samples of any number, and the names of a dict's inputs.
 
     The file may hold what it was traced with, so that it is two samples of zeros.
     """
     _check(x, labels=whole)
-    args, kwargs = _like_weights(module, _arguments(x, whole=whole))
+    args, kwargs = _moved(place, _arguments(x, whole=whole))
     args, kwargs = map_leaves(lambda each: each.new_zeros((2, *each.shape[1:])), (args, kwargs))
     samples = torch.export.Dim("batch")
     dynamic = map_leaves(lambda _: {0: samples}, kwargs or args)
     return args, kwargs, dynamic, [*x] if isinstance(x, Mapping) else None
 
 
-def _like_weights(module: nn.Module, batch: Any) -> Any:
-    """The arguments of a batch where the weights are, with their floats in the weights' dtype."""
-    held = (*module.parameters(), *module.buffers())
-    like = next((each for each in held if each.is_floating_point()), None)
+def _place_of(*held: Iterable[Tensor]) -> _Place | None:
+    """The device and the dtype of the first tensor of floats; None where there is none."""
+    for each in itertools.chain(*held):
+        if each.is_floating_point():
+            return each.device, each.dtype
+    return None
+
+
+def _moved(place: _Place | None, batch: Any) -> Any:
+    """The arguments of a batch as tensors on a device, with their floats in a dtype."""
 
     def moved(each: Any) -> Tensor:
         tensor = each if isinstance(each, Tensor) else torch.from_numpy(np.array(each))
-        if like is None:
+        if place is None:
             return tensor
-        return tensor.to(like.device, like.dtype if tensor.is_floating_point() else None)
+        return tensor.to(place[0], place[1] if tensor.is_floating_point() else None)
 
     return map_leaves(moved, batch)
 
