@@ -51,7 +51,7 @@ def export_ensemble(
             at most 2 GB, on Keras' backends torch, which needs the packages onnx and
             onnxscript, and TensorFlow, which needs onnx and tf2onnx.
         dtype: of the members' weights, as `as_model` has it: "float16", or but for "onnx"
-            "bfloat16"; by default they are in their own.
+            "bfloat16"; by default they are in their own. Of ONNX on the backend TensorFlow alone.
 
     Raises:
         EnsembleError: no such format or dtype, or not on this backend; another ending; a folder
@@ -85,7 +85,7 @@ def export_ensemble(
             f"The file must end in .keras, for format 'keras'. Received: {shown(os.fspath(path))}"
         )
     if format == "onnx":
-        check_dtype(None if dtype is None else checked_dtype(dtype), "keras")
+        _check_held(None if dtype is None else checked_dtype(dtype))
         need_onnx(_WRITERS[keras.backend.backend()])
     model = ensemble.as_model(dtype=dtype)
     if format == "onnx":
@@ -161,6 +161,18 @@ def run_export(
 def _in_floatx(array: NDArray[Any]) -> NDArray[Any]:
     floating = np.issubdtype(array.dtype, np.floating)
     return array.astype(keras.config.floatx()) if floating else array
+
+
+def _check_held(dtype: str | None) -> None:
+    """Refuse a dtype that a file of ONNX would not hold."""
+    check_dtype(dtype, "keras")
+    if dtype == "float16" and keras.backend.backend() == "torch":
+        # There Keras multiplies in float32 on the host, and the exporter keeps what is multiplied.
+        raise EnsembleError(
+            "A file of ONNX in float16 must be written on Keras' backend tensorflow. Received: "
+            "torch, on which it would hold float32 again; set KERAS_BACKEND=tensorflow, which "
+            "takes the same snapshots"
+        )
 
 
 def _check_format(format: object) -> None:  # noqa: A002
