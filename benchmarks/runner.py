@@ -39,6 +39,7 @@ BENCHMARKS = tuple(
 _PACKAGES = (
     *("numpy", "scipy", "safetensors", "torch", "timm", "transformers"),
     *("jax", "optax", "orbax-checkpoint", "keras", "tensorflow", "tensorflow-cpu"),
+    *("onnx", "onnxruntime", "onnxscript", "tf2onnx"),
 )
 
 

@@ -17,6 +17,7 @@ from torch import nn
 from cosanneal.adapters.torch import SnapshotEnsemble
 from cosanneal.core.errors import EnsembleError
 from tests.shared.calling import Command
+from tests.shared.cards import predictions_of
 from tests.shared.torch_members import recorded
 
 call, error_of = Command("export").call, Command("export").error_of
@@ -212,6 +213,28 @@ def test_a_file_that_is_off_is_said_and_stays() -> None:
     assert Path("e.pt2").is_file()
 
 
+@pytest.mark.parametrize(("dtype", "limit"), [("bfloat16", "0.03125"), ("float16", "0.00390625")])
+def test_members_are_held_in_a_dtype(dtype: str, limit: str) -> None:
+    result = call(*arguments(dtype=dtype))
+    assert result.exit_code == 0, result.stderr
+    assert f"(limit {float(limit):g})" in result.stdout
+    program = torch.export.load("e.pt2")
+    held = {each.dtype for each in program.state_dict.values() if each.dtype != torch.float64}
+    assert held == {getattr(torch, dtype)}
+    x = samples()
+    found = program.module()(torch.from_numpy(x)).numpy()
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, mean_of(x), rtol=0, atol=float(limit))
+    assert abs(found - mean_of(x)).max() > 1e-5
+    assert call(*arguments(dtype=dtype, tolerance=1e-5), "--force").exit_code == 1
+    result = call(*arguments(dtype=dtype, out="card"), "--card")
+    assert result.exit_code == 0, result.stderr
+    card = Path("card/README.md").read_text(encoding="utf-8")
+    assert f"weights were rounded to {dtype}" in card
+    given, predictions = predictions_of(Path("card"))
+    np.testing.assert_allclose(predictions, mean_of(given.numpy()), rtol=0, atol=float(limit))
+
+
 def test_a_file_that_is_there_is_replaced_by_force_alone() -> None:
     Path("e.pt2").write_text("mine")
     assert error_of(*arguments()).endswith("e.pt2; choose another name, or replace it with --force")
@@ -257,6 +280,14 @@ def test_a_model_that_cannot_be_exported_leaves_what_was_there() -> None:
         ({"tolerance": "nan"}, "--tolerance must be a finite number"),
         ({"model": "their_model:other"}, "must return a torch.nn.Module for snapshots of torch"),
         ({"choice": "none.json"}, "none.json"),
+        (
+            {"dtype": "bfloat16", "format": "onnx"},
+            "--dtype must be float16 for --format onnx",
+        ),
+        (
+            {"dtype": "float16", "labels": "y.npy"},
+            "--labels must be given without --dtype",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused(given: dict[str, Any], said: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -65,12 +65,12 @@ class Described:
     task: str | None
     dataset: str | None
 
-    def check(self, card: bool, input: Path | None) -> None:  # noqa: A002
+    def check(self, card: bool, input: Sequence[str] | None) -> None:  # noqa: A002
         """Refuse what does not go together.
 
         Args:
             card: whether there is to be a card.
-            input: the file of the samples.
+            input: the files of the samples.
         """
         given = {f"--{name}": getattr(self, name) for name in ("labels", "name", "task", "dataset")}
         for option, value in given.items():
@@ -78,7 +78,7 @@ class Described:
                 raise CosannealError(
                     f"Option {option} must be given with --card. Received: it alone"
                 )
-        if self.labels is not None and input is None:
+        if self.labels is not None and not input:
             raise CosannealError(
                 "Option --labels must be given with --input, whose labels they are. Received: it "
                 "with --shape"
@@ -107,6 +107,7 @@ def write_folder(
     *,
     folder: str,
     format: str,  # noqa: A002
+    held: str | None,
     class_axis: Any,
     force: bool,
     predicted: list[NDArray[Any]],
@@ -121,6 +122,7 @@ def write_folder(
         x: the samples.
         folder: of the snapshots.
         format: of what is exported.
+        held: the dtype of its members, if it is not their own.
         class_axis: as it was given.
         force: whether a folder is replaced.
         predicted: the outputs of the ensemble for the samples.
@@ -156,6 +158,7 @@ def write_folder(
         dataset=described.dataset,
         intervals=intervals,
         framework=str(ensemble.members[0].metadata["framework"]),
+        held=held,
     )
     try:
         write_model_folder(out, write, card, results, overwrite=force)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -22,10 +22,10 @@ from ..core.errors import (
     shown,
 )
 from ..core.paths import kind_of, local_path, url_of
-from .arrays import load_array
 from .card import AsCard, Dataset, Described, LabelsOfInput, Name, Task, check_folder, write_folder
 from .console import needs_package, output_console, outside, print_error, print_note
 from .functions import called, named_function
+from .samples import Input, InputDtype, Samples, Shape, samples_of
 from .shipping import FORMATS, SHIPPINGS, Shipping
 from .without import Without, left_out
 
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from ..snapshots.beside import Beside
 
 _DIFFERS = 1  # the exit code when the file gives other numbers than the ensemble
-_DRAWN = 8  # samples of chance, where only a shape is given
 
 
 class Format(StrEnum):
@@ -57,6 +56,17 @@ class Outputs(StrEnum):
     VALUES = "values"
     GAUSSIAN = "gaussian"
 
+
+class Held(StrEnum):
+    """In which dtype the members are."""
+
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+
+
+# How far a file may be from the ensemble: of such members four of the spacings that their dtype
+# has at 1, since each layer rounds.
+_TOLERANCES: Final = {None: 1e-05, Held.BFLOAT16: 4 * 2.0**-7, Held.FLOAT16: 4 * 2.0**-10}
 
 Folder = Annotated[
     str,
@@ -84,31 +94,6 @@ FormatToWrite = Annotated[
     ),
 ]
 Out = Annotated[Path, typer.Option("--out", "-o", help="The file to write.", show_default=False)]
-Input = Annotated[
-    Path | None,
-    typer.Option(
-        help="Samples of the model's input to compare with, a .npy file of shape (samples, ...).",
-        metavar="FILE.NPY",
-        show_default=False,
-    ),
-]
-Shape = Annotated[
-    str | None,
-    typer.Option(
-        help=f"In place of --input: the shape of one sample; {_DRAWN} are drawn at random.",
-        metavar="1x28x28",
-        show_default=False,
-    ),
-]
-InputDtype = Annotated[
-    str | None,
-    typer.Option(
-        help="With --shape: the samples' dtype, by default float32. Floats are normal, "
-        "integers 0 or 1.",
-        metavar="DTYPE",
-        show_default=False,
-    ),
-]
 ChoiceFile = Annotated[
     Path | None,
     typer.Option(
@@ -140,12 +125,23 @@ ClassAxis = Annotated[
         show_default=False,
     ),
 ]
+HeldIn = Annotated[
+    Held | None,
+    typer.Option(
+        "--dtype",
+        help="Hold the members' weights in bfloat16 or float16, which halves the file, and compute "
+        "in it: what the members give, so rounded. ONNX takes float16 alone.",
+        metavar="DTYPE",
+        show_default=False,
+    ),
+]
 Tolerance = Annotated[
-    float,
+    float | None,
     typer.Option(
         help="The largest difference to the ensemble that is let pass, of numbers above 1 "
-        "relative to them.",
+        "relative to them; by default 1e-05, with --dtype 0.031 (bfloat16) or 0.0039 (float16).",
         metavar="X",
+        show_default=False,
     ),
 ]
 Force = Annotated[
@@ -167,7 +163,8 @@ def export(
     without: Without = None,
     outputs: OutputsAre = None,
     class_axis: ClassAxis = None,
-    tolerance: Tolerance = 1e-05,
+    dtype: HeldIn = None,
+    tolerance: Tolerance = None,
     card: AsCard = False,
     labels: LabelsOfInput = None,
     name: Name = None,
@@ -177,12 +174,15 @@ def export(
 ) -> None:
     """Write the ensemble of a folder as one file, and compare it with the ensemble.
 
-    The file takes a batch of any size of one input array, and holds the members that
+    The file takes a batch of any size of what the model takes, and holds the members that
     count, their weights and the temperature. It is opened in its runtime, where that is
     installed, and run on the samples: if it gives other numbers than the ensemble, the
     exit code is 1, and the file stays. With --card it is a folder with all that a person
     needs who gets it, and a file that gives other numbers is not written.
     """
+    _check_dtype(dtype, format, labels)
+    if tolerance is None:
+        tolerance = _TOLERANCES[dtype]
     if not (math.isfinite(tolerance) and tolerance >= 0):
         raise CosannealError(
             "Option --tolerance must be a finite number of at least 0. "
@@ -197,7 +197,12 @@ def export(
         path = _target(out, format, force)
     with needs_package("Reading snapshots"):
         framework = _framework_of(folder, format)
-    x = _samples(input, shape, input_dtype)
+    samples = samples_of(input, shape, input_dtype)
+    if card and len(samples.arrays) > 1:
+        raise CosannealError(
+            "Option --card must be given for a model of one input. Received: it with "
+            f"{len(samples.arrays)} inputs; leave it out, which writes the file alone"
+        )
     options: dict[str, Any] = {
         "last": last,
         "members": None if not without else _members_without(folder, without, last),
@@ -208,16 +213,21 @@ def export(
     saved = _choice_file(folder, choice)
     with _in_options():
         shipping = SHIPPINGS[framework](
-            lambda: called(function, model, "--model"), model, folder, options
+            lambda: called(function, model, "--model"),
+            model,
+            folder,
+            options,
+            samples,
+            None if dtype is None else dtype.value,
         )
         ensemble = shipping.ensemble
         if saved is not None:
             ensemble.load(None if saved.remote is not None else saved.path)
-        wanted = [shipping.arrays(_predicted(ensemble, each, shape)) for each in (x, x[:1])]
+        wanted = [_predicted(shipping, each) for each in (samples, samples.first())]
         said = _members(ensemble, saved)
 
         def write(file: Path) -> tuple[int, float] | None:
-            return _write(shipping, file, x, wanted, format.value, tolerance, out, said, card)
+            return _write(shipping, file, samples, wanted, format.value, tolerance, out, said, card)
 
         if not card:
             write(path)
@@ -226,9 +236,10 @@ def export(
             path,
             shipping,
             described,
-            x,
+            samples.arrays[0],
             folder=folder,
             format=format.value,
+            held=None if dtype is None else dtype.value,
             class_axis=options["class_axis"],
             force=force,
             predicted=wanted[0],
@@ -237,10 +248,25 @@ def export(
     output_console().print(outside(f"Wrote the folder {out}, with its README.md"), soft_wrap=True)
 
 
+def _check_dtype(dtype: Held | None, format: Format, labels: Path | None) -> None:  # noqa: A002
+    """Refuse what cannot be with a dtype of the members."""
+    if dtype is Held.BFLOAT16 and format is Format.ONNX:
+        raise CosannealError(
+            "Option --dtype must be float16 for --format onnx, whose runtime does not compute in "
+            "bfloat16 on the host. Received: bfloat16"
+        )
+    if dtype is not None and labels is not None:
+        raise CosannealError(
+            "Option --labels must be given without --dtype: the scores of a card are those of the "
+            f"members as they were trained. Received: it with --dtype {dtype.value}; score what "
+            "the file gives"
+        )
+
+
 def _write(
     shipping: Shipping,
     path: Path,
-    x: NDArray[Any],
+    samples: Samples,
     wanted: list[list[NDArray[Any]]],
     format: str,  # noqa: A002
     tolerance: float,
@@ -250,7 +276,7 @@ def _write(
 ) -> tuple[int, float] | None:
     """Write what is exported, and compare it; on how many samples, and how far it is off."""
     begun = time.perf_counter()
-    shipping.write(path, x, format)
+    shipping.write(path, shipping.take(samples), format)
     taken = time.perf_counter() - begun
     console = output_console()
     console.print(outside(said), soft_wrap=True)
@@ -262,26 +288,30 @@ def _write(
         outside(f"{done} {name}: {format}, {human_size(size)}, in {taken:.1f} s"), soft_wrap=True
     )
     try:
-        found = [shipping.run(path, each, format) for each in (x, x[:1])]
+        found = [
+            shipping.run(path, shipping.take(each), format) for each in (samples, samples.first())
+        ]
     except MissingExtraError as error:
         print_note(f"Note: The file was not compared with the ensemble. {error}")
         return None
-    return len(x), _compare(found, wanted, tolerance, name, len(x), stays=not in_folder)
+    count = len(samples)
+    return count, _compare(found, wanted, tolerance, name, count, stays=not in_folder)
 
 
-def _predicted(ensemble: Any, x: Any, shape: str | None) -> Any:
+def _predicted(shipping: Shipping, samples: Samples) -> list[NDArray[Any]]:
     """What the ensemble predicts; the model may not take such samples at all."""
     try:
-        return ensemble.predict(x)
+        return shipping.arrays(shipping.ensemble.predict(shipping.take(samples)))
     except CosannealError:
         raise
     except Exception as error:
-        given = "--input" if shape is None else f"--shape {shape}"
         what = str(error).strip().partition("\n")[0]
+        shapes = " and ".join(str(each.shape) for each in samples.arrays)
+        batch = "a batch of shape" if len(samples.arrays) == 1 else "batches of the shapes"
         raise CosannealError(
-            f"The model must take the samples of {given}. Received: {type(error).__name__}: {what}"
-            f", of a batch of shape {tuple(x.shape)}; the shape is that of one sample, without "
-            "the batch"
+            f"The model must take the samples of {samples.origin}. Received: "
+            f"{type(error).__name__}: {what}, of {batch} {shapes}; the shape is that of one "
+            "sample, without the batch"
         ) from error
 
 
@@ -360,58 +390,6 @@ def _framework_of(folder: str, format: Format) -> str:  # noqa: A002
     return framework
 
 
-def _samples(input: Path | None, shape: str | None, dtype: str | None) -> NDArray[Any]:  # noqa: A002
-    """At least two samples: those of a file, or drawn."""
-    import numpy as np
-
-    if (input is None) == (shape is None):
-        received = "neither" if input is None else "both"
-        raise CosannealError(
-            f"Either option --input or option --shape must be given. Received: {received}"
-        )
-    if input is not None:
-        if dtype is not None:
-            raise CosannealError(
-                "Option --input-dtype must be given with --shape alone. Received: it with --input, "
-                "whose file has a dtype"
-            )
-        x = np.array(load_array(input))
-        if x.ndim < 1 or len(x) < 1 or x.dtype.kind not in "fiub":
-            raise CosannealError(
-                "Option --input must hold numbers of shape (samples, ...), at least one sample. "
-                f"Received: {x.dtype} of shape {x.shape} in {input}"
-            )
-        return x if len(x) > 1 else np.concatenate([x, x])
-    found = str(shape)
-    if not re.fullmatch(r"[1-9][0-9]{0,8}(x[1-9][0-9]{0,8})*", found):
-        raise CosannealError(
-            "Option --shape must be positive numbers with an x between them, such as 1x28x28. "
-            f"Received: {shown(found)}"
-        )
-    sizes = (_DRAWN, *map(int, found.split("x")))
-    try:
-        kind = np.dtype(dtype or "float32")
-    except TypeError:
-        kind = np.dtype(object)
-    if kind.kind not in "fiub":
-        raise CosannealError(
-            "Option --input-dtype must be a dtype of numpy's with numbers, such as float32 or "
-            f"int64. Received: {shown(dtype)}"
-        )
-    generator = np.random.default_rng(0)
-    try:
-        drawn = (
-            generator.standard_normal(sizes)
-            if kind.kind == "f"
-            else generator.integers(2, size=sizes)
-        )
-    except (MemoryError, ValueError) as error:
-        raise CosannealError(
-            f"Option --shape must fit into memory. Received: {shown(found)}"
-        ) from error
-    return np.asarray(drawn, kind)
-
-
 def _axis(text: str | None) -> Any:
     if text is None or text == "none":
         return "auto" if text is None else None
@@ -449,6 +427,12 @@ def _in_options() -> Iterator[None]:
             str(error),
         )
         message = message.replace("among those of members=", "beside those of --without")
+        message = re.sub(
+            r"; to have it otherwise, give .*",
+            "; give --input or --shape once for each, as NAME=... where it takes them by name",
+            message,
+            flags=re.DOTALL,
+        )
         message = re.sub(r"\boutputs=['\"](\w+)['\"]", r"--outputs \1", message)
         message = re.sub(
             r"\bclass_axis=(-?\d+|None)",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -52,6 +52,24 @@ def need_onnx(writer: Literal["onnxscript", "tf2onnx"]) -> None:
         ) from error
 
 
+def check_dtype(name: str | None, instead: str) -> None:
+    """Refuse a dtype that ONNX Runtime does not compute in on the host.
+
+    Args:
+        name: the dtype's name, of the members' weights; None for their own.
+        instead: the format that holds it.
+
+    Raises:
+        EnsembleError: it is bfloat16, of which a convolution is no valid graph.
+    """
+    if name == "bfloat16":
+        raise EnsembleError(
+            "Argument `dtype` must be float16 for format 'onnx', whose runtime does not compute in "
+            f"bfloat16 on the host. Received: dtype={name}; give float16, or write format "
+            f"{instead!r}"
+        )
+
+
 def check_size(size: int, instead: str) -> None:
     """Refuse weights that one file does not hold.
 
@@ -69,15 +87,17 @@ def check_size(size: int, instead: str) -> None:
         )
 
 
-def run_onnx(path: str | os.PathLike[str], given: Sequence[Any]) -> list[NDArray[Any]]:
+def run_onnx(
+    path: str | os.PathLike[str], given: Sequence[Any] | Mapping[str, Any]
+) -> list[NDArray[Any]]:
     """What a file gives for some arrays, in ONNX Runtime on the host.
 
     Args:
         path: the file.
-        given: the arrays, in the order of its inputs.
+        given: the arrays, in the order of its inputs, or by their names.
 
     Raises:
-        EnsembleError: another number of arrays than it takes.
+        EnsembleError: another number of arrays than it takes, or other names.
         MissingExtraError: ONNX Runtime is not installed.
     """
     try:
@@ -88,13 +108,17 @@ def run_onnx(path: str | os.PathLike[str], given: Sequence[Any]) -> list[NDArray
         ) from error
     session = onnxruntime.InferenceSession(os.fspath(path), providers=["CPUExecutionProvider"])
     taken = session.get_inputs()
-    if len(taken) != len(given):
-        names = ", ".join(repr(each.name) for each in taken)
+    names = [each.name for each in taken]
+    named = isinstance(given, Mapping)
+    if {*names} != {*given} if named else len(names) != len(given):
+        came = ", ".join(map(repr, given)) if named else f"{len(given)} arrays"
         raise EnsembleError(
-            f"Argument `x` must be what the file takes: {names}. Received: {len(given)} arrays"
+            f"Argument `x` must be what the file takes: {', '.join(map(repr, names))}. "
+            f"Received: {came}"
         )
+    arrays = [given[name] for name in names] if isinstance(given, Mapping) else given
     fed = {}
-    for each, argument in zip(taken, given, strict=True):
+    for each, argument in zip(taken, arrays, strict=True):
         array = as_numpy(argument)
         if np.issubdtype(array.dtype, np.floating):
             array = array.astype(_FLOATS.get(each.type, array.dtype))

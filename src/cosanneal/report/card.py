@@ -115,6 +115,7 @@ class Card:
         dataset: the name of the data that it was scored on.
         intervals: of scores, the 95 % interval by the score's name.
         framework: of the snapshots, a tag; by default that whose format it is ("torch" of ONNX).
+        held: the dtype to which the members' weights were rounded, if they were.
 
     Example:
         >>> Card(format="onnx", shape=(1, 28, 28), dtype="float32", members=["a", "b"]).file
@@ -130,6 +131,7 @@ class Card:
     dataset: str | None = None
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     framework: str | None = None
+    held: str | None = None
 
     @property
     def file(self) -> str:
@@ -300,6 +302,8 @@ def _contents(
             f"It was run after it was written, on {plural(samples, 'sample')}: it differs from the "
             f"ensemble by {apart:.1e} at most (of numbers above 1, relative to them)."
         )
+    if card.held is not None:
+        lines.append(f"Its members' weights were rounded to {card.held}, in which it computes.")
     yield " ".join(lines)
     rows = ["| member | weight | update |", "|---|---|---|"]
     for name in card.members:

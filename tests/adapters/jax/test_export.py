@@ -14,6 +14,8 @@ from jax import export
 
 import cosanneal as ca
 from cosanneal.adapters.jax import SnapshotRecorder
+from cosanneal.adapters.jax.export import run_export
+from cosanneal.core.errors import EnsembleError
 from tests.shared.calling import Command
 from tests.shared.cards import predictions_of
 
@@ -25,6 +27,11 @@ def build():
     return lambda params, x: x @ params["kernel"], {"kernel": jnp.zeros((4, 3))}
 def other():
     return {}
+def two():
+    return lambda params, a, b: (a - 2 * b) @ params["kernel"], {"kernel": jnp.zeros((4, 3))}
+def named():
+    apply_fn = lambda params, x: (x["a"] - 2 * x["b"]) @ params["kernel"]
+    return apply_fn, {"kernel": jnp.zeros((4, 3))}
 """
 
 
@@ -60,6 +67,55 @@ def test_the_file_gives_what_the_members_give() -> None:
         p = np.exp(np.einsum("nk,mkc->mnc", x, kernels()))
         p = (p / p.sum(-1, keepdims=True)).mean(0)
         np.testing.assert_allclose(loaded.call(x), p, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("model", ["two", "named"])
+def test_functions_of_several_inputs_are_written(model: str) -> None:
+    drawn = np.random.default_rng(1).normal(size=(2, 5, 4)).astype("f4")
+    x = {"b": drawn[1], "a": drawn[0]}
+    for name, each in x.items():
+        np.save(f"{name}.npy", each)
+    files = ["b=b.npy", "a=a.npy"] if model == "named" else ["a.npy", "b.npy"]
+    given = ["run", "--model", f"their_jax:{model}", "--format", "stablehlo", "-o", "e"]
+    result = call(*given, *(each for file in files for each in ("--input", file)))
+    assert result.exit_code == 0, result.stderr
+    p = np.exp(np.einsum("nk,mkc->mnc", x["a"] - 2 * x["b"], kernels()))
+    p = (p / p.sum(-1, keepdims=True)).mean(0)
+    loaded = export.deserialize(bytearray(Path("e").read_bytes()))
+    for count in (1, 5):
+        part = {name: each[:count] for name, each in x.items()}
+        found = loaded.call(part) if model == "named" else loaded.call(part["a"], part["b"])
+        np.testing.assert_allclose(found, p[:count], rtol=0, atol=2e-6)
+    wrong: Any = (x["a"], x["b"]) if model == "named" else x
+    said = "a dict of 'a', 'b'. Received: 2 arrays"
+    if model == "two":
+        said = "2 arrays. Received: a dict of 'a', 'b'"
+    with pytest.raises(EnsembleError, match=f"must be what the file takes: {said}"):
+        run_export("e", wrong)
+    with pytest.raises(EnsembleError, match="must have the same number of samples"):
+        run_export("e", (x["a"], x["b"][:2]))
+    message = error_of(*given, "--force", "--shape", "a=4", "--shape", "y=4")
+    assert "must have none of the names labels, label, y" in message
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_members_are_held_in_a_dtype(dtype: str) -> None:
+    result = call(*arguments(dtype=dtype))
+    assert result.exit_code == 0, result.stderr
+    rounded = np.asarray(jnp.asarray(kernels(), dtype), "f8")
+    x = np.random.default_rng(1).integers(-3, 4, size=(5, 4)).astype("f4")  # which both hold
+    p = np.exp(np.einsum("nk,mkc->mnc", x, kernels()))
+    p = (p / p.sum(-1, keepdims=True)).mean(0)
+    found = np.asarray(export.deserialize(bytearray(Path("e").read_bytes())).call(x))
+    assert found.dtype == np.float32
+    spacing = float(jnp.finfo(dtype).eps)
+    np.testing.assert_allclose(found, p, rtol=0, atol=4 * spacing)
+    # The outputs are rounded too, those of the largest to half of a spacing of 32.
+    z = np.asarray(jnp.asarray(np.einsum("nk,mkc->mnc", x, rounded), dtype), "f8")
+    q = np.exp(z)
+    q = (q / q.sum(-1, keepdims=True)).mean(0)
+    np.testing.assert_allclose(found, q, rtol=0, atol=2 * spacing)
+    assert abs(found - p).max() > spacing / 50
 
 
 def test_what_cannot_be_is_refused() -> None:

@@ -40,6 +40,17 @@ class Convolution(nn.Module):
         return (z, nn.functional.softplus(z)) if self.pairs else z
 
 
+class Wide(Convolution):
+    """The same, with weights that are most of a file."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed)
+        self.before = nn.Sequential(nn.Flatten(), nn.Linear(25, 4000), nn.Linear(4000, 25))
+
+    def forward(self, x: Tensor) -> Any:
+        return super().forward(x + self.before(x).reshape(x.shape))
+
+
 def images() -> Tensor:
     return torch.randn(7, 1, 5, 5, generator=torch.Generator().manual_seed(1))
 
@@ -138,23 +149,105 @@ def test_models_of_several_arguments_are_written_and_run(
         np.testing.assert_allclose(found, predicted[:samples], rtol=0, atol=1e-6)
     wrong: dict[str, Any] = {
         r"same number of samples. Received: \[6, 5\]": (x[0], x[1][:5]),
-        "must be an array of numpy or a tensor.* Received: {": {"x": x[0]},
+        "must be an array of numpy or a tensor.* Received: {": {"x": [1.0]},
+        "none of the names 'labels', 'label', 'y', which predict": {"x": x[0], "y": x[1]},
         r"must be an array .*Received: \[": [x[0], x[1]],
         r"must be an array .*Received: \(\)": (),
     }
     for message, given in wrong.items():
-        for use in (
-            lambda given: export_ensemble(ensemble, tmp_path / "two", given, format=format),
-            lambda given: run_export(tmp_path / "one", given, format=format),
-        ):
+        with pytest.raises(EnsembleError, match=message):
+            export_ensemble(ensemble, tmp_path / "two", given, format=format)
+        if "names" not in message:
             with pytest.raises(EnsembleError, match=message):
-                use(given)
+                run_export(tmp_path / "one", given, format=format)
     assert not (tmp_path / "two").exists()
     with pytest.raises(EnsembleError, match="one that it refuses"):
         export_ensemble(ensemble, tmp_path / "two", x[:2], format=format)
+    takes = "'x', 'y', 'name'" if format == "onnx" else "3 arrays"
+    with pytest.raises(EnsembleError, match=rf"takes: {takes}\. Received: 2 arrays"):
+        run_export(tmp_path / "one", x[:2], format=format)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("format", ["onnx", "pt2"])
+def test_models_of_named_inputs_are_written_and_run(
+    tmp_path: Path,
+    format: str,  # noqa: A002
+    whole: bool,
+) -> None:
+    model = recorded(tmp_path / "run", [Named(seed, whole=whole) for seed in range(2)])
+    forward: Any = (lambda model, batch: model(batch)) if whole else None
+    options: Any = {"outputs": "logits", "class_axis": -1, "forward": forward}
+    ensemble = SnapshotEnsemble(model, tmp_path / "run", **options)
+    a, b = np.random.default_rng(0).standard_normal((2, 6, 2))
+    predicted = ensemble.predict({"b": b, "a": a}).numpy()
+    # Of one sample, and in another order than the model has them.
+    export_ensemble(ensemble, tmp_path / "one", {"b": b[:1], "a": a[:1]}, format=format)
+    for samples in (1, 6):
+        given = {"a": a[:samples], "b": b[:samples]}
+        (found,) = run_export(tmp_path / "one", given, format=format)
+        np.testing.assert_allclose(found, predicted[:samples], rtol=0, atol=1e-6)
+    assert abs(predicted - ensemble.predict({"a": b, "b": a}).numpy()).max() > 1e-3
     if format == "onnx":
-        with pytest.raises(EnsembleError, match=r"takes: 'x', 'y', 'name'\. Received: 2 ar"):
-            run_export(tmp_path / "one", x[:2], format=format)
+        session = onnxruntime.InferenceSession(tmp_path / "one")
+        assert [each.name for each in session.get_inputs()] == ["b", "a"]
+    wanted = "'b', 'a'. Received: 'a', 'c'" if format == "onnx" else "'a', 'b'. Received: a dict"
+    with pytest.raises(EnsembleError, match=rf"must be what the file takes: .*{wanted}"):
+        run_export(tmp_path / "one", {"a": a, "c": b}, format=format)
+
+
+@pytest.mark.parametrize(
+    ("format", "dtype"),
+    [("onnx", torch.float16), ("pt2", torch.float16), ("pt2", torch.bfloat16)],
+)
+def test_members_of_low_precision_are_written_and_run(
+    tmp_path: Path,
+    format: str,  # noqa: A002
+    dtype: torch.dtype,
+) -> None:
+    x = images()
+    model = recorded(tmp_path / "run", [Wide(seed) for seed in range(2)])
+    ensemble = SnapshotEnsemble(model, tmp_path / "run", outputs="logits", class_axis=-1)
+    predicted = ensemble.predict(x).numpy()
+    rounded = ensemble.as_module(dtype=dtype)(x).numpy()
+    spacing = torch.finfo(dtype).eps
+    export_ensemble(ensemble, tmp_path / "own", x, format=format)
+    export_ensemble(ensemble, tmp_path / "half", x, format=format, dtype=dtype)
+    for samples in (1, 7):
+        (found,) = run_export(tmp_path / "half", x[:samples].numpy(), format=format)
+        assert found.dtype == np.float32
+        # Runtimes sum in other orders, and round in other places.
+        apart = spacing if format == "onnx" else 1e-6
+        np.testing.assert_allclose(found, rounded[:samples], rtol=0, atol=apart)
+        np.testing.assert_allclose(found, predicted[:samples], rtol=0, atol=4 * spacing)
+    assert abs(rounded - predicted).max() > spacing / 50
+    if format == "onnx":
+        (taken,) = onnxruntime.InferenceSession(tmp_path / "half").get_inputs()
+        assert taken.type == "tensor(float)"
+    else:
+        (taken,) = torch.export.load(tmp_path / "half").example_inputs[0]
+        assert taken.dtype == torch.float32
+    sizes = [(tmp_path / name).stat().st_size for name in ("half", "own")]
+    assert 0.45 < sizes[0] / sizes[1] < 0.6
+    if format == "onnx":
+        with pytest.raises(EnsembleError, match=r"`dtype` must be float16 for format 'onnx'"):
+            export_ensemble(ensemble, tmp_path / "no", x, format=format, dtype=torch.bfloat16)
+    assert not (tmp_path / "no").exists()
+
+
+@pytest.mark.parametrize("format", ["onnx", "pt2"])
+def test_nothing_of_the_samples_is_in_the_file(
+    tmp_path: Path,
+    format: str,  # noqa: A002
+) -> None:
+    model = recorded(tmp_path / "run", [Convolution(0)])
+    ensemble = SnapshotEnsemble(model, tmp_path / "run", outputs="logits", class_axis=-1)
+    x = torch.rand(1000, 1, 5, 5)
+    ensemble.predict(x)
+    export_ensemble(ensemble, tmp_path / "one", x, format=format)
+    data = (tmp_path / "one").read_bytes()
+    assert len(data) < x.nbytes
+    assert x[0].numpy().tobytes() not in data
 
 
 def test_the_code_of_its_card_runs(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import warnings
+from collections.abc import Mapping
 from typing import Any, Final, Literal
 
 import keras
@@ -13,9 +14,10 @@ from numpy.typing import NDArray
 
 from ...core.atomic import arriving
 from ...core.errors import EnsembleError, shown
-from ...ensemble.onnx_file import check_size, need_onnx, run_onnx
-from ...ensemble.structure import leaves
+from ...ensemble.onnx_file import check_dtype, check_size, need_onnx, run_onnx
+from ...ensemble.structure import leaves, map_leaves
 from ...snapshots.file import count_bytes
+from .dtypes import checked_dtype
 from .ensemble import SnapshotEnsemble
 
 FORMATS: Final = ("keras", "onnx", "savedmodel")
@@ -33,6 +35,7 @@ def export_ensemble(
     path: str | os.PathLike[str],
     *,
     format: str,  # noqa: A002
+    dtype: Any = None,
 ) -> None:
     """Write an ensemble as one file or folder, for batches of any size.
 
@@ -47,10 +50,12 @@ def export_ensemble(
             "savedmodel", on Keras' backend TensorFlow; or "onnx", for ONNX Runtime and others, of
             at most 2 GB, on Keras' backends torch, which needs the packages onnx and
             onnxscript, and TensorFlow, which needs onnx and tf2onnx.
+        dtype: of the members' weights, as `as_model` has it: "float16", or but for "onnx"
+            "bfloat16"; by default they are in their own. Of ONNX on the backend TensorFlow alone.
 
     Raises:
-        EnsembleError: no such format, or not on this backend; another ending; a folder that
-            is there; weights that are too large; a model that the exporter refuses; or as
+        EnsembleError: no such format or dtype, or not on this backend; another ending; a folder
+            that is there; weights that are too large; a model that the exporter refuses; or as
             `as_model`.
         MissingExtraError: a package is not installed.
 
@@ -80,8 +85,9 @@ def export_ensemble(
             f"The file must end in .keras, for format 'keras'. Received: {shown(os.fspath(path))}"
         )
     if format == "onnx":
+        _check_held(None if dtype is None else checked_dtype(dtype))
         need_onnx(_WRITERS[keras.backend.backend()])
-    model = ensemble.as_model()
+    model = ensemble.as_model(dtype=dtype)
     if format == "onnx":
         sizes = (count_bytes(tuple(each.shape), each.dtype) for each in model.variables)
         check_size(sum(sizes), "keras")
@@ -118,7 +124,7 @@ def _spec_of(tensor: Any) -> keras.InputSpec:
 
 def run_export(
     path: str | os.PathLike[str],
-    x: NDArray[Any],
+    x: Any,
     *,
     format: str,  # noqa: A002
 ) -> list[NDArray[Any]]:
@@ -126,7 +132,8 @@ def run_export(
 
     Args:
         path: the file or the folder.
-        x: the batch, of shape (samples, ...), of any number of samples.
+        x: the batch, of shape (samples, ...), of any number of samples; or a tuple, a list or a
+            dict of several, as the model takes them.
         format: as it was written.
 
     Returns:
@@ -139,15 +146,33 @@ def run_export(
     """
     _check_format(format)
     if format == "onnx":
-        return run_onnx(path, [x])
+        # Where Keras gives no names, the file has its inputs in Keras' own order.
+        return run_onnx(path, x if isinstance(x, Mapping) else keras.tree.flatten(x))
     _check_backend(format)
+    x = [*x] if isinstance(x, tuple) else x
     if format == "keras":
         found = keras.saving.load_model(path).predict(x, verbose=0)
     else:
-        if np.issubdtype(x.dtype, np.floating):
-            x = x.astype(keras.config.floatx())
+        x = map_leaves(_in_floatx, x)
         found = keras.layers.TFSMLayer(os.fspath(path), call_endpoint="serve")(x)
     return [np.asarray(keras.ops.convert_to_numpy(each)) for each in leaves(found)]
+
+
+def _in_floatx(array: NDArray[Any]) -> NDArray[Any]:
+    floating = np.issubdtype(array.dtype, np.floating)
+    return array.astype(keras.config.floatx()) if floating else array
+
+
+def _check_held(dtype: str | None) -> None:
+    """Refuse a dtype that a file of ONNX would not hold."""
+    check_dtype(dtype, "keras")
+    if dtype == "float16" and keras.backend.backend() == "torch":
+        # There Keras multiplies in float32 on the host, and the exporter keeps what is multiplied.
+        raise EnsembleError(
+            "A file of ONNX in float16 must be written on Keras' backend tensorflow. Received: "
+            "torch, on which it would hold float32 again; set KERAS_BACKEND=tensorflow, which "
+            "takes the same snapshots"
+        )
 
 
 def _check_format(format: object) -> None:  # noqa: A002

@@ -88,7 +88,11 @@ def ship(
         member.name, member.trainable = f"member_{i}", False
         if inputs is None:
             given = member.inputs[0] if isinstance(member, keras.Sequential) else member.input
-            inputs = keras.tree.map_structure(_input_like, given)
+            if isinstance(given, dict) and all(map(_is_symbolic, given.values())):
+                # Files of other formats take them by the names of the inputs.
+                inputs = {name: _input_like(each, name) for name, each in given.items()}
+            else:
+                inputs = keras.tree.map_structure(_input_like, given)
         picked.append(combination.pick(member(inputs, training=False), _is_symbolic))
     outputs = [
         CombinedOutputs(
@@ -137,9 +141,9 @@ def _check(member: keras.Model) -> None:
             )
 
 
-def _input_like(tensor: Any) -> Any:
+def _input_like(tensor: Any, name: str | None = None) -> Any:
     return keras.Input(
-        batch_shape=tensor.shape, dtype=tensor.dtype, sparse=tensor.sparse, name=tensor.name
+        batch_shape=tensor.shape, dtype=tensor.dtype, sparse=tensor.sparse, name=name or tensor.name
     )
 
 
