@@ -77,8 +77,8 @@ MINIMUMS = {
         (
             *(*CORE_TESTS, "tests/cli", "tests/report", "--ignore=tests/cli/test_demo.py"),
             # These export models of torch's, or read a card as the hub does.
-            *("--ignore=tests/cli/test_export.py", "--ignore=tests/cli/test_card.py"),
-            "--ignore=tests/report/test_card.py",
+            *("--ignore=tests/cli/test_export.py", "--ignore=tests/cli/test_export_inputs.py"),
+            *("--ignore=tests/cli/test_card.py", "--ignore=tests/report/test_card.py"),
         ),
     ),
     "torch": ("demo", "test", TORCH_TESTS),
