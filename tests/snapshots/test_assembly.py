@@ -234,9 +234,7 @@ def test_of_a_run_that_broke_off_a_process_without_a_sign_of_life_is_not_waited_
     assert [type(each) for each in found] == [KeyError] * 3
     assert [each.step for each in SnapshotStore(tmp_path).list()] == [1] * alive
     notes = "".join(getattr(found[0], "__notes__", []))
-    assert (
-        "1 did not come within 1 seconds after the run broke off, such as 2" in notes
-    ) != alive
+    assert ("1 did not come within 1 seconds after the run broke off, such as 2" in notes) != alive
     assert len(files(tmp_path)) == 4 * alive
 
 

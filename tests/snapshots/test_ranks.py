@@ -7,11 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import cosanneal as ca
 from cosanneal.snapshots import SnapshotStore
-from cosanneal.snapshots.capture import EachStep
+from cosanneal.snapshots.capture import EachStep, Gathered
 from cosanneal.snapshots.ranks import ALONE, Ranks
 from cosanneal.snapshots.recorder import Recorder
 from tests.shared.ranks import Threads, together
@@ -162,3 +163,40 @@ def test_a_snapshot_takes_one_meeting_in_which_all_gather_whoever_fails(
             assert "Argument `metrics` must be" in text
             assert text.endswith(f"(in the process of rank {step})") == (step != rank)
     assert [each.step for each in SnapshotStore(tmp_path).list()] == [4, 5]
+
+
+def test_a_copy_that_fails_amid_weights_that_are_gathered_holds_nobody_up(tmp_path: Path) -> None:
+    gathering = threading.Barrier(3)
+
+    def gather(value: Any) -> Any:
+        gathering.wait(10)
+        return value
+
+    class OneByOne(ArrayCapture):
+        def tensors(self, *given: Any, **named: Any) -> Any:
+            return Gathered(super().tensors(*given, **named), gather)
+
+    good = {name: np.full(5, i, np.float32) for i, name in enumerate("abcd")}
+    steps: list[dict[str, Any]] = [good, {**good, "b": np.zeros(5, np.complex128)}, good]
+
+    def record(ranks: Ranks, rank: int) -> list[Any]:  # noqa: ARG001
+        capture = OneByOne()
+        found: list[Any] = []
+        with Recorder(tmp_path, EVERY_STEP, capture, EachStep(), ranks=ranks) as recorder:
+            for capture.weights in steps:
+                try:
+                    found.append(recorder.look())
+                except ca.SnapshotError as error:
+                    found.append(str(error))
+        return found
+
+    for rank, found in enumerate(together(record)):
+        assert isinstance(found, list), found
+        first, wrong, last = found
+        assert first
+        assert last
+        assert "'b' must have a dtype that safetensors holds" in wrong
+        assert wrong.endswith("(in the process of rank 0)") == bool(rank)
+    one, two = SnapshotStore(tmp_path).list()
+    assert (one.step, two.step) == (1, 3)
+    assert all((two.load()[name] == value).all() for name, value in good.items())

@@ -5,7 +5,7 @@ Each framework brings a `Capture` of its own, and a `Clock` where it has a count
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -46,10 +46,46 @@ class HostBuffers:
                 data = held.reshape(-1).view(np.uint8).data if held.size else memoryview(b"")
                 self._held[name] = held, TensorBytes(array.dtype.name, array.shape, data)
             np.copyto(held, array)
+            del value, array  # or there would be two while the next one is fetched
         return {name: data for name, (_, data) in self._held.items()}
 
     def arrive(self) -> None:
         """Wait until copies that are under way have arrived; the writer's thread calls it."""
+
+
+class Gathered(Mapping[str, Any]):
+    """Weights of which each is gathered when it is asked for, so that one is in memory at a time.
+
+    It takes all processes to gather one. All ask for all, in the same order: also one that does
+    not want them, or has failed.
+
+    Args:
+        values: what this process has of each, by name.
+        gather: makes a whole one of it.
+    """
+
+    def __init__(self, values: Mapping[str, Any], gather: Callable[[Any], Any]) -> None:
+        self._values, self._gather = values, gather
+        self._left = dict.fromkeys(values)
+
+    def __getitem__(self, name: str) -> Any:
+        self._left.pop(name, None)
+        try:
+            return self._gather(self._values[name])
+        except BaseException:
+            self._left.clear()  # the others have failed too, or are gone
+            raise
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def ask_for_the_rest(self) -> None:
+        """Ask for what was not asked for yet, in its order."""
+        while self._left:
+            self[next(iter(self._left))]
 
 
 class Capture(Protocol):
@@ -67,6 +103,8 @@ class Capture(Protocol):
         self, names: Collection[str] | None = None, *, cut: Callable[[Any], Any] | None = None
     ) -> Mapping[str, Any]:
         """The weights as they are now, by name, as the buffers copy them.
+
+        They may be fetched when they are asked for, or gathered by all processes: `Gathered`.
 
         Args:
             names: of those that are asked for; by default all.

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from ..core.schedule import Cycle, Schedule
 from .assembly import Share, agree, check_parts, made_whole, new_token, see_one_folder, summary
-from .capture import Capture, HostBuffers, PartedCapture, Parts, Standing
+from .capture import Capture, Gathered, HostBuffers, PartedCapture, Parts, Standing
 from .file import TensorBytes
 from .job import OnDurable, made_here, write, write_share, written
 from .names import snapshot_name
@@ -147,12 +147,16 @@ class Copies:
                 raise
             failure = error  # once the weights are gathered: the others wait there for this one
         rest, weights = self.part.rest(), self.part.tensors()
-        if failure is not None:
-            raise failure
-        if not self.ranks.writes:
-            return None
-        buffers = self._free_buffers()
-        tensors = self._timed(partial(buffers.copy, weights))
+        try:
+            if failure is not None:
+                raise failure
+            if not self.ranks.writes:
+                return None
+            buffers = self._free_buffers()
+            tensors = self._timed(partial(buffers.copy, weights))
+        finally:
+            if isinstance(weights, Gathered):
+                weights.ask_for_the_rest()
         layout = {name: (each.shape, each.dtype) for name, each in tensors.items()}
         self.run.keep(at.updates, layout, rest)
         make = partial(self._making(cycle, at, metrics), tensors, rest)

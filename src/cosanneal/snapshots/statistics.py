@@ -20,7 +20,7 @@ class Statistics:
             aside.
         waited_seconds: how much of that it waited for an earlier snapshot to
             become durable; more `max_pending`, or a faster disk, would help.
-        copied_seconds: how much of it the weights were copied.
+        copied_seconds: how much of it the weights were gathered and copied.
         writing_seconds: how long the writing took, in the background or not, with the putting
             into a store.
     """

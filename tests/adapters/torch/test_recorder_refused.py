@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,29 @@ def test_models_in_shards_are_gathered_or_refused_by_name(tmp_path: Path, mesh: 
         SnapshotEnsemble(zero, tmp_path / "run")
     with pytest.raises(ca.EnsembleError, match=r"Received: 'weight', without data; give a model"):
         SnapshotEnsemble(nn.Linear(2, 2, device="meta"), tmp_path / "run")
+
+
+def test_of_a_model_in_shards_one_tensor_is_whole_at_a_time(
+    tmp_path: Path, mesh: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch.distributed.tensor import DTensor, Shard, distribute_tensor
+
+    parts = (distribute_tensor(torch.randn(3, 3), mesh, [Shard(0)]) for _ in range(4))
+    model = nn.ParameterList(map(nn.Parameter, parts))
+    gathered: list[weakref.ref[Any]] = []
+    real = DTensor.full_tensor
+
+    def full_tensor(value: Any) -> Any:
+        assert all(each() is None for each in gathered)
+        whole = real(value).clone()
+        gathered.append(weakref.ref(whole))
+        return whole
+
+    monkeypatch.setattr(DTensor, "full_tensor", full_tensor)
+    with SnapshotRecorder(tmp_path / "run", model, EVERY_STEP) as recorder:
+        recorder.step()
+    assert len(gathered) == 4
+    assert len(recorder.store.list()[0].load()) == 4
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")  # torch's own of it

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from ...core.errors import SnapshotError
-from ...snapshots.capture import HostBuffers, Parts
+from ...snapshots.capture import Gathered, HostBuffers, Parts
 from ...snapshots.file import Layout, TensorBytes, check_tensor
 from ...snapshots.part import chosen_by
 from .parts import Parting, kept_alike
-from .shards import can_be_gathered, local_part, refuse_flat, whole
+from .shards import can_be_gathered, is_cut, local_part, refuse_flat, whole
 from .state import dtype_name, is_shard, plain_name, unwrapped
 from .zero import is_parted, refuse_parts, shape_of
 
@@ -49,13 +50,19 @@ class ModuleCapture:
 
     def tensors(
         self, names: Collection[str] | None = None, *, cut: Callable[[Any], Any] | None = None
-    ) -> dict[str, Tensor]:
-        """The tensors as they are, or pieces of them."""
+    ) -> Mapping[str, Tensor]:
+        """The tensors as they are, or pieces of them.
+
+        What is sharded is gathered when it is asked for, so that one is in memory at a time.
+        """
         found = {
-            name: whole(_dense(name, value), writes=self._writes)
+            name: _dense(name, value)
             for name, value in self._state().items()
             if names is None or name in names
         }
+        if any(is_cut(value) or is_parted(value) for value in found.values()):
+            gathered = Gathered(found, partial(whole, writes=self._writes))
+            return gathered if cut is None else {n: cut(value) for n, value in gathered.items()}
         return found if cut is None else {name: cut(value) for name, value in found.items()}
 
     def chosen(self, which: Literal["trainable"] | Callable[[str], bool]) -> set[str]:
@@ -128,6 +135,7 @@ class PinnedBuffers(HostBuffers):
                 on_device.setdefault(value.device, []).append(name)
             else:
                 held.copy_(value)
+            del value  # or there would be two while the next one is gathered
         for device, names in on_device.items():
             self._copy_from(device, {name: weights[name] for name in names})
         return {name: data for name, (_, data, _) in self._tensors.items()}
