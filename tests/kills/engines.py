@@ -9,6 +9,9 @@ from tests.kills.driver import Engine
 # By module of tests.kills: each has a dict `ENGINES`.
 MODULES: dict[str, tuple[str, ...]] = {
     "faulty_engines": ("sound", "loses", "changes", "hangs", "leaves", "refuses"),
+    "deepspeed_engines": ("zero-1", "zero-2", "zero-3"),
+    "lightning_engines": ("lightning-ddp", "lightning-model-parallel"),
+    "trainer_engines": ("transformers", "accelerate"),
     "torch_engines": (
         *("ddp", "fsdp2", "fsdp2-sharded", "hsdp"),
         *("tensor", "tensor-sharded", "tensor-fsdp2"),
