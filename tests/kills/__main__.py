@@ -1,19 +1,21 @@
 """Kills engines: `python -m tests.kills ENGINE [...] --kills N --seed S` prints a row for each.
 
-What was found wrong goes to the error output, and so do the exit codes of the processes that were
-not killed. Ends with 1 where anything was wrong.
+A module's name, such as torch_engines, means all of its engines. What was found wrong goes to the
+error output, and so do the exit codes of the processes that were not killed. Ends with 1 where
+anything was wrong.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
 
 from tests.kills.driver import HEAD, kill, row, train
-from tests.kills.engines import engine_of, names
+from tests.kills.engines import MODULES, engine_of, names
 
 
 def main() -> int:
@@ -33,10 +35,12 @@ def main() -> int:
     folder = told.folder or Path(tempfile.mkdtemp(prefix="kills-"))
     sys.stdout.write(f"{HEAD}\n")
     wrong: list[str] = []
-    for name in told.engine:
+    for name in [name for each in told.engine for name in MODULES.get(each, (each,))]:
         engine = engine_of(name)
         got = kill(engine, folder / name, told.kills, told.seed)
         wrong += got.wrong
+        if not got.wrong:
+            shutil.rmtree(folder / name)
         sys.stdout.write(f"{row(engine, got)}\n")
         sys.stdout.flush()
         lines = [*got.wrong, f"{name}: the others ended with {dict(got.codes)}; in {folder}"]

@@ -407,9 +407,13 @@ def kill(engine: Engine, folder: Path, kills: int, seed: int) -> Found:
         seed: draws which process is killed, and when.
     """
     draw, got = random.Random(seed), Found()
-    whole = unkilled(engine, folder / "whole")
+    try:
+        whole = unkilled(engine, folder / "whole")
+    except RuntimeError as error:
+        got.wrong.append(str(error))
+        return got
     got.beside, wrong = beside_plain(engine, folder)
-    got.wrong += wrong
+    got.wrong += [f"{engine.name}: {each}" for each in wrong]
     line = 0
     # Where much is wrong, or no kill comes in time, more of it tells no more.
     while got.kills < kills and len(got.wrong) < kills and line < 4 * kills:

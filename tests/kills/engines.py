@@ -33,5 +33,5 @@ def engine_of(name: str) -> Engine:
 
 
 def names() -> list[str]:
-    """Of all engines."""
-    return [name for each in MODULES.values() for name in each]
+    """Of all engines, and of the modules, which mean all of theirs."""
+    return [*MODULES, *(name for names in MODULES.values() for name in names)]
