@@ -12,6 +12,7 @@ import os
 import shutil
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from tests.kills.driver import HEAD, kill, row, train
@@ -25,6 +26,9 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="for the runs; those that are wrong stay")
+    parser.add_argument(
+        "--spawned", action="store_true", help="each process is a Python of its own, to its end"
+    )
     parser.add_argument("--train", nargs=4, metavar=("ROOT", "RANK", "ATTEMPT", "PORT"))
     told = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before any framework is imported
@@ -37,6 +41,7 @@ def main() -> int:
     wrong: list[str] = []
     for name in [name for each in told.engine for name in MODULES.get(each, (each,))]:
         engine = engine_of(name)
+        engine = replace(engine, forks=engine.forks and not told.spawned)
         got = kill(engine, folder / name, told.kills, told.seed)
         wrong += got.wrong
         if not got.wrong:

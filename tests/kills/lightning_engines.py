@@ -56,17 +56,17 @@ class Watch(pl.Callback):
     def setup(self, *_: Any, **__: Any) -> None:
         begun(self.root, self.rank, self.attempt, self.done)
 
-    def on_train_epoch_start(self, *_: Any) -> None:
-        mark(self.root, self.rank)
+    def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        self.mark(trainer.global_step)
 
-    def on_train_end(self, *_: Any) -> None:
-        mark(self.root, self.rank)
+    def on_train_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        self.mark(trainer.global_step)
 
-
-def mark(root: Path, rank: int) -> None:
-    """All checkpoints that are there are whole, as far as this process goes."""
-    for each in root.glob("checkpoints/*.ckpt"):
-        each.with_suffix(f".saved-{rank}").touch()
+    def mark(self, done: int) -> None:
+        """What is there is whole, but what a killed attempt left, which came further."""
+        for each in self.root.glob("checkpoints/*.ckpt"):
+            if int(each.stem) <= done:
+                each.with_suffix(f".saved-{self.rank}").touch()
 
 
 def newest(root: Path) -> Path | None:
@@ -95,6 +95,7 @@ def train(parts: bool, root: Path, rank: int, attempt: int) -> None:
         every_n_epochs=1,
         save_on_train_epoch_end=True,
         save_top_k=-1,
+        enable_version_counter=False,
     )
     watch = Watch(root, rank, attempt, done)
     trainer = pl.Trainer(
