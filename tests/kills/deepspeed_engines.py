@@ -37,10 +37,12 @@ def train(stage: int, root: Path, rank: int, attempt: int) -> None:
     checkpoints = root / "checkpoints"
     tag = newest(checkpoints, dist.get_world_size())
     done = 0 if tag is None else int(tag.rpartition("-")[2])
-    begun(root, rank, attempt, done)
     engine, _ = engine_of(
         stage, lambda optimizer: CyclicCosineLR(optimizer, SCHEDULE), model=network(WIDTH)
     )
+    # Not before: DeepSpeed makes groups of its own, in which torch waits half an hour for a process
+    # that is gone.
+    begun(root, rank, attempt, done)
     options: RecorderOptions = {"on_durable": reporter(root, attempt)}
     if tag is None:  # it starts over
         options["resume_from"] = 0
