@@ -15,6 +15,7 @@ APART = {
     "browser": "one page as a whole, in a browser",
     "clusters": "what is trained and predicted with on many machines: one file for each library",
     "gpu": "what a framework does on a device: one file for each session",
+    "kills": "what kills training runs of all frameworks, and the runs that it kills",
     "parity": "all frameworks beside each other",
     "peers": "presets beside the libraries that they stand for, one file for each of those",
     "project": "the project itself: its sessions and the rules of the house",
