@@ -1,7 +1,7 @@
 """The project's checks: `nox` runs the ordinary ones, `nox -s NAME` one of these or of the others.
 
-Not among the ordinary ones are `gpu_...`, `clusters`, `minimums`, `demo`, `bench`, `quality` and
-`tutorials`.
+Not among the ordinary ones are `gpu_...`, `clusters`, `kills`, `minimums`, `demo`, `bench`,
+`quality` and `tutorials`.
 """
 
 from __future__ import annotations
@@ -243,6 +243,16 @@ def clusters(session: nox.Session) -> None:
     """DeepSpeed's engines, which compile an operation once (in C++), Ray and Dask."""
     install(session, ".[torch]", group="clusters")
     session.run("pytest", "tests/clusters", *session.posargs)
+
+
+@nox.session
+def kills(session: nox.Session) -> None:
+    """Training runs that are killed at random; which, and how often: `nox -s kills -- ddp`."""
+    install(session, ".[lightning,transformers]", group="clusters")
+    modules = ("torch_engines", "lightning_engines", "trainer_engines", "deepspeed_engines")
+    compiled = str(Path(session.create_tmp()) / "extensions")
+    env = {"DS_ACCELERATOR": "cpu", "TORCH_EXTENSIONS_DIR": compiled}
+    session.run("python", "-m", "tests.kills", *(session.posargs or modules), env=env)
 
 
 @nox.session

@@ -136,6 +136,7 @@ def reporter(root: Path, attempt: int) -> Callable[[Any], None]:
 def train(engine: Engine, root: Path, rank: int, attempt: int, port: str) -> None:
     """One process, as a launcher would have it."""
     errors = os.open(root / f"said-{rank}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(errors, 1)
     os.dup2(errors, 2)
     faulthandler.register(signal.SIGUSR1, errors)
     os.environ |= {
@@ -201,6 +202,14 @@ def all_begun(engine: Engine, root: Path, attempt: int, children: list[Child]) -
     return True
 
 
+def first_reported(root: Path, attempt: int, children: list[Child]) -> None:
+    """Wait until an attempt has reported a snapshot, or one of its processes has ended."""
+    while all(child.code() is None for child in children):
+        if any(of == attempt for of, _, _ in reported(root)):
+            return
+        time.sleep(0.005)
+
+
 def said(engine: Engine, root: Path) -> str:
     """The last words of all processes."""
     texts = [(root / f"said-{rank}").read_text() for rank in range(engine.processes)]
@@ -238,7 +247,8 @@ def files(root: Path) -> list[str]:
 def reported(root: Path) -> list[tuple[int, int, float]]:
     """The attempt, the step and the time of each snapshot that was reported durable."""
     path = root / "report"
-    rows = (each.split() for each in path.read_text().splitlines()) if path.exists() else ()
+    text = path.read_text() if path.exists() else ""
+    rows = (each.split() for each in text.split("\n")[:-1])
     return [(int(attempt), int(step), float(at)) for attempt, step, at in rows]
 
 
@@ -246,7 +256,15 @@ def beside_plain(engine: Engine, folder: Path) -> tuple[str, list[str]]:
     """How the snapshots are to those of one plain process, and what is wrong with that."""
     if engine.plain is None:
         return "-", []
-    engine.plain(folder / "plain" / "run")
+    place = folder / "plain" / "run"
+    if engine.forks:  # so that this process, of which others are forked, has done nothing
+        alone = multiprocessing.get_context("fork").Process(target=engine.plain, args=(place,))
+        alone.start()
+        alone.join()
+        if alone.exitcode:
+            return "others", ["one process alone failed"]
+    else:
+        engine.plain(place)
     own, other = (SnapshotStore(folder / each / "run").list() for each in ("whole", "plain"))
     if [each.step for each in own] != [each.step for each in other]:
         return "others", ["the snapshots are at other steps than those of one process"]
@@ -334,7 +352,11 @@ def kill_one(
     total = engine.schedule.total_steps
     assert total is not None
     rank = draw.randrange(engine.processes)
-    delay = draw.uniform(0.0, whole.before + whole.update * (total - kept))
+    delay, since = draw.uniform(0.0, whole.before), "it began"
+    if draw.random() < 0.75:
+        # The update's seconds are those of a quiet machine; and all is closed after the last.
+        delay, since = draw.uniform(0.0, 1.2 * whole.update * (total - kept)), "its first snapshot"
+        first_reported(root, attempt, children)
     time.sleep(delay)
     if children[rank].code() is None:
         os.kill(children[rank].pid, signal.SIGKILL)
@@ -350,7 +372,7 @@ def kill_one(
     if not killed and any(code for code, _ in outcomes):
         got.wrong.append(f"it failed before it was killed: {outcomes} {said(engine, root)}")
     where = f"{engine.name}, {root.name}, attempt {attempt} from update {kept}"
-    where += f", rank {rank} killed after {delay:.3f} s"
+    where += f", rank {rank} killed {delay:.3f} s after {since}"
     got.wrong[before:] = [f"{where}: {each}" for each in got.wrong[before:]]
     if killed:
         got.kills += 1
@@ -385,9 +407,13 @@ def kill(engine: Engine, folder: Path, kills: int, seed: int) -> Found:
         seed: draws which process is killed, and when.
     """
     draw, got = random.Random(seed), Found()
-    whole = unkilled(engine, folder / "whole")
+    try:
+        whole = unkilled(engine, folder / "whole")
+    except RuntimeError as error:
+        got.wrong.append(str(error))
+        return got
     got.beside, wrong = beside_plain(engine, folder)
-    got.wrong += wrong
+    got.wrong += [f"{engine.name}: {each}" for each in wrong]
     line = 0
     # Where much is wrong, or no kill comes in time, more of it tells no more.
     while got.kills < kills and len(got.wrong) < kills and line < 4 * kills:

@@ -9,6 +9,9 @@ from tests.kills.driver import Engine
 # By module of tests.kills: each has a dict `ENGINES`.
 MODULES: dict[str, tuple[str, ...]] = {
     "faulty_engines": ("sound", "loses", "changes", "hangs", "leaves", "refuses"),
+    "deepspeed_engines": ("zero-1", "zero-2", "zero-3"),
+    "lightning_engines": ("lightning-ddp", "lightning-model-parallel"),
+    "trainer_engines": ("transformers", "accelerate"),
     "torch_engines": (
         *("ddp", "fsdp2", "fsdp2-sharded", "hsdp"),
         *("tensor", "tensor-sharded", "tensor-fsdp2"),
@@ -30,5 +33,5 @@ def engine_of(name: str) -> Engine:
 
 
 def names() -> list[str]:
-    """Of all engines."""
-    return [name for each in MODULES.values() for name in each]
+    """Of all engines, and of the modules, which mean all of theirs."""
+    return [*MODULES, *(name for names in MODULES.values() for name in names)]
