@@ -94,7 +94,7 @@ ENGINES = {
         schedule=SCHEDULE,
         train=partial(train, fault),
         plain=plain,
-        ends=1.0,
+        ends=1.0 if fault == "hangs" else 30.0,
     )
     for fault in ("sound", "loses", "changes", "hangs", "leaves", "refuses")
 }
