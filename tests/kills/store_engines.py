@@ -65,6 +65,7 @@ def loop(kind: str, processes: int, root: Path, rank: int, attempt: int) -> None
         optimizer.load_state_dict(saved["optimizer"])
         scheduler.load_state_dict(saved["scheduler"])
     resume_from = 0 if newest is None else None
+    (root / "run").mkdir(exist_ok=True)  # a store has no folders that would have to be made
     store = SnapshotStore(f"{kind}://{root}/run", cache=root / "cache")
     report = reporter(root, attempt)
     with SnapshotRecorder(
