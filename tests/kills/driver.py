@@ -283,20 +283,32 @@ def beside_plain(engine: Engine, folder: Path) -> tuple[str, list[str]]:
     return words, [] if most <= engine.tolerance else [f"{words} of one process' weights"]
 
 
-def look(engine: Engine, root: Path, attempt: int, kept: int, whole: Whole, got: Found) -> None:
+def durable(root: Path, attempt: int) -> set[int]:
+    """The steps whose snapshots must be there once an attempt was killed.
+
+    When an attempt has its first snapshot, those of earlier ones beyond the updates from which it
+    went on are replaced.
+    """
+    rows, must = reported(root), set[int]()
+    for number in range(attempt + 1):
+        own = {step for of, step, _ in rows if of == number}
+        if own:
+            kept = int((root / f"begun-{number}-0").read_text().split()[0])
+            must = {step for step in must if step <= kept} | own
+    return must
+
+
+def look(engine: Engine, root: Path, attempt: int, whole: Whole, got: Found) -> None:
     """See that what was reported durable is there, and that all that is there is right.
 
     Args:
         engine: that was killed.
         root: of its run.
         attempt: the one that was killed.
-        kept: the updates at the checkpoint from which it went on. Later snapshots, of earlier
-            attempts, are replaced from its own first on.
         whole: the run without a kill.
         got: what is found is added to it.
     """
-    own = {step for of, step, _ in reported(root) if of == attempt}
-    must = own | {step for _, step, _ in reported(root) if not own or step <= kept}
+    must = durable(root, attempt)
     try:
         found = digests(engine, root) if (root / "run").exists() else {}
     except Exception as error:
@@ -364,7 +376,7 @@ def kill_one(
     killed = outcomes[rank][0] == -signal.SIGKILL
     others = [each for other, each in enumerate(outcomes) if other != rank]
     before = len(got.wrong)
-    look(engine, root, attempt, kept, whole, got)
+    look(engine, root, attempt, whole, got)
     if any(code is None for code, _ in others):
         got.wrong.append(
             f"another process went on for {engine.ends:g} seconds: {said(engine, root)}"

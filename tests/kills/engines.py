@@ -16,6 +16,26 @@ MODULES: dict[str, tuple[str, ...]] = {
         *("ddp", "fsdp2", "fsdp2-sharded", "hsdp"),
         *("tensor", "tensor-sharded", "tensor-fsdp2"),
     ),
+    "store_engines": ("store", "store-whole", "store-ddp"),
+    "jax_engines": ("jax", "jax-sharded", "jax-devices", "jax-devices-sharded"),
+    "keras_engines": (
+        *("keras-copies", "keras-parts", "keras-over", "keras-mirrored"),
+        "keras-tensorflow-epochs",
+        "keras-tensorflow-batches",
+        "keras-tensorflow-best",
+        "keras-tensorflow-best-function",
+        "keras-tensorflow-take",
+        "keras-jax-epochs",
+        "keras-jax-batches",
+        "keras-jax-best",
+        "keras-jax-best-function",
+        "keras-jax-take",
+        "keras-torch-epochs",
+        "keras-torch-batches",
+        "keras-torch-best",
+        "keras-torch-best-function",
+        "keras-torch-take",
+    ),
 }
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.kills import engines
+from tests.kills.driver import durable
 from tests.shared.processes import ROOT
 
 # What is said of each; where a kill comes too soon to see it at once, at the end of the run.
@@ -57,3 +58,13 @@ def test_every_engine_of_a_module_is_named() -> None:
     for module, names in engines.MODULES.items():
         text = (Path(__file__).parent / f"{module}.py").read_text()
         assert all(f'"{name}"' in text for name in names)
+
+
+def test_what_a_later_attempt_replaced_need_not_be_there(tmp_path: Path) -> None:
+    # The first is killed after 8 updates; the second goes on from 3, and records at 4; the third
+    # from 3 again, and records nothing.
+    (tmp_path / "report").write_text("0 2 1.0\n0 4 2.0\n0 8 3.0\n1 4 5.0\n")
+    for attempt, updates in enumerate((0, 3, 3)):
+        (tmp_path / f"begun-{attempt}-0").write_text(f"{updates} 0.5")
+    found = [durable(tmp_path, attempt) for attempt in range(3)]
+    assert found == [{2, 4, 8}, {2, 4}, {2, 4}]

@@ -163,10 +163,10 @@ class SnapshotRecorder(keras.callbacks.Callback):
         self.schedule: Schedule = self.recorder.schedule
         self.store: SnapshotStore = self.recorder.store
         self._resume_from = options.get("resume_from")
-        of_logs = options.get("metrics") is None
-        self._watch = Watch(
-            self.schedule, self.recorder.metric if of_logs else None, says=self._ranks.writes
-        )
+        # The metric that only an epoch's logs tell.
+        of_logs = self.recorder.metric if options.get("metrics") is None else None
+        self._of_logs: str | None = of_logs
+        self._watch = Watch(self.schedule, of_logs, says=self._ranks.writes)
         # Or at the interpreter's end, in which no other `fit` can come.
         weakref.finalize(self, self._watch.over)
         self._logs_rate = False
@@ -207,9 +207,10 @@ class SnapshotRecorder(keras.callbacks.Callback):
         """Record a snapshot now, whether or not a cycle ended; called from another callback.
 
         In `fit`, call it in another callback's `on_train_batch_end` or `on_epoch_end`; it looks
-        at the optimizer's count itself, which waits for the device. A run that is resumed from
-        a checkpoint does not take those before it again: list that callback before the one
-        that saves. In a loop of your own, call it before `on_train_end`.
+        at the optimizer's count itself, which waits for the device, and returns when the
+        snapshot is on the disk. A run that is resumed from a checkpoint does not take those
+        before it again: list that callback before the one that saves, and none is lost to a
+        kill. In a loop of your own, call it before `on_train_end`.
 
         The rate noted is the optimizer's own at its last update, whoever set it. The file has
         the name of the cycle in which the update lay, and of the updates done. An ensemble has
@@ -260,9 +261,11 @@ class SnapshotRecorder(keras.callbacks.Callback):
             rate = _rate(optimizer, self.schedule, updates) if updates else None
         before = self.statistics.taken
         self._look(metrics)
-        if self.statistics.taken > before:
-            return True
-        return self.recorder.take_at(Standing(updates, updates, rate), metrics)
+        taken = self.statistics.taken > before
+        taken = taken or self.recorder.take_at(Standing(updates, updates, rate), metrics)
+        # The next callback may save the model, and who goes on from there does not take it again.
+        self.recorder.wait()
+        return taken
 
     def wait(self) -> None:
         """Return when every snapshot taken is durable; errors as of `Recorder.wait`."""
@@ -360,13 +363,15 @@ class SnapshotRecorder(keras.callbacks.Callback):
         if self._in_turn and self.recorder.busy:
             self.recorder.wait()
 
-    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:  # noqa: ARG002
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         """Record a cycle that the epoch's last updates have ended; called by `fit`."""
         metric = self.recorder.metric
         if metric is None:
             # A checkpoint of this epoch must not be older than an earlier snapshot.
             self.recorder.wait()
             self._look()
+            if epoch + 1 == (self.params or {}).get("epochs"):
+                self.recorder.wait()  # who goes on from its end has no update to do
         else:
             # One that is not there yet, as of a validation_freq, is asked for when a cycle ends.
             found = {name: value for name, value in (logs or {}).items() if name == metric}
@@ -381,7 +386,8 @@ class SnapshotRecorder(keras.callbacks.Callback):
         """Record a cycle that the last updates have ended, and finish; called by `fit`."""
         # In `fit` the epoch's end has looked; by now the weights may be the
         # best ones, or their average, and no longer those of the last update.
-        if self._executions:
+        # One that was killed after its last update has none to do, and may lack the snapshot.
+        if self._executions or (not self._began and self._restored()):
             self._look()
         self._training = False
         self.recorder.rest()
@@ -394,6 +400,10 @@ class SnapshotRecorder(keras.callbacks.Callback):
         given = self._optimizer
         optimizer = getattr(model, "optimizer", None) if given is None else given
         return getattr(optimizer, "inner_optimizer", optimizer)
+
+    def _restored(self) -> bool:
+        """Whether the optimizer has done updates that the recorder did not see."""
+        return bool(int(array_of(self.counted(self.model)._iterations)) > self.updates)
 
     def _float(self) -> float | None:
         """The optimizer's rate, where it is a float that somebody may set."""
@@ -459,7 +469,7 @@ class SnapshotRecorder(keras.callbacks.Callback):
             return
         # A run may be killed between a checkpoint and the snapshot that was due
         # with it: those weights are here again.
-        again = self._pace if self.recorder.metric is None else 0
+        again = self._pace if self._of_logs is None else 0
         self.recorder.resume(updates, again=again)
 
 
