@@ -1,6 +1,6 @@
 """The project's checks: `nox` runs the ordinary ones, `nox -s NAME` one of these or of the others.
 
-Not among the ordinary ones are `gpu_...`, `clusters`, `kills`, `minimums`, `demo`, `bench`,
+Not among the ordinary ones are `gpu_...`, `clusters`, `kills...`, `minimums`, `demo`, `bench`,
 `quality` and `tutorials`.
 """
 
@@ -248,11 +248,20 @@ def clusters(session: nox.Session) -> None:
 @nox.session
 def kills(session: nox.Session) -> None:
     """Training runs that are killed at random; which, and how often: `nox -s kills -- ddp`."""
-    install(session, ".[lightning,transformers]", group="clusters")
-    modules = ("torch_engines", "lightning_engines", "trainer_engines", "deepspeed_engines")
+    install(session, ".[lightning,transformers,remote]", group="clusters")
+    kinds = ("torch", "lightning", "trainer", "deepspeed", "store")
+    modules = [f"{kind}_engines" for kind in kinds]
     compiled = str(Path(session.create_tmp()) / "extensions")
     env = {"DS_ACCELERATOR": "cpu", "TORCH_EXTENSIONS_DIR": compiled}
     session.run("python", "-m", "tests.kills", *(session.posargs or modules), env=env)
+
+
+@nox.session
+def kills_keras(session: nox.Session) -> None:
+    """The same of JAX, and of Keras on each of its backends."""
+    install(session, ".[torch,jax]", group="bench")
+    modules = session.posargs or ("jax_engines", "keras_engines")
+    session.run("python", "-m", "tests.kills", *modules)
 
 
 @nox.session

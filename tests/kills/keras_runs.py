@@ -18,6 +18,8 @@ from tests.kills.driver import begun, reporter
 from tests.kills.keras_engines import BY_EPOCHS, EPOCHS, PER_EPOCH, SCHEDULE
 
 WIDTH, HIDDEN, BATCH = 64, 256, 8
+# Where a BatchNormalization sees the rows of one replica or process alone.
+APART = ("parts", "over", "mirrored")
 PAUSE = 0.02  # seconds of an update, so that kills come amid the run
 
 
@@ -61,7 +63,7 @@ def network(schedule: Any = SCHEDULE, *, normalized: bool = True) -> Any:
 def plain(kind: str, folder: str) -> None:
     """The same training, in this process and on one device."""
     one_thread()
-    model = network(normalized=kind not in ("parts", "over"))
+    model = network(normalized=kind not in APART)
     fit(model, [SnapshotRecorder(folder, SCHEDULE)])
 
 
@@ -126,7 +128,7 @@ def backups(root: Path, rank: int) -> list[Any]:
 def by_epochs(kind: str, root: Path, attempt: int) -> None:
     """Backups at the epochs' ends, as they must be to choose by what an epoch's logs say."""
     schedule = BY_EPOCHS if kind == "best" else SCHEDULE
-    model = network(schedule)
+    model = network(schedule, normalized=kind not in APART)
     done = PER_EPOCH * put_back(root, 0, 1)
     begun(root, 0, attempt, done)
     options: dict[str, Any] = {"max_pending": 2, "on_durable": reporter(root, attempt)}
