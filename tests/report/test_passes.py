@@ -22,7 +22,8 @@ def test_the_curve_is_that_of_a_plain_loop() -> None:
     own = analysis["choice"]["budget"]["care"]
     assert cares == sorted({*(i / 10 for i in range(11)), own})
     for row in analysis["passes"]:
-        classes, passes = left_early(p, weights, min(row["care"], 1 - 1e-12))
+        order = analysis["choice"]["budget"]["order"]
+        classes, passes = left_early(p, weights, min(row["care"], 1 - 1e-12), order)
         assert row["passes"] == pytest.approx(passes.mean())
         assert row["error"] == (classes != y).mean()
     assert analysis["passes"][-1]["error"] == analysis["chosen"]["error"]

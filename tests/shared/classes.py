@@ -25,15 +25,18 @@ def passes_needed(members: Any, weights: Any) -> Any:
     return np.array(found)
 
 
-def left_early(members: Any, weights: Any, care: float) -> tuple[Any, Any]:
+def left_early(members: Any, weights: Any, care: float, first: Any = None) -> tuple[Any, Any]:
     """The class of each sample that leaves early, and how many members it had: a plain loop.
 
     Args:
         members: probabilities of shape (members, samples, classes).
-        weights: of the members; heavier ones come first, and of equal ones the last.
+        weights: of the members; heavier ones come first.
         care: below 1.
+        first: all members, in the order in which equal ones come; by default the last first.
     """
-    order = sorted((i for i in range(len(weights)) if weights[i]), key=lambda i: (weights[i], i))
+    last_first = [*range(len(weights))] if first is None else [*first][::-1]
+    counted = [i for i in range(len(weights)) if weights[i]]
+    order = sorted(counted, key=lambda i: (weights[i], last_first.index(i)))
     classes, passes = [], []
     for sample in range(members.shape[1]):
         waiting, sums = list(order), [0.0] * members.shape[2]
@@ -67,7 +70,7 @@ def check_budget(ensemble: SnapshotEnsemble[Any], x: Any, y: Any, *, sizes: bool
     ):
         care = choice.care if each is choice else 0.3
         ensemble.choice = replace(each, budget=replace(choice.budget, care=care))
-        classes, passes = left_early(members, each.weights, care)
+        classes, passes = left_early(members, each.weights, care, choice.budget.order)
         if each is choice:
             assert passes.mean() == pytest.approx(choice.budget.passes)
             assert np.mean(classes != as_numpy(y)) == pytest.approx(choice.budget.error)

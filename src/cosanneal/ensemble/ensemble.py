@@ -190,9 +190,9 @@ class SnapshotEnsemble(Generic[ArrayT]):
         """
         choice, weights = self.choice, self._weights()
         temperature, care = (1.0, 1.0) if choice is None else (choice.temperature, choice.care)
-        if choice is not None and care < 1 and not exact:
-            newest_first = running_order(choice.weights)
-            weights = {self.members[i]: choice.weights[i] for i in newest_first}
+        if choice is not None and choice.budget is not None and care < 1 and not exact:
+            order = running_order(choice.weights, choice.budget.order)
+            weights = {self.members[i]: choice.weights[i] for i in order}
         chosen = weights, _finish(self._choices()), temperature
         care = 1.0 if exact else care
         return cast(ArrayT, self._classes.predict(*chosen, x, care=care, **options))

@@ -215,7 +215,7 @@ def _passes(
     """The error against the passes, where the choice has a budget."""
     if choice is None or choice.budget is None:
         return {}
-    leaving = Leaving(members, choice.weights, y, counts)
+    leaving = Leaving(members, choice.weights, y, counts, order=choice.budget.order)
     cares = sorted({*(i / 10 for i in range(11)), choice.care})
     rows = [(care, *leaving.at(care)) for care in cares]
     return {"passes": [dict(zip(("care", "passes", "error"), row, strict=True)) for row in rows]}

@@ -34,16 +34,23 @@ def members(seed: int = 0, shape: tuple[int, ...] = (SAMPLES,)) -> tuple[Any, An
     return p / p.sum(-1, keepdims=True), y
 
 
+def best_first(p: Any, y: Any) -> list[int]:
+    """The members by their log-loss."""
+    losses = [-np.log(each[np.arange(len(y)), y]).mean() for each in p]
+    return [*map(int, np.argsort(losses))]
+
+
 @pytest.mark.parametrize("budget", [1, 1.1, 1.5, 2.0, 2.5])
 @pytest.mark.parametrize("select", ["weights", "last"])
 def test_it_is_the_most_careful_that_keeps_the_budget(budget: float, select: Any) -> None:
     p, y = members()
     choice = fit(p, y, select=select, budget=budget)
-    found = choice.budget
+    found, order = choice.budget, best_first(p, y)
     assert found is not None
+    assert found.order == (*order,) != (3, 2, 1, 0)
     assert choice.care == found.care < 1
-    classes, passes = left_early(p, choice.weights, found.care)
-    certain, all_passes = left_early(p, choice.weights, 1 - 1e-12)
+    classes, passes = left_early(p, choice.weights, found.care, order)
+    certain, all_passes = left_early(p, choice.weights, 1 - 1e-12, order)
     assert found.passes == pytest.approx(passes.mean(), abs=1e-12)
     assert found.error == np.mean(classes != y)
     assert found.exact_passes == pytest.approx(all_passes.mean(), abs=1e-12)
@@ -62,7 +69,7 @@ def test_it_is_the_most_careful_that_keeps_the_budget(budget: float, select: Any
     more = next(
         spent.mean()
         for care in np.arange(found.care, 1.001, 0.001)
-        if (spent := left_early(p[:, ::5], choice.weights, care)[1]).mean() > budget
+        if (spent := left_early(p[:, ::5], choice.weights, care, order)[1]).mean() > budget
     )
     assert more < budget + 0.02
 
@@ -216,6 +223,7 @@ def test_it_is_kept_and_every_field_is_checked(tmp_path: Path) -> None:
         *(("increase", each) for each in (-0.1, 1.1, "0")),
         ("asked", math.inf),
     )
+    cases += tuple(("order", each) for each in ([0, 1, 2], [0, 1, 2, 2], [0, 1, 2, 3.0], "0123"))
     for name, wrong in cases:
         with pytest.raises(ca.EnsembleError, match=rf"budget\.{name}"):
             Choice.from_dict(record | {"budget": record["budget"] | {name: wrong}})
@@ -269,12 +277,16 @@ def test_an_ensemble_keeps_it_also_when_it_is_loaded(tmp_path: Path) -> None:
     ensemble: SnapshotEnsemble[Any] = SnapshotEnsemble(LinearModel(), tmp_path)
     with pytest.warns(UserWarning, match="validation samples"):
         choice = ensemble.fit(x, labels, select="last", budget=1.2)
-    ensemble.choice = replace(choice, weights=(0.25,) * 4)
+    assert choice.budget is not None
+    order = (1, 3, 0, 2)
+    ensemble.choice = replace(
+        choice, weights=(0.25,) * 4, budget=replace(choice.budget, order=order)
+    )
     ensemble.save()
     other: SnapshotEnsemble[Any] = SnapshotEnsemble(LinearModel(), tmp_path)
-    assert other.load().budget == choice.budget
+    assert other.load() == ensemble.choice
     p = np.stack(list(other.member_predictions(x)))
-    classes, passes = left_early(p, (0.25,) * 4, choice.care)
+    classes, passes = left_early(p, (0.25,) * 4, choice.care, order)
     exact = other.predict(x).argmax(-1)
     assert (classes != exact).any()
     assert passes.mean() < 2

@@ -328,6 +328,7 @@ def test_with_a_budget_nothing_is_run_again(folder: Path, mode: Any) -> None:
         budget=Budget(
             asked=2.0,
             care=0.99,
+            order=(3, 2, 1, 0),
             passes=3.25,
             error=0.0,
             exact_passes=3.25,

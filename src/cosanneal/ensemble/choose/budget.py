@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -26,8 +26,9 @@ LEVEL: Final = 0.95
 class Budget:
     """How early samples leave, so that they have few members on average; and what that costs.
 
-    The members come by falling weight, of equal ones the newest first. With the sum `S_k` of
-    `w p_k` over those that a sample has had, and the sum `L` of the weights that are left, it
+    The members come by falling weight, of equal ones the one with the lowest log-loss on those
+    data first: a sample that leaves early is decided by the first ones alone. With the sum `S_k`
+    of `w p_k` over those that a sample has had, and the sum `L` of the weights that are left, it
     leaves where, for its leading class i and every other k,
 
     `S_i - S_k >= care L`,
@@ -49,6 +50,7 @@ class Budget:
         exact_error: their error.
         made_wrong: how many samples had more wrong labels than by exact classes.
         made_right: how many had fewer.
+        order: the places of all members among themselves, the one with the lowest log-loss first.
         increase: what `error - exact_error` is not above, with 95 % confidence: the exact
             one-sided upper bound (Clopper & Pearson, 1934) of the share of samples that are made
             wrong, which is not less than the difference. None where samples count differently.
@@ -64,7 +66,12 @@ class Budget:
     exact_error: float
     made_wrong: int
     made_right: int
+    order: tuple[int, ...]
     increase: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as plain data, for JSON."""
+        return asdict(self) | {"order": [*self.order]}
 
 
 def check_budget(budget: object, members: int) -> float:
@@ -91,15 +98,21 @@ def check_budget(budget: object, members: int) -> float:
     return float(budget)  # type: ignore[arg-type]
 
 
-def running_order(weights: Sequence[float]) -> list[int]:
-    """The members that count, by falling weight; of equal ones the last first.
+def running_order(weights: Sequence[float], order: Sequence[int] | None = None) -> list[int]:
+    """The members that count, by falling weight.
+
+    Args:
+        weights: of the members.
+        order: in which those of one weight come; by default the last first.
 
     Example:
         >>> running_order([0.25, 0.0, 0.25, 0.5])
         [3, 2, 0]
+        >>> running_order([0.25, 0.0, 0.25, 0.5], order=[1, 0, 2, 3])
+        [3, 0, 2]
     """
-    counted = (i for i, weight in enumerate(weights) if weight > 0)
-    return sorted(counted, key=lambda i: (-weights[i], -i))
+    members = reversed(range(len(weights))) if order is None else order
+    return sorted((i for i in members if weights[i] > 0), key=lambda i: -weights[i])
 
 
 class Leaving:
@@ -110,6 +123,7 @@ class Leaving:
         weights: of the members.
         labels: the truth.
         counts: how many places along the first axis each sample has, where it is not one.
+        order: in which members of one weight come, as `running_order` takes it.
 
     Example:
         >>> from cosanneal.ensemble.labels import as_labels
@@ -127,8 +141,11 @@ class Leaving:
         weights: Sequence[float],
         labels: Labels,
         counts: Any = None,
+        *,
+        order: Sequence[int] | None = None,
     ) -> None:
-        order = running_order(weights)
+        self._order = (*(reversed(range(len(weights))) if order is None else order),)
+        order = running_order(weights, self._order)
         self._labels = labels
         ratios, errors = [], []
         total: Any = None
@@ -188,6 +205,7 @@ class Leaving:
             exact_error=exact_error,
             made_wrong=made_wrong,
             made_right=int((change < 0).sum()),
+            order=self._order,
             increase=binomial_upper(made_wrong, change.size, LEVEL) if alike else None,
         )
 

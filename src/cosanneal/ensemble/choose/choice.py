@@ -233,7 +233,7 @@ class Choice:
             "quantiles": None if self.quantiles is None else list(self.quantiles),
             "output": self.output,
             **({} if self.reason is None else {"reason": self.reason}),
-            **({} if self.budget is None else {"budget": asdict(self.budget)}),
+            **({} if self.budget is None else {"budget": self.budget.to_dict()}),
             "findings": [finding.to_dict() for finding in self.findings],
             **({} if self.baseline is None else {"baseline": self.baseline.to_dict()}),
             **({} if self.last_alone is None else {"last_alone": self.last_alone.to_dict()}),

@@ -155,7 +155,10 @@ class HeldOut:
 
     def leaving(self, weights: Sequence[float]) -> Leaving:
         """When samples can leave a mean with these weights, and what it costs; not of `of`."""
-        return Leaving(self._members, weights, self.labels, self._counts)
+        losses = np.average(-np.log(self.likelihoods), axis=0, weights=self.weights)
+        newest_first = range(len(self) - 1, -1, -1)
+        order = sorted(newest_first, key=losses.tolist().__getitem__)
+        return Leaving(self._members, weights, self.labels, self._counts, order=order)
 
     def pooled(self, weights: Sequence[float] | Floats) -> Floats:
         """`sum(w p)` with the `weights` w of the members, one row for each label.

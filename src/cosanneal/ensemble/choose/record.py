@@ -96,7 +96,7 @@ def read_choice(data: object) -> dict[str, Any]:
         "output": None if reader.value("output") is None else reader.text("output"),
         "outputs": reader.text("outputs"),
         "reason": reader.text("reason") if "reason" in reader else None,
-        "budget": _budget(reader.item("budget")) if "budget" in reader else None,
+        "budget": _budget(reader.item("budget"), len(members)) if "budget" in reader else None,
         "findings": findings_from(reader, "findings") if "findings" in reader else (),
         "baseline": read_baseline(reader.item("baseline")) if "baseline" in reader else None,
         "last_alone": read_baseline(reader.item("last_alone")) if "last_alone" in reader else None,
@@ -117,12 +117,12 @@ def _candidate(reader: Reader, metric: str) -> tuple[str, dict[str, float]]:
     return reader.text("name"), scores
 
 
-def _budget(reader: Reader) -> dict[str, Any]:
-    """The fields of a budget."""
+def _budget(reader: Reader, members: int) -> dict[str, Any]:
+    """The fields of a budget for so many members."""
     shares = ("care", "error", "exact_error")
     means = ("asked", "passes", "exact_passes")
     counts = ("made_wrong", "made_right")
-    reader.only(*means, *shares, *counts, "increase")
+    reader.only(*means, *shares, *counts, "order", "increase")
     found: dict[str, Any] = {name: reader.number(name) for name in (*means, *shares)}
     for name in means:
         if not 1 <= found[name] < math.inf:
@@ -134,6 +134,11 @@ def _budget(reader: Reader) -> dict[str, Any]:
         found[name] = reader.count(name)
         if found[name] is None or found[name] < 0:
             raise reader.error(name, "an integer of at least 0")
+    order = reader.value("order")
+    known = isinstance(order, list) and all(type(each) is int for each in order)
+    if not known or sorted(order) != list(range(members)):
+        raise reader.error("order", f"each number from 0 to {members - 1} once")
+    found["order"] = tuple(order)
     found["increase"] = None if reader.value("increase") is None else reader.number("increase")
     if found["increase"] is not None and not 0 <= found["increase"] <= 1:
         raise reader.error("increase", "null or between 0 and 1")
